@@ -55,3 +55,12 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
     """
     floating = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in floating], bool))
+
+
+def total(parts: Sequence[PyTree]) -> PyTree:
+    """Leafwise sum of trees of the same structure.
+
+    >>> total([{'a': 1}, {'a': 2}])
+    {'a': 3}
+    """
+    return jax.tree.map(lambda *leaves: sum(leaves), *parts)

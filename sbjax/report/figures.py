@@ -1,0 +1,207 @@
+"""Figures of a report, drawn for one column of a two-column page."""
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sbjax.report import statistics, tables
+from sbjax.report.results import Report, Results, write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart with every common colour blindness; dashes tell them apart in grey as well.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":")
+
+DPI = 150
+
+_PANEL = (3.5, 2.7)
+_SPLITS = ("train", "validation", "test")
+_STYLE = {
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 2.5,
+}
+
+
+def accuracy_curves(results: Results) -> "Figure":
+    """The primary metric against the epoch (the step where a report has no epoch): median and quartiles by arm.
+
+    Raises:
+      ValueError: no arm has a finite value of the primary metric.
+    """
+    _require(results, [results.primary])
+    return _curves(results, [results.primary], logarithmic=False)
+
+
+def loss_curves(results: Results) -> "Figure":
+    """Every loss ('train/loss', 'validation/loss', 'test/loss') against the epoch, one panel each.
+
+    The axis is logarithmic where all losses are positive and span a decade.
+
+    Raises:
+      ValueError: no arm has a finite value of a metric called loss.
+    """
+    names = loss_names(results)
+    _require(results, names)
+    return _curves(results, names, logarithmic=True)
+
+
+def paired_dots(results: Results) -> "Figure":
+    """Every arm against the reference at equal steps, one panel each: a thin line a seed, thick bars at the medians.
+
+    Raises:
+      ValueError: no seed can be compared in any arm.
+    """
+    pairs = {arm: pair for arm in results.arms if arm != results.reference and (pair := _pair(results, arm)) is not None}
+    if not pairs:
+        raise ValueError(f"no seed has a finite {results.primary} in the reference and another arm; nothing to draw")
+    with _styled():
+        columns = min(len(pairs), 3)
+        rows = -(-len(pairs) // columns)
+        figure = _figure((1.2 + 1.6 * columns, 2.7 * rows))
+        panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+        for panel in panels.flat[len(pairs) :]:
+            panel.set_visible(False)
+        for panel, (arm, (reference, other)) in zip(panels.flat, pairs.items()):
+            colours = (_colour(results, results.reference), _colour(results, arm))
+            panel.plot([0, 1], [reference, other], color="0.65", linewidth=0.7, zorder=1)
+            for x, values, colour in zip((0, 1), (reference, other), colours):
+                panel.plot(np.full(len(values), x), values, "o", color=colour, markersize=4, zorder=2)
+                panel.plot([x - 0.2, x + 0.2], [np.median(values)] * 2, color=colour, linewidth=3, zorder=3)
+            panel.set_xticks([0, 1], [results.reference, arm])
+            panel.set_xlim(-0.45, 1.45)
+            panel.set_title(f"{len(reference)} seeds", fontsize=8)
+        for panel in panels[:, 0]:
+            panel.set_ylabel(_label(results.primary))
+    return figure
+
+
+def save_figures(results: Results, folder: Path) -> dict[str, Path]:
+    """Draws every figure there are numbers for into `folder` as PNG; the paths by name, in reading order.
+
+    The bytes depend on the results and on matplotlib's version only.
+    """
+    paths = {}
+    for draw in (accuracy_curves, paired_dots, loss_curves):
+        if _drawable(results, draw):
+            paths[draw.__name__] = write(Path(folder) / f"{draw.__name__}.png", to_png(draw(results)))
+    return paths
+
+
+def to_png(figure: "Figure") -> bytes:
+    """The figure as PNG without the metadata that would change from one installation to the next."""
+    stream = io.BytesIO()
+    with _styled():
+        figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def loss_names(results: Results) -> list[str]:
+    """Metrics called loss with a finite value somewhere, training first."""
+    names = {name for reports in results.reports.values() for report in reports for name in report.values}
+    losses = [name for name in names if name.rsplit("/", 1)[-1] == "loss" and _any_finite(results, [name])]
+
+    def order(name: str) -> tuple[int, str]:
+        split = name.split("/", 1)[0]
+        return (_SPLITS.index(split) if split in _SPLITS else len(_SPLITS), name)
+
+    return sorted(losses, key=order)
+
+
+def _drawable(results: Results, draw: Callable[[Results], "Figure"]) -> bool:
+    if draw is paired_dots:
+        return any(_pair(results, arm) is not None for arm in results.arms if arm != results.reference)
+    return _any_finite(results, [results.primary] if draw is accuracy_curves else loss_names(results))
+
+
+def _any_finite(results: Results, names: list[str]) -> bool:
+    reports = [report for by_arm in results.reports.values() for report in by_arm]
+    return any(np.isfinite(report.values[name]).any() for report in reports for name in names if name in report.values)
+
+
+def _require(results: Results, names: list[str]) -> None:
+    if not _any_finite(results, names):
+        raise ValueError(f"no report has a finite value of {names or 'any loss'}; nothing to draw")
+
+
+def _pair(results: Results, arm: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Values of the seeds that both arms finished, in the unit of the figures."""
+    pairing = statistics.pair_reports(results, arm, at="equal_steps")
+    if pairing.reason is not None:
+        return None
+    a, b = pairing.reference.values[results.primary], pairing.arm.values[results.primary]
+    both = np.isfinite(a) & np.isfinite(b)
+    scale = _scale(results.primary)
+    return (scale * a[both], scale * b[both]) if both.any() else None
+
+
+def _curves(results: Results, names: list[str], *, logarithmic: bool) -> "Figure":
+    with _styled():
+        figure = _figure((_PANEL[0] * (0.25 + 0.75 * len(names)), _PANEL[1]))
+        panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+        in_epochs = all(report.epoch is not None for reports in results.reports.values() for report in reports)
+        for panel, name in zip(panels, names):
+            for arm in results.arms:
+                _curve(panel, results, arm, name, in_epochs=in_epochs)
+            panel.set_xlabel("epoch" if in_epochs else "step")
+            panel.set_ylabel(_label(name))
+        heights = np.concatenate([np.asarray(line.get_ydata()) for panel in panels for line in panel.lines])
+        if logarithmic and heights.min() > 0 and heights.max() >= 10 * heights.min():
+            panels[0].set_yscale("log")
+        handles = {line.get_label(): line for panel in panels for line in panel.lines}
+        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 3))
+    return figure
+
+
+def _curve(panel: "Axes", results: Results, arm: str, name: str, *, in_epochs: bool) -> None:
+    points: list[tuple[Report, statistics.Description]] = [
+        (report, statistics.describe(report.values[name])) for report in results.reports[arm] if name in report.values
+    ]
+    points = [(report, described) for report, described in points if described.n]
+    if not points:
+        return
+    x = [report.epoch if in_epochs else report.step for report, _ in points]
+    median, q1, q3 = (_scale(name) * np.array([described[i] for _, described in points]) for i in range(3))
+    colour = _colour(results, arm)
+    dash = DASHES[results.arms.index(arm) % len(DASHES)]
+    # Marks where they still can be told apart; a single report would not be seen without.
+    panel.plot(x, median, dash, color=colour, label=arm, marker="o" if len(x) <= 12 else None)
+    panel.fill_between(x, q1, q3, color=colour, alpha=0.2, linewidth=0)
+
+
+def _colour(results: Results, arm: str) -> str:
+    return COLOURS[results.arms.index(arm) % len(COLOURS)]
+
+
+def _scale(metric: str) -> float:
+    return 100.0 if tables.in_percent(metric) else 1.0
+
+
+def _label(metric: str) -> str:
+    name = metric.replace("/", " ").replace("_", " ")
+    return f"{name} (%)" if tables.in_percent(metric) else name
+
+
+def _figure(size: tuple[float, float]) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained")
+
+
+@contextlib.contextmanager
+def _styled() -> Iterator[None]:
+    """Matplotlib's own defaults and ours, whatever the user's matplotlibrc says."""
+    import matplotlib.style
+
+    with matplotlib.style.context(["default", _STYLE]):
+        yield

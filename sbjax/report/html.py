@@ -1,0 +1,235 @@
+"""One self-contained HTML file of a run: what was found, in words, tables and figures."""
+
+import base64
+import json
+import os
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from sbjax.report import figures, statistics, tables
+from sbjax.report import results as results_lib
+
+_TITLES = {"equal_steps": "At equal steps", "equal_flops": "At equal FLOPs"}
+_CAPTIONS = {
+    "accuracy_curves": "{primary} during training. Line: median over the seeds; band: quartiles.",
+    "paired_dots": "{primary} at equal steps. One thin line a seed; thick bars: medians.",
+    "loss_curves": "Losses during training. Line: median over the seeds; band: quartiles.",
+}
+_DISTANCE_NOTE = "A smaller distance = symmetry more broken; compare at similar accuracy."
+_FLOPS_NOTE = (
+    "Each arm is read at its last report within the budget, the smaller of the two totals. An arm cut short there on a "
+    "decaying learning rate has not seen the end of its schedule and is at a disadvantage."
+)
+_CSS = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 60rem; margin: 0 auto;
+       padding: 1rem; }
+h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin-top: 2rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .875rem; }
+th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid #ddd; vertical-align: top;
+         white-space: nowrap; }
+figure { margin: 1rem 0; } img { max-width: 100%; height: auto; } figcaption, .note { color: #555; font-size: .875rem; }
+pre { overflow-x: auto; background: #f5f5f5; padding: .7rem; font-size: .8125rem; } details { margin: .5rem 0; }
+"""
+
+
+def build_report(workdir: str | os.PathLike) -> Path:
+    """Makes `results.csv`, `summary.json`, `figures/*.png` and `report.html` from what a run left in `workdir`.
+
+    `report.html` needs no other file, no network and no script. The same input gives the same bytes.
+
+    Returns:
+      The path of `report.html`.
+
+    Raises:
+      FileNotFoundError, ValueError: as `results.load_results`.
+    """
+    workdir = Path(workdir)
+    results = results_lib.load_results(workdir)
+    summary = statistics.summarise(results)
+    results_lib.save_table(workdir, results)
+    results_lib.save_summary(workdir, summary)
+    images = {name: path.read_bytes() for name, path in figures.save_figures(results, workdir / "figures").items()}
+    return results_lib.write(workdir / "report.html", _page(results, summary, images))
+
+
+def sentence(summary: Mapping[str, Any], entry: Mapping[str, Any], *, at: str) -> str:
+    """One comparison in plain words, the same for good and bad news.
+
+    Args:
+      summary: what `statistics.summarise` returns.
+      entry: one of `summary['comparisons'][at]`.
+      at: 'equal_steps' or 'equal_flops'.
+    """
+    metric = summary["primary"]["name"]
+    start = f"{entry['arm']} minus {entry['reference']}, {metric} {_TITLES[at].lower().replace('flops', 'FLOPs')}: "
+    comparison = entry["comparison"]
+    if comparison is None:
+        return f"{start}not compared, since {entry['reason']}."
+    left_out = comparison["left_out"]
+    stopped = f" {_seeds(left_out)} left out, stopped in one of the two arms or both." if left_out else ""
+    if not comparison["n"]:
+        return f"{start}no seed was finished by both arms.{stopped}"
+    points = " points" if tables.in_percent(metric) else ""
+    tied = f" ({comparison['tied']} tied)" if comparison["tied"] else ""
+    return (
+        f"{start}median {tables.difference(metric, comparison['difference'])}{points}, "
+        f"{100 * summary['confidence']:g} % interval {tables.interval(metric, comparison)}, "
+        f"{comparison['improved']} of {_seeds(comparison['n'])} improved{tied}, "
+        f"Wilcoxon p = {tables.p_value(comparison['p_value'])}: {comparison['verdict']}.{stopped}"
+    )
+
+
+def _page(results: results_lib.Results, summary: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
+    others = [arm for arm in results.arms if arm != results.reference]
+    title = f"{', '.join(others)} against {results.reference}" if others else results.reference
+    body = [
+        _tag("h1", f"{title}: {results.primary}"),
+        *_findings(summary),
+        *(part for at in _TITLES for part in _comparisons(summary, at)),
+        *_arms(summary),
+        *_failures(results),
+        *_images(results, images),
+        *_reproduction(results),
+    ]
+    return "\n".join(
+        [
+            "<!DOCTYPE html>",
+            '<html lang="en">',
+            '<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"{_tag('title', title)}<style>{_CSS}</style></head>",
+            "<body>",
+            *body,
+            "</body>",
+            "</html>\n",
+        ]
+    )
+
+
+def _findings(summary: Mapping[str, Any]) -> list[str]:
+    entries = [(at, entry) for at in _TITLES for entry in summary["comparisons"][at]]
+    better = "higher" if summary["primary"]["goal"] == "max" else "lower"
+    note = (
+        f"Medians of differences paired by seed; {better} is better. 'Better' and 'worse' are said only where the bootstrap "
+        "interval excludes zero; 'no difference shown' is no proof that there is none. Intervals and p values are of single "
+        "comparisons, not corrected for their number."
+    )
+    sentences = [_tag("p", sentence(summary, entry, at=at)) for at, entry in entries]
+    return [_tag("h2", "Result"), *(sentences or [_tag("p", "One arm alone: nothing to compare.")]), _note(note)]
+
+
+def _comparisons(summary: Mapping[str, Any], at: str) -> list[str]:
+    metric, confidence = summary["primary"]["name"], 100 * summary["confidence"]
+    unit = " (points)" if tables.in_percent(metric) else ""
+    headers = ["arm", "reference", "step", "FLOPs of a replica", "median", "reference median"]
+    headers += [f"paired difference{unit}", f"{confidence:g} % interval", "Wilcoxon p", "improved", "left out", "verdict"]
+    rows = []
+    for entry in summary["comparisons"][at]:
+        sides, comparison = (entry["arm"], entry["reference"]), entry["comparison"]
+        if comparison is None:
+            rows.append([*sides, *[tables.NONE] * 9, f"not compared: {entry['reason']}"])
+            continue
+        read = [entry["read"][side] for side in sides]
+        rows.append(
+            [
+                *sides,
+                _both([f"{report['step']:,}" for report in read]),
+                _both([tables.count(report["flops"]) for report in read]),
+                tables.value(metric, comparison["median_b"]),
+                tables.value(metric, comparison["median_a"]),
+                tables.difference(metric, comparison["difference"]),
+                tables.interval(metric, comparison),
+                tables.p_value(comparison["p_value"]),
+                tables.improved(comparison),
+                str(comparison["left_out"]),
+                comparison["verdict"],
+            ]
+        )
+    notes = []
+    if at == "equal_flops":
+        budgets = [
+            f"{entry['arm']} {tables.count(entry['budget'])}"
+            for entry in summary["comparisons"][at]
+            if entry["budget"] is not None
+        ]
+        notes = [_note(f"{_FLOPS_NOTE} Budget in training FLOPs of a replica: {'; '.join(budgets) or 'none'}.")]
+    return [_tag("h2", f"{_TITLES[at]}: {metric}"), _table(headers, rows), *notes] if rows else []
+
+
+def _arms(summary: Mapping[str, Any]) -> list[str]:
+    arms = summary["arms"].values()
+    rows = [
+        ["trained parameters", *(tables.count(arm["parameters"]) for arm in arms)],
+        ["FLOPs per step", *(tables.count(arm["flops_per_step"]) for arm in arms)],
+        ["steps", *(tables.count(arm["steps"]) for arm in arms)],
+        ["seeds finished", *(f"{summary['replicas'] - arm['stopped']} of {summary['replicas']}" for arm in arms)],
+        ["last report at step", *(tables.count(arm["last"] and arm["last"]["step"]) for arm in arms)],
+    ]
+    for name in sorted({name for arm in arms for name in arm["last_metrics"]}):
+        rows.append([name, *(tables.spread(name, arm["last_metrics"].get(name)) for arm in arms)])
+    measures = sorted({name for arm in arms for name in arm["metrics"]})
+    for name in measures:
+        rows.append([name, *(tables.measure(arm["metrics"].get(name)) for arm in arms)])
+    notes = [_note("Metrics of the last report: median [quartiles] over the seeds that finished.")]
+    if any("distance" in name for name in measures):
+        notes.append(_note(_DISTANCE_NOTE))
+    return [_tag("h2", "Arms"), _table(["", *summary["arms"]], rows), *notes]
+
+
+def _failures(results: results_lib.Results) -> list[str]:
+    if not results.failures:
+        return []
+    columns = ("arm", "replica", "step", "what")
+    rows = [[str(failure.get(column, tables.NONE)) for column in columns] for failure in results.failures]
+    return [_tag("h2", "Replicas that stopped"), _table(columns, rows)]
+
+
+def _images(results: results_lib.Results, images: Mapping[str, bytes]) -> list[str]:
+    parts = [_tag("h2", "Figures")] if images else []
+    for name, image in images.items():
+        caption = escape(_CAPTIONS[name].format(primary=results.primary))
+        data = base64.b64encode(image).decode()
+        parts.append(
+            f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+        )
+    return parts
+
+
+def _reproduction(results: results_lib.Results) -> list[str]:
+    parts = [_tag("h2", "How to reproduce")]
+    if results.config_file:
+        overrides = [text if text.startswith("-") else f"--config.{text}" for text in results.overrides]
+        words = ["python", "runs/train.py", f"--config={results.config_file}", *overrides]
+        parts.append(_tag("pre", shlex.join(words) + " --workdir=WORKDIR"))
+    else:
+        parts.append(_tag("p", "Train with the resolved config below on the environment below."))
+    for title, tree in (("Environment", results.environment), ("Resolved config", results.config)):
+        text = json.dumps(results_lib.plain(tree), indent=2, sort_keys=True, ensure_ascii=False)
+        parts.append(f"<details><summary>{title}</summary>{_tag('pre', text)}</details>")
+    return parts
+
+
+def _both(cells: Sequence[str]) -> str:
+    """One cell for two sides, the reference second, said once where they agree."""
+    return cells[0] if cells[0] == cells[1] else f"{cells[0]} / {cells[1]}"
+
+
+def _seeds(n: int) -> str:
+    return f"{n} seed" if n == 1 else f"{n} seeds"
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{escape(text)}</p>'
+
+
+def _tag(name: str, text: str) -> str:
+    return f"<{name}>{escape(text)}</{name}>"
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"<tr>{''.join(_tag('td', cell) for cell in row)}</tr>" for row in rows]
+    head = "".join(_tag("th", header) for header in headers)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'

@@ -1,0 +1,285 @@
+"""What a run leaves in its workdir, and the tables made from it.
+
+Read here:
+
+`config.json`
+    `{"config": {..}, "environment": {..}, "overrides": [..]}` and, where the config came from a file,
+    `"config_file": "configs/x.py:smoke"`, from which the report makes the command that repeats the run.
+`metrics.jsonl`
+    One line a report of an arm: `{"arm", "step", "epoch" (may be absent), "flops", "test/accuracy": [..], ..}`. `flops`
+    counts the training FLOPs of one replica so far. A metric is a list with one entry a replica, null from where that
+    replica stopped; a value that is not a list is no metric and is passed over. Of two lines with the same arm and step
+    (a run that was resumed) the later one counts.
+`arms.json`
+    What `save_arms` writes: facts and numbers of a whole arm.
+
+Written here, atomically and byte for byte the same for the same input: `arms.json`, `results.csv`, `summary.json`.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+Goal = Literal["max", "min"]
+
+_NOT_METRICS = ("arm", "step", "epoch", "flops")
+
+
+class Report(NamedTuple):
+    """One line of `metrics.jsonl`: an arm at a step. `values[metric]` is float64 `[replica]`, NaN where stopped."""
+
+    step: int
+    epoch: float | None
+    flops: float
+    values: dict[str, np.ndarray]
+
+
+class Results(NamedTuple):
+    """Everything a report is made from. Dicts by arm are in the order of `arms`; reports are in the order of steps."""
+
+    arms: tuple[str, ...]
+    reference: str
+    primary: str
+    goal: Goal
+    replicas: int
+    reports: dict[str, tuple[Report, ...]]
+    parameters: dict[str, int]
+    flops_per_step: dict[str, float]
+    steps: dict[str, int]
+    failures: tuple[dict[str, Any], ...]
+    metrics: dict[str, dict[str, Any]]
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    overrides: tuple[str, ...]
+    config_file: str | None
+
+
+def load_results(workdir: str | os.PathLike) -> Results:
+    """Reads `config.json`, `metrics.jsonl` and `arms.json` of a workdir.
+
+    An unfinished last line of `metrics.jsonl` (the run was killed while writing it) is left out.
+
+    Raises:
+      FileNotFoundError: the workdir or one of the files is missing, or no arm has a report.
+      ValueError: a file is malformed, or arms differ in their number of replicas and so cannot be paired.
+    """
+    workdir = Path(workdir)
+    if not workdir.is_dir():
+        raise FileNotFoundError(f"workdir={str(workdir)!r} is not a directory; give the workdir of a training run")
+    settings = _load_json(workdir, "config.json")
+    about = _load_json(workdir, "arms.json")
+    try:
+        arms, reference, primary = tuple(about["arms"]), about["reference"], about["primary"]
+        primary, goal = primary["name"], primary["goal"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{workdir / 'arms.json'} lacks {error}; write it with save_arms") from error
+    _check(arms, reference, goal)
+    reports, replicas = _load_reports(workdir, arms)
+
+    def by_arm(name: str) -> dict[str, Any]:
+        return {arm: about[name][arm] for arm in arms if arm in about.get(name, {})}
+
+    return Results(
+        arms=arms,
+        reference=reference,
+        primary=primary,
+        goal=goal,
+        replicas=replicas,
+        reports=reports,
+        parameters=by_arm("parameters"),
+        flops_per_step=by_arm("flops_per_step"),
+        steps=by_arm("steps"),
+        failures=tuple(about.get("failures", ())),
+        metrics={arm: about.get("metrics", {}).get(arm, {}) for arm in arms},
+        config=settings.get("config", {}),
+        environment=settings.get("environment", {}),
+        overrides=tuple(str(override) for override in settings.get("overrides", ())),
+        config_file=settings.get("config_file"),
+    )
+
+
+def save_arms(
+    workdir: str | os.PathLike,
+    *,
+    arms: Sequence[str],
+    reference: str,
+    primary: str,
+    goal: Goal = "max",
+    parameters: Mapping[str, int],
+    flops_per_step: Mapping[str, float],
+    steps: Mapping[str, int],
+    failures: Sequence[Mapping[str, Any]] = (),
+    metrics: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Path:
+    """Writes `arms.json`, the facts of whole arms, and returns its path.
+
+    Args:
+      workdir: the folder of the run; made if missing.
+      arms: names in the order in which tables and figures show them.
+      reference: the arm the others are compared with.
+      primary: the metric that is compared, such as 'test/accuracy'.
+      goal: 'max' or 'min', the good direction of the primary metric.
+      parameters: trained parameters of one replica, by arm.
+      flops_per_step: training FLOPs of one step of one replica, by arm.
+      steps: training steps, by arm.
+      failures: one `{"arm", "replica", "step", "what"}` for each replica that stopped.
+      metrics: by arm, numbers of a whole arm such as `{"replica_distance/marginal": 0.012}`; a number may also be
+        `{"value", "low", "high"}`.
+
+    Raises:
+      ValueError: an arm named twice, a reference that is no arm, an unknown goal, or numbers of an unknown arm.
+    """
+    arms = tuple(arms)
+    _check(arms, reference, goal)
+    given = {"parameters": parameters, "flops_per_step": flops_per_step, "steps": steps, "metrics": metrics or {}}
+    for field, values in given.items():
+        if unknown := sorted(set(values) - set(arms)):
+            raise ValueError(f"{field} has entries for {unknown}, which are not among arms={list(arms)}; name the arm there")
+    about = {"arms": arms, "reference": reference, "primary": {"name": primary, "goal": goal}}
+    about |= {field: {arm: values[arm] for arm in arms if arm in values} for field, values in given.items()}
+    about["metrics"] = {arm: dict(sorted(numbers.items())) for arm, numbers in about["metrics"].items()}
+    about["failures"] = [dict(failure) for failure in failures]
+    return write(Path(workdir) / "arms.json", to_json(about))
+
+
+def save_table(workdir: str | os.PathLike, results: Results) -> Path:
+    """Writes `results.csv`: one row an arm and replica, all read at the last report of the arm.
+
+    Columns: arm, replica, status ('done', or 'diverged' where the replica stopped), step and flops of that report, then
+    every metric in alphabetical order; a cell is empty where there is no finite number.
+    """
+    last = {arm: results.reports[arm][-1] for arm in results.arms if results.reports[arm]}
+    metrics = sorted({name for report in last.values() for name in report.values})
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["arm", "replica", "status", "step", "flops", *metrics])
+    for arm, report in last.items():
+        stopped = stopped_replicas(results, arm)
+        empty = np.full(results.replicas, np.nan)
+        columns = [report.values.get(name, empty).tolist() for name in metrics]
+        for replica in range(results.replicas):
+            cells = [repr(column[replica]) if math.isfinite(column[replica]) else "" for column in columns]
+            status = "diverged" if replica in stopped else "done"
+            rows.writerow([arm, replica, status, report.step, repr(report.flops), *cells])
+    return write(Path(workdir) / "results.csv", text.getvalue())
+
+
+def save_summary(workdir: str | os.PathLike, summary: Mapping[str, Any]) -> Path:
+    """Writes `summary.json`, what `statistics.summarise` returns."""
+    return write(Path(workdir) / "summary.json", to_json(summary))
+
+
+def stopped_replicas(results: Results, arm: str) -> frozenset[int]:
+    """Replicas of an arm that have a failure on record, or no finite primary metric in its last report."""
+    stopped = {failure["replica"] for failure in results.failures if failure["arm"] == arm}
+    if results.reports[arm]:
+        last = results.reports[arm][-1].values
+        if results.primary in last:
+            stopped |= set(np.flatnonzero(~np.isfinite(last[results.primary])).tolist())
+    return frozenset(stopped)
+
+
+def plain(tree: Any) -> Any:
+    """Nested containers as JSON has them: dicts, lists, Python numbers, None for what is not finite.
+
+    >>> plain({'a': np.array([1.0, np.nan]), 'b': (np.float32(0.5), np.int64(2))})
+    {'a': [1.0, None], 'b': [0.5, 2]}
+    """
+    if isinstance(tree, Mapping):
+        return {str(name): plain(value) for name, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [plain(value) for value in tree]
+    if isinstance(tree, np.ndarray | np.generic):
+        return plain(tree.tolist())
+    if isinstance(tree, float) and not math.isfinite(tree):
+        return None
+    return tree
+
+
+def to_json(tree: Any) -> str:
+    """Indented JSON in the order of the keys, with shortest exact floats and null for what is not finite."""
+    return json.dumps(plain(tree), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    """Writes a whole file or nothing: into a neighbour first, then renamed over `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not tempfile, whose files only their owner may read: a report is there to be handed on.
+    neighbour = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        neighbour.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(neighbour, path)
+    finally:
+        neighbour.unlink(missing_ok=True)
+    return path
+
+
+def _check(arms: tuple[str, ...], reference: str, goal: str) -> None:
+    if not arms or len(set(arms)) < len(arms):
+        raise ValueError(f"arms={list(arms)} must name at least one arm and none twice")
+    if reference not in arms:
+        raise ValueError(f"reference={reference!r} is not among arms={list(arms)}; choose one of them")
+    if goal not in ("max", "min"):
+        raise ValueError(f"goal={goal!r} of the primary metric is unknown; use 'max' or 'min'")
+
+
+def _load_json(workdir: Path, name: str) -> dict[str, Any]:
+    return json.loads(_read(workdir, name))
+
+
+def _read(workdir: Path, name: str) -> str:
+    try:
+        return (workdir / name).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        remedy = "give the workdir of a training run that has finished"
+        raise FileNotFoundError(f"workdir={str(workdir)!r} has no {name}; {remedy}") from None
+
+
+def _load_reports(workdir: Path, arms: tuple[str, ...]) -> tuple[dict[str, tuple[Report, ...]], int]:
+    """Reports by arm, and the number of replicas."""
+    path = workdir / "metrics.jsonl"
+    lines = _read(workdir, path.name).split("\n")
+    by_step: dict[str, dict[int, Report]] = {arm: {} for arm in arms}
+    replicas = None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path} line {number}"
+        try:
+            record = json.loads(line)
+            arm, report = record["arm"], _report(record)
+        except (ValueError, KeyError, TypeError) as error:
+            # `split` leaves an empty last entry after a finished line: this one was being written.
+            if number == len(lines):
+                continue
+            raise ValueError(f"{where} is no report ({type(error).__name__}: {error}); remove the line") from error
+        if arm not in by_step:
+            raise ValueError(f"{where}: arm={arm!r} is not among the arms {list(arms)} of arms.json; add it there")
+        for name, values in report.values.items():
+            replicas = len(values) if replicas is None else replicas
+            if len(values) != replicas:
+                raise ValueError(
+                    f"{where}: {name} has {len(values)} replicas, the reports before it {replicas}; "
+                    "arms are compared seed by seed and need the same replicas"
+                )
+        by_step[arm][report.step] = report
+    if replicas is None:
+        raise FileNotFoundError(f"{path} holds no report of any replica; give the workdir of a run that has reported")
+    return {arm: tuple(by_step[arm][step] for step in sorted(by_step[arm])) for arm in arms}, replicas
+
+
+def _report(record: Mapping[str, Any]) -> Report:
+    values = {
+        name: np.array([np.nan if entry is None else entry for entry in value], np.float64)
+        for name, value in record.items()
+        if name not in _NOT_METRICS and isinstance(value, list)
+    }
+    epoch = record.get("epoch")
+    return Report(int(record["step"]), None if epoch is None else float(epoch), float(record["flops"]), values)

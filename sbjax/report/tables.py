@@ -1,0 +1,173 @@
+"""Numbers as people read them, and the table for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+WIDTH = 100
+"""Columns of a terminal that `format_table` keeps to."""
+
+NONE = "-"
+
+
+def in_percent(metric: str) -> bool:
+    """Whether a metric is a share that is shown in percent: 'accuracy' in any split."""
+    return metric.rsplit("/", 1)[-1] == "accuracy"
+
+
+def value(metric: str, x: float | None) -> str:
+    """One value of a metric with its unit.
+
+    >>> value('test/accuracy', 0.9123), value('test/loss', 0.012345), value('test/loss', None)
+    ('91.23 %', '0.01234', '-')
+    """
+    if x is None:
+        return NONE
+    return f"{100 * x:.2f} %" if in_percent(metric) else f"{x:.4g}"
+
+
+def spread(metric: str, described: Mapping[str, Any] | None) -> str:
+    """Median and quartiles of a metric.
+
+    >>> spread('test/accuracy', {'median': 0.9, 'q1': 0.88, 'q3': 0.91, 'n': 5})
+    '90.00 % [88.00, 91.00]'
+    """
+    if not described or described["median"] is None:
+        return NONE
+    q1, q3 = (value(metric, described[name]).removesuffix(" %") for name in ("q1", "q3"))
+    return f"{value(metric, described['median'])} [{q1}, {q3}]"
+
+
+def difference(metric: str, x: float | None) -> str:
+    """A difference of two values, with its sign; in percent points where the metric is in percent.
+
+    >>> difference('test/accuracy', 0.0081), difference('test/loss', -0.25)
+    ('+0.81', '-0.25')
+    """
+    if x is None:
+        return NONE
+    return f"{100 * x:+.2f}" if in_percent(metric) else f"{x:+.3g}"
+
+
+def interval(metric: str, comparison: Mapping[str, Any]) -> str:
+    """The interval of the paired difference.
+
+    >>> interval('test/accuracy', {'low': 0.001, 'high': 0.02})
+    '[+0.10, +2.00]'
+    """
+    low, high = (difference(metric, comparison[end]) for end in ("low", "high"))
+    return NONE if NONE in (low, high) else f"[{low}, {high}]"
+
+
+def measure(x: Any) -> str:
+    """A number of a whole arm, with its interval if it has one.
+
+    >>> measure(0.01234), measure({'value': 0.5, 'low': 0.4, 'high': 0.6}), measure(None)
+    ('0.01234', '0.5 [0.4, 0.6]', '-')
+    """
+    if isinstance(x, Mapping):
+        low, high = x.get("low"), x.get("high")
+        middle = measure(x["value"])
+        return middle if low is None or high is None else f"{middle} [{low:.4g}, {high:.4g}]"
+    return NONE if x is None else f"{x:.4g}"
+
+
+def p_value(p: float | None) -> str:
+    """Two digits of a p value.
+
+    >>> p_value(0.001953125), p_value(3e-7), p_value(1.0)
+    ('0.0020', '3.0e-07', '1.00')
+    """
+    if p is None:
+        return NONE
+    return f"{p:.1e}" if p < 1e-4 else f"{p:.4f}" if p < 0.1 else f"{p:.2f}"
+
+
+def count(x: float | None) -> str:
+    """A count: in full with thousands apart, from a billion on with three digits.
+
+    >>> count(1234567), count(1.5e12), count(None)
+    ('1,234,567', '1.5e+12', '-')
+    """
+    if x is None:
+        return NONE
+    return f"{x:,.0f}" if x < 1e9 else f"{x:.3g}"
+
+
+def improved(comparison: Mapping[str, Any] | None) -> str:
+    """Seeds improved of seeds compared, ties apart.
+
+    >>> improved({'improved': 8, 'tied': 1, 'n': 10})
+    '8/10, 1 tied'
+    """
+    if not comparison:
+        return NONE
+    tied = f", {comparison['tied']} tied" if comparison["tied"] else ""
+    return f"{comparison['improved']}/{comparison['n']}{tied}"
+
+
+def format_table(
+    summary: Mapping[str, Any], *, at: Literal["equal_steps", "equal_flops"] = "equal_steps"
+) -> str:
+    """One line an arm for a terminal of 100 columns: parameters, primary metric, paired difference, replica distance.
+
+    The metric and the distance are of each arm's last report; difference, p and improved seeds are read where `at` says.
+    Of several replica distances the marginal one is shown, else the first by name. The names of arms are shortened where
+    the line would be too long.
+
+    Args:
+      summary: what `statistics.summarise` returns or `summary.json` holds.
+      at: compare at equal steps or at equal FLOPs.
+
+    >>> described = {'median': 0.9, 'q1': 0.88, 'q3': 0.91, 'n': 5}
+    >>> arm = {'parameters': 50, 'last_metrics': {'test/accuracy': described}, 'metrics': {}}
+    >>> summary = {'primary': {'name': 'test/accuracy', 'goal': 'max'}, 'reference': 'raw', 'confidence': 0.95,
+    ...            'arms': {'raw': arm}, 'comparisons': {'equal_steps': []}}
+    >>> format_table(summary).splitlines()[1].split()
+    ['raw', '50', '90.00', '%', '[88.00,', '91.00]', '-', '-', '-', '-']
+    """
+    metric, reference = summary["primary"]["name"], summary["reference"]
+    compared = {entry["arm"]: entry["comparison"] for entry in summary["comparisons"][at]}
+    distance = _distance(summary)
+    header = ["arm", "parameters", "median [IQR]", f"minus {reference}", "p", "improved", "distance"]
+    rows = []
+    for name, arm in summary["arms"].items():
+        comparison = compared.get(name)
+        change = f"{difference(metric, comparison['difference'])} {interval(metric, comparison)}" if comparison else NONE
+        rows.append(
+            [
+                name,
+                count(arm["parameters"]),
+                spread(metric, arm["last_metrics"].get(metric)),
+                change,
+                p_value(comparison and comparison["p_value"]),
+                improved(comparison),
+                measure(arm["metrics"].get(distance)).split(" ")[0],
+            ]
+        )
+    unit = " in percent points" if in_percent(metric) else ""
+    notes = [
+        f"{metric} at the last report; minus {reference}: median paired difference{unit} "
+        f"[{100 * summary['confidence']:g} % interval]",
+        f"at {at.replace('_', ' ')}; p: Wilcoxon signed-rank" + (f"; distance: {distance}" if distance else ""),
+    ]
+    return "\n".join([*_align([header, *rows]), *notes])
+
+
+def _distance(summary: Mapping[str, Any]) -> str | None:
+    names = sorted({name for arm in summary["arms"].values() for name in arm["metrics"]})
+    distances = [name for name in names if name.startswith("replica_distance")]
+    return next((name for name in distances if name.endswith("/marginal")), distances[0] if distances else None)
+
+
+def _align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Left-aligned columns two blanks apart; the first column, then the fourth, give way to `WIDTH`."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for column, least in ((0, 6), (3, 8)):
+        excess = sum(widths) + 2 * (len(widths) - 1) - WIDTH
+        widths[column] = max(min(widths[column], least), widths[column] - max(excess, 0))
+    lines = ["  ".join(_cut(cell, width).ljust(width) for cell, width in zip(row, widths)) for row in rows]
+    return [line.rstrip()[:WIDTH] for line in lines]
+
+
+def _cut(cell: str, width: int) -> str:
+    return cell if len(cell) <= width else cell[: width - 1] + "~"

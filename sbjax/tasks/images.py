@@ -1,0 +1,131 @@
+"""Image classification from memory: index, augment, standardise and expand inside the jitted step."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sbjax import expansion as expansion_lib
+from sbjax import rng
+from sbjax.data.augment import random_crop_flip
+from sbjax.data.images import ImageData
+from sbjax.data.shuffle import epoch_indices
+from sbjax.tasks.task import Aux, Average, Task
+
+VALIDATION, TEST, PADDING = 0, 1, 2
+
+
+def make_image_task(
+    data: ImageData,
+    module: nn.Module,
+    *,
+    expansion: expansion_lib.ImageExpansion | None = None,
+    batch_size: int = 128,
+    crop_padding: int = 0,
+    flip: bool = False,
+    label_smoothing: float = 0.0,
+    eval_batch_size: int = 500,
+) -> Task:
+    """Classify images by cross-entropy.
+
+    The images stay uint8 on the device. A step draws its batch without replacement within an epoch, crops and flips
+    it (raw pixels, before the expansion, so that all arms see the same augmented images), standardises with the
+    training split's mean and standard deviation, expands, and applies `module`.
+
+    Args:
+        data: images as uint8 [n, H, W, C] with labels, in three splits.
+        module: Linen module mapping float [B, H', W', C] to logits [B, classes], called with `train=`.
+        expansion: how the input is expanded; None = raw.
+        batch_size: examples in a step, at most the size of the training split.
+        crop_padding: zero padding of the random crop in raw pixels; 0 = no crop.
+        flip: whether to mirror images at random.
+        label_smoothing: in [0, 1).
+        eval_batch_size: examples in one evaluation call; bounds memory only.
+
+    Returns:
+        A `Task` with numbers 'validation/accuracy', 'validation/loss', 'test/accuracy', 'test/loss'.
+
+    Raises:
+        ValueError: if batch_size is not in [1, training examples].
+    """
+    examples = len(data.train_images)
+    if not 1 <= batch_size <= examples:
+        raise ValueError(
+            f"task.batch_size={batch_size} must lie between 1 and the {examples} training examples of "
+            f"{data.name!r}: lower it, or raise task.train_share"
+        )
+    if expansion is not None:
+        expansion = expansion_lib.resolve(expansion, mean=data.mean, std=data.std)
+    arrays, parts = _evaluation_parts(data, eval_batch_size)
+    arrays |= {"images": data.train_images, "labels": data.train_labels}
+
+    def prepare(images):
+        return expansion_lib.prepare(expansion, images, mean=data.mean, std=data.std)
+
+    def init(key):
+        blank = jnp.zeros((1, *data.train_images.shape[1:]), jnp.uint8)
+        return module.init(key, prepare(blank), train=False)
+
+    def sample(arrays, key, step):
+        indices = epoch_indices(key, step, examples=examples, batch_size=batch_size)
+        augment_key = rng.step_key(rng.stream(key, "augment"), step)
+        images = random_crop_flip(arrays["images"][indices], key=augment_key, padding=crop_padding, flip=flip)
+        return {"images": images, "labels": arrays["labels"][indices]}
+
+    def loss(variables, batch, key):
+        # 'frozen' holds constants; every other collection beside the parameters is state that the pass may replace.
+        mutable = [name for name in variables if name not in ("params", "frozen")]
+        logits, updates = module.apply(
+            variables, prepare(batch["images"]), train=True, rngs={"dropout": key}, mutable=mutable
+        )
+        targets = optax.smooth_labels(jax.nn.one_hot(batch["labels"], data.classes), label_smoothing)
+        value = optax.softmax_cross_entropy(logits, targets).mean()
+        correct = logits.argmax(-1) == batch["labels"]
+        return value, Aux(dict(updates), {"train/accuracy": correct.mean(dtype=jnp.float32)})
+
+    def evaluate(arrays, variables, part):
+        def rows(name):
+            return jax.lax.dynamic_slice_in_dim(arrays[name], part * eval_size, eval_size)
+
+        eval_size = len(arrays["eval_images"]) // parts
+        logits = module.apply(variables, prepare(rows("eval_images")), train=False)
+        labels, split = rows("eval_labels"), rows("eval_split")
+        per_example = {
+            "accuracy": (logits.argmax(-1) == labels).astype(jnp.float32),
+            "loss": optax.softmax_cross_entropy_with_integer_labels(logits, labels),
+        }
+        return {
+            f"{name}/{metric}": Average(jnp.sum(jnp.where(split == code, value, 0.0)), jnp.sum(split == code, dtype=jnp.float32))
+            for name, code in (("validation", VALIDATION), ("test", TEST))
+            for metric, value in per_example.items()
+        }
+
+    return Task(
+        data=jax.tree.map(jnp.asarray, arrays),
+        init=init,
+        sample=sample,
+        loss=loss,
+        evaluate=evaluate,
+        parts=parts,
+        batch_size=batch_size,
+        epoch_steps=examples // batch_size,
+        primary="test/accuracy",
+        goal="max",
+    )
+
+
+def _evaluation_parts(data: ImageData, eval_batch_size: int) -> tuple[dict[str, np.ndarray], int]:
+    """Validation and test images in one array, padded to `parts` equal parts."""
+    images = np.concatenate([data.validation_images, data.test_images])
+    labels = np.concatenate([data.validation_labels, data.test_labels])
+    split = np.repeat([VALIDATION, TEST], [len(data.validation_images), len(data.test_images)])
+    parts = -(-len(images) // eval_batch_size)
+    size = -(-len(images) // parts)
+    padding = parts * size - len(images)
+    arrays = {
+        "eval_images": np.concatenate([images, np.zeros((padding, *images.shape[1:]), np.uint8)]),
+        "eval_labels": np.concatenate([labels, np.zeros(padding, labels.dtype)]),
+        "eval_split": np.concatenate([split, np.full(padding, PADDING)]).astype(np.int8),
+    }
+    return arrays, parts

@@ -1,0 +1,59 @@
+"""What is learned: a task is data and four pure functions."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+Variables = dict[str, PyTree]  # {'params': .., 'batch_stats': .., 'frozen': ..}; only 'params' is trained
+Batch = Any
+
+
+class Average(NamedTuple):
+    """A weighted sum and its weight, so that parts of different size add up to an exact mean."""
+
+    total: Float[Array, ""]
+    weight: Float[Array, ""]
+
+
+class Aux(NamedTuple):
+    """What a loss returns beside its value.
+
+    Attributes:
+        updates: collections of the variables that the forward pass replaces (running batch statistics); {} if none.
+        scalars: named numbers to average over the steps between two reports, such as 'train/accuracy'.
+    """
+
+    updates: Variables
+    scalars: dict[str, Float[Array, ""]]
+
+
+class Task(NamedTuple):
+    """One replica's learning problem. Every function is pure and is mapped over replicas by the caller.
+
+    Attributes:
+        data: arrays that live on the device and are handed to `sample` and `evaluate`. They are an argument and
+            not a closure, so that they are placed once on every device and never baked into a compiled program.
+        init: `(key) -> variables`.
+        sample: `(data, key, step) -> batch`, pure in (key, step): a resumed run needs no iterator state.
+        loss: `(variables, batch, key) -> (value, Aux)`; `key` is for dropout and other noise of this step.
+        evaluate: `(data, variables, part) -> {'split/name': Average}` on part `part` of `parts` parts of the held-out
+            data. It is cut in parts so that it fits memory without a rolled loop, which is slow for convolutions
+            on CPU.
+        parts: number of parts.
+        batch_size: examples in a batch; the leading axis that data parallelism splits.
+        epoch_steps: steps in an epoch, or None where the word has no meaning.
+        primary: the number that arms are compared by, 'test/accuracy'.
+        goal: 'max' if a larger primary number is better, else 'min'.
+    """
+
+    data: PyTree
+    init: Callable[[Key[Array, ""]], Variables]
+    sample: Callable[[PyTree, Key[Array, ""], Int[Array, ""]], Batch]
+    loss: Callable[[Variables, Batch, Key[Array, ""]], tuple[Float[Array, ""], Aux]]
+    evaluate: Callable[[PyTree, Variables, Int[Array, ""]], dict[str, Average]]
+    parts: int
+    batch_size: int
+    epoch_steps: int | None
+    primary: str
+    goal: str

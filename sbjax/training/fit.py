@@ -1,0 +1,232 @@
+"""The training loop of one arm: all replicas, from any step to the last."""
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jaxtyping import Array, Key
+
+from sbjax import trees
+from sbjax.tasks.task import Task, Variables
+from sbjax.training import checkpoint as checkpoint_lib
+from sbjax.training import step as step_lib
+from sbjax.training.mapping import Mapping, Program
+
+logger = logging.getLogger(__name__)
+
+PULSE_SECONDS = 0.5  # how long the program may run before signals and the progress line are looked at
+
+Record = dict[str, Any]  # {'step': .., 'train/loss': [one number or None a replica], ..}
+
+
+class Failure(NamedTuple):
+    """A replica that stopped."""
+
+    replica: int
+    step: int
+    what: str
+
+
+class Fitted(NamedTuple):
+    """What training an arm gives.
+
+    Attributes:
+        variables: stacked over replicas, numpy.
+        history: one record a report; a replica that has stopped has None.
+        failures: the replicas that stopped.
+        step: steps done; less than asked for if `stop` said so.
+        programs: how many times the training step was compiled.
+    """
+
+    variables: Variables
+    history: list[Record]
+    failures: list[Failure]
+    step: int
+    programs: int
+
+
+@dataclasses.dataclass
+class Hooks:
+    """What the caller wants to be told; none of it changes a number.
+
+    Attributes:
+        stop: asked between pulses; True = save and return.
+        on_resume: `(step, history)` once, when training goes on from a checkpoint.
+        on_report: `(record)` after the report's checkpoint, if one was due, is on the disk.
+        on_pulse: `(step, seconds)`: the program came back at `step` after `seconds` more of training.
+        on_failure: `(failure, evidence)` when a replica stops; evidence as flat names to arrays.
+        on_spent: `(what, seconds)` for 'evaluate' and 'save'.
+    """
+
+    stop: Callable[[], bool] = lambda: False
+    on_resume: Callable[[int, list[Record]], None] = lambda step, history: None
+    on_report: Callable[[Record], None] = lambda record: None
+    on_pulse: Callable[[int, float], None] = lambda step, seconds: None
+    on_failure: Callable[[Failure, dict[str, Array]], None] = lambda failure, evidence: None
+    on_spent: Callable[[str, float], None] = lambda what, seconds: None
+
+
+def boundaries(steps: int, count: int) -> list[int]:
+    """`count` steps, as evenly spaced as whole numbers allow, the last one being `steps`.
+
+    >>> boundaries(10, 4)
+    [3, 5, 8, 10]
+    """
+    return sorted({math.ceil(steps * (i + 1) / count) for i in range(count)}) if count else []
+
+
+def fit(
+    task: Task,
+    optimizer: optax.GradientTransformationExtraArgs,
+    *,
+    steps: int,
+    replicas: int,
+    key: Key[Array, ""],
+    reports: int = 10,
+    saves: int = 0,
+    mapping: Mapping = Mapping(),  # noqa: B008 (frozen)
+    checkpoints: checkpoint_lib.Checkpoints | None = None,
+    hooks: Hooks | None = None,
+) -> Fitted:
+    """Train `replicas` independent copies of `task` for `steps` steps.
+
+    At a boundary: evaluate, save, then report. If `checkpoints` holds a whole checkpoint, training goes on from there
+    and ends with the same bytes as a run that was never stopped: the state has the sums of the current reporting
+    interval, batches and noise are functions of (key, replica, step), and the history lies in the checkpoint.
+
+    A replica that turns non-finite keeps its last good state and is reported by `hooks.on_failure`; the others go on.
+
+    Args:
+        reports: how many times, evenly spaced, the held-out numbers are computed (and once before the first step).
+        saves: how many checkpoints, evenly spaced and moved to the next report; with `checkpoints`, the last step is
+            always saved.
+
+    Raises:
+        ValueError: steps, replicas or reports < 1.
+        CheckpointError: the checkpoint found is of another run, or one could not be written.
+    """
+    for name, value in (("train_steps", steps), ("replicas", replicas), ("reports", reports)):
+        if value < 1:
+            raise ValueError(f"{name}={value} must be >= 1")
+    hooks = hooks or Hooks()
+    program = Program(task, optimizer, mapping=mapping, replicas=replicas, key=key)
+    report_steps = boundaries(steps, reports)
+    save_steps = {min(r for r in report_steps if r >= s) for s in boundaries(steps, saves)} | {steps}
+
+    restored = _restore(checkpoints, program)
+    if restored is None:
+        step, carry, history, failures = 0, program.init(), [], []
+        history.append(_record(0, program, carry, hooks))
+        hooks.on_report(history[0])
+    else:
+        step, carry, history, failures = restored
+        hooks.on_resume(step, history)
+
+    saved = None if restored is None else step
+    pulse = 1
+    while step < steps:
+        target = min(r for r in report_steps if r > step)
+        while step < target and not hooks.stop():
+            stop = min(target, step + pulse)
+            began = time.perf_counter()
+            carry = program.advance(carry, step, stop)
+            seconds = time.perf_counter() - began
+            if step > 0 or pulse > 1:  # the first call compiles
+                pulse = max(1, round(np.clip(PULSE_SECONDS / seconds, 0.25, 8) * (stop - step)))
+            else:
+                pulse = 2
+            step = stop
+            hooks.on_pulse(step, seconds)
+        failures = _note_failures(task, optimizer, key, program, carry, failures, hooks)
+        if step == target:
+            history.append(_record(step, program, carry, hooks))
+            carry = [_reset(state) for state in carry]
+        interrupted = step < target or (step < steps and hooks.stop())
+        if checkpoints is not None and (step in save_steps or interrupted):
+            _save(checkpoints, program, carry, step, history, failures, task, hooks)
+            saved = step
+        if step == target:
+            hooks.on_report(history[-1])
+        if interrupted:
+            break
+    if checkpoints is not None and saved != step:
+        _save(checkpoints, program, carry, step, history, failures, task, hooks)
+    variables = program.collect([state.variables for state in carry])
+    return Fitted(variables, history, failures, step, program.programs())
+
+
+def _record(step: int, program: Program, carry: list[step_lib.TrainState], hooks: Hooks) -> Record:
+    """The numbers of one report; a replica that has stopped, or a mean over no steps, is None."""
+    began = time.perf_counter()
+    held_out = program.evaluate(carry)
+    hooks.on_spent("evaluate", time.perf_counter() - began)
+    totals, count, failed = program.collect([(s.totals, s.count, s.failed_step) for s in carry])
+    running = failed < 0
+    means = {name: total / np.maximum(count, 1) for name, total in totals.items()}
+
+    def column(values, valid):
+        return [float(v) if ok and np.isfinite(v) else None for v, ok in zip(values, valid, strict=True)]
+
+    record = {"step": step}
+    record |= {name: column(values, running & (count > 0)) for name, values in means.items()}
+    record |= {name: column(values, running) for name, values in sorted(held_out.items())}
+    return record
+
+
+def _reset(state: step_lib.TrainState) -> step_lib.TrainState:
+    zeros = jax.tree.map(lambda leaf: leaf * 0, (state.totals, state.count))
+    return state._replace(totals=zeros[0], count=zeros[1])
+
+
+def _note_failures(task, optimizer, key, program, carry, known, hooks):
+    failed = program.collect([state.failed_step for state in carry])
+    new = sorted(set(np.flatnonzero(failed >= 0)) - {failure.replica for failure in known})
+    if not new:
+        return known
+    states = program.collect(carry)
+    for replica in new:
+        what, evidence = step_lib.diagnose(task, key, trees.take(states, int(replica)))
+        known = [*known, Failure(int(replica), int(failed[replica]), what)]
+        hooks.on_failure(known[-1], evidence)
+    return known
+
+
+def _save(checkpoints, program, carry, step, history, failures, task, hooks):
+    began = time.perf_counter()
+    state = program.collect(carry)
+    params, rest = _divide(state)
+    primary = [value for value in history[-1].get(task.primary, []) if value is not None]
+    meta = {
+        "step": step,
+        "history": history,
+        "failures": [failure._asdict() for failure in failures],
+        "layout": checkpoint_lib.layout({"params": params, "state": rest}),
+    }
+    metric = float(np.median(primary)) if primary else None
+    checkpoints.save(step, params=params, state=rest, meta=meta, metric=metric)
+    hooks.on_spent("save", time.perf_counter() - began)
+
+
+def _restore(checkpoints, program):
+    if checkpoints is None:
+        return None
+    params, rest = _divide(program.abstract())
+    found = checkpoints.restore(params, rest)
+    if found is None:
+        return None
+    variables = {**found.state["variables"], "params": found.params}
+    state = step_lib.TrainState(**{**found.state, "variables": variables})
+    failures = [Failure(**failure) for failure in found.meta["failures"]]
+    return found.step, program.place(state), found.meta["history"], failures
+
+
+def _divide(state: step_lib.TrainState) -> tuple[Any, dict[str, Any]]:
+    """Stacked state -> (params, the rest), so that parameters can be restored alone."""
+    fixed = {name: tree for name, tree in state.variables.items() if name != "params"}
+    return state.variables["params"], {**state._asdict(), "variables": fixed}

@@ -1,0 +1,254 @@
+"""How replicas and steps are laid on the machine; every choice gives the same numbers to round-off.
+
+Devices form one mesh with the axes `replica` and `data`. Replicas go to different devices first; devices left over
+share each replica's batch. Within a device, replicas are either vectorised (`vmap`: right for dense layers and for
+accelerators) or trained one after another in rounds (`sequential`: XLA turns a convolution vmapped over its weights
+into a grouped convolution, which is slow on CPU). Steps run in a `fori_loop` whose trip count is an argument, so that one program serves every
+interval (`scan`), or are dispatched one by one (`loop`: a convolution inside a rolled loop is slow on CPU).
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import jaxprs_in_params
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Key, PyTree
+
+from sbjax import trees
+from sbjax.tasks.task import Task
+from sbjax.training import step as step_lib
+from sbjax.training.optimizer import near
+
+CHOICES = {
+    "replicas": ("auto", "vmap", "sequential"),
+    "steps": ("auto", "scan", "loop"),
+    "compile": ("jit", "pmap"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Mapping:
+    """How to lay replicas and steps on devices.
+
+    Attributes:
+        replicas: 'vmap' or 'sequential'; 'auto' chooses by `choose`.
+        steps: 'scan' (rolled) or 'loop' (one dispatch a step); 'auto' likewise.
+        compile: 'jit', or 'pmap' for data parallelism by `jax.pmap` (kept for TPU code bases that want it).
+        devices: number of devices to use; 0 = all.
+
+    Raises:
+        ValueError: naming the field, its value and what is possible.
+    """
+
+    replicas: str = "auto"
+    steps: str = "auto"
+    compile: str = "jit"
+    devices: int = 0
+
+    def __post_init__(self):
+        for field, known in CHOICES.items():
+            value = getattr(self, field)
+            if value not in known:
+                raise ValueError(f"mapping.{field}={value!r} is unknown{near(value, known)}; known: {', '.join(known)}")
+        if self.devices < 0:
+            raise ValueError(f"mapping.devices={self.devices} must be >= 0 (0 = all)")
+
+
+def choose(mapping: Mapping, *, convolutions: bool, replicas: int) -> Mapping:
+    """Fill in 'auto' and the number of devices.
+
+    Convolutions on CPU go one replica at a time, one step a dispatch; everything else is vectorised and rolled.
+    The figures behind this rule are printed by `benchmarks/replicas.py` and `benchmarks/loop.py`.
+    """
+    slow = convolutions and jax.default_backend() == "cpu"
+    devices = mapping.devices or jax.device_count()
+    if devices > jax.device_count():
+        raise ValueError(
+            f"mapping.devices={devices}: this process has {jax.device_count()}; lower it, or on CPU start with "
+            f"--cpu_devices={devices}"
+        )
+    return dataclasses.replace(
+        mapping,
+        replicas=("sequential" if slow else "vmap") if mapping.replicas == "auto" else mapping.replicas,
+        steps=("loop" if slow else "scan") if mapping.steps == "auto" else mapping.steps,
+        devices=devices,
+    )
+
+
+def has_convolution(fn: Callable, *args: Any) -> bool:
+    """Whether the jaxpr of `fn(*args)` holds a convolution, at any depth."""
+
+    def search(jaxpr) -> bool:
+        return any(
+            equation.primitive.name == "conv_general_dilated" or any(map(search, jaxprs_in_params(equation.params)))
+            for equation in jaxpr.eqns
+        )
+
+    return search(jax.make_jaxpr(fn)(*args).jaxpr)
+
+
+class Program:
+    """The compiled functions of one arm: `place`, `advance`, `evaluate`, `collect`.
+
+    Holds no state of the training; a `carry` (list of rounds, each a stacked state) goes in and comes out.
+    """
+
+    def __init__(self, task: Task, optimizer, *, mapping: Mapping, replicas: int, key: Key[Array, ""]):
+        abstract = jax.eval_shape(lambda k: step_lib.init_state(task, optimizer, k, 0), key)
+        batch, noise = jax.eval_shape(lambda k: step_lib.draw(task, task.data, k, 0, 0), key)
+        convolutions = has_convolution(task.loss, abstract.variables, batch, noise)
+        self.mapping = mapping = choose(mapping, convolutions=convolutions, replicas=replicas)
+        self.replicas = replicas
+        self._task = task
+        self._optimizer = optimizer
+        self._key = key
+        width = 1 if mapping.compile == "pmap" else min(mapping.devices, replicas)
+        sharers = mapping.devices // width  # devices that share each replica's batch
+        while task.batch_size % sharers:  # a batch that does not split evenly leaves devices unused
+            sharers -= 1
+        devices = np.array(jax.devices()[: width * sharers]).reshape(width, sharers)
+        self.mesh = Mesh(devices, ("replica", "data"))
+        # Vectorised replicas all train in one round; sequential ones take `width` at a time.
+        self._round = width if mapping.replicas == "sequential" else -(-replicas // width) * width
+        self._data = jax.device_put(task.data, NamedSharding(self.mesh, PartitionSpec()))
+        self._advance = self._compile_advance(sharers)
+        self._evaluate = jax.jit(self._shard(lambda data, variables, part: task.evaluate(data, variables, part), mapped=1))
+        self._init = jax.jit(self._shard(lambda key, replica: step_lib.init_state(task, optimizer, key, replica), mapped=1))
+        # A collective step that is queued behind others can deadlock on emulated CPU devices.
+        self._block = sharers > 1 and jax.default_backend() == "cpu"
+
+    def init(self) -> list[step_lib.TrainState]:
+        """The carry before the first step. Replica r starts alike whatever the number of replicas and devices."""
+        with jax.set_mesh(self.mesh):
+            return [self._init(self._key, ids) for ids in self._rounds(jnp.arange(self.replicas, dtype=jnp.int32))]
+
+    def abstract(self) -> step_lib.TrainState:
+        """Shapes and dtypes of the stacked state."""
+        ids = jnp.arange(self.replicas, dtype=jnp.int32)
+        return jax.eval_shape(jax.vmap(lambda r: step_lib.init_state(self._task, self._optimizer, self._key, r)), ids)
+
+    def place(self, stacked: step_lib.TrainState) -> list[step_lib.TrainState]:
+        """Stacked state of all replicas -> carry."""
+        return self._rounds(stacked)
+
+    def collect(self, carry: list[PyTree]) -> PyTree:
+        """Carry (or anything mapped like it) -> numpy arrays with the replica axis first."""
+        rounds = [jax.tree.map(np.asarray, part) for part in carry]
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[: self.replicas], *rounds)
+
+    def advance(self, carry: list[step_lib.TrainState], start: int, stop: int) -> list[step_lib.TrainState]:
+        """Train from step `start` to `stop`; returns when done. The old carry's buffers are given up."""
+        # pmap brings its own mesh.
+        with contextlib.nullcontext() if self.mapping.compile == "pmap" else jax.set_mesh(self.mesh):
+            carry = [self._advance_round(state, start, stop) for state in carry]
+        return jax.block_until_ready(carry)
+
+    def evaluate(self, carry: list[step_lib.TrainState]) -> dict[str, np.ndarray]:
+        """Held-out numbers, each with the replica axis."""
+        with jax.set_mesh(self.mesh):
+            sums = [
+                [self._evaluate(self._data, state.variables, jnp.int32(part)) for part in range(self._task.parts)]
+                for state in carry
+            ]
+        averages = self.collect([trees.total(parts) for parts in sums])
+        return {name: average.total / average.weight for name, average in averages.items()}
+
+    def programs(self) -> int:
+        """How many times the training step was compiled."""
+        compiled = self._advance.func if self.mapping.compile == "pmap" else self._advance
+        return compiled._cache_size()
+
+    def _advance_round(self, state, start, stop):
+        if self.mapping.steps == "scan":
+            return self._advance(self._data, self._key, state, jnp.int32(start), jnp.int32(stop))
+        for step in range(start, stop):
+            state = self._advance(self._data, self._key, state, jnp.int32(step))
+            if self._block:
+                jax.block_until_ready(state)
+        return state
+
+    def _compile_advance(self, sharers):
+        make = step_lib.make_step
+        if self.mapping.compile == "pmap":
+            step = make(self._task, self._optimizer, split=_local_slice(sharers), mean=lambda tree: jax.lax.pmean(tree, "data"))
+        elif sharers > 1:
+            step = make(self._task, self._optimizer, split=_constrain)
+        else:
+            step = make(self._task, self._optimizer)
+        if self.mapping.steps == "scan":
+
+            def advance(data, key, state, start, stop):
+                return jax.lax.fori_loop(start, stop, lambda i, state: step(data, key, state, i), state)
+        else:
+            advance = step
+        if self.mapping.compile == "pmap":
+            return self._pmap(_over_replicas(advance, 2), sharers)
+        return jax.jit(self._shard(advance, mapped=2), donate_argnums=2)
+
+    def _pmap(self, advance, sharers):
+        """The state is broadcast in and one copy comes out: never stacked and unstacked by hand."""
+        bounds = (None,) * (2 if self.mapping.steps == "scan" else 1)
+        mapped = jax.pmap(
+            lambda _, *args: advance(*args),
+            axis_name="data",
+            in_axes=(0, None, None, None, *bounds),
+            out_axes=None,
+            devices=list(self.mesh.devices.flat),
+        )
+        ranks = np.arange(sharers)  # pmap wants one mapped argument; the batch is drawn inside
+        return functools.partial(mapped, ranks)
+
+    def _shard(self, fn, *, mapped):
+        """`fn` of one replica -> function of a round; argument `mapped` and the result have the replica axis."""
+        local = _over_replicas(fn, mapped)
+        if self.mesh.shape["replica"] == 1:
+            return local
+
+        def sharded(*args):
+            specs = tuple(PartitionSpec("replica") if i == mapped else PartitionSpec() for i in range(len(args)))
+            # The data axis stays automatic: XLA inserts the sums, batch norm sees the whole batch.
+            return jax.shard_map(local, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec("replica"), axis_names={"replica"}, check_vma=False)(*args)
+
+        return sharded
+
+    def _rounds(self, stacked):
+        """Cut the replica axis in rounds; the last one is filled up with copies that `collect` drops."""
+        count = -(-self.replicas // self._round)
+        index = np.minimum(np.arange(count * self._round), self.replicas - 1).reshape(count, self._round)
+        sharding = NamedSharding(self.mesh, PartitionSpec("replica"))
+        return [jax.tree.map(lambda leaf: jax.device_put(leaf[rows], sharding), stacked) for rows in index]
+
+
+def _over_replicas(fn, mapped):
+    """Map argument `mapped` over its leading axis; one replica is called as it is, since even a vmap of size one
+    turns a convolution into a grouped one."""
+
+    def local(*args):
+        axes = tuple(0 if i == mapped else None for i in range(len(args)))
+        if jax.tree.leaves(args[mapped])[0].shape[0] > 1:
+            return jax.vmap(fn, in_axes=axes)(*args)
+        args = [trees.take(arg, 0) if i == mapped else arg for i, arg in enumerate(args)]
+        return jax.tree.map(lambda leaf: leaf[None], fn(*args))
+
+    return local
+
+
+def _constrain(batch, key):
+    """Split the batch over the data axis and leave the rest to XLA."""
+    return jax.lax.with_sharding_constraint(batch, PartitionSpec("data")), key
+
+
+def _local_slice(sharers):
+    def split(batch, key):
+        """This device's rows; every device draws its own noise."""
+        device = jax.lax.axis_index("data")
+        rows = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, device * (leaf.shape[0] // sharers), leaf.shape[0] // sharers)
+        return jax.tree.map(rows, batch), jax.random.fold_in(key, device)
+
+    return split

@@ -1,0 +1,136 @@
+"""One training step of one replica, as a pure function."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from sbjax import rng, trees
+from sbjax.tasks.task import Batch, Task, Variables
+
+
+class TrainState(NamedTuple):
+    """All that a replica carries from step to step; keys are derived from (seed, replica, step) and are not in it.
+
+    Attributes:
+        replica: index, which selects the replica's random streams.
+        variables: {'params', ..}.
+        opt_state: the optimiser's.
+        totals: sums of the named scalars over the steps since the last report.
+        count: number of those steps.
+        failed_step: step at which something became non-finite, or -1. A failed replica keeps its last good state.
+    """
+
+    replica: Int[Array, ""]
+    variables: Variables
+    opt_state: PyTree
+    totals: dict[str, Float[Array, ""]]
+    count: Int[Array, ""]
+    failed_step: Int[Array, ""]
+
+
+Step = Callable[[PyTree, Key[Array, ""], TrainState, Int[Array, ""]], TrainState]
+
+
+def identity(value: Any) -> Any:
+    return value
+
+
+def replica_stream(key: Key[Array, ""], name: str, replica: Int[Array, ""]) -> Key[Array, ""]:
+    """Stream `name` of one replica."""
+    return jax.random.fold_in(rng.stream(key, name), replica)
+
+
+def init_state(task: Task, optimizer: optax.GradientTransformation, key: Key[Array, ""], replica: Int[Array, ""]) -> TrainState:
+    """The state before the first step."""
+    variables = task.init(replica_stream(key, "init", replica))
+    batch = jax.eval_shape(task.sample, task.data, key, 0)
+    _, aux = jax.eval_shape(task.loss, variables, batch, key)
+    totals = {name: jnp.zeros((), jnp.float32) for name in sorted({"train/loss", *aux.scalars})}
+    return TrainState(
+        replica=jnp.asarray(replica, jnp.int32),
+        variables=variables,
+        opt_state=optimizer.init(variables["params"]),
+        totals=totals,
+        count=jnp.zeros((), jnp.int32),
+        failed_step=jnp.full((), -1, jnp.int32),
+    )
+
+
+def draw(task: Task, data: PyTree, key: Key[Array, ""], replica: Int[Array, ""], step: Int[Array, ""]) -> tuple[Batch, Key[Array, ""]]:
+    """The batch and the noise key of one step of one replica."""
+    batch = task.sample(data, replica_stream(key, "data", replica), step)
+    return batch, rng.step_key(replica_stream(key, "dropout", replica), step)
+
+
+def make_step(
+    task: Task,
+    optimizer: optax.GradientTransformationExtraArgs,
+    *,
+    split: Callable[[Batch, Key[Array, ""]], tuple[Batch, Key[Array, ""]]] = lambda batch, key: (batch, key),
+    mean: Callable[[PyTree], PyTree] = identity,
+) -> Step:
+    """`(data, key, state, step) -> state`.
+
+    Args:
+        split: gives a device its part of the batch and its noise key (data parallelism).
+        mean: averages value, auxiliary output and gradient over devices.
+
+    A replica whose loss or new parameters are not finite keeps its last good state and notes the step.
+    """
+
+    def step_fn(data, key, state, step):
+        batch, noise = split(*draw(task, data, key, state.replica, step))
+        params = state.variables["params"]
+
+        def loss_fn(params):
+            return task.loss({**state.variables, "params": params}, batch, noise)
+
+        (value, aux), grads = mean(jax.value_and_grad(loss_fn, has_aux=True)(params))
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, params, value=value, grad=grads, value_fn=lambda p: loss_fn(p)[0]
+        )
+        params = optax.apply_updates(params, updates)
+        scalars = {"train/loss": value, **aux.scalars}
+        advanced = TrainState(
+            replica=state.replica,
+            variables={**state.variables, **aux.updates, "params": params},
+            opt_state=opt_state,
+            totals={name: total + scalars[name].astype(total.dtype) for name, total in state.totals.items()},
+            count=state.count + 1,
+            failed_step=state.failed_step,
+        )
+        running = state.failed_step < 0
+        finite = jnp.isfinite(value) & trees.all_finite(params)
+        kept = state._replace(failed_step=jnp.where(running, step, state.failed_step))
+        return jax.tree.map(lambda new, old: jnp.where(running & finite, new, old), advanced, kept)
+
+    return step_fn
+
+
+def diagnose(task: Task, key: Key[Array, ""], state: TrainState) -> tuple[str, dict]:
+    """Repeat the failed step of one replica and name what is not finite.
+
+    Returns:
+        A sentence, and the evidence: the batch and the parameters before the step, as flat names to arrays.
+    """
+    step = state.failed_step
+    batch, noise = draw(task, task.data, key, state.replica, step)
+
+    def loss_fn(params):
+        return task.loss({**state.variables, "params": params}, batch, noise)
+
+    (value, _), grads = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(state.variables["params"])
+    bad = [name for name, leaf in trees.flatten(grads).items() if not jnp.all(jnp.isfinite(leaf))]
+    if not jnp.isfinite(value):
+        what = f"train/loss is {float(value)}"
+    elif bad:
+        what = f"train/loss is {float(value):.4g} but the gradient of {bad[0]} is not finite ({len(bad)} arrays in all)"
+    else:
+        what = f"train/loss is {float(value):.4g} and the gradient is finite, but the updated parameters are not"
+    evidence = {f"variables/{name}": leaf for name, leaf in trees.flatten(state.variables).items()}
+    evidence |= {f"batch/{name}": leaf for name, leaf in trees.flatten(batch).items()}
+    return what, evidence
