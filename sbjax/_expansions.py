@@ -74,9 +74,7 @@ class ImageExpansion:
             return x
         if isinstance(self.fill, Real):
             return self._spread(x, _cast("fill", self.fill, x.dtype))
-        rows, columns = (
-            jnp.arange(n * self.factor) % self.factor == self.offset for n in (x.shape[-3], x.shape[-2])
-        )
+        rows, columns = (jnp.arange(n * self.factor) % self.factor == self.offset for n in (x.shape[-3], x.shape[-2]))
         sites = (rows[:, None] & columns)[..., None]
         return jnp.where(sites, self._spread(x, np.zeros((), x.dtype)), self._background(x))
 
@@ -148,9 +146,7 @@ class VectorExpansion:
         if x.ndim < 1 or not jnp.issubdtype(x.dtype, jnp.floating):
             raise _unfit(self, x, "floating arrays [..., d]")
         constants = jnp.asarray(_cast("value", self.constants, x.dtype))
-        left, right = (
-            jnp.broadcast_to(c, (*x.shape[:-1], c.size)) for c in jnp.split(constants, [self.before])
-        )
+        left, right = (jnp.broadcast_to(c, (*x.shape[:-1], c.size)) for c in jnp.split(constants, [self.before]))
         return jnp.concatenate([left, x, right], axis=-1)
 
     def _contract(self, y: Array) -> Array:
@@ -262,9 +258,7 @@ def _check_sites(factor: Any, offset: Any) -> None:
     _check_integer("factor", factor, 1)
     _check_integer("offset", offset, 0)
     if offset >= factor:
-        raise ValueError(
-            f"offset={offset} leaves the cell of a data site: choose 0 .. factor - 1 = {factor - 1}."
-        )
+        raise ValueError(f"offset={offset} leaves the cell of a data site: choose 0 .. factor - 1 = {factor - 1}.")
 
 
 def _check_integer(field: str, value: Any, least: int) -> None:
@@ -276,9 +270,7 @@ def _check_integer(field: str, value: Any, least: int) -> None:
 
 def _check_choice(field: str, value: Any, choices: tuple[str, ...], others: str = "") -> None:
     if value not in choices:
-        raise ValueError(
-            f"{field}={value!r} is unknown: choose one of {', '.join(map(repr, choices))}{others}."
-        )
+        raise ValueError(f"{field}={value!r} is unknown: choose one of {', '.join(map(repr, choices))}{others}.")
 
 
 def _check_number(field: str, value: Any, remedy: str = "give a finite number") -> None:

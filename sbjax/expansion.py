@@ -1,14 +1,14 @@
 """Constant-filled input dimension expansion (arXiv 2409.06402, 2602.17952).
 
 The input of a network gets entries that hold no information: pixels between the pixels, constants beside a
-coordinate, features or tokens between those of a sequence. A frozen dataclass says how; `expand` applies it to
-any pytree of arrays, `contract` takes the data out again, `sbjax.folding.fold` moves the constants of a trained
-MLP into its bias.
+coordinate, features or tokens between those of a sequence. A frozen dataclass says how; `expand` applies it
+to any pytree of arrays, `contract` takes the data out again, `sbjax.folding.fold` moves the constants of a
+trained MLP into its bias.
 
-An expansion is affine, e(x) = A x + c. The function class of an MLP therefore stays as it is; what changes is
-how its parameters are drawn and how fast they move (under SGD the effective bias moves by 1 + sum c_i^2 times
-the step of a plain bias). For images it also multiplies the resolution; the fills 'nearest' and 'bilinear' are
-the controls for that.
+An expansion is affine, e(x) = A x + c. The function class of an MLP therefore stays as it is; what changes
+is how its parameters are drawn and how fast they move (under SGD the effective bias moves by 1 + sum c_i^2
+times the step of a plain bias). For images it also multiplies the resolution; the fills 'nearest' and
+'bilinear' are the controls for that.
 """
 
 import functools
@@ -100,8 +100,8 @@ def expanded_shape(
 def resolve(expansion: PyTree[Expansion | None], *, mean: ArrayLike, std: ArrayLike) -> PyTree:
     """Makes the fill 'mean' concrete; everything else comes back as it is.
 
-    The fill becomes `mean` where images are expanded before they are standardised, 0 where after, which is the
-    same colour.
+    The fill becomes `mean` where images are expanded before they are standardised, 0 where after: the same
+    colour.
 
     Args:
       expansion: an expansion, or a tree of them and None.
@@ -133,8 +133,8 @@ def prepare(
 ) -> Float32[Array, "*batch hk wk c"]:
     """Stored images -> network input: scaled to [0, 1], standardised as (x - mean) / std, expanded.
 
-    `expansion.order` says whether the expansion comes before or after the standardisation: with 'before' a fill
-    is a brightness on the scale of [0, 1], with 'after' it is in units of the standardised data.
+    `expansion.order` says whether the expansion comes before or after the standardisation: with 'before' a
+    fill is a brightness on the scale of [0, 1], with 'after' it is in units of the standardised data.
 
     Args:
       expansion: None only standardises; the fill 'mean' is resolved with `mean`.
@@ -195,8 +195,8 @@ def _map(function: Callable, expansion: PyTree, tree: PyTree) -> PyTree:
         subtrees = structure.flatten_up_to(tree)
     except ValueError as error:
         raise ValueError(
-            f"expansion={expansion!r} is no prefix of a tree {jax.tree.structure(tree)}: give one expansion, or "
-            f"one (or None) for each entry. {error}"
+            f"expansion={expansion!r} is no prefix of a tree {jax.tree.structure(tree)}: give one expansion, "
+            f"or one (or None) for each entry. {error}"
         ) from error
     done = [
         subtree if kind is None else jax.tree.map(lambda x, k=kind: function(k, jnp.asarray(x)), subtree)
@@ -208,9 +208,7 @@ def _map(function: Callable, expansion: PyTree, tree: PyTree) -> PyTree:
 def _moments(mean: ArrayLike, std: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     mean, std = (np.asarray(moment, np.float64).ravel() for moment in (mean, std))
     if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
-        raise ValueError(
-            f"mean={mean}, std={std}: both must be finite and std positive; drop constant channels."
-        )
+        raise ValueError(f"mean={mean}, std={std}: both must be finite and std positive; drop constant channels.")
     if mean.size == 0 or std.size not in (1, mean.size):
         raise ValueError(f"mean={mean} and std={std} differ in length: give one number, or one a channel.")
     return mean, std

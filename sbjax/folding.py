@@ -55,24 +55,20 @@ def fold(
     if expansion is None:
         return params
     if not isinstance(expansion, Expansion):
-        raise TypeError(
-            f"expansion={expansion!r} is not one expansion: fold the layers of a tree one after another."
-        )
+        raise TypeError(f"expansion={expansion!r} is not one expansion: fold the layers of a tree one after another.")
     path = _dense_path(params, layer)
     dense = functools.reduce(lambda node, name: node[name], path, params)
     kernel = jnp.asarray(dense["kernel"])
     rows = kernel.shape[0]
     if input_shape is None:
         if not isinstance(expansion, VectorExpansion):
-            raise ValueError(
-                f"input_shape=None does not tell how {type(expansion).__name__} acts: give one example's."
-            )
+            raise ValueError(f"input_shape=None does not tell how {type(expansion).__name__} acts: give one example's.")
         input_shape = (rows - len(expansion.constants),)
-    shape = expanded_shape(expansion, input_shape) if min(input_shape) > 0 else ()
-    if math.prod(shape) != rows:
+    entries = math.prod(expanded_shape(expansion, input_shape)) if min(input_shape) > 0 else 0
+    if entries != rows:
         raise ValueError(
             f"layer '{'/'.join(path)}' has a kernel of shape {kernel.shape}, but {expansion} of "
-            f"input_shape={tuple(input_shape)} has {math.prod(shape)} entries: name the layer that reads the "
+            f"input_shape={tuple(input_shape)} has {entries} entries: name the layer that reads the "
             "input, or give the shape of one raw example."
         )
 
@@ -85,7 +81,8 @@ def fold(
     raw_kernel = jax.vmap(lambda column: pull(column)[0], in_axes=1, out_axes=1)(wide)
     shift = jnp.matmul(constants, wide, precision=lax.Precision.HIGHEST)
     bias = jnp.asarray(dense.get("bias", jnp.zeros(kernel.shape[1:], kernel.dtype)))
-    folded = {**dense, "kernel": raw_kernel.astype(kernel.dtype), "bias": (bias + shift).astype(bias.dtype)}
+    raw_bias = bias.astype(dtype) + shift
+    folded = {**dense, "kernel": raw_kernel.astype(kernel.dtype), "bias": raw_bias.astype(bias.dtype)}
     return _replace(params, path, folded)
 
 
@@ -103,8 +100,8 @@ def _dense_path(params: Mapping[str, Any], layer: str | None) -> tuple[str, ...]
         layer = layer.removeprefix("params/")
     if not names or (layer is not None and layer not in names):
         raise ValueError(
-            f"layer={layer!r}: the Dense layers (kernel of two axes) in params are {names}; name one of them, "
-            "and fold stacked replicas under `jax.vmap`."
+            f"layer={layer!r}: the Dense layers (kernel of two axes) in params are {names}; name one of "
+            "them, and fold stacked replicas under `jax.vmap`."
         )
     name = names[0] if layer is None else layer
     return (*top, *(name.split("/") if name else ()))

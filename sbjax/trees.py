@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
 
@@ -29,8 +30,8 @@ def stack(trees: Sequence[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def take(tree: PyTree, index: int | slice) -> PyTree:
-    """Entry `index` of the leading axis of every leaf: one replica of a stacked tree.
+def take(tree: PyTree, index: int | slice | np.ndarray) -> PyTree:
+    """Entry (or entries) `index` of the leading axis of every leaf: one replica of a stacked tree.
 
     >>> take({'w': jnp.arange(6).reshape(2, 3)}, 1)['w'].tolist()
     [3, 4, 5]
@@ -64,3 +65,12 @@ def total(parts: Sequence[PyTree]) -> PyTree:
     {'a': 3}
     """
     return jax.tree.map(lambda *leaves: sum(leaves), *parts)
+
+
+def strong(tree: PyTree) -> PyTree:
+    """The same values without weak types, which would make the second call of a jitted step compile again.
+
+    >>> strong(jnp.asarray(1.0)).weak_type
+    False
+    """
+    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), tree)

@@ -1,7 +1,7 @@
 """Decoded image sets as uint8 files, so that a set is decoded once."""
 
 import os
-import tempfile
+import uuid
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -40,12 +40,20 @@ def load_splits(path: Path) -> Splits | None:
     Every byte is covered by the CRC-32 of the zip container, so a flipped bit does not pass.
     """
     try:
-        with np.load(path) as file:
+        with open(path, "rb") as stream, np.load(stream) as file:
             splits = Splits(int(file["classes"]), *(file[name] for name in Splits._fields[1:]))
     except FileNotFoundError:
         return None
     # What numpy and zipfile raise on damage depends on where it lies: zip directory, npy header, data, flags.
-    except (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError, NotImplementedError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        EOFError,
+        KeyError,
+        ValueError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         logging.warning("The cache file %s cannot be read (%s); it is built again.", path, error)
         return None
     return splits
@@ -54,22 +62,22 @@ def load_splits(path: Path) -> Splits | None:
 def save_splits(path: Path, splits: Splits) -> None:
     """Writes an uncompressed .npz under a temporary name in the same folder, then renames it.
 
-    Readers never see half a file. A folder that cannot be written only costs a warning: the next run decodes again.
+    Readers never see half a file. A folder that cannot be written only costs a warning: the next run decodes
+    again.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(temporary, "wb") as file:
                 np.savez(file, **splits._asdict())
             os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         logging.warning(
-            "The decoded images cannot be cached in %s (%s), so the next run decodes them again; set cache_dir or "
-            "SBJAX_CACHE to a writable folder.",
+            "The decoded images cannot be cached in %s (%s), so the next run decodes them again; set "
+            "cache_dir or SBJAX_CACHE to a writable folder.",
             path.parent,
             error,
         )

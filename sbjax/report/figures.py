@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sbjax.files import write_atomically
 from sbjax.report import statistics, tables
-from sbjax.report.results import Report, Results, write
+from sbjax.report.results import Report, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +38,7 @@ def accuracy_curves(results: Results) -> "Figure":
     """The primary metric against the epoch (the step where a report has no epoch): median and quartiles by arm.
 
     Raises:
-      ValueError: no arm has a finite value of the primary metric.
+        ValueError: no arm has a finite value of the primary metric.
     """
     _require(results, [results.primary])
     return _curves(results, [results.primary], logarithmic=False)
@@ -49,7 +50,7 @@ def loss_curves(results: Results) -> "Figure":
     The axis is logarithmic where all losses are positive and span a decade.
 
     Raises:
-      ValueError: no arm has a finite value of a metric called loss.
+        ValueError: no arm has a finite value of a metric called loss.
     """
     names = loss_names(results)
     _require(results, names)
@@ -60,9 +61,11 @@ def paired_dots(results: Results) -> "Figure":
     """Every arm against the reference at equal steps, one panel each: a thin line a seed, thick bars at the medians.
 
     Raises:
-      ValueError: no seed can be compared in any arm.
+        ValueError: no seed can be compared in any arm.
     """
-    pairs = {arm: pair for arm in results.arms if arm != results.reference and (pair := _pair(results, arm)) is not None}
+    pairs = {
+        arm: pair for arm in results.arms if arm != results.reference and (pair := _pair(results, arm)) is not None
+    }
     if not pairs:
         raise ValueError(f"no seed has a finite {results.primary} in the reference and another arm; nothing to draw")
     with _styled():
@@ -91,10 +94,13 @@ def save_figures(results: Results, folder: Path) -> dict[str, Path]:
 
     The bytes depend on the results and on matplotlib's version only.
     """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     paths = {}
     for draw in (accuracy_curves, paired_dots, loss_curves):
         if _drawable(results, draw):
-            paths[draw.__name__] = write(Path(folder) / f"{draw.__name__}.png", to_png(draw(results)))
+            paths[draw.__name__] = folder / f"{draw.__name__}.png"
+            write_atomically(paths[draw.__name__], to_png(draw(results)))
     return paths
 
 

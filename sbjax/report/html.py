@@ -9,10 +9,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from sbjax.files import write_atomically
 from sbjax.report import figures, statistics, tables
 from sbjax.report import results as results_lib
 
-_TITLES = {"equal_steps": "At equal steps", "equal_flops": "At equal FLOPs"}
 _CAPTIONS = {
     "accuracy_curves": "{primary} during training. Line: median over the seeds; band: quartiles.",
     "paired_dots": "{primary} at equal steps. One thin line a seed; thick bars: medians.",
@@ -20,19 +20,21 @@ _CAPTIONS = {
 }
 _DISTANCE_NOTE = "A smaller distance = symmetry more broken; compare at similar accuracy."
 _FLOPS_NOTE = (
-    "Each arm is read at its last report within the budget, the smaller of the two totals. An arm cut short there on a "
-    "decaying learning rate has not seen the end of its schedule and is at a disadvantage."
+    "Each arm is read at its last report within the budget, the smaller of the two totals. An arm cut short "
+    "there on a decaying learning rate has not seen the end of its schedule and is at a disadvantage."
 )
 _CSS = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 60rem; margin: 0 auto;
-       padding: 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 60rem;
+       margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin-top: 2rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .875rem; }
 th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid #ddd; vertical-align: top;
          white-space: nowrap; }
-figure { margin: 1rem 0; } img { max-width: 100%; height: auto; } figcaption, .note { color: #555; font-size: .875rem; }
-pre { overflow-x: auto; background: #f5f5f5; padding: .7rem; font-size: .8125rem; } details { margin: .5rem 0; }
+figure { margin: 1rem 0; } img { max-width: 100%; height: auto; }
+figcaption, .note { color: #555; font-size: .875rem; }
+pre { overflow-x: auto; background: #f5f5f5; padding: .7rem; font-size: .8125rem; }
+details { margin: .5rem 0; }
 """
 
 
@@ -42,10 +44,10 @@ def build_report(workdir: str | os.PathLike) -> Path:
     `report.html` needs no other file, no network and no script. The same input gives the same bytes.
 
     Returns:
-      The path of `report.html`.
+        The path of `report.html`.
 
     Raises:
-      FileNotFoundError, ValueError: as `results.load_results`.
+        FileNotFoundError, ValueError: as `results.load_results`.
     """
     workdir = Path(workdir)
     results = results_lib.load_results(workdir)
@@ -53,19 +55,20 @@ def build_report(workdir: str | os.PathLike) -> Path:
     results_lib.save_table(workdir, results)
     results_lib.save_summary(workdir, summary)
     images = {name: path.read_bytes() for name, path in figures.save_figures(results, workdir / "figures").items()}
-    return results_lib.write(workdir / "report.html", _page(results, summary, images))
+    write_atomically(workdir / "report.html", _page(results, summary, images))
+    return workdir / "report.html"
 
 
 def sentence(summary: Mapping[str, Any], entry: Mapping[str, Any], *, at: str) -> str:
     """One comparison in plain words, the same for good and bad news.
 
     Args:
-      summary: what `statistics.summarise` returns.
-      entry: one of `summary['comparisons'][at]`.
-      at: 'equal_steps' or 'equal_flops'.
+        summary: what `statistics.summarise` returns.
+        entry: one of `summary['comparisons'][at]`.
+        at: 'equal_steps' or 'equal_flops'.
     """
     metric = summary["primary"]["name"]
-    start = f"{entry['arm']} minus {entry['reference']}, {metric} {_TITLES[at].lower().replace('flops', 'FLOPs')}: "
+    start = f"{entry['arm']} minus {entry['reference']}, {metric} {tables.WHERE[at]}: "
     comparison = entry["comparison"]
     if comparison is None:
         return f"{start}not compared, since {entry['reason']}."
@@ -89,7 +92,7 @@ def _page(results: results_lib.Results, summary: Mapping[str, Any], images: Mapp
     body = [
         _tag("h1", f"{title}: {results.primary}"),
         *_findings(summary),
-        *(part for at in _TITLES for part in _comparisons(summary, at)),
+        *(part for at in tables.WHERE for part in _comparisons(summary, at)),
         *_arms(summary),
         *_failures(results),
         *_images(results, images),
@@ -99,7 +102,8 @@ def _page(results: results_lib.Results, summary: Mapping[str, Any], images: Mapp
         [
             "<!DOCTYPE html>",
             '<html lang="en">',
-            '<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"{_tag('title', title)}<style>{_CSS}</style></head>",
             "<body>",
             *body,
@@ -110,12 +114,12 @@ def _page(results: results_lib.Results, summary: Mapping[str, Any], images: Mapp
 
 
 def _findings(summary: Mapping[str, Any]) -> list[str]:
-    entries = [(at, entry) for at in _TITLES for entry in summary["comparisons"][at]]
+    entries = [(at, entry) for at in tables.WHERE for entry in summary["comparisons"][at]]
     better = "higher" if summary["primary"]["goal"] == "max" else "lower"
     note = (
-        f"Medians of differences paired by seed; {better} is better. 'Better' and 'worse' are said only where the bootstrap "
-        "interval excludes zero; 'no difference shown' is no proof that there is none. Intervals and p values are of single "
-        "comparisons, not corrected for their number."
+        f"Medians of differences paired by seed; {better} is better. 'Better' and 'worse' are said only where "
+        "the bootstrap interval excludes zero; 'no difference shown' is no proof that there is none. Intervals "
+        "and p values are of single comparisons, not corrected for their number."
     )
     sentences = [_tag("p", sentence(summary, entry, at=at)) for at, entry in entries]
     return [_tag("h2", "Result"), *(sentences or [_tag("p", "One arm alone: nothing to compare.")]), _note(note)]
@@ -124,20 +128,18 @@ def _findings(summary: Mapping[str, Any]) -> list[str]:
 def _comparisons(summary: Mapping[str, Any], at: str) -> list[str]:
     metric, confidence = summary["primary"]["name"], 100 * summary["confidence"]
     unit = " (points)" if tables.in_percent(metric) else ""
-    headers = ["arm", "reference", "step", "FLOPs of a replica", "median", "reference median"]
-    headers += [f"paired difference{unit}", f"{confidence:g} % interval", "Wilcoxon p", "improved", "left out", "verdict"]
+    headers = ["arm", "reference", "median", "reference median", f"paired difference{unit}"]
+    headers += [f"{confidence:g} % interval", "Wilcoxon p", "improved", "left out", "verdict", "step", "FLOPs"]
     rows = []
     for entry in summary["comparisons"][at]:
         sides, comparison = (entry["arm"], entry["reference"]), entry["comparison"]
         if comparison is None:
-            rows.append([*sides, *[tables.NONE] * 9, f"not compared: {entry['reason']}"])
+            rows.append([*sides, *[tables.NONE] * 7, f"not compared: {entry['reason']}", *[tables.NONE] * 2])
             continue
         read = [entry["read"][side] for side in sides]
         rows.append(
             [
                 *sides,
-                _both([f"{report['step']:,}" for report in read]),
-                _both([tables.count(report["flops"]) for report in read]),
                 tables.value(metric, comparison["median_b"]),
                 tables.value(metric, comparison["median_a"]),
                 tables.difference(metric, comparison["difference"]),
@@ -146,24 +148,26 @@ def _comparisons(summary: Mapping[str, Any], at: str) -> list[str]:
                 tables.improved(comparison),
                 str(comparison["left_out"]),
                 comparison["verdict"],
+                _both([tables.count(report["step"]) for report in read]),
+                _both([tables.flops(report["flops"]) for report in read]),
             ]
         )
-    notes = []
+    notes = [_note("Step and training FLOPs of one replica at which the two were read: arm / reference.")]
     if at == "equal_flops":
         budgets = [
-            f"{entry['arm']} {tables.count(entry['budget'])}"
+            f"{entry['arm']} {tables.flops(entry['budget'])}"
             for entry in summary["comparisons"][at]
             if entry["budget"] is not None
         ]
-        notes = [_note(f"{_FLOPS_NOTE} Budget in training FLOPs of a replica: {'; '.join(budgets) or 'none'}.")]
-    return [_tag("h2", f"{_TITLES[at]}: {metric}"), _table(headers, rows), *notes] if rows else []
+        notes.append(_note(f"{_FLOPS_NOTE} Budgets: {'; '.join(budgets) or 'none'}."))
+    return [_tag("h2", f"{metric} {tables.WHERE[at]}"), _table(headers, rows), *notes] if rows else []
 
 
 def _arms(summary: Mapping[str, Any]) -> list[str]:
     arms = summary["arms"].values()
     rows = [
         ["trained parameters", *(tables.count(arm["parameters"]) for arm in arms)],
-        ["FLOPs per step", *(tables.count(arm["flops_per_step"]) for arm in arms)],
+        ["FLOPs per step", *(tables.flops(arm["flops_per_step"]) for arm in arms)],
         ["steps", *(tables.count(arm["steps"]) for arm in arms)],
         ["seeds finished", *(f"{summary['replicas'] - arm['stopped']} of {summary['replicas']}" for arm in arms)],
         ["last report at step", *(tables.count(arm["last"] and arm["last"]["step"]) for arm in arms)],
@@ -192,9 +196,8 @@ def _images(results: results_lib.Results, images: Mapping[str, bytes]) -> list[s
     for name, image in images.items():
         caption = escape(_CAPTIONS[name].format(primary=results.primary))
         data = base64.b64encode(image).decode()
-        parts.append(
-            f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
-        )
+        picture = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
+        parts.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
     return parts
 
 
@@ -230,6 +233,6 @@ def _tag(name: str, text: str) -> str:
 
 
 def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"<tr>{''.join(_tag('td', cell) for cell in row)}</tr>" for row in rows]
     head = "".join(_tag("th", header) for header in headers)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    body = "".join(f"<tr>{''.join(_tag('td', cell) for cell in row)}</tr>" for row in rows)
+    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'

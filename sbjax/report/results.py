@@ -27,6 +27,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from sbjax.files import write_atomically
+
 Goal = Literal["max", "min"]
 
 _NOT_METRICS = ("arm", "step", "epoch", "flops")
@@ -67,8 +69,8 @@ def load_results(workdir: str | os.PathLike) -> Results:
     An unfinished last line of `metrics.jsonl` (the run was killed while writing it) is left out.
 
     Raises:
-      FileNotFoundError: the workdir or one of the files is missing, or no arm has a report.
-      ValueError: a file is malformed, or arms differ in their number of replicas and so cannot be paired.
+        FileNotFoundError: the workdir or one of the files is missing, or no arm has a report.
+        ValueError: a file is malformed, or arms differ in their number of replicas and so cannot be paired.
     """
     workdir = Path(workdir)
     if not workdir.is_dir():
@@ -121,32 +123,32 @@ def save_arms(
     """Writes `arms.json`, the facts of whole arms, and returns its path.
 
     Args:
-      workdir: the folder of the run; made if missing.
-      arms: names in the order in which tables and figures show them.
-      reference: the arm the others are compared with.
-      primary: the metric that is compared, such as 'test/accuracy'.
-      goal: 'max' or 'min', the good direction of the primary metric.
-      parameters: trained parameters of one replica, by arm.
-      flops_per_step: training FLOPs of one step of one replica, by arm.
-      steps: training steps, by arm.
-      failures: one `{"arm", "replica", "step", "what"}` for each replica that stopped.
-      metrics: by arm, numbers of a whole arm such as `{"replica_distance/marginal": 0.012}`; a number may also be
-        `{"value", "low", "high"}`.
+        workdir: the folder of the run; made if missing.
+        arms: names in the order in which tables and figures show them.
+        reference: the arm the others are compared with.
+        primary: the metric that is compared, such as 'test/accuracy'.
+        goal: 'max' or 'min', the good direction of the primary metric.
+        parameters: trained parameters of one replica, by arm.
+        flops_per_step: training FLOPs of one step of one replica, by arm.
+        steps: training steps, by arm.
+        failures: one `{"arm", "replica", "step", "what"}` for each replica that stopped.
+        metrics: by arm, numbers of a whole arm such as `{"replica_distance/marginal": 0.012}`; a number may also be
+            `{"value", "low", "high"}`.
 
     Raises:
-      ValueError: an arm named twice, a reference that is no arm, an unknown goal, or numbers of an unknown arm.
+        ValueError: an arm named twice, a reference that is no arm, an unknown goal, or numbers of an unknown arm.
     """
     arms = tuple(arms)
     _check(arms, reference, goal)
     given = {"parameters": parameters, "flops_per_step": flops_per_step, "steps": steps, "metrics": metrics or {}}
     for field, values in given.items():
         if unknown := sorted(set(values) - set(arms)):
-            raise ValueError(f"{field} has entries for {unknown}, which are not among arms={list(arms)}; name the arm there")
+            raise ValueError(f"{field} has entries for {unknown}, not among arms={list(arms)}; name the arm there")
     about = {"arms": arms, "reference": reference, "primary": {"name": primary, "goal": goal}}
     about |= {field: {arm: values[arm] for arm in arms if arm in values} for field, values in given.items()}
     about["metrics"] = {arm: dict(sorted(numbers.items())) for arm, numbers in about["metrics"].items()}
     about["failures"] = [dict(failure) for failure in failures]
-    return write(Path(workdir) / "arms.json", to_json(about))
+    return _write(Path(workdir) / "arms.json", to_json(about))
 
 
 def save_table(workdir: str | os.PathLike, results: Results) -> Path:
@@ -168,12 +170,12 @@ def save_table(workdir: str | os.PathLike, results: Results) -> Path:
             cells = [repr(column[replica]) if math.isfinite(column[replica]) else "" for column in columns]
             status = "diverged" if replica in stopped else "done"
             rows.writerow([arm, replica, status, report.step, repr(report.flops), *cells])
-    return write(Path(workdir) / "results.csv", text.getvalue())
+    return _write(Path(workdir) / "results.csv", text.getvalue())
 
 
 def save_summary(workdir: str | os.PathLike, summary: Mapping[str, Any]) -> Path:
     """Writes `summary.json`, what `statistics.summarise` returns."""
-    return write(Path(workdir) / "summary.json", to_json(summary))
+    return _write(Path(workdir) / "summary.json", to_json(summary))
 
 
 def stopped_replicas(results: Results, arm: str) -> frozenset[int]:
@@ -208,16 +210,9 @@ def to_json(tree: Any) -> str:
     return json.dumps(plain(tree), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write(path: Path, content: str | bytes) -> Path:
-    """Writes a whole file or nothing: into a neighbour first, then renamed over `path`."""
+def _write(path: Path, content: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile, whose files only their owner may read: a report is there to be handed on.
-    neighbour = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        neighbour.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(neighbour, path)
-    finally:
-        neighbour.unlink(missing_ok=True)
+    write_atomically(path, content)
     return path
 
 

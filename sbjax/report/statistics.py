@@ -1,6 +1,6 @@
 """Statistics of paired arms: what may be said about a difference, and what may not."""
 
-from collections.abc import Sequence
+import math
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -85,25 +85,27 @@ def paired(
 
     With d_i = b_i - a_i over the seeds finite in both:
 
-    - the effect is median(d), with a percentile bootstrap interval. (BCa is no help here: its correction needs a smooth
-      statistic, and the jackknife of a median takes two or three values.) At n = 5 the interval is all but always
-      [min(d), max(d)], of coverage 1 - 2 (1/2)^5 = 94 % for continuous d. One pair gives no interval (NaN).
+    - the effect is median(d), with an expanded percentile bootstrap interval: percentiles
+      Phi(-+ sqrt(n / (n - 1)) t_{n-1}) with the quantile t of Student's t. Plain percentiles are too narrow for
+      few seeds (a nominal 95 % covers 87.5 % at n = 7), and BCa is no cure: a median is not smooth. For n >= 5 a
+      nominal 95 % covers 93 to 98 % of continuous d, at n = 5 with [min(d), max(d)] and 94 %. One pair gives no
+      interval (NaN).
     - p is of the two-sided Wilcoxon signed-rank test of d, zeros left out (Wilcoxon's own rule); 1 if all are zero.
     - the verdict is 'better' or 'worse' where the interval excludes zero, else 'no difference shown', which is no proof
       of equality. Fewer than five pairs get no verdict.
 
-    The result does not depend on the order of the seeds.
+    The result does not depend on the order of the seeds. Interval: Hesterberg, arXiv 1411.5279.
 
     Args:
-      a: `[replica]`, the reference arm. Replicas that stopped are NaN or infinite.
-      b: `[replica]`, the other arm.
-      goal: 'max' if larger values are better, 'min' if smaller ones are.
-      confidence: coverage of the interval, between 0 and 1.
-      resamples: bootstrap resamples.
-      seed: of the bootstrap.
+        a: `[replica]`, the reference arm. Replicas that stopped are NaN or infinite.
+        b: `[replica]`, the other arm.
+        goal: 'max' if larger values are better, 'min' if smaller ones are.
+        confidence: coverage of the interval, between 0 and 1.
+        resamples: bootstrap resamples.
+        seed: of the bootstrap.
 
     Raises:
-      ValueError: shapes that are not one and the same `[replica]`, an unknown goal, a confidence outside (0, 1).
+        ValueError: shapes that are not one and the same `[replica]`, an unknown goal, a confidence outside (0, 1).
 
     >>> c = paired([0.90, 0.91, 0.89, 0.90, 0.92], [0.93, 0.92, 0.91, 0.93, 0.94])
     >>> c.n, round(c.difference, 4), round(c.low, 4), round(c.high, 4), c.improved, c.verdict
@@ -146,6 +148,8 @@ def paired(
 def pair_reports(results: results_lib.Results, arm: str, *, at: Literal["equal_steps", "equal_flops"]) -> Pairing:
     """The reports of the reference and of `arm` that are compared; only reports with the primary metric count.
 
+    Reports before the first step do not count either: an arm that has not learned anything has no result.
+
     At equal steps: the last step that both arms report. At equal FLOPs: the budget is the smaller of the two totals, and
     each arm is read at its last report within it. An arm that is cut short there on a decaying learning rate has not seen
     the end of its schedule and is at a disadvantage: an arm trained for that budget from the start is the fair control.
@@ -153,7 +157,10 @@ def pair_reports(results: results_lib.Results, arm: str, *, at: Literal["equal_s
     if at not in ("equal_steps", "equal_flops"):
         raise ValueError(f"at={at!r} is unknown; use 'equal_steps' or 'equal_flops'")
     names = (results.reference, arm)
-    reports = [[report for report in results.reports[name] if results.primary in report.values] for name in names]
+    reports = [
+        [report for report in results.reports[name] if report.step > 0 and results.primary in report.values]
+        for name in names
+    ]
     for name, found in zip(names, reports):
         if not found:
             return Pairing(None, None, None, f"{name} has no report of {results.primary}")
@@ -180,8 +187,8 @@ def summarise(
     Returns a dict of plain numbers, strings and None (for what is undefined):
 
     - `primary`, `reference`, `confidence`, `replicas`;
-    - `arms[arm]`: `parameters`, `flops_per_step`, `steps`, the number of `stopped` replicas, the step that the `last`
-      report was made at, median and quartiles of each of its metrics over the finite replicas (`last_metrics`), and the
+    - `arms[arm]`: `parameters`, `flops_per_step`, `steps`, the number of `stopped` replicas, step, epoch and FLOPs of
+      the `last` report, median and quartiles of each of its metrics over the finite replicas (`last_metrics`), and the
       arm's own `metrics`, such as replica distances;
     - `comparisons['equal_steps']` and `comparisons['equal_flops']`: for every arm but the reference, the `budget` in
       FLOPs, the step, epoch and FLOPs at which each side was `read`, and the `Comparison` (see `paired`, and
@@ -237,20 +244,22 @@ def _position(report: results_lib.Report) -> dict[str, Any]:
 
 
 def _interval(d: np.ndarray, *, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
-    if len(d) == 1:
+    n = len(d)
+    if n == 1:
         return np.nan, np.nan
+    tail = scipy.stats.norm.cdf(math.sqrt(n / (n - 1)) * scipy.stats.t.ppf((1 - confidence) / 2, n - 1))
     interval = scipy.stats.bootstrap(
         (d,),
         np.median,
         n_resamples=resamples,
-        confidence_level=confidence,
+        confidence_level=1 - 2 * tail,
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(interval.low), float(interval.high)
 
 
-def _signed_rank(d: Sequence[float]) -> float:
+def _signed_rank(d: np.ndarray) -> float:
     d = d[d != 0]
     return float(scipy.stats.wilcoxon(d).pvalue) if len(d) else 1.0
 

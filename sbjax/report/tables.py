@@ -1,5 +1,6 @@
 """Numbers as people read them, and the table for the terminal."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -7,6 +8,9 @@ WIDTH = 100
 """Columns of a terminal that `format_table` keeps to."""
 
 NONE = "-"
+
+WHERE = {"equal_steps": "at equal steps", "equal_flops": "at equal FLOPs"}
+"""The kinds of comparison in a summary, in words."""
 
 
 def in_percent(metric: str) -> bool:
@@ -17,7 +21,7 @@ def in_percent(metric: str) -> bool:
 def value(metric: str, x: float | None) -> str:
     """One value of a metric with its unit.
 
-    >>> value('test/accuracy', 0.9123), value('test/loss', 0.012345), value('test/loss', None)
+    >>> value('test/accuracy', 0.9123), value('test/loss', 0.0123412), value('test/loss', None)
     ('91.23 %', '0.01234', '-')
     """
     if x is None:
@@ -82,15 +86,22 @@ def p_value(p: float | None) -> str:
     return f"{p:.1e}" if p < 1e-4 else f"{p:.4f}" if p < 0.1 else f"{p:.2f}"
 
 
-def count(x: float | None) -> str:
-    """A count: in full with thousands apart, from a billion on with three digits.
+def count(x: int | None) -> str:
+    """A count in full, thousands apart.
 
-    >>> count(1234567), count(1.5e12), count(None)
-    ('1,234,567', '1.5e+12', '-')
+    >>> count(1234567), count(None)
+    ('1,234,567', '-')
     """
-    if x is None:
-        return NONE
-    return f"{x:,.0f}" if x < 1e9 else f"{x:.3g}"
+    return NONE if x is None else f"{x:,}"
+
+
+def flops(x: float | None) -> str:
+    """Floating-point operations to three digits.
+
+    >>> flops(1.2345e9)
+    '1.23e+09'
+    """
+    return NONE if x is None else f"{x:.3g}"
 
 
 def improved(comparison: Mapping[str, Any] | None) -> str:
@@ -105,9 +116,7 @@ def improved(comparison: Mapping[str, Any] | None) -> str:
     return f"{comparison['improved']}/{comparison['n']}{tied}"
 
 
-def format_table(
-    summary: Mapping[str, Any], *, at: Literal["equal_steps", "equal_flops"] = "equal_steps"
-) -> str:
+def format_table(summary: Mapping[str, Any], *, at: Literal["equal_steps", "equal_flops"] = "equal_steps") -> str:
     """One line an arm for a terminal of 100 columns: parameters, primary metric, paired difference, replica distance.
 
     The metric and the distance are of each arm's last report; difference, p and improved seeds are read where `at` says.
@@ -115,13 +124,13 @@ def format_table(
     the line would be too long.
 
     Args:
-      summary: what `statistics.summarise` returns or `summary.json` holds.
-      at: compare at equal steps or at equal FLOPs.
+        summary: what `statistics.summarise` returns or `summary.json` holds.
+        at: compare at equal steps or at equal FLOPs.
 
     >>> described = {'median': 0.9, 'q1': 0.88, 'q3': 0.91, 'n': 5}
     >>> arm = {'parameters': 50, 'last_metrics': {'test/accuracy': described}, 'metrics': {}}
-    >>> summary = {'primary': {'name': 'test/accuracy', 'goal': 'max'}, 'reference': 'raw', 'confidence': 0.95,
-    ...            'arms': {'raw': arm}, 'comparisons': {'equal_steps': []}}
+    >>> summary = {'primary': {'name': 'test/accuracy', 'goal': 'max'}, 'reference': 'raw',
+    ...            'confidence': 0.95, 'arms': {'raw': arm}, 'comparisons': {'equal_steps': []}}
     >>> format_table(summary).splitlines()[1].split()
     ['raw', '50', '90.00', '%', '[88.00,', '91.00]', '-', '-', '-', '-']
     """
@@ -132,7 +141,9 @@ def format_table(
     rows = []
     for name, arm in summary["arms"].items():
         comparison = compared.get(name)
-        change = f"{difference(metric, comparison['difference'])} {interval(metric, comparison)}" if comparison else NONE
+        change = (
+            f"{difference(metric, comparison['difference'])} {interval(metric, comparison)}" if comparison else NONE
+        )
         rows.append(
             [
                 name,
@@ -148,9 +159,9 @@ def format_table(
     notes = [
         f"{metric} at the last report; minus {reference}: median paired difference{unit} "
         f"[{100 * summary['confidence']:g} % interval]",
-        f"at {at.replace('_', ' ')}; p: Wilcoxon signed-rank" + (f"; distance: {distance}" if distance else ""),
+        f"{WHERE[at]}; p: Wilcoxon signed-rank" + (f"; distance: {distance}" if distance else ""),
     ]
-    return "\n".join([*_align([header, *rows]), *notes])
+    return "\n".join([*_align([header, *rows]), *textwrap.wrap("; ".join(notes), WIDTH)])
 
 
 def _distance(summary: Mapping[str, Any]) -> str | None:

@@ -26,6 +26,7 @@ def make_image_task(
     flip: bool = False,
     label_smoothing: float = 0.0,
     eval_batch_size: int = 500,
+    eval_share: float = 1.0,
 ) -> Task:
     """Classify images by cross-entropy.
 
@@ -42,6 +43,7 @@ def make_image_task(
         flip: whether to mirror images at random.
         label_smoothing: in [0, 1).
         eval_batch_size: examples in one evaluation call; bounds memory only.
+        eval_share: evaluate on the first share of the validation and of the test split, for quick looks.
 
     Returns:
         A `Task` with numbers 'validation/accuracy', 'validation/loss', 'test/accuracy', 'test/loss'.
@@ -57,7 +59,7 @@ def make_image_task(
         )
     if expansion is not None:
         expansion = expansion_lib.resolve(expansion, mean=data.mean, std=data.std)
-    arrays, parts = _evaluation_parts(data, eval_batch_size)
+    arrays, parts = _evaluation_parts(data, eval_batch_size, eval_share)
     arrays |= {"images": data.train_images, "labels": data.train_labels}
 
     def prepare(images):
@@ -96,7 +98,9 @@ def make_image_task(
             "loss": optax.softmax_cross_entropy_with_integer_labels(logits, labels),
         }
         return {
-            f"{name}/{metric}": Average(jnp.sum(jnp.where(split == code, value, 0.0)), jnp.sum(split == code, dtype=jnp.float32))
+            f"{name}/{metric}": Average(
+                jnp.sum(jnp.where(split == code, value, 0.0)), jnp.sum(split == code, dtype=jnp.float32)
+            )
             for name, code in (("validation", VALIDATION), ("test", TEST))
             for metric, value in per_example.items()
         }
@@ -115,11 +119,12 @@ def make_image_task(
     )
 
 
-def _evaluation_parts(data: ImageData, eval_batch_size: int) -> tuple[dict[str, np.ndarray], int]:
+def _evaluation_parts(data: ImageData, eval_batch_size: int, eval_share: float) -> tuple[dict[str, np.ndarray], int]:
     """Validation and test images in one array, padded to `parts` equal parts."""
-    images = np.concatenate([data.validation_images, data.test_images])
-    labels = np.concatenate([data.validation_labels, data.test_labels])
-    split = np.repeat([VALIDATION, TEST], [len(data.validation_images), len(data.test_images)])
+    counts = [max(1, round(eval_share * len(held))) for held in (data.validation_labels, data.test_labels)]
+    images = np.concatenate([data.validation_images[: counts[0]], data.test_images[: counts[1]]])
+    labels = np.concatenate([data.validation_labels[: counts[0]], data.test_labels[: counts[1]]])
+    split = np.repeat([VALIDATION, TEST], counts)
     parts = -(-len(images) // eval_batch_size)
     size = -(-len(images) // parts)
     padding = parts * size - len(images)

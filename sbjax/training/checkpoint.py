@@ -63,7 +63,9 @@ class Checkpoints:
         self._keep, self._keep_best, self._goal = keep, keep_best, goal
         self._manager = None
 
-    def save(self, step: int, *, params: PyTree, state: PyTree, meta: dict[str, Any], metric: float | None = None) -> None:
+    def save(
+        self, step: int, *, params: PyTree, state: PyTree, meta: dict[str, Any], metric: float | None = None
+    ) -> None:
         """Write one checkpoint and return when it is on the disk with its digest.
 
         Raises:
@@ -72,7 +74,9 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         items = ocp.args.Composite(
-            params=ocp.args.StandardSave(params), state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+            params=ocp.args.StandardSave(params),
+            state=ocp.args.StandardSave(state),
+            meta=ocp.args.JsonSave(meta),
         )
         metrics = {} if metric is None else {"metrics": {"value": float(metric)}}
         try:
@@ -111,9 +115,7 @@ class Checkpoints:
             manager = self._open()
             meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
             _check_layout(meta.pop("layout"), layout(expected), self.folder / str(step))
-            device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-            place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)  # noqa: B023
-            args = {name: ocp.args.StandardRestore(jax.tree.map(place, tree)) for name, tree in expected.items()}
+            args = {name: ocp.args.StandardRestore(_on_one_device(tree)) for name, tree in expected.items()}
             items = manager.restore(step, args=ocp.args.Composite(**args))
             return Checkpoint(step, items["params"], items["state"], meta)
         return None
@@ -174,6 +176,12 @@ def layout(tree: PyTree) -> dict[str, str]:
     return {jax.tree_util.keystr(path): f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}" for path, leaf in leaves}
 
 
+def _on_one_device(abstract: PyTree) -> PyTree:
+    """Orbax wants to know where to put what it reads."""
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract)
+
+
 def _check_layout(found: dict[str, str], expected: dict[str, str], folder: pathlib.Path) -> None:
     different = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
     if different:
@@ -216,4 +224,3 @@ def _fresh(path: pathlib.Path) -> pathlib.Path:
         number += 1
         candidate = path.with_name(f"{path.name}.{number}")
     return candidate
-

@@ -3,8 +3,9 @@
 Devices form one mesh with the axes `replica` and `data`. Replicas go to different devices first; devices left over
 share each replica's batch. Within a device, replicas are either vectorised (`vmap`: right for dense layers and for
 accelerators) or trained one after another in rounds (`sequential`: XLA turns a convolution vmapped over its weights
-into a grouped convolution, which is slow on CPU). Steps run in a `fori_loop` whose trip count is an argument, so that one program serves every
-interval (`scan`), or are dispatched one by one (`loop`: a convolution inside a rolled loop is slow on CPU).
+into a grouped convolution, which is slow on CPU). Steps run in a `fori_loop` whose trip count is an argument, so that
+one program serves every interval (`scan`), or are dispatched one by one (`loop`: a convolution inside a rolled loop is
+slow on CPU).
 """
 
 import contextlib
@@ -21,9 +22,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key, PyTree
 
 from sbjax import trees
+from sbjax.suggest import near
 from sbjax.tasks.task import Task
 from sbjax.training import step as step_lib
-from sbjax.training.optimizer import near
 
 CHOICES = {
     "replicas": ("auto", "vmap", "sequential"),
@@ -118,8 +119,12 @@ class Program:
         self._round = width if mapping.replicas == "sequential" else -(-replicas // width) * width
         self._data = jax.device_put(task.data, NamedSharding(self.mesh, PartitionSpec()))
         self._advance = self._compile_advance(sharers)
-        self._evaluate = jax.jit(self._shard(lambda data, variables, part: task.evaluate(data, variables, part), mapped=1))
-        self._init = jax.jit(self._shard(lambda key, replica: step_lib.init_state(task, optimizer, key, replica), mapped=1))
+        self._evaluate = jax.jit(
+            self._shard(lambda data, variables, part: task.evaluate(data, variables, part), mapped=1)
+        )
+        self._init = jax.jit(
+            self._shard(lambda key, replica: step_lib.init_state(task, optimizer, key, replica), mapped=1)
+        )
         # A collective step that is queued behind others can deadlock on emulated CPU devices.
         self._block = sharers > 1 and jax.default_backend() == "cpu"
 
@@ -176,7 +181,12 @@ class Program:
     def _compile_advance(self, sharers):
         make = step_lib.make_step
         if self.mapping.compile == "pmap":
-            step = make(self._task, self._optimizer, split=_local_slice(sharers), mean=lambda tree: jax.lax.pmean(tree, "data"))
+            step = make(
+                self._task,
+                self._optimizer,
+                split=_local_slice(sharers),
+                mean=lambda tree: jax.lax.pmean(tree, "data"),
+            )
         elif sharers > 1:
             step = make(self._task, self._optimizer, split=_constrain)
         else:
@@ -213,7 +223,14 @@ class Program:
         def sharded(*args):
             specs = tuple(PartitionSpec("replica") if i == mapped else PartitionSpec() for i in range(len(args)))
             # The data axis stays automatic: XLA inserts the sums, batch norm sees the whole batch.
-            return jax.shard_map(local, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec("replica"), axis_names={"replica"}, check_vma=False)(*args)
+            return jax.shard_map(
+                local,
+                mesh=self.mesh,
+                in_specs=specs,
+                out_specs=PartitionSpec("replica"),
+                axis_names={"replica"},
+                check_vma=False,
+            )(*args)
 
         return sharded
 
@@ -222,7 +239,7 @@ class Program:
         count = -(-self.replicas // self._round)
         index = np.minimum(np.arange(count * self._round), self.replicas - 1).reshape(count, self._round)
         sharding = NamedSharding(self.mesh, PartitionSpec("replica"))
-        return [jax.tree.map(lambda leaf: jax.device_put(leaf[rows], sharding), stacked) for rows in index]
+        return [jax.device_put(trees.take(stacked, rows), sharding) for rows in index]
 
 
 def _over_replicas(fn, mapped):
@@ -248,7 +265,7 @@ def _local_slice(sharers):
     def split(batch, key):
         """This device's rows; every device draws its own noise."""
         device = jax.lax.axis_index("data")
-        rows = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, device * (leaf.shape[0] // sharers), leaf.shape[0] // sharers)
-        return jax.tree.map(rows, batch), jax.random.fold_in(key, device)
+        parts = jax.tree.map(lambda leaf: leaf.reshape(sharers, -1, *leaf.shape[1:])[device], batch)
+        return parts, jax.random.fold_in(key, device)
 
     return split

@@ -1,10 +1,10 @@
 """Optimisers and learning-rate schedules by name."""
 
-import difflib
-
 import jax
 import optax
 from jaxtyping import PyTree
+
+from sbjax.suggest import near
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "lbfgs")
 SCHEDULES = ("constant", "cosine", "step")
@@ -31,7 +31,9 @@ def make_schedule(
     0.05000000...
     """
     if name not in SCHEDULES:
-        raise ValueError(f"optimizer.schedule={name!r} is unknown{near(name, SCHEDULES)}; known: {', '.join(SCHEDULES)}")
+        raise ValueError(
+            f"optimizer.schedule={name!r} is unknown{near(name, SCHEDULES)}; known: {', '.join(SCHEDULES)}"
+        )
     if not learning_rate >= 0:
         raise ValueError(f"optimizer.learning_rate={learning_rate} must be a number >= 0")
     if not 0 <= warmup_steps <= train_steps:
@@ -93,7 +95,8 @@ def make_optimizer(
             raise ValueError(f"optimizer.{field}={value} must lie in [{low}, {high})")
     if weight_decay and name in ("adam", "lbfgs"):
         raise ValueError(
-            f"optimizer.weight_decay={weight_decay} has no effect with optimizer.name={name!r}; set it to 0, or use adamw"
+            f"optimizer.weight_decay={weight_decay} has no effect with optimizer.name={name!r}; "
+            "set it to 0, or use adamw"
         )
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     if name == "sgd":
@@ -113,9 +116,3 @@ def make_optimizer(
 def kernels(params: PyTree) -> PyTree:
     """Mask of the arrays that weight decay acts on: those of two or more axes."""
     return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
-
-
-def near(name: str, known: tuple[str, ...]) -> str:
-    """', did you mean ..?' or nothing."""
-    close = difflib.get_close_matches(str(name), known, n=2, cutoff=0.5)
-    return f", did you mean {' or '.join(map(repr, close))}?" if close else ""

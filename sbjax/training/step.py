@@ -44,7 +44,9 @@ def replica_stream(key: Key[Array, ""], name: str, replica: Int[Array, ""]) -> K
     return jax.random.fold_in(rng.stream(key, name), replica)
 
 
-def init_state(task: Task, optimizer: optax.GradientTransformation, key: Key[Array, ""], replica: Int[Array, ""]) -> TrainState:
+def init_state(
+    task: Task, optimizer: optax.GradientTransformation, key: Key[Array, ""], replica: Int[Array, ""]
+) -> TrainState:
     """The state before the first step."""
     variables = task.init(replica_stream(key, "init", replica))
     batch = jax.eval_shape(task.sample, task.data, key, 0)
@@ -53,14 +55,16 @@ def init_state(task: Task, optimizer: optax.GradientTransformation, key: Key[Arr
     return TrainState(
         replica=jnp.asarray(replica, jnp.int32),
         variables=variables,
-        opt_state=optimizer.init(variables["params"]),
+        opt_state=trees.strong(optimizer.init(variables["params"])),
         totals=totals,
         count=jnp.zeros((), jnp.int32),
         failed_step=jnp.full((), -1, jnp.int32),
     )
 
 
-def draw(task: Task, data: PyTree, key: Key[Array, ""], replica: Int[Array, ""], step: Int[Array, ""]) -> tuple[Batch, Key[Array, ""]]:
+def draw(
+    task: Task, data: PyTree, key: Key[Array, ""], replica: Int[Array, ""], step: Int[Array, ""]
+) -> tuple[Batch, Key[Array, ""]]:
     """The batch and the noise key of one step of one replica."""
     batch = task.sample(data, replica_stream(key, "data", replica), step)
     return batch, rng.step_key(replica_stream(key, "dropout", replica), step)

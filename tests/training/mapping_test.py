@@ -83,8 +83,9 @@ def test_compiled_once(toys, steps):
 def test_lbfgs_is_the_same_code_path(toys):
     task = toys.classification()
     lbfgs = optimizer_lib.make_optimizer("lbfgs", 1.0)
-    _, expected, _ = train(task, Mapping("vmap", "scan", devices=1), optimizer=lbfgs, steps=3)
-    _, state, _ = train(task, Mapping("sequential", "scan", devices=2), optimizer=lbfgs, steps=3)
+    program, expected, _ = train(task, Mapping("vmap", "scan", devices=1), optimizer=lbfgs, steps=3, replicas=2)
+    _, state, _ = train(task, Mapping("sequential", "scan", devices=1), optimizer=lbfgs, steps=3, replicas=2)
+    assert program.programs() == 1
     close(state, expected, scale=10_000)
 
 

@@ -1,0 +1,22 @@
+"""Handwritten digits: raw against expanded input, with a control for resolution.
+
+python runs/train.py --config=configs/quickstart.py --workdir=/tmp/quickstart
+"""
+
+from sbjax import config as config_lib
+
+
+def get_config(argument=None):
+    words = config_lib.parse_words(argument, {})
+    config = config_lib.base_config()
+    config.train_epochs = 30.0
+    config.reports = 15
+    config.task.dataset = "digits"
+    config.task.batch_size = 64
+    config.model = {"name": "cnn", "norm": "batch", "dropout": 0.0, "activation": "relu", "dtype": "float32"}
+    config.arms = {
+        "raw": {},
+        "expanded": {"expansion": {"kind": "image", "factor": 2, "fill": "0.5", "offset": 0, "order": "before"}},
+        "nearest": {"expansion": {"kind": "image", "factor": 2, "fill": "nearest"}},
+    }
+    return config_lib.shrink(config) if words["smoke"] else config

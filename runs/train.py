@@ -1,0 +1,62 @@
+"""Train all arms of an experiment and write its report.
+
+    python runs/train.py --config=configs/quickstart.py --workdir=/tmp/quickstart
+    python runs/train.py --config=configs/images.py:cifar10,cnn --config.replicas=5 --workdir=/tmp/cifar10
+
+Started again with the same flags it goes on where it stopped.
+"""
+
+import logging
+import os
+import sys
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from sbjax import config as config_lib
+from sbjax import experiment
+from sbjax.training.checkpoint import CheckpointError
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Experiment, such as configs/quickstart.py or configs/images.py:mnist,cnn."
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if missing.")
+CPU_DEVICES = flags.DEFINE_integer(
+    "cpu_devices",
+    os.cpu_count(),
+    "Emulated devices where there is no accelerator; replicas are spread over them.",
+    lower_bound=1,
+)
+
+
+def main(argv: list[str]) -> experiment.Outcome:
+    """Run the experiment of the flags and return its outcome."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}: everything is a flag, such as --workdir=DIR")
+    jax.config.update("jax_num_cpu_devices", CPU_DEVICES.value)
+    overrides = [f"{name}={value}" for name, value in config_flags.get_override_values(CONFIG).items()]
+    return experiment.run(
+        CONFIG.value, WORKDIR.value, overrides=overrides, config_file=config_flags.get_config_filename(CONFIG)
+    )
+
+
+def cli(argv: list[str]) -> None:
+    """`main` with messages instead of tracebacks, and exit codes."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("sbjax").setLevel(logging.INFO)
+    try:
+        outcome = main(argv)
+    except (config_lib.ConfigError, CheckpointError) as error:
+        sys.exit(f"error: {error}")
+    except experiment.Interrupted as stop:
+        sys.stderr.write(f"{stop}\n")
+        sys.exit(stop.exit_code)
+    sys.stdout.write(f"{outcome.table}\n\nreport: {outcome.report}\n")
+    if outcome.status == "diverged":
+        sys.exit(3)
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(cli)

@@ -1,0 +1,258 @@
+"""The configuration of an experiment: its fields, their defaults, and what is refused."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sbjax.suggest import near
+
+# Where a run reads and how many checkpoints it keeps may change between a run and its continuation.
+FREE = ("task.data_dir", "task.cache_dir", "checkpoint.keep", "checkpoint.keep_best")
+
+# Sections whose fields depend on a name in them; checked where the thing is built.
+OPEN = ("model", "expansion", "arms")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run. The message names field, value and remedy."""
+
+
+def base_config() -> ConfigDict:
+    """Every field with its default. A config file changes fields of this one.
+
+    Durations are given once: `train_epochs` or `train_steps`, the other one 0. `arms` maps a name to the fields of
+    `task`, `model`, `expansion` and `optimizer` in which this arm differs; all arms share seeds, data order and steps.
+    """
+    return ConfigDict(
+        {
+            "seed": 0,
+            "replicas": 10,
+            "train_epochs": 0.0,
+            "train_steps": 0,
+            "reports": 10,  # evaluations, evenly spaced, besides the one before the first step
+            "reference": "raw",  # the arm that the others are compared with
+            "task": {
+                "kind": "images",
+                "dataset": "digits",
+                "data_dir": "",  # where TFDS has its data; '' = $TFDS_DATA_DIR or ~/tensorflow_datasets
+                "cache_dir": "",  # decoded images; '' = $SBJAX_CACHE or ~/.cache/sbjax
+                "image_size": 0,  # resize to this size; 0 = as stored
+                "eval_share": 1.0,  # share of validation and test splits that is evaluated, for quick looks
+                "train_share": 1.0,  # share of the training split; a smaller share is part of a larger one
+                "batch_size": 128,
+                "crop_padding": 0,
+                "flip": False,
+                "label_smoothing": 0.0,
+                "eval_batch_size": 500,
+            },
+            "model": {"name": "mlp"},
+            "expansion": {"kind": "none"},
+            "optimizer": {
+                "name": "sgd",
+                "learning_rate": 0.1,
+                "momentum": 0.9,
+                "nesterov": True,
+                "b1": 0.9,
+                "b2": 0.999,
+                "weight_decay": 5e-4,
+                "clip_norm": 0.0,
+                "memory_size": 10,
+                "schedule": "cosine",
+                "warmup_share": 0.05,  # of the training steps
+                "decay_every_steps": 0,
+                "decay_factor": 0.1,
+            },
+            "precision": {"matmul": "default", "x64": False},
+            "mapping": {"replicas": "auto", "steps": "auto", "compile": "jit", "devices": 0},
+            "checkpoint": {"saves": 4, "keep": 2, "keep_best": 0},
+            "arms": {},
+        }
+    )
+
+
+def parse_words(
+    argument: str | None, choices: dict[str, Iterable[str]], *, flags: Iterable[str] = ("smoke",)
+) -> dict[str, Any]:
+    """Words after the colon of `--config=file.py:a,b,smoke`.
+
+    Args:
+        argument: the words, separated by commas, in any order; None or '' = defaults.
+        choices: names with their possible words; the first one is the default.
+        flags: words that are on or off.
+
+    Returns:
+        One word a name, and True or False a flag.
+
+    Raises:
+        ConfigError: an unknown word, or two words for one name.
+
+    >>> parse_words('cnn,smoke', {'dataset': ['digits', 'mnist'], 'model': ['mlp', 'cnn']})
+    {'dataset': 'digits', 'model': 'cnn', 'smoke': True}
+    """
+    words = [word.strip() for word in (argument or "").split(",") if word.strip()]
+    choices = {name: list(known) for name, known in choices.items()}
+    chosen: dict[str, Any] = {name: known[0] for name, known in choices.items()} | dict.fromkeys(flags, False)
+    seen: dict[str, str] = {}
+    for word in words:
+        name = next((name for name, known in choices.items() if word in known), word if word in flags else None)
+        if name is None:
+            every = [*(w for known in choices.values() for w in known), *flags]
+            raise ConfigError(f"config argument {word!r} is unknown{near(word, every)}; known: {', '.join(every)}")
+        if name in seen and seen[name] != word:
+            raise ConfigError(f"config arguments {seen[name]!r} and {word!r} are both a {name}; give one")
+        seen[name] = word
+        chosen[name] = True if word in flags else word
+    return chosen
+
+
+def shrink(config: ConfigDict) -> ConfigDict:
+    """What the word `smoke` does: two replicas, a few steps, little data; everything else as it was."""
+    config.replicas = 2
+    config.train_epochs, config.train_steps = 0.0, 4
+    config.reports = 2
+    config.checkpoint.saves = 2
+    config.task.train_share = 0.05
+    config.task.batch_size = 8
+    config.task.eval_batch_size = 64
+    config.task.eval_share = 0.05
+    return config
+
+
+def check(config: ConfigDict | dict) -> dict[str, Any]:
+    """The configuration as plain nested dicts, complete and of the right types.
+
+    Raises:
+        ConfigError: naming every unknown field, wrong type and impossible number found.
+    """
+    given = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    base = base_config().to_dict()
+    problems = _compare(given, base, "")
+    if not problems:
+        problems = _impossible(_merge(base, given))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    settings = _merge(base, given)
+    arms, reference = settings["arms"], settings["reference"]
+    # ConfigDict sorts names; the reference belongs first, in training and in tables.
+    return settings | {"arms": {reference: arms[reference], **arms}}
+
+
+def arm_settings(settings: dict[str, Any], arm: str) -> dict[str, Any]:
+    """The settings of one arm: the shared sections with the arm's own fields on top.
+
+    A section that names another kind or model replaces the shared one, whose fields would not fit.
+    """
+    own = settings["arms"][arm]
+    merged = dict(settings)
+    for section, fields in own.items():
+        shared = settings[section]
+        selector = {"model": "name", "expansion": "kind"}.get(section)
+        replaces = selector is not None and fields.get(selector, shared.get(selector)) != shared.get(selector)
+        merged[section] = dict(fields) if replaces else {**shared, **fields}
+    return merged
+
+
+def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """'field: a here, b there' for every field that may not change when a run goes on."""
+    ours, theirs = (_flat(json.loads(json.dumps(side))) for side in (ours, theirs))
+    names = sorted(ours.keys() | theirs.keys())
+    return [
+        f"{name}: {ours.get(name, 'absent')!r} now, {theirs.get(name, 'absent')!r} in the workdir"
+        for name in names
+        if ours.get(name) != theirs.get(name) and name not in FREE
+    ]
+
+
+def _compare(given, base, prefix):
+    """Unknown fields and wrong types, recursively."""
+    problems = []
+    for name, value in given.items():
+        field = prefix + name
+        if name not in base:
+            problems.append(f"{field}={value!r} is unknown{near(name, base)}; known: {', '.join(base)}")
+        elif isinstance(base[name], dict):
+            if not isinstance(value, dict):
+                problems.append(f"{field}={value!r} must be a section with fields, such as {{{', '.join(base[name])}}}")
+            elif field not in OPEN:
+                problems += _compare(value, base[name], field + ".")
+        elif not _fits(value, base[name]):
+            problems.append(f"{field}={value!r} must be of type {type(base[name]).__name__}, such as {base[name]!r}")
+    return problems
+
+
+def _fits(value, example):
+    if isinstance(example, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(example, bool)
+    if isinstance(example, float):
+        return isinstance(value, int | float)
+    return isinstance(value, type(example))
+
+
+def _impossible(settings):
+    """Numbers and names that no run can have."""
+    task, checkpoint = settings["task"], settings["checkpoint"]
+    least = {
+        "replicas": (settings["replicas"], 1),
+        "reports": (settings["reports"], 1),
+        "seed": (settings["seed"], 0),
+        "train_epochs": (settings["train_epochs"], 0),
+        "train_steps": (settings["train_steps"], 0),
+        "task.batch_size": (task["batch_size"], 1),
+        "task.eval_batch_size": (task["eval_batch_size"], 1),
+        "task.crop_padding": (task["crop_padding"], 0),
+        "task.image_size": (task["image_size"], 0),
+        "checkpoint.saves": (checkpoint["saves"], 0),
+        "checkpoint.keep": (checkpoint["keep"], 1),
+        "checkpoint.keep_best": (checkpoint["keep_best"], 0),
+    }
+    problems = [f"{field}={value} must be >= {bound}" for field, (value, bound) in least.items() if not value >= bound]
+    for field in ("train_share", "eval_share"):
+        if not 0 < task[field] <= 1:
+            problems.append(f"task.{field}={task[field]} must lie in (0, 1]")
+    if not 0 <= task["label_smoothing"] < 1:
+        problems.append(f"task.label_smoothing={task['label_smoothing']} must lie in [0, 1)")
+    if not 0 <= settings["optimizer"]["warmup_share"] <= 1:
+        problems.append(f"optimizer.warmup_share={settings['optimizer']['warmup_share']} must lie in [0, 1]")
+    if (settings["train_epochs"] > 0) == (settings["train_steps"] > 0):
+        problems.append(
+            f"train_epochs={settings['train_epochs']} and train_steps={settings['train_steps']}: "
+            "give exactly one of them, the other one 0"
+        )
+    arms = settings["arms"]
+    if settings["reference"] not in arms:
+        problems.append(
+            f"reference={settings['reference']!r} is not an arm{near(settings['reference'], arms)}; "
+            f"arms: {', '.join(arms) or 'none'}"
+        )
+    known = ("task", "model", "expansion", "optimizer")
+    for arm, fields in arms.items():
+        if not arm.replace("_", "").replace("-", "").isalnum():
+            problems.append(f"arms.{arm}: a name is made of letters, digits, '_' and '-', since it names a folder")
+        if not isinstance(fields, dict):
+            problems.append(f"arms.{arm}={fields!r} must be a section with some of {', '.join(known)}")
+            continue
+        for section, values in fields.items():
+            if section not in known:
+                problems.append(
+                    f"arms.{arm}.{section} is unknown{near(section, known)}; an arm may change {', '.join(known)}"
+                )
+            elif section not in OPEN:
+                problems += _compare(values, base_config().to_dict()[section], f"arms.{arm}.{section}.")
+    return problems
+
+
+def _merge(base, given):
+    """`given` over `base`; open sections are taken whole."""
+    merged = dict(base)
+    for name, value in given.items():
+        closed = isinstance(value, dict) and name not in OPEN
+        merged[name] = _merge(base[name], value) if closed else value
+    return merged
+
+
+def _flat(tree, prefix=""):
+    if not isinstance(tree, dict) or not tree:
+        return {prefix[:-1]: tree}
+    return {k: v for name, value in tree.items() for k, v in _flat(value, f"{prefix}{name}.").items()}

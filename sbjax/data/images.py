@@ -1,0 +1,153 @@
+"""Image classification sets in memory: embedded ones, and every one that TFDS knows."""
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+from jaxtyping import Int32, UInt8
+
+from sbjax.data import cache, tfds_images
+from sbjax.data.digits import load_digits
+
+_EMBEDDED = {"digits": load_digits}
+
+
+class ImageData(NamedTuple):
+    """An image classification set, as it is stored; see `load`.
+
+    Attributes:
+      name: the name it was asked for by.
+      classes: number of classes; labels are in range(classes).
+      train_images, validation_images, test_images: uint8 [n, height, width, channel].
+      train_labels, validation_labels, test_labels: int32 [n].
+      mean, std: of the training images per channel, in units where 255 is 1.
+    """
+
+    name: str
+    classes: int
+    train_images: UInt8[np.ndarray, "train height width channel"]
+    train_labels: Int32[np.ndarray, "train"]
+    validation_images: UInt8[np.ndarray, "validation height width channel"]
+    validation_labels: Int32[np.ndarray, "validation"]
+    test_images: UInt8[np.ndarray, "test height width channel"]
+    test_labels: Int32[np.ndarray, "test"]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def names() -> tuple[str, ...]:
+    """The sets that come with the package; any other name is looked up in TFDS.
+
+    >>> names()
+    ('digits',)
+    """
+    return tuple(_EMBEDDED)
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    image_size: int | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    train_share: float = 1.0,
+) -> ImageData:
+    """Loads an image set, split once and for all into training, validation and test examples.
+
+    The splits depend on nothing but the set:
+
+    - test: the set's own 'test' split, or its 'validation' split if it has no labelled test split. No choice
+      is ever made on it. A set with one labelled split only, such as eurosat or imagenet_r: its examples i
+      with i % 5 == 4; the others take the place of the 'train' split.
+    - validation: the examples of the set's 'train' split whose index i there has i % 10 == 9.
+    - training: the rest of the 'train' split.
+
+    If a set has both a 'test' and a 'validation' split, the latter is not used.
+
+    Args:
+      name: 'digits' (embedded) or a TFDS name, 'cifar10', 'imagenet_resized/32x32', 'mnist:3.0.1'.
+      data_dir: where TFDS sets are prepared; default $TFDS_DATA_DIR or ~/tensorflow_datasets.
+      image_size: side of the square the images are resized to: the shorter side bilinearly, then a crop at
+        the centre. Needed for sets whose images differ in size; None keeps the size.
+      cache_dir: where decoded TFDS sets are kept; default $SBJAX_CACHE or ~/.cache/sbjax.
+      train_share: share of the training examples to keep, in (0, 1]. Which ones is a fixed function of their
+        indices (a hash order, of which the first are taken), so that the examples of a smaller share are
+        among those of a larger one. Validation and test stay whole.
+
+    Returns:
+      The set, its mean and std taken over the training examples kept.
+
+    Raises:
+      ValueError: for an unknown name (with near ones), a bad `image_size` or `train_share`, a set that is not
+        one of labelled images or has images of different sizes while `image_size` is None.
+      ImportError: for a TFDS set without TFDS, array_record or Pillow.
+      FileNotFoundError, ConnectionError: for a TFDS set that is not prepared and cannot be prepared here.
+
+    >>> data = load('digits')
+    >>> data.train_images.shape, data.validation_images.shape, data.test_images.shape
+    ((1294, 8, 8, 1), (143, 8, 8, 1), (360, 8, 8, 1))
+    """
+    if image_size is not None and (not isinstance(image_size, int) or image_size < 1):
+        raise ValueError(f"image_size = {image_size!r}: expected a number of pixels, 1 or more, or None.")
+    if not 0 < train_share <= 1:
+        raise ValueError(f"train_share = {train_share}: expected a share in (0, 1]; 1.0 keeps all examples.")
+    if name in _EMBEDDED:
+        splits = _EMBEDDED[name]()
+        if image_size is not None:
+            splits = tfds_images.resize(splits, image_size)
+    else:
+        splits = tfds_images.load_splits(
+            name, data_dir=data_dir, image_size=image_size, cache_dir=cache_dir, embedded=names()
+        )
+    data = _divide(name, splits, train_share)
+    logging.info(
+        "%s: %d training, %d validation and %d test images of shape %s, %d classes",
+        *(name, len(data.train_labels), len(data.validation_labels), len(data.test_labels)),
+        *(data.train_images.shape[1:], data.classes),
+    )
+    return data
+
+
+def _divide(name: str, splits: cache.Splits, train_share: float) -> ImageData:
+    held = np.arange(len(splits.train_labels)) % 10 == 9
+    kept = np.flatnonzero(~held)
+    if train_share < 1:
+        first = np.argsort(_hash(kept), kind="stable")[: max(1, round(train_share * len(kept)))]
+        kept = np.sort(kept[first])
+    images = splits.train_images[kept]
+    return ImageData(
+        name,
+        splits.classes,
+        images,
+        splits.train_labels[kept],
+        splits.train_images[held],
+        splits.train_labels[held],
+        splits.test_images,
+        splits.test_labels,
+        *_moments(images),
+    )
+
+
+def _hash(index: np.ndarray) -> np.ndarray:
+    """SplitMix64's output function: spreads consecutive integers over 64 bits, the same on every machine."""
+    x = index.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel in [0, 1], from the exact counts of the 256 pixel values."""
+    channels = images.shape[-1]
+    counts = np.zeros((channels, 256), np.int64)
+    # In chunks, because bincount copies its input to 64 bits.
+    for start in range(0, len(images), 1024):
+        chunk = images[start : start + 1024].reshape(-1, channels)
+        for channel in range(channels):
+            counts[channel] += np.bincount(chunk[:, channel], minlength=256)
+    weights = counts / counts.sum(axis=1, keepdims=True)
+    values = np.arange(256) / 255
+    mean = weights @ values
+    std = np.sqrt(np.sum(weights * (values - mean[:, None]) ** 2, axis=1))
+    return tuple(mean.tolist()), tuple(std.tolist())

@@ -1,0 +1,252 @@
+"""Prepared TFDS folders: found on disk, and prepared if TensorFlow and a network are there.
+
+TFDS itself is asked only for what cannot be read off the disk. Constructing one of its builders, or
+downloading without a network, goes through minutes of retries before it fails; nothing here waits longer than
+`NETWORK_LIMIT_SECONDS` unless a download is under way.
+"""
+
+import difflib
+import fnmatch
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import re
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from absl import logging
+
+NETWORK_LIMIT_SECONDS = 15.0
+
+# For suggestions without importing TFDS; any other name that TFDS knows works as well.
+WELL_KNOWN = (
+    "beans", "caltech101", "caltech_birds2011", "cars196", "cassava", "cifar10", "cifar100", "cifar10_1",
+    "cifar10_corrupted", "colorectal_histology", "deep_weeds", "dtd", "emnist", "eurosat",
+    "fashion_mnist", "food101", "imagenet2012", "imagenet_a", "imagenet_r", "imagenet_resized",
+    "imagenet_v2", "imagenette", "kmnist", "malaria", "mnist", "mnist_corrupted", "oxford_flowers102",
+    "oxford_iiit_pet", "patch_camelyon", "places365_small", "quickdraw_bitmap", "resisc45",
+    "rock_paper_scissors", "stanford_dogs", "stl10", "svhn_cropped", "tf_flowers", "uc_merced",
+)  # fmt: skip
+
+_NAME = re.compile(
+    r"(?P<set>[a-z][a-z0-9_]*)(/(?P<config>\w[\w.+-]*))?(:(?P<version>(\d+|\*)(\.(\d+|\*)){2}))?", re.ASCII
+)
+_VERSION = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
+_CATALOGUE = "https://www.tensorflow.org/datasets/catalog/overview"
+
+
+class SetName(NamedTuple):
+    """A TFDS name, 'set', 'set/config', 'set:version' or 'set/config:version'; '*' stands for any number."""
+
+    set: str
+    config: str | None
+    version: str | None
+
+    def __str__(self) -> str:
+        config = f"/{self.config}" if self.config else ""
+        return self.set + config + (f":{self.version}" if self.version else "")
+
+
+def parse_name(name: str, embedded: tuple[str, ...] = ()) -> SetName:
+    """Splits a TFDS name; raises ValueError with near names if it cannot be one.
+
+    >>> parse_name('imagenet_resized/32x32:0.1.0')
+    SetName(set='imagenet_resized', config='32x32', version='0.1.0')
+    """
+    match = _NAME.fullmatch(name)
+    if not match:
+        raise unknown_name(name, embedded)
+    return SetName(match["set"], match["config"], match["version"])
+
+
+def unknown_name(name: str, known: tuple[str, ...]) -> ValueError:
+    """The error for a name that nobody knows, with near names."""
+    tidy = name.lower().replace("-", "").replace(" ", "_")
+    near = difflib.get_close_matches(tidy, sorted({*known, *WELL_KNOWN}), n=3)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "check the spelling."
+    return ValueError(
+        f"name = {name!r} is no known image set: {hint} Known are 'digits' (embedded) and the image "
+        f"classification sets of TFDS, written 'set', 'set/config' or 'set:version' ({_CATALOGUE})."
+    )
+
+
+def default_data_dir(data_dir: str | os.PathLike | None = None) -> Path:
+    """`data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets, as TFDS itself has it."""
+    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def import_tfds():
+    """The module `tensorflow_datasets`, or an ImportError that says what to install."""
+    for module in ("tensorflow_datasets", "array_record", "importlib_resources", "PIL"):
+        if not installed(module):
+            raise ImportError(
+                f"Image sets other than 'digits' are read with TFDS, and the module {module} is not "
+                "installed: pip install 'sbjax[tfds]'"
+            )
+    return importlib.import_module("tensorflow_datasets")
+
+
+def find_folder(name: SetName, data_dir: Path) -> Path | None:
+    """The prepared folder data_dir/set[/config]/version of the highest version asked for, or None.
+
+    A set that has configs and is named without one means TFDS's default config, as in TFDS. Half-prepared
+    folders (`.incomplete..`) are passed over.
+
+    Raises:
+      ValueError: for a prepared folder without array_record files.
+    """
+    root = data_dir / name.set
+    if name.config is None and not _versions(root, "*") and root.is_dir():
+        prepared = sorted(folder.name for folder in root.iterdir() if _versions(folder, "*"))
+        name = name._replace(config=_default_config(name.set) if prepared else None)
+        if prepared and name.config not in prepared:
+            raise FileNotFoundError(
+                f"{root} holds the configs {', '.join(prepared)} of {name.set!r}, and not the default one "
+                f"({name.config}); name one of them, for example {name.set}/{prepared[0]}."
+            )
+    versions = _versions(root / name.config if name.config else root, name.version or "*")
+    if not versions:
+        return None
+    info = json.loads((versions[-1] / "dataset_info.json").read_text())
+    formats = [info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])]
+    if "array_record" not in formats:
+        raise ValueError(
+            f"{versions[-1]} is prepared as {', '.join(formats)}, which only TensorFlow reads; array_record "
+            "is needed. Convert it: `pip install tensorflow apache-beam`, then `python -m "
+            f"tensorflow_datasets.scripts.convert_format --dataset_version_dir={versions[-1]} --out_file_format=array_record`, or prepare the set in "
+            f"another data_dir: {prepare_command(name, Path('DATA_DIR'))}"
+        )
+    return versions[-1]
+
+
+def fingerprint(folder: Path) -> str:
+    """12 hexadecimal digits that tell differently prepared copies of a version apart (JPEG, PNG, sizes)."""
+    digest = hashlib.sha256()
+    for file in ("dataset_info.json", "features.json"):
+        digest.update((folder / file).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def prepare(name: SetName, data_dir: Path, embedded: tuple[str, ...] = ()) -> None:
+    """Downloads and prepares a set as array_record, or refuses within seconds.
+
+    Raises:
+      ImportError: without TFDS.
+      ValueError: for a set or config that TFDS does not know.
+      FileNotFoundError: without TensorFlow, which TFDS needs for preparing (not for reading).
+      ConnectionError: if the hosts of the set do not answer in time.
+    """
+    if not installed("tensorflow_datasets") and name.set not in WELL_KNOWN:
+        error = unknown_name(str(name), embedded)
+        error.add_note("TFDS knows more sets but is not installed: pip install 'sbjax[tfds]'")
+        raise error
+    tfds = import_tfds()
+    catalogue = tfds.list_builders(with_community_datasets=False)
+    if name.set not in catalogue:
+        raise unknown_name(str(name), (*embedded, *catalogue))
+    builder_class = tfds.builder_cls(name.set)
+    configs = tuple(builder_class.builder_configs)
+    if name.config and name.config not in configs:
+        near = difflib.get_close_matches(name.config, configs, n=3) or configs[:10]
+        raise ValueError(f"{name.set!r} has no config {name.config!r}; it has {', '.join(near) or 'none'}.")
+    missing = (
+        f"{str(name)!r} is not prepared in {data_dir} (set data_dir or TFDS_DATA_DIR if it is elsewhere)."
+    )
+    command = prepare_command(name, data_dir)
+    if not installed("tensorflow"):
+        raise FileNotFoundError(
+            f"{missing} TFDS prepares images with TensorFlow, which is not installed (it is not needed "
+            f"afterwards): `pip install tensorflow`, then run again or run: {command}"
+        )
+    # A stock builder may itself look at the network, so that it is built within the limit too.
+    builder = _within_limit(
+        lambda: _reach(builder_class.url_infos or {}) or _builder(tfds, name, data_dir),
+        f"{missing} Its hosts could not be reached within {NETWORK_LIMIT_SECONDS:g} s. Check the network "
+        "(and http_proxy, https_proxy), or prepare it on a machine that has one and copy the folder: "
+        + command,
+    )
+    logging.info("Preparing %s in %s; this is done once.", name, data_dir)
+    builder.download_and_prepare()
+
+
+def prepare_command(name: SetName, data_dir: Path) -> str:
+    """The command that prepares a set as array_record (`tfds build` would need apache-beam as well)."""
+    return (
+        f"python -c \"import tensorflow_datasets as tfds; tfds.builder('{name}', data_dir='{data_dir}', "
+        "file_format='array_record').download_and_prepare()\""
+    )
+
+
+def installed(module: str) -> bool:
+    """Whether a module can be imported, without importing it."""
+    return importlib.util.find_spec(module) is not None
+
+
+def _versions(root: Path, pattern: str) -> list[Path]:
+    if not root.is_dir():
+        return []
+    folders = [
+        folder
+        for folder in root.iterdir()
+        if _VERSION.fullmatch(folder.name)
+        and fnmatch.fnmatchcase(folder.name, pattern)
+        and (folder / "dataset_info.json").is_file()
+    ]
+    return sorted(folders, key=lambda folder: [int(part) for part in folder.name.split(".")])
+
+
+def _default_config(set_name: str) -> str | None:
+    tfds = import_tfds()
+    if set_name not in tfds.list_builders(with_community_datasets=False):
+        return None
+    config = tfds.builder_cls(set_name).default_builder_config
+    return config.name if config else None
+
+
+def _builder(tfds, name, data_dir):
+    return tfds.builder(str(name), data_dir=data_dir, file_format="array_record")
+
+
+def _reach(urls) -> None:
+    """Asks every host of a set for the head of one file; any answer of the host will do."""
+    for url in {urlsplit(url).netloc: url for url in urls}.values():
+        if not url.startswith(("http://", "https://")):
+            continue
+        try:
+            urllib.request.urlopen(
+                urllib.request.Request(url, method="HEAD"), timeout=NETWORK_LIMIT_SECONDS
+            ).close()
+        except urllib.error.HTTPError as error:
+            # 407 and 502 to 504 come from a proxy that does not get through; others from the host itself.
+            if error.code in (407, 502, 503, 504):
+                raise
+
+
+def _within_limit(function, message: str):
+    """Result of `function` in a daemon thread; ConnectionError if it takes too long or cannot connect.
+
+    A thread, because name look-up and proxies can block beyond any time-out of the socket.
+    """
+    outcome = {}
+
+    def work():
+        try:
+            outcome["result"] = function()
+        except Exception as error:
+            outcome["error"] = error
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(NETWORK_LIMIT_SECONDS)
+    error = outcome.get("error")
+    if "result" in outcome:
+        return outcome["result"]
+    if error is None or isinstance(error, OSError):
+        raise ConnectionError(message) from error
+    raise error

@@ -1,0 +1,88 @@
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+
+from sbjax.report import figures as lib
+from sbjax.report.results import load_results
+
+DRAW = (lib.accuracy_curves, lib.loss_curves, lib.paired_dots)
+
+
+@pytest.fixture
+def results(write_run):
+    return load_results(write_run())
+
+
+def test_curves_show_medians_and_quartiles(results):
+    panel = lib.accuracy_curves(results).axes[0]
+    assert (panel.get_xlabel(), panel.get_ylabel()) == ("epoch", "test accuracy (%)")
+    assert [line.get_label() for line in panel.lines] == list(results.arms)
+    for line, band, arm in zip(panel.lines, panel.collections, results.arms, strict=True):
+        values = [100 * report.values["test/accuracy"] for report in results.reports[arm]]
+        np.testing.assert_allclose(line.get_xdata(), [report.epoch for report in results.reports[arm]])
+        np.testing.assert_allclose(line.get_ydata(), [np.nanmedian(v) for v in values], rtol=1e-12)
+        edges = band.get_paths()[0].vertices[:, 1]
+        assert edges.min() == pytest.approx(min(np.nanquantile(v, 0.25) for v in values))
+        assert edges.max() == pytest.approx(max(np.nanquantile(v, 0.75) for v in values))
+
+
+def test_steps_where_an_epoch_is_missing(results):
+    first, *rest = results.reports["raw"]
+    results = results._replace(reports=results.reports | {"raw": (first._replace(epoch=None), *rest)})
+    panel = lib.accuracy_curves(results).axes[0]
+    assert panel.get_xlabel() == "step"
+    np.testing.assert_array_equal(panel.lines[0].get_xdata(), [100, 200, 300, 400])
+
+
+def test_losses_have_a_panel_each_and_a_log_axis_when_they_span_a_decade(results):
+    figure = lib.loss_curves(results)
+    assert [panel.get_ylabel() for panel in figure.axes] == ["train loss", "test loss"]
+    assert {panel.get_yscale() for panel in figure.axes} == {"log"}
+    last = {arm: reports[-1:] for arm, reports in results.reports.items()}
+    assert lib.loss_curves(results._replace(reports=last)).axes[0].get_yscale() == "linear"
+    for report in last["raw"]:
+        report.values["test/loss"][:] = -1.0
+    assert lib.loss_curves(results).axes[0].get_yscale() == "linear"
+
+
+def test_paired_dots_have_a_line_a_seed_and_a_panel_a_comparison(results):
+    figure = lib.paired_dots(results)
+    last = {arm: 100 * reports[-1].values["test/accuracy"] for arm, reports in results.reports.items()}
+    for panel, arm in zip(figure.axes, ("expanded", "nearest"), strict=True):
+        both = np.isfinite(last[arm])
+        thin = [line.get_ydata() for line in panel.lines if line.get_zorder() == 1]
+        np.testing.assert_allclose(np.array(thin), np.stack([last["raw"][both], last[arm][both]], 1), rtol=1e-12)
+        bars = [line.get_ydata()[0] for line in panel.lines if line.get_zorder() == 3]
+        np.testing.assert_allclose(bars, [np.median(last["raw"][both]), np.median(last[arm][both])], rtol=1e-12)
+        assert [tick.get_text() for tick in panel.get_xticklabels()] == ["raw", arm]
+
+
+def test_files_are_the_same_bytes_whatever_the_user_has_set(results, tmp_path):
+    one = lib.save_figures(results, tmp_path / "one")
+    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.facecolor": "red"}):
+        two = lib.save_figures(results, tmp_path / "two")
+    assert list(one) == ["accuracy_curves", "paired_dots", "loss_curves"]
+    for name, path in one.items():
+        data = path.read_bytes()
+        assert data.startswith(b"\x89PNG")
+        assert data == two[name].read_bytes()
+        assert b"tEXt" not in data
+        assert len(data) > 5000
+
+
+def test_what_has_no_numbers_is_not_drawn(results, tmp_path):
+    empty = results._replace(reports=dict.fromkeys(results.arms, ()))
+    assert lib.save_figures(empty, tmp_path) == {}
+    for draw in DRAW:
+        with pytest.raises(ValueError, match="nothing to draw"):
+            draw(empty)
+    alone = results._replace(arms=("raw",), reports={"raw": results.reports["raw"]})
+    assert list(lib.save_figures(alone, tmp_path)) == ["accuracy_curves", "loss_curves"]
+
+
+def test_pyplot_is_left_alone(results):
+    before = "matplotlib.pyplot" in sys.modules
+    lib.to_png(lib.accuracy_curves(results))
+    assert ("matplotlib.pyplot" in sys.modules) == before

@@ -1,0 +1,65 @@
+import json
+
+import pytest
+
+from sbjax.report import tables as lib
+from sbjax.report.results import load_results, to_json
+from sbjax.report.statistics import summarise
+
+
+@pytest.fixture
+def summary(write_run):
+    return summarise(load_results(write_run()))
+
+
+def test_table_shows_every_arm_within_the_terminal(summary):
+    lines = lib.format_table(summary).splitlines()
+    assert all(len(line) <= lib.WIDTH for line in lines)
+    assert [line.split()[0] for line in lines[1:4]] == ["raw", "expanded", "nearest"]
+    comparison = summary["comparisons"]["equal_steps"][0]["comparison"]
+    assert f"{100 * comparison['difference']:+.2f} [{100 * comparison['low']:+.2f}" in lines[2]
+    assert "8/8" in lines[2]
+    assert "0.01" in lines[1]
+    notes = " ".join(lines[4:])
+    assert "percent points" in notes
+    assert "distance: replica_distance/marginal" in notes
+
+
+def test_columns_start_at_the_same_place(summary):
+    header, *rows = lib.format_table(summary).splitlines()[:4]
+    for title, cells in (("parameters", ["1,234", "1,300", "1,300"]), ("distance", ["0.01", "0.02", "0.03"])):
+        assert [row[header.index(title) :].split()[0] for row in rows] == cells
+
+
+def test_equal_flops_shows_the_other_comparison(summary):
+    assert " -" in lib.format_table(summary, at="equal_flops").splitlines()[2]
+    assert lib.format_table(summary) != lib.format_table(summary, at="equal_flops")
+
+
+def test_the_file_and_the_dict_make_the_same_table(summary):
+    assert lib.format_table(json.loads(to_json(summary))) == lib.format_table(summary)
+
+
+def test_long_names_are_cut_and_still_fit(summary):
+    name = "expanded_by_three_with_the_mean_of_the_training_images"
+    summary["arms"] = {name if arm == "expanded" else arm: entry for arm, entry in summary["arms"].items()}
+    summary["comparisons"]["equal_steps"][0]["arm"] = name
+    lines = lib.format_table(summary).splitlines()
+    assert max(map(len, lines[:4])) <= lib.WIDTH
+    assert lines[2].startswith("expanded")
+    assert "8/8" in lines[2]
+
+
+def test_what_is_undefined_is_a_dash(summary):
+    summary["comparisons"]["equal_steps"][0]["comparison"] = None
+    summary["arms"]["expanded"] |= {"last_metrics": {}, "metrics": {}, "parameters": None}
+    assert lib.format_table(summary).splitlines()[2].split() == ["expanded", *["-"] * 6]
+
+
+def test_losses_are_not_in_percent():
+    described = {"median": 0.123456, "q1": 0.1, "q3": 0.2, "n": 5}
+    assert lib.spread("test/loss", described) == "0.1235 [0.1, 0.2]"
+    assert lib.difference("test/loss", -0.01) == "-0.01"
+    assert lib.interval("test/loss", {"low": None, "high": None}) == "-"
+    assert lib.in_percent("accuracy")
+    assert not lib.in_percent("test/accuracy_gap")
