@@ -7,6 +7,7 @@ import os
 import pathlib
 import signal
 import threading
+import time
 from typing import Any, NamedTuple
 
 import jax
@@ -187,6 +188,7 @@ def _fit(folder, settings, arm: Arm, mapping, asked, progress: Progress) -> fit_
     work = arm.flops_per_step
     spent = {"evaluate": 0.0, "save": 0.0, "train": 0.0, "compile": 0.0}
     start = at = 0
+    began = time.perf_counter()
 
     def complete(record):
         epoch = {} if arm.task.epoch_steps is None else {"epoch": record["step"] / arm.task.epoch_steps}
@@ -248,7 +250,8 @@ def _fit(folder, settings, arm: Arm, mapping, asked, progress: Progress) -> fit_
                 on_spent=on_spent,
             ),
         )
-    seconds = {f"{name}_seconds": value for name, value in spent.items()}
+    spent["log"] = time.perf_counter() - began - sum(spent.values())
+    seconds = {f"{name}_seconds": round(value, 3) for name, value in spent.items()}
     folder.add_timing(arm=arm.name, steps=[start, fitted.step], programs=fitted.programs, **seconds)
     return fitted
 

@@ -61,7 +61,7 @@ class Hooks:
         on_report: `(record)` after the report's checkpoint, if one was due, is on the disk.
         on_pulse: `(step, seconds)`: the program came back at `step` after `seconds` more of training.
         on_failure: `(failure, evidence)` when a replica stops; evidence as flat names to arrays.
-        on_spent: `(what, seconds)` for 'evaluate' and 'save'.
+        on_spent: `(what, seconds)` for 'compile', 'evaluate' and 'save'.
     """
 
     stop: Callable[[], bool] = lambda: False
@@ -115,6 +115,7 @@ def fit(
         if value < 1:
             raise ValueError(f"{name}={value} must be >= 1")
     hooks = hooks or Hooks()
+    began = time.perf_counter()
     program = Program(task, optimizer, mapping=mapping, replicas=replicas, key=key)
     report_steps = boundaries(steps, reports)
     save_steps = {min(r for r in report_steps if r >= s) for s in boundaries(steps, saves)} | {steps}
@@ -122,6 +123,7 @@ def fit(
     restored = _restore(checkpoints, program)
     if restored is None:
         step, carry, history, failures = 0, program.init(), [], []
+        hooks.on_spent("compile", time.perf_counter() - began)
         history.append(_record(0, program, carry, hooks))
         hooks.on_report(history[0])
     else:

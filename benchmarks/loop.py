@@ -1,0 +1,95 @@
+"""What the quickstart pays for logging, checks and saving, and its peak memory.
+
+    python benchmarks/loop.py
+
+The quickstart itself is run in a process of its own. Logging and saving are what is neither training, nor compiling,
+nor evaluating in it; the checks (finite or not, running sums) are measured as the difference between the loop's step
+and the bare update of the same network on the same batches.
+"""
+
+import json
+import pathlib
+import resource
+import subprocess
+import sys
+import tempfile
+
+import jax
+import jax.numpy as jnp
+import optax
+from common import alternate, figure
+
+from sbjax import build, trees
+from sbjax import config as config_lib
+from sbjax.training import mapping as mapping_lib
+from sbjax.training import step as step_lib
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def quickstart(workdir: pathlib.Path) -> dict[str, float]:
+    """Seconds of the quickstart by kind, summed over arms."""
+    command = [sys.executable, "runs/train.py", "--config=configs/quickstart.py", f"--workdir={workdir}"]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    lines = [json.loads(line) for line in (workdir / "timings.jsonl").read_text().splitlines()]
+    seconds = {name: sum(line[name] for line in lines) for name in lines[0] if name.endswith("_seconds")}
+    assert all(line["programs"] == 1 for line in lines), "the training step was compiled more than once"
+    return seconds
+
+
+def checks(settings: dict) -> float:
+    """Seconds of a training step with checks over seconds without, minus 1."""
+    arm = config_lib.arm_settings(settings, settings["reference"])
+    task = build.build_task(arm, build.build_data(arm["task"]))
+    optimizer = build.build_optimizer(arm["optimizer"], train_steps=1000)
+    key, steps = jax.random.key(0), 20
+    program = mapping_lib.Program(task, optimizer, mapping=mapping_lib.Mapping("sequential", "loop", devices=1), replicas=1, key=key)
+
+    @jax.jit
+    def bare(data, variables, opt_state, step):
+        batch, noise = step_lib.draw(task, data, key, jnp.int32(0), step)
+        loss = lambda p: task.loss({**variables, "params": p}, batch, noise)  # noqa: E731
+        (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+        updates, opt_state = optimizer.update(grads, opt_state, variables["params"], value=value)
+        params = optax.apply_updates(variables["params"], updates)
+        return {**variables, **aux.updates, "params": params}, opt_state
+
+    start = trees.take(program.collect(program.init()), 0)
+
+    def run_bare():
+        variables, opt_state = start.variables, start.opt_state
+        for step in range(steps):
+            variables, opt_state = bare(task.data, variables, opt_state, jnp.int32(step))
+        jax.block_until_ready(variables)
+
+    seconds = alternate({"checked": lambda: program.advance(program.init(), 0, steps), "bare": run_bare}, rounds=9)
+    return seconds["checked"] / seconds["bare"] - 1
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = quickstart(pathlib.Path(folder) / "run")
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
+    settings = config_lib.check(_load_quickstart())
+    share = (seconds["save_seconds"] + seconds["log_seconds"]) / seconds["train_seconds"]
+    checked = max(0.0, checks(settings))
+    figure(
+        "logging, checks and saving over training time (quickstart)",
+        share + checked,
+        unit="share",
+        bar=0.05,
+        logging_and_saving=share,
+        checks=checked,
+        train_seconds=seconds["train_seconds"],
+    )
+    figure("peak memory of the quickstart", peak, unit="GiB", bar=2.0)
+
+
+def _load_quickstart():
+    import runpy
+
+    return runpy.run_path(str(ROOT / "configs/quickstart.py"))["get_config"]()
+
+
+if __name__ == "__main__":
+    main()
