@@ -75,7 +75,7 @@ class ImageExpansion:
         if isinstance(self.fill, Real):
             return self._spread(x, _cast("fill", self.fill, x.dtype))
         rows, columns = (jnp.arange(n * self.factor) % self.factor == self.offset for n in (x.shape[-3], x.shape[-2]))
-        sites = (rows[:, None] & columns)[..., None]
+        sites = rows.reshape(-1, 1, 1) & columns.reshape(1, -1, 1)
         return jnp.where(sites, self._spread(x, np.zeros((), x.dtype)), self._background(x))
 
     def _spread(self, x: Array, value: np.ndarray) -> Array:
@@ -93,7 +93,7 @@ class ImageExpansion:
             shape = (x.shape[-3] * self.factor, x.shape[-2] * self.factor, x.shape[-1])
             noise = jax.random.uniform(jax.random.key(self.seed), shape, jnp.float32)
             return _to_dtype(noise * 255 if x.dtype == jnp.uint8 else noise, x.dtype)
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = x.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
         for axis in (-3, -2):
             wide = _interpolate(wide, axis, self.factor, self.offset)
         return _to_dtype(wide, x.dtype)
@@ -218,7 +218,7 @@ def _interpolate(x: Array, axis: int, factor: int, offset: int) -> Array:
     size = x.shape[axis]
     position = np.clip((np.arange(size * factor) - offset) / factor, 0, size - 1)
     low = np.floor(position).astype(np.int32)
-    weight = np.expand_dims(position - low, tuple(range(1, -axis))).astype(x.dtype)
+    weight = (position - low).astype(x.dtype).reshape([-1 if i == x.ndim + axis else 1 for i in range(x.ndim)])
     start, end = (jnp.take(x, i, axis, mode="clip") for i in (low, np.minimum(low + 1, size - 1)))
     return start + weight * (end - start)
 

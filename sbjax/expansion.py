@@ -160,6 +160,8 @@ def prepare(
         raise ValueError(
             f"mean has {centre.size} numbers, images has shape {images.shape}: give one, or one a channel."
         )
+    # Full rank, for users who forbid rank promotion.
+    centre, scale = (moment.reshape((1,) * (images.ndim - 1) + (-1,)) for moment in (centre, scale))
     expansion = resolve(expansion, mean=mean, std=std)
     scaled = images.astype(jnp.float32) / 255
     if expansion is not None and expansion.order == "before":

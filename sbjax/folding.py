@@ -73,7 +73,7 @@ def fold(
         )
 
     # Half-precision sums would lose the identity; the result goes back to the parameters' own dtype.
-    dtype = jnp.promote_types(kernel.dtype, jnp.float32)
+    dtype = jnp.float64 if kernel.dtype == jnp.float64 else jnp.float32
     wide = kernel.astype(dtype)
     constants, pull = jax.vjp(
         lambda x: expand(expansion, x.reshape(input_shape)).ravel(), jnp.zeros(math.prod(input_shape), dtype)

@@ -60,7 +60,7 @@ def test_narrow_dtypes_are_rounded_once(dtype):
     exact = params["bias"].astype(np.float64) + rows.sum(0)
     # Half an eps of rounding, and a sum of 41 terms in single precision.
     eps = float(jnp.finfo(dtype).eps) / 2 + 41 * np.finfo(np.float32).eps
-    np.testing.assert_allclose(folded["bias"].astype(np.float64), exact, rtol=eps, atol=eps)
+    np.testing.assert_allclose(np.asarray(folded["bias"], np.float64), exact, rtol=eps, atol=eps)
 
 
 def test_the_shift_of_the_bias_matters():

@@ -42,11 +42,13 @@ def write_tiny_tfds(
     features: dict | None = None,
     supervised: bool = True,
     info: dict | None = None,
+    hidden: str | None = None,
 ) -> Path:
-    """Writes data_dir/name[/config]/version as TFDS prepares it (array_record, PNG images); returns the folder.
+    """Writes data_dir/name[/config]/version as TFDS prepares it (array_record, PNG); returns the folder.
 
-    Split number s holds the `tiny_images` from 500 s on. `splits` (name -> examples) replaces `train` and `test`,
-    `features` is merged into the feature dictionary, `info` into dataset_info.json.
+    Split number s holds the `tiny_images` from 500 s on. `splits` (name -> examples) replaces `train` and
+    `test`, `features` is merged into the feature dictionary, `info` into dataset_info.json. `hidden` names a
+    split whose labels are all -1.
     """
     splits = splits or {"train": train, "test": test}
     version = version or VERSIONS.get(name, "1.0.0")
@@ -55,11 +57,9 @@ def write_tiny_tfds(
     split_infos = []
     for number, (split, count) in enumerate(splits.items()):
         images, labels = tiny_images(count, shape, first=500 * number)
-        writer = ArrayRecordWriter(
-            str(folder / f"{name}-{split}.array_record-00000-of-00001"), "group_size:1"
-        )
+        writer = ArrayRecordWriter(str(folder / f"{name}-{split}.array_record-00000-of-00001"), "group_size:1")
         for image, label in zip(images, labels):
-            writer.write(_example(image, -1 if split == "unlabelled" else int(label)))
+            writer.write(_example(image, -1 if split == hidden else int(label)))
         writer.close()
         split_infos.append(
             {

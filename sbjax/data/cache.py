@@ -2,7 +2,6 @@
 
 import os
 import uuid
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,16 +43,8 @@ def load_splits(path: Path) -> Splits | None:
             splits = Splits(int(file["classes"]), *(file[name] for name in Splits._fields[1:]))
     except FileNotFoundError:
         return None
-    # What numpy and zipfile raise on damage depends on where it lies: zip directory, npy header, data, flags.
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        EOFError,
-        KeyError,
-        ValueError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
+    # What is raised on damage depends on where it lies: BadZipFile, zlib.error, KeyError, ValueError, MemoryError, ..
+    except Exception as error:
         logging.warning("The cache file %s cannot be read (%s); it is built again.", path, error)
         return None
     return splits

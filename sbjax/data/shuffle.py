@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Int32, Key, UInt32
 
 # An even number gives both halves the same number of updates. Four rounds of a random function are already
-# indistinguishable from a random permutation to a bounded observer (Luby & Rackoff 1988), but that is for large
-# halves: with 5 or 6 examples pairs of values are visibly uneven after 8 rounds, and no longer after 16.
+# indistinguishable from a random permutation to a bounded observer (Luby & Rackoff 1988), but that is for
+# large halves: with 5 or 6 examples pairs of values are visibly uneven after 8 rounds, and no longer after
+# 16.
 _ROUNDS = 16
 
 
@@ -51,9 +52,7 @@ def epoch_indices(
             f"example and at most all of them; choose batch_size between 1 and {examples}."
         )
     if examples >= 2**31:
-        raise ValueError(
-            f"examples = {examples}: indices are int32, so there can be at most {2**31 - 1} examples."
-        )
+        raise ValueError(f"examples = {examples}: indices are int32, so there can be at most {2**31 - 1} examples.")
     steps_per_epoch = examples // batch_size
     step = jnp.asarray(step)
     epoch_key = jax.random.fold_in(key, step // steps_per_epoch)
@@ -92,9 +91,7 @@ def permute(key: Key[Array, ""], positions: UInt32[Array, "*shape"], *, size: in
         x = jnp.where(pending, left * b + right, x)
         return x, x >= size
 
-    x, _ = jax.lax.while_loop(
-        lambda state: jnp.any(state[1]), walk, (positions, jnp.ones(positions.shape, bool))
-    )
+    x, _ = jax.lax.while_loop(lambda state: jnp.any(state[1]), walk, (positions, jnp.ones(positions.shape, bool)))
     return x
 
 

@@ -100,6 +100,7 @@ def find_folder(name: SetName, data_dir: Path) -> Path | None:
 
     Raises:
       ValueError: for a prepared folder without array_record files.
+      FileNotFoundError: if no config is named and others than the default one are prepared.
     """
     root = data_dir / name.set
     if name.config is None and not _versions(root, "*") and root.is_dir():
@@ -119,8 +120,9 @@ def find_folder(name: SetName, data_dir: Path) -> Path | None:
         raise ValueError(
             f"{versions[-1]} is prepared as {', '.join(formats)}, which only TensorFlow reads; array_record "
             "is needed. Convert it: `pip install tensorflow apache-beam`, then `python -m "
-            f"tensorflow_datasets.scripts.convert_format --dataset_version_dir={versions[-1]} --out_file_format=array_record`, or prepare the set in "
-            f"another data_dir: {prepare_command(name, Path('DATA_DIR'))}"
+            f"tensorflow_datasets.scripts.convert_format --dataset_version_dir={versions[-1]} "
+            "--out_file_format=array_record`; or prepare the set in another data_dir: "
+            f"{prepare_command(name, Path('DATA_DIR'))}"
         )
     return versions[-1]
 
@@ -155,21 +157,23 @@ def prepare(name: SetName, data_dir: Path, embedded: tuple[str, ...] = ()) -> No
     if name.config and name.config not in configs:
         near = difflib.get_close_matches(name.config, configs, n=3) or configs[:10]
         raise ValueError(f"{name.set!r} has no config {name.config!r}; it has {', '.join(near) or 'none'}.")
-    missing = (
-        f"{str(name)!r} is not prepared in {data_dir} (set data_dir or TFDS_DATA_DIR if it is elsewhere)."
-    )
+    missing = f"{str(name)!r} is not prepared in {data_dir} (set data_dir or TFDS_DATA_DIR if it is elsewhere)."
     command = prepare_command(name, data_dir)
     if not installed("tensorflow"):
         raise FileNotFoundError(
             f"{missing} TFDS prepares images with TensorFlow, which is not installed (it is not needed "
             f"afterwards): `pip install tensorflow`, then run again or run: {command}"
         )
-    # A stock builder may itself look at the network, so that it is built within the limit too.
+
+    def reach_and_build():
+        _reach(builder_class.url_infos or {})
+        # A stock builder may itself look at the network, so that it is built within the limit too.
+        return tfds.builder(str(name), data_dir=data_dir, file_format="array_record")
+
     builder = _within_limit(
-        lambda: _reach(builder_class.url_infos or {}) or _builder(tfds, name, data_dir),
+        reach_and_build,
         f"{missing} Its hosts could not be reached within {NETWORK_LIMIT_SECONDS:g} s. Check the network "
-        "(and http_proxy, https_proxy), or prepare it on a machine that has one and copy the folder: "
-        + command,
+        "(and http_proxy, https_proxy), or prepare it on a machine that has one and copy the folder: " + command,
     )
     logging.info("Preparing %s in %s; this is done once.", name, data_dir)
     builder.download_and_prepare()
@@ -209,19 +213,13 @@ def _default_config(set_name: str) -> str | None:
     return config.name if config else None
 
 
-def _builder(tfds, name, data_dir):
-    return tfds.builder(str(name), data_dir=data_dir, file_format="array_record")
-
-
 def _reach(urls) -> None:
     """Asks every host of a set for the head of one file; any answer of the host will do."""
     for url in {urlsplit(url).netloc: url for url in urls}.values():
         if not url.startswith(("http://", "https://")):
             continue
         try:
-            urllib.request.urlopen(
-                urllib.request.Request(url, method="HEAD"), timeout=NETWORK_LIMIT_SECONDS
-            ).close()
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=NETWORK_LIMIT_SECONDS).close()
         except urllib.error.HTTPError as error:
             # 407 and 502 to 504 come from a proxy that does not get through; others from the host itself.
             if error.code in (407, 502, 503, 504):

@@ -90,9 +90,7 @@ def decode(folder: Path, *, image_size: int | None = None) -> cache.Splits:
 
     # Test splits of competitions come with the label -1 throughout.
     held_out = [
-        split
-        for split in ("test", "validation")
-        if split in builder.info.splits and source(split)[0][label_key] >= 0
+        split for split in ("test", "validation") if split in builder.info.splits and source(split)[0][label_key] >= 0
     ]
     classes = builder.info.features[label_key].num_classes
     if "train" in builder.info.splits and held_out:
@@ -103,9 +101,7 @@ def decode(folder: Path, *, image_size: int | None = None) -> cache.Splits:
             f"{folder} has the splits {', '.join(builder.info.splits)}: expected 'train' and 'test' or "
             "'validation', or one labelled split alone; choose another set."
         )
-    logging.info(
-        "%s has one labelled split: every fifth example is taken as its test split.", builder.info.full_name
-    )
+    logging.info("%s has one labelled split: every fifth example is taken as its test split.", builder.info.full_name)
     images, labels = arrays(single[0])
     test = np.arange(len(labels)) % 5 == 4
     return cache.Splits(classes, images[~test], labels[~test], images[test], labels[test])
@@ -208,8 +204,7 @@ def _arrays(source, image_key, label_key, shape, image_size, *, workers, what):
         list(executor.map(fill, range(0, len(source), _CHUNK)))
     if (labels < 0).any():
         raise ValueError(
-            f"{what}: {int((labels < 0).sum())} of {len(labels)} examples have no label (-1); choose another "
-            "set."
+            f"{what}: {int((labels < 0).sum())} of {len(labels)} examples have no label (-1); choose another set."
         )
     return images, labels
 

@@ -150,8 +150,8 @@ def pair_reports(results: results_lib.Results, arm: str, *, at: Literal["equal_s
 
     Reports before the first step do not count either: an arm that has not learned anything has no result.
 
-    At equal steps: the last step that both arms report. At equal FLOPs: the budget is the smaller of the two totals, and
-    each arm is read at its last report within it. An arm that is cut short there on a decaying learning rate has not seen
+    At equal steps: the last step that both arms report. At equal FLOPs: the budget is the smaller of the two totals,
+    and each arm is read at its last report within it. An arm cut short there on a decaying learning rate has not seen
     the end of its schedule and is at a disadvantage: an arm trained for that budget from the start is the fair control.
     """
     if at not in ("equal_steps", "equal_flops"):

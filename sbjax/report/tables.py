@@ -119,9 +119,9 @@ def improved(comparison: Mapping[str, Any] | None) -> str:
 def format_table(summary: Mapping[str, Any], *, at: Literal["equal_steps", "equal_flops"] = "equal_steps") -> str:
     """One line an arm for a terminal of 100 columns: parameters, primary metric, paired difference, replica distance.
 
-    The metric and the distance are of each arm's last report; difference, p and improved seeds are read where `at` says.
-    Of several replica distances the marginal one is shown, else the first by name. The names of arms are shortened where
-    the line would be too long.
+    The metric and the distance are of each arm's last report; difference, p and improved seeds are read where `at`
+    says. Of several replica distances the marginal one is shown, else the first by name. The names of arms are
+    shortened where the line would be too long.
 
     Args:
         summary: what `statistics.summarise` returns or `summary.json` holds.

@@ -13,7 +13,7 @@ def test_the_same_images_and_labels_as_scikit_learn_has():
     assert images.dtype == np.uint8
     assert labels.dtype == np.int32
     # The scale is one-to-one, so the stored values come back exactly.
-    np.testing.assert_array_equal(np.rint(images[..., 0] * 16 / 255), bunch.images)
+    np.testing.assert_array_equal(np.rint(images[..., 0] * (16 / 255)), bunch.images)
     assert np.abs(images[..., 0] - bunch.images * 255 / 16).max() <= 0.5
     np.testing.assert_array_equal(labels, bunch.target)
 

@@ -31,9 +31,7 @@ def test_every_position_and_pair_of_values_is_equally_likely(size):
         counts = np.bincount(values[:, position], minlength=size)
         assert scipy.stats.chisquare(counts).pvalue > 1e-4
     for first, second in ((0, 1), (0, size - 1), (size // 2, size - 1)):
-        cells = np.bincount(values[:, first] * size + values[:, second], minlength=size**2).reshape(
-            size, size
-        )
+        cells = np.bincount(values[:, first] * size + values[:, second], minlength=size**2).reshape(size, size)
         assert np.all(np.diag(cells) == 0)
         assert scipy.stats.chisquare(cells[~np.eye(size, dtype=bool)]).pvalue > 1e-4
 
@@ -82,13 +80,24 @@ def test_the_epoch_is_the_permutation_of_its_folded_key():
 def test_the_same_under_jit_vmap_and_scan():
     draw = partial(epoch_indices, examples=37, batch_size=5)
     key = jax.random.key(7)
-    one_by_one = np.stack([draw(key, step) for step in range(20)])
-    np.testing.assert_array_equal(jax.vmap(draw, (None, 0))(key, jnp.arange(20)), one_by_one)
+    jitted = jax.jit(draw)
+    one_by_one = np.stack([jitted(key, step) for step in range(20)])
+    np.testing.assert_array_equal(draw(key, 9), one_by_one[9])
+    np.testing.assert_array_equal(jax.jit(jax.vmap(draw, (None, 0)))(key, jnp.arange(20)), one_by_one)
     _, scanned = jax.lax.scan(lambda _, step: (None, draw(key, step)), None, jnp.arange(20))
     np.testing.assert_array_equal(scanned, one_by_one)
     keys = jax.random.split(key, 3)
     together = jax.jit(jax.vmap(draw, (0, None)))(keys, 4)
-    np.testing.assert_array_equal(together, np.stack([draw(key, 4) for key in keys]))
+    np.testing.assert_array_equal(together, np.stack([jitted(key, 4) for key in keys]))
+
+
+@pytest.mark.usefixtures("x64")
+def test_double_precision_changes_nothing():
+    with jax.enable_x64(False):
+        expected = epoch_indices(jax.random.key(5), 12, examples=99, batch_size=8)
+    indices = epoch_indices(jax.random.key(5), 12, examples=99, batch_size=8)
+    assert indices.dtype == jnp.int32
+    np.testing.assert_array_equal(indices, expected)
 
 
 def test_costs_one_batch_and_does_not_sort():

@@ -36,6 +36,16 @@ def test_steps_where_an_epoch_is_missing(results):
     np.testing.assert_array_equal(panel.lines[0].get_xdata(), [100, 200, 300, 400])
 
 
+@pytest.mark.parametrize("names", [("raw", "expanded", "nearest"), ("raw", "expanded_mean_fill", "nearest_neighbours")])
+def test_the_legend_stays_within_the_figure(results, names):
+    reports = dict(zip(names, results.reports.values(), strict=True))
+    figure = lib.accuracy_curves(results._replace(arms=names, reports=reports))
+    lib.to_png(figure)
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+
+
 def test_losses_have_a_panel_each_and_a_log_axis_when_they_span_a_decade(results):
     figure = lib.loss_curves(results)
     assert [panel.get_ylabel() for panel in figure.axes] == ["train loss", "test loss"]
