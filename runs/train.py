@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 
+import absl.logging
 import jax
 from absl import app, flags
 from ml_collections import config_flags
@@ -35,14 +36,31 @@ def main(argv: list[str]) -> experiment.Outcome:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}: everything is a flag, such as --workdir=DIR")
     jax.config.update("jax_num_cpu_devices", CPU_DEVICES.value)
-    overrides = [f"{name}={value}" for name, value in config_flags.get_override_values(CONFIG).items()]
-    return experiment.run(
-        CONFIG.value, WORKDIR.value, overrides=overrides, config_file=config_flags.get_config_filename(CONFIG)
-    )
+    flag = flags.FLAGS["config"]
+    file = config_flags.get_config_filename(flag)
+    if not os.path.exists(file.split(":")[0]):
+        raise config_lib.ConfigError(f"--config={file}: there is no such file; see configs/")
+    overrides = [f"{name}={value}" for name, value in config_flags.get_override_values(flag).items()]
+    return experiment.run(CONFIG.value, WORKDIR.value, overrides=overrides, config_file=file)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """The flags, with a message instead of a traceback where one is wrong."""
+    try:
+        flags.FLAGS(list(argv))
+    except flags.Error as error:
+        _, found, said = str(error).rpartition("ConfigError: ")
+        if found:  # raised in the config file, which ml_collections reports with its traceback
+            sys.exit(f"error: --config: {said.strip()}")
+    except (AttributeError, KeyError) as error:
+        said = str(error).replace("\\n", " ").replace("\\'", "").strip("'")
+        sys.exit(f"error: a --config.FIELD flag names a field that the config does not have: {said}")
+    return app.parse_flags_with_usage(argv)
 
 
 def cli(argv: list[str]) -> None:
     """`main` with messages instead of tracebacks, and exit codes."""
+    absl.logging.set_verbosity(absl.logging.ERROR)  # orbax tells of every step of every save
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("sbjax").setLevel(logging.INFO)
     try:
@@ -59,4 +77,4 @@ def cli(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(cli)
+    app.run(cli, flags_parser=parse)

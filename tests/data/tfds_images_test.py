@@ -68,12 +68,12 @@ def test_the_cache_tells_differently_prepared_copies_apart(load, write, tmp_path
 
 
 def test_images_of_many_sizes_need_image_size(load, write, tiny_tfds):
-    write("dtd", (None, None, 3), train=20, test=10)
+    write("dtd", (None, None, 3), train=20, test=20)
     with pytest.raises(ValueError, match=r"task\.image_size"):
         load("dtd")
     read = load("dtd", image_size=16)
     assert read.train_images.shape == (18, 16, 16, 3)
-    images, _ = tiny_tfds.tiny_images(10, (None, None, 3), first=500)
+    images, _ = tiny_tfds.tiny_images(20, (None, None, 3), first=500)
     compared = 0
     for image, result in zip(images, read.test_images):
         height, width = image.shape[:2]
@@ -84,8 +84,9 @@ def test_images_of_many_sizes_need_image_size(load, write, tiny_tfds):
         top, left = (height - side) // 2, (width - side) // 2
         square = Image.fromarray(image[top : top + side, left : left + side])
         expected = np.asarray(square.resize((16, 16), Image.Resampling.BILINEAR))
-        # The outermost pixels may also see what lies beside the square.
-        np.testing.assert_array_equal(result[1:-1, 1:-1], expected[1:-1, 1:-1])
+        # To rounding; the outermost pixels may also see what lies beside the square.
+        difference = result[1:-1, 1:-1].astype(int) - expected[1:-1, 1:-1]
+        assert np.abs(difference).max() <= 1
     assert compared >= 3
     assert load("dtd", image_size=8).train_images.shape == (18, 8, 8, 3)
 
