@@ -9,7 +9,7 @@ from collections.abc import Callable
 def alternate(contenders: dict[str, Callable[[], None]], *, rounds: int) -> dict[str, float]:
     """Median seconds of each contender; they take turns, so that a slow moment of the machine hits all of them."""
     seconds = {name: [] for name in contenders}
-    for name, run in contenders.items():
+    for run in contenders.values():
         run()  # compilation, caches, thread pools
     for _ in range(rounds):
         for name, run in contenders.items():

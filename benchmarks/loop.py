@@ -43,7 +43,8 @@ def checks(settings: dict) -> float:
     task = build.build_task(arm, build.build_data(arm["task"]))
     optimizer = build.build_optimizer(arm["optimizer"], train_steps=1000)
     key, steps = jax.random.key(0), 20
-    program = mapping_lib.Program(task, optimizer, mapping=mapping_lib.Mapping("sequential", "loop", devices=1), replicas=1, key=key)
+    plain = mapping_lib.Mapping("sequential", "loop", devices=1)
+    program = mapping_lib.Program(task, optimizer, mapping=plain, replicas=1, key=key)
 
     @jax.jit
     def bare(data, variables, opt_state, step):

@@ -47,22 +47,23 @@ def main(argv: list[str]) -> experiment.Outcome:
 def parse(argv: list[str]) -> list[str]:
     """The flags, with a message instead of a traceback where one is wrong."""
     try:
-        flags.FLAGS(list(argv))
+        return flags.FLAGS(argv)
     except flags.Error as error:
-        _, found, said = str(error).rpartition("ConfigError: ")
-        if found:  # raised in the config file, which ml_collections reports with its traceback
-            sys.exit(f"error: --config: {said.strip()}")
+        # What a config file raises, ml_collections reports with the whole traceback.
+        _, raised, said = str(error).rpartition("ConfigError: ")
+        sys.exit(f"error: {'--config: ' if raised else ''}{said.strip()}\n--help lists the flags")
     except (AttributeError, KeyError) as error:
         said = str(error).replace("\\n", " ").replace("\\'", "").strip("'")
         sys.exit(f"error: a --config.FIELD flag names a field that the config does not have: {said}")
-    return app.parse_flags_with_usage(argv)
 
 
 def cli(argv: list[str]) -> None:
     """`main` with messages instead of tracebacks, and exit codes."""
     absl.logging.set_verbosity(absl.logging.ERROR)  # orbax tells of every step of every save
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("sbjax").setLevel(logging.INFO)
+    logger = logging.getLogger("sbjax")
+    logger.addHandler(logging.StreamHandler())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # absl would write each line once more, with its prefix
     try:
         outcome = main(argv)
     except (config_lib.ConfigError, CheckpointError) as error:

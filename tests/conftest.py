@@ -17,10 +17,21 @@ def x64():
         yield
 
 
-@pytest.fixture
-def toys():
-    """The module of small tasks."""
-    spec = importlib.util.spec_from_file_location("toys", pathlib.Path(__file__).parent / "toys.py")
+def load_helper(name):
+    """A module of this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, pathlib.Path(__file__).parent / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def toys():
+    """Small tasks."""
+    return load_helper("toys")
+
+
+@pytest.fixture(scope="session")
+def tiny_tfds():
+    """Writer of small TFDS folders."""
+    return load_helper("tiny_tfds")

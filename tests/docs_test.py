@@ -37,7 +37,11 @@ def readme_blocks(language):
 @pytest.mark.parametrize("number", range(len(readme_blocks("python"))))
 def test_readme_python(number, tmp_path):
     run = subprocess.run(
-        [sys.executable, "-c", readme_blocks("python")[number]], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", readme_blocks("python")[number]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert run.returncode == 0, run.stderr
 

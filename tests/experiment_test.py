@@ -37,6 +37,10 @@ def smoke(**changes):
     return config
 
 
+def read_rows(workdir):
+    return list(csv.DictReader((workdir / "results.csv").read_text().splitlines()))
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "smoke"
@@ -47,7 +51,15 @@ def test_files_of_a_run(finished):
     workdir, outcome = finished
     assert outcome.status == "done"
     assert outcome.report == workdir / "report.html"
-    for name in ("config.json", "status.json", "metrics.jsonl", "timings.jsonl", "results.csv", "summary.json", "arms.json"):
+    for name in (
+        "config.json",
+        "status.json",
+        "metrics.jsonl",
+        "timings.jsonl",
+        "results.csv",
+        "summary.json",
+        "arms.json",
+    ):
         assert (workdir / name).stat().st_size > 0, name
     assert len(list((workdir / "figures").glob("*.png"))) >= 3
     arms = ["raw", "bilinear", "expanded", "nearest", "zero"]
@@ -57,7 +69,7 @@ def test_files_of_a_run(finished):
     assert saved["config"]["replicas"] == 5
     assert saved["environment"]["versions"]["jax"] == jax.__version__
     assert saved["environment"]["precision"] == {"matmul": "default", "x64": False}
-    rows = list(csv.DictReader((workdir / "results.csv").open()))
+    rows = read_rows(workdir)
     assert len(rows) == 5 * 5
     assert {row["arm"] for row in rows} == set(arms)
 
@@ -74,13 +86,15 @@ def test_the_number_in_the_table_is_the_accuracy_of_the_saved_parameters(finishe
     data = images.load("digits", train_share=settings["task"]["train_share"])
     count = max(1, round(settings["task"]["eval_share"] * len(data.test_labels)))
     x = (data.test_images[:count] / 255.0 - np.array(data.mean)) / np.array(data.std)
-    rows = [row for row in csv.DictReader((workdir / "results.csv").open()) if row["arm"] == "raw"]
+    rows = [row for row in read_rows(workdir) if row["arm"] == "raw"]
     for replica, row in enumerate(rows):
         h = x.reshape(count, -1)
         for layer in sorted(params):
             h = h @ np.asarray(params[layer]["kernel"][replica]) + np.asarray(params[layer]["bias"][replica])
             h = np.maximum(h, 0) if layer != sorted(params)[-1] else h
-        np.testing.assert_allclose(np.mean(h.argmax(-1) == data.test_labels[:count]), float(row["test/accuracy"]), atol=1e-6)
+        np.testing.assert_allclose(
+            np.mean(h.argmax(-1) == data.test_labels[:count]), float(row["test/accuracy"]), atol=1e-6
+        )
 
 
 def test_arms_are_paired(finished):
@@ -136,7 +150,7 @@ def test_bad_input_is_refused_fast_and_leaves_nothing(tmp_path, changes, words):
 def test_unwritable_workdir(tmp_path):
     (tmp_path / "file").write_text("")
     for workdir in (tmp_path / "file" / "run", pathlib.Path("/proc/sbjax/run")):
-        with pytest.raises(ConfigError, match="--workdir=.*cannot be written"):
+        with pytest.raises(ConfigError, match=r"--workdir=.*cannot be written"):
             experiment.run(smoke(), workdir)
 
 
@@ -148,11 +162,14 @@ def test_another_configuration_in_the_workdir(finished):
 
 def test_diverged_arm_is_reported_and_the_others_go_on(tmp_path):
     config = smoke(replicas=2, train_steps=10)
-    config.arms = {"raw": {}, "hot": {"optimizer": {"learning_rate": 1e30, "schedule": "constant", "warmup_share": 0.0}}}
+    config.arms = {
+        "raw": {},
+        "hot": {"optimizer": {"learning_rate": 1e30, "schedule": "constant", "warmup_share": 0.0}},
+    }
     outcome = experiment.run(config, tmp_path / "run")
     assert outcome.status == "diverged"
     assert json.loads((tmp_path / "run" / "status.json").read_text()) == {"status": "diverged", "arms": ["hot"]}
-    rows = list(csv.DictReader((tmp_path / "run" / "results.csv").open()))
+    rows = read_rows(tmp_path / "run")
     assert {(row["arm"], row["status"]) for row in rows} == {("raw", "done"), ("hot", "diverged")}
     evidence = list((tmp_path / "run" / "evidence").glob("hot-replica*-step*.npz"))
     assert len(evidence) == 2

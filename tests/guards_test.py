@@ -28,7 +28,8 @@ import json, sys, time
 import jax
 began = time.perf_counter()
 import sbjax
-heavy = [m for m in ('tensorflow', 'tensorflow_datasets', 'matplotlib', 'ott', 'orbax', 'tensorboardX') if m in sys.modules]
+names = ('tensorflow', 'tensorflow_datasets', 'matplotlib', 'ott', 'orbax', 'tensorboardX')
+heavy = [name for name in names if name in sys.modules]
 print(json.dumps([time.perf_counter() - began, heavy]))
 """
     times = []

@@ -1,5 +1,6 @@
 """Real processes, killed: the same command started again ends with the same bytes as a run that was never stopped."""
 
+import functools
 import hashlib
 import json
 import os
@@ -27,9 +28,13 @@ pytestmark = pytest.mark.slow
 
 
 def start(workdir, *flags):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "xla")}
+    # The runs share their compiled programs: the test is of what happens after.
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "xla"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **cache}
     command = [sys.executable, "runs/train.py", f"--workdir={workdir}", *FLAGS, *flags]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def finish(workdir, *flags):
@@ -68,6 +73,19 @@ def unbroken(tmp_path_factory):
     return workdir, fingerprint(workdir)
 
 
+def reports(workdir):
+    metrics = workdir / "metrics.jsonl"
+    return len(metrics.read_text().splitlines()) if metrics.exists() else 0
+
+
+def reported(workdir, target):
+    return reports(workdir) >= target
+
+
+def saving(workdir, _):
+    return any(workdir.glob("checkpoints/*/*.orbax-checkpoint-tmp*"))
+
+
 def wait_until(process, condition, seconds=120):
     deadline = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < deadline:
@@ -84,14 +102,9 @@ def test_killed_at_random_moments(unbroken, tmp_path_factory):
     kills = 0
     for attempt in range(5):
         process = start(workdir)
-        metrics = workdir / "metrics.jsonl"
-        lines = len(metrics.read_text().splitlines()) if metrics.exists() else 0
-        target = lines + rng.randint(3, 15)
-        if attempt % 2:
-            due = lambda: any(workdir.glob("checkpoints/*/*.orbax-checkpoint-tmp*"))  # noqa: E731
-        else:
-            due = lambda t=target: metrics.exists() and len(metrics.read_text().splitlines()) >= t  # noqa: E731
-        if wait_until(process, due):
+        target = reports(workdir) + rng.randint(3, 15)
+        due = saving if attempt % 2 else reported
+        if wait_until(process, functools.partial(due, workdir, target)):
             time.sleep(rng.random() * 0.05)
             process.send_signal(signal.SIGKILL)
             kills += process.wait() == -signal.SIGKILL
@@ -121,7 +134,7 @@ def test_asked_to_stop(unbroken, number, code):
 
 
 def test_finished_run_does_nothing(unbroken):
-    workdir, before = unbroken
+    workdir, _ = unbroken
     times = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
     code, out, err = finish(workdir)
     assert code == 0

@@ -1,13 +1,15 @@
 """Decoded image sets as uint8 files, so that a set is decoded once."""
 
+import logging
 import os
 import uuid
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from absl import logging
 from jaxtyping import Int32, UInt8
+
+logger = logging.getLogger(__name__)
 
 
 class Splits(NamedTuple):
@@ -45,7 +47,7 @@ def load_splits(path: Path) -> Splits | None:
         return None
     # What is raised on damage depends on where it lies: BadZipFile, zlib.error, KeyError, ValueError, MemoryError, ..
     except Exception as error:
-        logging.warning("The cache file %s cannot be read (%s); it is built again.", path, error)
+        logger.warning("The cache file %s cannot be read (%s); it is built again.", path, error)
         return None
     return splits
 
@@ -66,7 +68,7 @@ def save_splits(path: Path, splits: Splits) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        logging.warning(
+        logger.warning(
             "The decoded images cannot be cached in %s (%s), so the next run decodes them again; set "
             "cache_dir or SBJAX_CACHE to a writable folder.",
             path.parent,

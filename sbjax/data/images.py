@@ -1,14 +1,16 @@
 """Image classification sets in memory: embedded ones, and every one that TFDS knows."""
 
+import logging
 import os
 from typing import NamedTuple
 
 import numpy as np
-from absl import logging
 from jaxtyping import Int32, UInt8
 
 from sbjax.data import cache, tfds_images
 from sbjax.data.digits import load_digits
+
+logger = logging.getLogger(__name__)
 
 _EMBEDDED = {"digits": load_digits}
 
@@ -101,7 +103,7 @@ def load(
             name, data_dir=data_dir, image_size=image_size, cache_dir=cache_dir, embedded=names()
         )
     data = _divide(name, splits, train_share)
-    logging.info(
+    logger.info(
         "%s: %d training, %d validation and %d test images of shape %s, %d classes",
         *(name, len(data.train_labels), len(data.validation_labels), len(data.test_labels)),
         *(data.train_images.shape[1:], data.classes),

@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import logging
 import os
 import re
 import threading
@@ -20,7 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from absl import logging
+logger = logging.getLogger(__name__)
+
 
 NETWORK_LIMIT_SECONDS = 15.0
 
@@ -175,7 +177,7 @@ def prepare(name: SetName, data_dir: Path, embedded: tuple[str, ...] = ()) -> No
         f"{missing} Its hosts could not be reached within {NETWORK_LIMIT_SECONDS:g} s. Check the network "
         "(and http_proxy, https_proxy), or prepare it on a machine that has one and copy the folder: " + command,
     )
-    logging.info("Preparing %s in %s; this is done once.", name, data_dir)
+    logger.info("Preparing %s in %s; this is done once.", name, data_dir)
     builder.download_and_prepare()
 
 

@@ -1,6 +1,7 @@
 """Image classification sets of TFDS, read from array_record files without TensorFlow."""
 
 import io
+import logging
 import os
 import threading
 import time
@@ -8,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from absl import logging
 
 from sbjax.data import cache, tfds_folders
+
+logger = logging.getLogger(__name__)
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _CHUNK = 256
@@ -101,7 +103,7 @@ def decode(folder: Path, *, image_size: int | None = None) -> cache.Splits:
             f"{folder} has the splits {', '.join(builder.info.splits)}: expected 'train' and 'test' or "
             "'validation', or one labelled split alone; choose another set."
         )
-    logging.info("%s has one labelled split: every fifth example is taken as its test split.", builder.info.full_name)
+    logger.info("%s has one labelled split: every fifth example is taken as its test split.", builder.info.full_name)
     images, labels = arrays(single[0])
     test = np.arange(len(labels)) % 5 == 4
     return cache.Splits(classes, images[~test], labels[~test], images[test], labels[test])
@@ -225,4 +227,4 @@ class _Progress:
                 return
             self.last = now
             left = (now - self.start) * (self.total - self.done) / self.done
-            logging.info("%s: %d of %d images decoded, %.0f s left", self.what, self.done, self.total, left)
+            logger.info("%s: %d of %d images decoded, %.0f s left", self.what, self.done, self.total, left)

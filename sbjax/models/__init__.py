@@ -1,5 +1,6 @@
 # TEMPORARY stub, to be replaced whole by the real make_model.
 import flax.linen as nn
+
 from sbjax.suggest import near
 
 
@@ -17,7 +18,7 @@ class MLP(nn.Module):
 
 def make_model(name, *, classes, norm="none", dropout=0.0, activation="relu", dtype="float32", **options):
     if name != "mlp":
-        raise ValueError(f"model.name={name!r} is unknown{near(name, ['mlp','cnn'])}")
+        raise ValueError(f"model.name={name!r} is unknown{near(name, ['mlp', 'cnn'])}")
     if norm not in ("none", "batch"):
-        raise ValueError(f"model.norm={norm!r} is unknown{near(norm, ['none','batch'])}")
+        raise ValueError(f"model.norm={norm!r} is unknown{near(norm, ['none', 'batch'])}")
     return MLP(classes, **options)

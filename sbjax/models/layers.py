@@ -1,14 +1,10 @@
 """Layers shared by the architecture families: convolution, normalisation, pooling, dropout, activations."""
 
-import difflib
-import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "celu": nn.celu,

@@ -112,7 +112,7 @@ def test_decoding_in_threads_gives_the_same(load, write, tmp_path, monkeypatch):
 def test_progress_is_logged(load, write, monkeypatch, caplog):
     monkeypatch.setattr("sbjax.data.tfds_images._LOG_EVERY_SECONDS", 0.0)
     write()
-    with caplog.at_level("INFO", logger="absl"):
+    with caplog.at_level("INFO", logger="sbjax"):
         load("cifar10")
     assert "60 of 60 images decoded, 0 s left" in caplog.text
 

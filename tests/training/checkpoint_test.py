@@ -161,7 +161,7 @@ def test_a_full_disk_loses_nothing(folder, monkeypatch):
 
     checkpoints = Checkpoints(folder, keep=3)
     monkeypatch.setattr("sbjax.training.checkpoint.write_atomically", full)
-    with pytest.raises(CheckpointError, match="step 40 could not be written.*No space left"):
+    with pytest.raises(CheckpointError, match=r"step 40 could not be written.*No space left"):
         save(checkpoints, 40)
     checkpoints.close()
     monkeypatch.undo()
