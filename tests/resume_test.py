@@ -16,8 +16,15 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
+TWO_ARMS = f"""
+import runpy
+
+def get_config():
+    config = runpy.run_path({str(ROOT / "configs/images.py")!r})["get_config"]("digits,mlp,smoke")
+    config.arms = {{arm: config.arms[arm] for arm in ("raw", "expanded")}}
+    return config
+"""
 FLAGS = [
-    "--config=configs/images.py:digits,mlp,smoke",
     "--config.train_steps=60",
     "--config.reports=20",
     "--config.checkpoint.saves=20",
@@ -28,10 +35,10 @@ pytestmark = pytest.mark.slow
 
 
 def start(workdir, *flags):
-    # The runs share their compiled programs: the test is of what happens after.
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "xla"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **cache}
-    command = [sys.executable, "runs/train.py", f"--workdir={workdir}", *FLAGS, *flags]
+    config = workdir.parent / "two_arms.py"
+    config.write_text(TWO_ARMS)
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "runs/train.py", f"--config={config}", f"--workdir={workdir}", *FLAGS, *flags]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

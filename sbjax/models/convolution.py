@@ -94,18 +94,29 @@ def _abstract(x, kernel, **params):
     return x.update(shape=(x.shape[0], *out, kernel.shape[3]), weak_type=False)
 
 
-def _conv_transpose(ct, x, kernel, **params):
-    """Both gradients are members of the same family: strides and dilations change places."""
-    sizes = list(_sizes(x.aval.shape if ad.is_undefined_primal(x) else x.shape, kernel.aval.shape if ad.is_undefined_primal(kernel) else kernel.shape, **params))
-    strides, lhs_dilation, rhs_dilation = params["strides"], params["lhs_dilation"], params["rhs_dilation"]
-    if ad.is_undefined_primal(x):
-        flipped = kernel[::-1, ::-1].swapaxes(2, 3)
-        padding = tuple((m - 1 - lo, n - o + lo) for n, m, o, lo in sizes)
-        return _conv_p.bind(*_same_axes(ct, flipped), strides=lhs_dilation, padding=padding, lhs_dilation=strides, rhs_dilation=rhs_dilation), None
-    padding = tuple((lo, m - 1 + o - n - lo) for n, m, o, lo in sizes)
-    by_channel = x.transpose(3, 1, 2, 0), ct.transpose(1, 2, 0, 3)
-    grad = _conv_p.bind(*by_channel, strides=rhs_dilation, padding=padding, lhs_dilation=lhs_dilation, rhs_dilation=strides)
-    return None, grad.transpose(1, 2, 0, 3)
+def _input_gradient(ct, x, kernel, *, strides, lhs_dilation, rhs_dilation, padding):
+    sizes = _sizes(x.aval.shape, kernel.shape, strides, padding, lhs_dilation, rhs_dilation)
+    return _conv_p.bind(
+        ct,
+        kernel[::-1, ::-1].swapaxes(2, 3),
+        strides=lhs_dilation,
+        padding=tuple((m - 1 - low, n - o + low) for n, m, o, low in sizes),
+        lhs_dilation=strides,
+        rhs_dilation=rhs_dilation,
+    )
+
+
+def _kernel_gradient(ct, x, kernel, *, strides, lhs_dilation, rhs_dilation, padding):
+    sizes = _sizes(x.shape, kernel.aval.shape, strides, padding, lhs_dilation, rhs_dilation)
+    by_channel = _conv_p.bind(
+        x.transpose(3, 1, 2, 0),
+        ct.transpose(1, 2, 0, 3),
+        strides=rhs_dilation,
+        padding=tuple((low, m - 1 + o - n - low) for n, m, o, low in sizes),
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=strides,
+    )
+    return by_channel.transpose(1, 2, 0, 3)
 
 
 def _batch(args, axes, **params):
@@ -127,11 +138,7 @@ def _batch(args, axes, **params):
 _conv_p = Primitive("sbjax_conv2d")
 _conv_p.def_impl(jax.jit(_grouped_sum, static_argnames=("strides", "padding", "lhs_dilation", "rhs_dilation")))
 _conv_p.def_abstract_eval(_abstract)
-ad.defbilinear(
-    _conv_p,
-    lambda ct, x, k, **p: _conv_transpose(ct, x, k, **p)[0],
-    lambda ct, x, k, **p: _conv_transpose(ct, x, k, **p)[1],
-)
+ad.defbilinear(_conv_p, _input_gradient, _kernel_gradient)
 batching.primitive_batchers[_conv_p] = _batch
 mlir.register_lowering(_conv_p, mlir.lower_fun(_plain, multiple_results=False))
 mlir.register_lowering(_conv_p, mlir.lower_fun(_grouped_sum, multiple_results=False), platform="cpu")
