@@ -75,9 +75,11 @@ def _grouped_sum(x: Array, kernel: Array, **params) -> Array:
     if groups == 1:
         return _plain(x, kernel, **params)
     # The parts interleave: a batch sharded over devices stays sharded in each part.
-    x = x.reshape(*x.shape[:3], -1, groups)
-    kernel = kernel.reshape(height, width, -1, groups, kernel.shape[3])
-    return sum(_plain(x[..., g], kernel[:, :, :, g], **params) for g in range(groups))
+    parts = (
+        x.reshape(*x.shape[:3], -1, groups).transpose(4, 0, 1, 2, 3),
+        kernel.reshape(height, width, -1, groups, kernel.shape[3]).transpose(3, 0, 1, 2, 4),
+    )
+    return lax.map(lambda part: _plain(*part, **params), parts).sum(0)
 
 
 def _sizes(x, kernel, strides, padding, lhs_dilation, rhs_dilation):
