@@ -1,24 +1,70 @@
-# TEMPORARY stub, to be replaced whole by the real make_model.
-import flax.linen as nn
+"""Network architectures as Linen modules, by name. Variables are plain dicts; `init` and `apply` are pure."""
 
+import functools
+from typing import Any
+
+from flax import linen as nn
+
+from sbjax.models import layers
+from sbjax.models.cnn import CNN
+from sbjax.models.mlp import MLP
+from sbjax.models.resnet import ResNet
 from sbjax.suggest import near
 
+MODELS = {
+    "mlp": MLP,
+    "cnn": CNN,
+    "resnet18": functools.partial(ResNet, stages=(2, 2, 2, 2), base=64),
+    "resnet20": functools.partial(ResNet, stages=(3, 3, 3), base=16),
+}
+COMMON = ("norm", "dropout", "activation", "dtype")
+OPTIONS = {
+    "mlp": ("widths", *COMMON),
+    "cnn": ("channels", *COMMON),
+    "resnet18": ("width", "stem", "shortcut", *COMMON),
+    "resnet20": ("width", "stem", "shortcut", *COMMON),
+}
 
-class MLP(nn.Module):
-    classes: int
-    widths: tuple = (128, 128)
 
-    @nn.compact
-    def __call__(self, x, train=False):
-        x = x.reshape(len(x), -1)
-        for i, w in enumerate(self.widths):
-            x = nn.relu(nn.Dense(w, name=f"dense_{i}")(x))
-        return nn.Dense(self.classes, name=f"dense_{len(self.widths)}")(x)
+def make_model(name: str, *, classes: int, **options: Any) -> nn.Module:
+    """A model by name, called as `module.apply(variables, x, train=.., rngs={'dropout': key}, mutable=[..])`.
 
+    Args:
+        name: 'mlp', 'cnn', 'resnet18' or 'resnet20'.
+        classes: number of outputs.
+        options: fields of the module: norm, dropout, activation, dtype; widths (mlp); channels (cnn); width, stem,
+            shortcut (ResNets).
 
-def make_model(name, *, classes, norm="none", dropout=0.0, activation="relu", dtype="float32", **options):
-    if name != "mlp":
-        raise ValueError(f"model.name={name!r} is unknown{near(name, ['mlp', 'cnn'])}")
-    if norm not in ("none", "batch"):
-        raise ValueError(f"model.norm={norm!r} is unknown{near(norm, ['none', 'batch'])}")
-    return MLP(classes, **options)
+    Raises:
+        ValueError: an unknown name or option (with near names), or an impossible value.
+
+    >>> make_model('cnn', classes=10, channels=(8, 8)).channels
+    (8, 8)
+    """
+    if name not in MODELS:
+        raise ValueError(f"model.name={name!r} is unknown{near(name, MODELS)}; known: {', '.join(MODELS)}")
+    for option in options:
+        if option not in OPTIONS[name]:
+            known = OPTIONS[name]
+            raise ValueError(f"model.{option} is unknown for {name!r}{near(option, known)}; known: {', '.join(known)}")
+    known = {
+        "norm": layers.NORMS,
+        "activation": tuple(layers.ACTIVATIONS),
+        "dtype": ("float32", "bfloat16", "float16", "float64"),
+        "stem": ("cifar", "imagenet"),
+        "shortcut": ("projection", "identity"),
+    }
+    for option, words in known.items():
+        if option in options and options[option] not in words:
+            value = options[option]
+            raise ValueError(f"model.{option}={value!r} is unknown{near(value, words)}; known: {', '.join(words)}")
+    if not 0 <= options.get("dropout", 0.0) < 1:
+        raise ValueError(f"model.dropout={options['dropout']} must lie in [0, 1)")
+    if not options.get("width", 1.0) > 0:
+        raise ValueError(f"model.width={options['width']} must be > 0")
+    for option in ("widths", "channels"):
+        sizes = options.get(option, (1,))
+        if isinstance(sizes, int) or not sizes or any(size < 1 for size in sizes):
+            raise ValueError(f"model.{option}={sizes!r} must be a list of numbers >= 1, such as (128, 128)")
+    options = {key: tuple(value) if key in ("widths", "channels") else value for key, value in options.items()}
+    return MODELS[name](classes=classes, **options)

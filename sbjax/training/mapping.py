@@ -1,11 +1,10 @@
 """How replicas and steps are laid on the machine; every choice gives the same numbers to round-off.
 
 Devices form one mesh with the axes `replica` and `data`. Replicas go to different devices first; devices left over
-share each replica's batch. Within a device, replicas are either vectorised (`vmap`: right for dense layers and for
-accelerators) or trained one after another in rounds (`sequential`: XLA turns a convolution vmapped over its weights
-into a grouped convolution, which is slow on CPU). Steps run in a `fori_loop` whose trip count is an argument, so that
-one program serves every interval (`scan`), or are dispatched one by one (`loop`: a convolution inside a rolled loop is
-slow on CPU).
+share each replica's batch. Within a device, replicas are vectorised (`vmap`: right for dense layers and for
+accelerators), trained one after another in one program (`map`), or in one dispatch each (`sequential`). Steps run in a
+`fori_loop` whose trip count is an argument, so that one program serves every interval (`scan`), or are dispatched one
+by one (`loop`).
 """
 
 import contextlib
@@ -27,7 +26,7 @@ from sbjax.tasks.task import Task
 from sbjax.training import step as step_lib
 
 CHOICES = {
-    "replicas": ("auto", "vmap", "sequential"),
+    "replicas": ("auto", "vmap", "map", "sequential"),
     "steps": ("auto", "scan", "loop"),
     "compile": ("jit", "pmap"),
 }
@@ -38,7 +37,7 @@ class Mapping:
     """How to lay replicas and steps on devices.
 
     Attributes:
-        replicas: 'vmap' or 'sequential'; 'auto' chooses by `choose`.
+        replicas: 'vmap', 'map' or 'sequential'; 'auto' chooses by `choose`.
         steps: 'scan' (rolled) or 'loop' (one dispatch a step); 'auto' likewise.
         compile: 'jit', or 'pmap' for data parallelism by `jax.pmap` (kept for TPU code bases that want it).
         devices: number of devices to use; 0 = all.
@@ -61,35 +60,46 @@ class Mapping:
             raise ValueError(f"mapping.devices={self.devices} must be >= 0 (0 = all)")
 
 
-def choose(mapping: Mapping, *, convolutions: bool, replicas: int) -> Mapping:
+def choose(mapping: Mapping, *, primitives: set[str]) -> Mapping:
     """Fill in 'auto' and the number of devices.
 
-    Convolutions on CPU go one replica at a time, one step a dispatch; everything else is vectorised and rolled.
-    The figures behind this rule are printed by `benchmarks/replicas.py` and `benchmarks/loop.py`.
+    On CPU, a convolution vmapped over its weights is a grouped one and slow, so replicas with convolutions train one
+    after another: with `sbjax.models.convolution.conv2d` in one rolled program; with a convolution of `jax.lax`, which
+    inside a rolled loop is slow as well, in one dispatch a replica and step. Everything else is vectorised and rolled.
+    The figures behind this rule are printed by `benchmarks/replicas.py`.
+
+    Args:
+        primitives: names of the primitives in the loss.
+
+    Raises:
+        ValueError: more devices than this process has.
     """
-    slow = convolutions and jax.default_backend() == "cpu"
+    cpu = jax.default_backend() == "cpu"
     devices = mapping.devices or jax.device_count()
     if devices > jax.device_count():
         raise ValueError(
             f"mapping.devices={devices}: this process has {jax.device_count()}; lower it, or on CPU start with "
             f"--cpu_devices={devices}"
         )
+    replicas, steps = "vmap", "scan"
+    if cpu and "conv_general_dilated" in primitives:
+        replicas, steps = "sequential", "loop"
+    elif cpu and "sbjax_conv2d" in primitives:
+        replicas = "map"
     return dataclasses.replace(
         mapping,
-        replicas=("sequential" if slow else "vmap") if mapping.replicas == "auto" else mapping.replicas,
-        steps=("loop" if slow else "scan") if mapping.steps == "auto" else mapping.steps,
+        replicas=replicas if mapping.replicas == "auto" else mapping.replicas,
+        steps=steps if mapping.steps == "auto" else mapping.steps,
         devices=devices,
     )
 
 
-def has_convolution(fn: Callable, *args: Any) -> bool:
-    """Whether the jaxpr of `fn(*args)` holds a convolution, at any depth."""
+def primitives_of(fn: Callable, *args: Any) -> set[str]:
+    """Names of the primitives in the jaxpr of `fn(*args)`, at any depth."""
 
-    def search(jaxpr) -> bool:
-        return any(
-            equation.primitive.name == "conv_general_dilated" or any(map(search, jaxprs_in_params(equation.params)))
-            for equation in jaxpr.eqns
-        )
+    def search(jaxpr) -> set[str]:
+        inner = (search(sub) for equation in jaxpr.eqns for sub in jaxprs_in_params(equation.params))
+        return {equation.primitive.name for equation in jaxpr.eqns}.union(*inner)
 
     return search(jax.make_jaxpr(fn)(*args).jaxpr)
 
@@ -103,8 +113,8 @@ class Program:
     def __init__(self, task: Task, optimizer, *, mapping: Mapping, replicas: int, key: Key[Array, ""]):
         abstract = jax.eval_shape(lambda k: step_lib.init_state(task, optimizer, k, 0), key)
         batch, noise = jax.eval_shape(lambda k: step_lib.draw(task, task.data, k, 0, 0), key)
-        convolutions = has_convolution(task.loss, abstract.variables, batch, noise)
-        self.mapping = mapping = choose(mapping, convolutions=convolutions, replicas=replicas)
+        primitives = primitives_of(task.loss, abstract.variables, batch, noise)
+        self.mapping = mapping = choose(mapping, primitives=primitives)
         self.replicas = replicas
         self._task = task
         self._optimizer = optimizer
@@ -115,7 +125,7 @@ class Program:
             sharers -= 1
         devices = np.array(jax.devices()[: width * sharers]).reshape(width, sharers)
         self.mesh = Mesh(devices, ("replica", "data"))
-        # Vectorised replicas all train in one round; sequential ones take `width` at a time.
+        # All replicas train in one round; sequential ones take `width` at a time.
         self._round = width if mapping.replicas == "sequential" else -(-replicas // width) * width
         self._data = jax.device_put(task.data, NamedSharding(self.mesh, PartitionSpec()))
         self._advance = self._compile_advance(sharers)
@@ -198,7 +208,7 @@ class Program:
         else:
             advance = step
         if self.mapping.compile == "pmap":
-            return self._pmap(_over_replicas(advance, 2), sharers)
+            return self._pmap(_over_replicas(advance, 2, rolled=self.mapping.replicas == "map"), sharers)
         return jax.jit(self._shard(advance, mapped=2), donate_argnums=2)
 
     def _pmap(self, advance, sharers):
@@ -216,7 +226,7 @@ class Program:
 
     def _shard(self, fn, *, mapped):
         """`fn` of one replica -> function of a round; argument `mapped` and the result have the replica axis."""
-        local = _over_replicas(fn, mapped)
+        local = _over_replicas(fn, mapped, rolled=self.mapping.replicas == "map")
         if self.mesh.shape["replica"] == 1:
             return local
 
@@ -242,16 +252,17 @@ class Program:
         return [jax.device_put(trees.take(stacked, rows), sharding) for rows in index]
 
 
-def _over_replicas(fn, mapped):
-    """Map argument `mapped` over its leading axis; one replica is called as it is, since even a vmap of size one
-    turns a convolution into a grouped one."""
+def _over_replicas(fn, mapped, *, rolled):
+    """Map argument `mapped` over its leading axis, rolled or vectorised; one replica is called as it is, since even a
+    vmap of size one turns a convolution into a grouped one."""
 
     def local(*args):
-        axes = tuple(0 if i == mapped else None for i in range(len(args)))
-        if jax.tree.leaves(args[mapped])[0].shape[0] > 1:
-            return jax.vmap(fn, in_axes=axes)(*args)
-        args = [trees.take(arg, 0) if i == mapped else arg for i, arg in enumerate(args)]
-        return jax.tree.map(lambda leaf: leaf[None], fn(*args))
+        def one(replica):
+            return fn(*(replica if i == mapped else arg for i, arg in enumerate(args)))
+
+        if jax.tree.leaves(args[mapped])[0].shape[0] == 1:
+            return jax.tree.map(lambda leaf: leaf[None], one(trees.take(args[mapped], 0)))
+        return jax.lax.map(one, args[mapped]) if rolled else jax.vmap(one)(args[mapped])
 
     return local
 

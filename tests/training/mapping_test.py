@@ -13,6 +13,7 @@ LAYOUTS = {
     "vmap scan, 1 device": Mapping("vmap", "scan", devices=1),
     "vmap loop, 1 device": Mapping("vmap", "loop", devices=1),
     "sequential scan, 1 device": Mapping("sequential", "scan", devices=1),
+    "map scan, 2 devices": Mapping("map", "scan", devices=2),
     "sequential loop, 1 device": Mapping("sequential", "loop", devices=1),
     "vmap scan, 2 devices": Mapping("vmap", "scan", devices=2),
     "sequential loop, 2 devices": Mapping("sequential", "loop", devices=2),

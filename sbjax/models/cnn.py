@@ -1,0 +1,43 @@
+"""A small convolutional network."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from sbjax.models import layers
+
+
+class CNN(nn.Module):
+    """Blocks of 3x3 convolution, normalisation, activation and 2x2 max-pooling; global mean; dropout; dense head.
+
+    Pooling stops where a map would get smaller than 2x2. With channels (32, 64, 64) and one input channel it has
+    56,554 parameters, whatever the size of the images.
+
+    Attributes:
+        classes: outputs.
+        channels: output channels of each block.
+        norm: 'batch', 'group', 'layer' or 'none'.
+        dropout: rate in [0, 1) before the head.
+        activation: a name of `layers.ACTIVATIONS`.
+        dtype: compute dtype; parameters and logits are float32.
+    """
+
+    classes: int
+    channels: Sequence[int] = (32, 64, 64)
+    norm: str = "batch"
+    dropout: float = 0.0
+    activation: str = "relu"
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch h w c"], train: bool = False) -> Float[Array, "batch classes"]:
+        for i, features in enumerate(self.channels):
+            x = layers.Conv(features, use_bias=self.norm == "none", dtype=self.dtype, name=f"conv_{i}")(x)
+            x = layers.make_norm(self.norm, train=train, name=f"norm_{i}", dtype=self.dtype)(x)
+            x = layers.ACTIVATIONS[self.activation](x)
+            if min(x.shape[1:3]) >= 4:
+                x = layers.max_pool_2x2(x)
+        x = layers.dropout(x.mean((1, 2)), self.dropout, train=train)
+        return nn.Dense(self.classes, dtype=self.dtype, name="head")(x).astype(jnp.float32)

@@ -1,0 +1,44 @@
+"""Multi-layer perceptron."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from sbjax.models import layers
+
+
+class MLP(nn.Module):
+    """Dense layers `dense_0`, `dense_1`, .. with normalisation, activation and dropout after each but the last.
+
+    Attributes:
+        classes: outputs.
+        widths: hidden widths.
+        norm: 'batch', 'group', 'layer' or 'none'.
+        dropout: rate in [0, 1).
+        activation: a name of `layers.ACTIVATIONS`.
+        dtype: compute dtype; parameters and logits are float32.
+
+    >>> import jax
+    >>> mlp = MLP(classes=10, widths=(32,), norm='none')
+    >>> variables = mlp.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+    >>> mlp.apply(variables, jnp.zeros((5, 8, 8, 1))).shape
+    (5, 10)
+    """
+
+    classes: int
+    widths: Sequence[int] = (128, 128)
+    norm: str = "none"
+    dropout: float = 0.0
+    activation: str = "relu"
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch ..."], train: bool = False) -> Float[Array, "batch classes"]:
+        x = x.reshape(len(x), -1).astype(self.dtype)
+        for i, width in enumerate(self.widths):
+            x = nn.Dense(width, kernel_init=nn.initializers.he_normal(), dtype=self.dtype, name=f"dense_{i}")(x)
+            x = layers.make_norm(self.norm, train=train, name=f"norm_{i}", dtype=self.dtype)(x)
+            x = layers.dropout(layers.ACTIVATIONS[self.activation](x), self.dropout, train=train)
+        return nn.Dense(self.classes, dtype=self.dtype, name=f"dense_{len(self.widths)}")(x).astype(jnp.float32)

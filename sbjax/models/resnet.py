@@ -1,0 +1,82 @@
+"""Residual networks: ResNet-18 and ResNet-20 (He et al., arXiv 1512.03385)."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from sbjax.models import layers
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut; the activation comes after the sum."""
+
+    features: int
+    stride: int
+    shortcut: str
+    norm: str
+    activation: str
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch h w c"], train: bool = False) -> Float[Array, "batch h2 w2 features"]:
+        act = layers.ACTIVATIONS[self.activation]
+        norm = partial(layers.make_norm, self.norm, train=train, dtype=self.dtype)
+        conv = partial(layers.Conv, self.features, use_bias=self.norm == "none", dtype=self.dtype)
+        y = act(norm(name="norm_0")(conv(stride=self.stride, name="conv_0")(x)))
+        y = norm(name="norm_1")(conv(name="conv_1")(y))
+        if x.shape != y.shape:
+            if self.shortcut == "projection":
+                x = norm(name="norm_shortcut")(conv(kernel_size=1, stride=self.stride, name="conv_shortcut")(x))
+            else:  # option A of the paper: every stride-th pixel, new channels zero
+                x = x[:, :: self.stride, :: self.stride]
+                missing = self.features - x.shape[-1]
+                x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)))
+        return act(x + y)
+
+
+class ResNet(nn.Module):
+    """Stages of residual blocks, each but the first halving the map and doubling the channels.
+
+    Attributes:
+        classes: outputs.
+        stages: blocks in each stage.
+        base: channels of the first stage at width 1.
+        width: multiplies all channels.
+        stem: 'cifar' (3x3, stride 1) or 'imagenet' (7x7, stride 2, then 3x3 max-pooling of stride 2).
+        shortcut: where shapes change, 'projection' (1x1 convolution and normalisation) or 'identity' (option A).
+        norm: 'batch', 'group', 'layer' or 'none'.
+        dropout: rate in [0, 1) before the head.
+        activation: a name of `layers.ACTIVATIONS`.
+        dtype: compute dtype; parameters and logits are float32.
+    """
+
+    classes: int
+    stages: Sequence[int]
+    base: int
+    width: float = 1.0
+    stem: str = "cifar"
+    shortcut: str = "projection"
+    norm: str = "batch"
+    dropout: float = 0.0
+    activation: str = "relu"
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch h w c"], train: bool = False) -> Float[Array, "batch classes"]:
+        channels = [round(self.base * self.width) * 2**i for i in range(len(self.stages))]
+        size, stride = (3, 1) if self.stem == "cifar" else (7, 2)
+        x = layers.Conv(channels[0], size, stride, use_bias=self.norm == "none", dtype=self.dtype, name="conv_stem")(x)
+        x = layers.make_norm(self.norm, train=train, name="norm_stem", dtype=self.dtype)(x)
+        x = layers.ACTIVATIONS[self.activation](x)
+        if self.stem == "imagenet":
+            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        for stage, (blocks, features) in enumerate(zip(self.stages, channels, strict=True)):
+            for block in range(blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                name = f"stage_{stage}_block_{block}"
+                x = Block(features, stride, self.shortcut, self.norm, self.activation, self.dtype, name=name)(x, train)
+        x = layers.dropout(x.mean((1, 2)), self.dropout, train=train)
+        return nn.Dense(self.classes, dtype=self.dtype, name="head")(x).astype(jnp.float32)
