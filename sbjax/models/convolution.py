@@ -11,14 +11,20 @@ four things, and each is written otherwise here:
 - A map smaller than the kernel makes it exchange the two, and the reversed window runs the loop nest too. Here the
   padding is written out first.
 
-Milliseconds on 2 x86-64 cores (jax 0.10.1, batch 128, float32, one SGD step):
+Milliseconds on 2 x86-64 cores (jax 0.10.1, float32, batch 128, SGD with momentum); PyTorch 2.13 (NCHW) trains
+its replicas one after another:
 
-                                             lax    here   PyTorch 2.13 (NCHW)
-    ResNet-20, 32x32x3                       635     343   230 to 250
-    the same in `fori_loop`, a step          n/a     325
-    small CNN 28x28x1                         61      36   38
-    10 of them, `lax.map` of the step        n/a     280   380
-    10 of them, `vmap` of the step          1690     540
+                                                  lax    here   PyTorch
+    ResNet-20, 32x32x3, one step                  650     350       245
+      a step inside `fori_loop`                             340
+      10 replicas, one dispatch each             6450    3610      2450
+      10 replicas, `lax.map` of the step                   3260      2450
+      10 replicas, `vmap` of the step                      5300      2450
+    small CNN (32, 64, 64), 28x28x1, one step      63      39        38
+      a step inside `fori_loop`                  2120      32
+      10 replicas, one dispatch each              660     420       380
+      10 replicas, `lax.map` of the step                    310       380
+      10 replicas, `vmap` of the step            1210     570       380
 """
 
 from functools import partial
@@ -44,6 +50,7 @@ def conv2d(
     *,
     strides: tuple[int, int] = (1, 1),
     padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0)),
+    implementation: str = "auto",
 ) -> Float[Array, "batch height_out width_out out"]:
     """y[b, i, j, o] = sum_{u, v, c} x[b, s_0 i + u - p_0, s_1 j + v - p_1, c] kernel[u, v, c, o].
 
@@ -52,12 +59,14 @@ def conv2d(
       kernel: [kh, kw, in, out].
       strides: (s_0, s_1).
       padding: zeros before (p) and after, for each of the two axes.
+      implementation: 'xla' is `jax.lax.conv_general_dilated`; 'cpu' is this module; 'auto' takes 'cpu' where the
+        default backend is the CPU. On a GPU a convolution `vmap`ped over kernels is better left to XLA.
 
     Returns:
       [batch, height_out, width_out, out] with height_out = (height + before + after - kh) // s_0 + 1.
 
     Raises:
-      ValueError: ranks, channels or dtypes do not fit.
+      ValueError: ranks, channels or dtypes do not fit; an unknown implementation.
 
     >>> y = conv2d(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 5)), padding=((1, 1), (1, 1)))
     >>> y.shape, float(y[0, 1, 1, 0]), float(y[0, 0, 0, 0])
@@ -70,8 +79,12 @@ def conv2d(
         )
     if x.dtype != kernel.dtype:
         raise ValueError(f"x has dtype {x.dtype} and kernel {kernel.dtype}: cast one to the other's")
-    x, kernel = _same_axes(x, kernel)
-    return _conv_p.bind(x, kernel, strides=strides, padding=padding, lhs_dilation=(1, 1), rhs_dilation=(1, 1))
+    if implementation not in ("auto", "cpu", "xla"):
+        raise ValueError(f"implementation={implementation!r} is unknown: give 'auto', 'cpu' or 'xla'")
+    params = {"strides": strides, "padding": padding, "lhs_dilation": (1, 1), "rhs_dilation": (1, 1)}
+    if implementation == "xla" or (implementation == "auto" and jax.default_backend() != "cpu"):
+        return _plain(x, kernel, **params)
+    return _conv_p.bind(*_same_axes(x, kernel), **params)
 
 
 def _same_axes(x: Array, kernel: Array) -> tuple[Array, Array]:

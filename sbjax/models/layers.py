@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax.models.batch_norm import BatchNorm
 from sbjax.models.convolution import conv2d
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -64,9 +65,7 @@ class Conv(nn.Module):
         return y
 
 
-def make_norm(
-    kind: str, *, train: bool, name: str, dtype: Any = jnp.float32, scale_init=nn.initializers.ones
-) -> Callable:
+def make_norm(kind: str, *, train: bool, name: str, dtype: Any = jnp.float32) -> Callable:
     """A normalisation as a function of an array [..., channels].
 
     'batch' keeps running statistics in `batch_stats`. 'layer' on images is over (height, width, channel) with a scale
@@ -75,17 +74,15 @@ def make_norm(
     least two channels each.
     """
     if kind == "batch":
-        return nn.BatchNorm(
-            use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, scale_init=scale_init, name=name
-        )
+        return BatchNorm(train=train, dtype=dtype, name=name)
     if kind == "none":
         return lambda x: x
 
     def grouped(x):
         if kind == "layer" and x.ndim == 2:
-            return nn.LayerNorm(epsilon=1e-5, dtype=dtype, scale_init=scale_init, name=name)(x)
+            return nn.LayerNorm(epsilon=1e-5, dtype=dtype, name=name)(x)
         groups = 1 if kind == "layer" else number_of_groups(x.shape[-1])
-        return nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype, scale_init=scale_init, name=name)(x)
+        return nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype, name=name)(x)
 
     return grouped
 

@@ -144,6 +144,13 @@ def test_bfloat16():
     np.testing.assert_allclose(*(a.astype(np.float32) for a in (actual, expected)), rtol=0, atol=2**-8 * scale)
 
 
+@pytest.mark.parametrize(("implementation", "ours"), [("auto", True), ("cpu", True), ("xla", False)])
+def test_implementation(implementation, ours):
+    x, kernel, *_ = operands("plain", np.float32)
+    jaxpr = jax.make_jaxpr(lambda *args: conv2d(*args, implementation=implementation))(x, kernel)
+    assert ("sbjax_conv2d" in str(jaxpr)) == ours
+
+
 @pytest.mark.parametrize(
     ("x", "kernel", "message"),
     [
@@ -155,3 +162,8 @@ def test_bfloat16():
 def test_errors(x, kernel, message):
     with pytest.raises(ValueError, match=message):
         conv2d(x, kernel)
+
+
+def test_unknown_implementation():
+    with pytest.raises(ValueError, match="implementation='gpu' is unknown: give 'auto', 'cpu' or 'xla'"):
+        conv2d(jnp.ones((2, 5, 5, 2)), jnp.ones((3, 3, 2, 4)), implementation="gpu")
