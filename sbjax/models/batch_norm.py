@@ -17,7 +17,7 @@ _WIDE = 512  # values in a row that keep the vector units busy; 256 to 1024 meas
 
 
 class BatchNorm(nn.Module):
-    """As `flax.linen.BatchNorm` over all axes but the last, with the same parameters, statistics and defaults of a ResNet.
+    """As `flax.linen.BatchNorm` over all axes but the last, with the same parameters and statistics.
 
     Training: y = scale (x - mean) / sqrt(var + epsilon) + bias with the mean and (biased) variance of the batch, and
     running statistics s <- momentum s + (1 - momentum) batch. Evaluation: with the running statistics. Sums are in

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -21,7 +20,7 @@ class CNN(nn.Module):
         norm: 'batch', 'group', 'layer' or 'none'.
         dropout: rate in [0, 1) before the head.
         activation: a name of `layers.ACTIVATIONS`.
-        dtype: compute dtype; parameters and logits are float32.
+        dtype: compute dtype; parameters and logits are float32 or wider.
     """
 
     classes: int
@@ -40,4 +39,5 @@ class CNN(nn.Module):
             if min(x.shape[1:3]) >= 4:
                 x = layers.max_pool_2x2(x)
         x = layers.dropout(x.mean((1, 2)), self.dropout, train=train)
-        return nn.Dense(self.classes, dtype=self.dtype, name="head")(x).astype(jnp.float32)
+        wide = layers.param_dtype(self.dtype)
+        return nn.Dense(self.classes, dtype=self.dtype, param_dtype=wide, name="head")(x).astype(wide)

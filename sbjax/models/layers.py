@@ -39,7 +39,7 @@ class Conv(nn.Module):
         stride: step in both directions.
         padding: zeros on each side; None = (kernel_size - 1) // 2.
         use_bias: add a bias; not where a normalisation follows.
-        dtype: compute dtype; parameters stay float32.
+        dtype: compute dtype; parameters are float32 or wider.
     """
 
     features: int
@@ -52,7 +52,8 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 features"]:
         size = self.kernel_size
-        kernel = self.param("kernel", he_normal_fan_out, (size, size, x.shape[-1], self.features))
+        shape = (size, size, x.shape[-1], self.features)
+        kernel = self.param("kernel", he_normal_fan_out, shape, param_dtype(self.dtype))
         pad = (size - 1) // 2 if self.padding is None else self.padding
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if size == 1 and pad == 0:
@@ -61,7 +62,9 @@ class Conv(nn.Module):
         else:
             y = conv2d(x, kernel, strides=(self.stride,) * 2, padding=((pad, pad),) * 2)
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,), param_dtype(self.dtype)).astype(
+                self.dtype
+            )
         return y
 
 
@@ -80,11 +83,20 @@ def make_norm(kind: str, *, train: bool, name: str, dtype: Any = jnp.float32) ->
 
     def grouped(x):
         if kind == "layer" and x.ndim == 2:
-            return nn.LayerNorm(epsilon=1e-5, dtype=dtype, name=name)(x)
+            return nn.LayerNorm(epsilon=1e-5, dtype=dtype, param_dtype=param_dtype(dtype), name=name)(x)
         groups = 1 if kind == "layer" else number_of_groups(x.shape[-1])
-        return nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype, name=name)(x)
+        return nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype, param_dtype=param_dtype(dtype), name=name)(x)
 
     return grouped
+
+
+def param_dtype(dtype: Any) -> jnp.dtype:
+    """Parameters and logits are float32, or float64 where that is computed in.
+
+    >>> param_dtype('bfloat16').name
+    'float32'
+    """
+    return jnp.promote_types(dtype, jnp.float32)
 
 
 def number_of_groups(channels: int) -> int:

@@ -1,8 +1,8 @@
 """Multi-layer perceptron."""
 
 from collections.abc import Sequence
+from functools import partial
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -18,9 +18,9 @@ class MLP(nn.Module):
         norm: 'batch', 'group', 'layer' or 'none'.
         dropout: rate in [0, 1).
         activation: a name of `layers.ACTIVATIONS`.
-        dtype: compute dtype; parameters and logits are float32.
+        dtype: compute dtype; parameters and logits are float32 or wider.
 
-    >>> import jax
+    >>> import jax, jax.numpy as jnp
     >>> mlp = MLP(classes=10, widths=(32,), norm='none')
     >>> variables = mlp.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
     >>> mlp.apply(variables, jnp.zeros((5, 8, 8, 1))).shape
@@ -36,9 +36,11 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch ..."], train: bool = False) -> Float[Array, "batch classes"]:
+        wide = layers.param_dtype(self.dtype)
+        dense = partial(nn.Dense, dtype=self.dtype, param_dtype=wide)
         x = x.reshape(len(x), -1).astype(self.dtype)
         for i, width in enumerate(self.widths):
-            x = nn.Dense(width, kernel_init=nn.initializers.he_normal(), dtype=self.dtype, name=f"dense_{i}")(x)
+            x = dense(width, kernel_init=nn.initializers.he_normal(), name=f"dense_{i}")(x)
             x = layers.make_norm(self.norm, train=train, name=f"norm_{i}", dtype=self.dtype)(x)
             x = layers.dropout(layers.ACTIVATIONS[self.activation](x), self.dropout, train=train)
-        return nn.Dense(self.classes, dtype=self.dtype, name=f"dense_{len(self.widths)}")(x).astype(jnp.float32)
+        return dense(self.classes, name=f"dense_{len(self.widths)}")(x).astype(wide)

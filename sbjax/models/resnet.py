@@ -50,7 +50,7 @@ class ResNet(nn.Module):
         norm: 'batch', 'group', 'layer' or 'none'.
         dropout: rate in [0, 1) before the head.
         activation: a name of `layers.ACTIVATIONS`.
-        dtype: compute dtype; parameters and logits are float32.
+        dtype: compute dtype; parameters and logits are float32 or wider.
     """
 
     classes: int
@@ -79,4 +79,5 @@ class ResNet(nn.Module):
                 name = f"stage_{stage}_block_{block}"
                 x = Block(features, stride, self.shortcut, self.norm, self.activation, self.dtype, name=name)(x, train)
         x = layers.dropout(x.mean((1, 2)), self.dropout, train=train)
-        return nn.Dense(self.classes, dtype=self.dtype, name="head")(x).astype(jnp.float32)
+        wide = layers.param_dtype(self.dtype)
+        return nn.Dense(self.classes, dtype=self.dtype, param_dtype=wide, name="head")(x).astype(wide)

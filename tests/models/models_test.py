@@ -99,3 +99,12 @@ def test_lists_from_a_config():
 def test_errors(name, options, message):
     with pytest.raises(ValueError, match=message):
         make_model(name, classes=2, **options)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet20"])
+@pytest.mark.parametrize("norm", ["batch", "group", "layer"])
+def test_float64_is_float64_throughout(name, norm, x64):
+    model = make_model(name, classes=3, norm=norm, dtype="float64")
+    x = jnp.zeros((2, 16, 16, 3), jnp.float64)
+    logits, variables = jax.eval_shape(lambda key: model.init_with_output(key, x, train=False), jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves((logits, variables))} == {jnp.dtype("float64")}
