@@ -53,6 +53,8 @@ class Workdir:
 
     def open(self, *, overrides: list[str], config_file: str | None) -> None:
         """Take the lock and write `config.json`: the first thing that is written at all."""
+        import tensorboardX  # noqa: F401 (slow: paid once at the start and not at the first report)
+
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = open(self.path / ".lock", "a+")  # noqa: SIM115 (held until `close`)
         try:
@@ -116,7 +118,7 @@ class Workdir:
 
     def _writer(self, arm, **options):
         if arm not in self._events:
-            import tensorboardX  # slow to import
+            import tensorboardX
 
             self._events[arm] = tensorboardX.SummaryWriter(str(self.path / "tensorboard" / arm), **options)
         return self._events[arm]

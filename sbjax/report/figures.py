@@ -164,6 +164,8 @@ def _curves(results: Results, names: list[str], *, logarithmic: bool) -> "Figure
                 _curve(panel, results, arm, name, in_epochs=in_epochs)
             panel.set_xlabel("epoch" if in_epochs else "step")
             panel.set_ylabel(_label(name))
+            if not logarithmic:
+                _leave_out_the_start(panel)
         heights = np.concatenate([np.asarray(line.get_ydata()) for panel in panels for line in panel.lines])
         if logarithmic and heights.min() > 0 and heights.max() >= 10 * heights.min():
             panels[0].set_yscale("log")
@@ -190,6 +192,13 @@ def _curve(panel: "Axes", results: Results, arm: str, name: str, *, in_epochs: b
     # Marks where they still can be told apart; a single report would not be seen without.
     panel.plot(x, median, dash, color=colour, label=arm, marker="o" if len(x) <= 12 else None)
     panel.fill_between(x, q1, q3, color=colour, alpha=0.2, linewidth=0)
+
+
+def _leave_out_the_start(panel: "Axes") -> None:
+    """The untrained networks at step 0 run out of the picture: arms differ by less than the first epoch gains."""
+    later = [y for line in panel.lines for x, y in zip(line.get_xdata(), line.get_ydata()) if x > 0]
+    if later and (margin := 0.08 * (max(later) - min(later))) > 0:
+        panel.set_ylim(min(later) - margin, max(later) + margin)
 
 
 def _colour(results: Results, arm: str) -> str:

@@ -1,0 +1,72 @@
+"""Every config answers `smoke`: all are built, one of each family is run to its report."""
+
+import pathlib
+import runpy
+
+import pytest
+
+from sbjax import config as config_lib
+from sbjax import experiment
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+SHAPES = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+MODELS = ("mlp", "cnn", "resnet18", "resnet20")
+IMAGES = [f"{dataset},{model}" for dataset in ("digits", *SHAPES) for model in MODELS]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, tiny_tfds):
+    """Small sets under the names of the real ones, in TFDS' own layout."""
+    folder = tmp_path_factory.mktemp("data")
+    for name, shape in SHAPES.items():
+        tiny_tfds.write_tiny_tfds(folder / "tfds", name=name, shape=shape, train=500, test=40)
+    return {"data_dir": str(folder / "tfds"), "cache_dir": str(folder / "cache")}
+
+
+def load(name, words, data, arms=None):
+    config = runpy.run_path(str(CONFIGS / name))["get_config"](words)
+    config.task.update(data)
+    if arms:
+        config.arms = {arm: config.arms[arm] for arm in arms}
+    return config
+
+
+def test_all_configs_are_known_here():
+    assert {path.name for path in CONFIGS.glob("*.py")} == {"quickstart.py", "images.py"}
+
+
+@pytest.mark.parametrize("words", ["", "smoke"])
+def test_quickstart_is_the_promised_comparison(words, data):
+    config = load("quickstart.py", words, data)
+    assert list(config_lib.check(config)["arms"]) == ["raw", "expanded", "nearest"]
+    assert config.replicas == (2 if words else 10)
+    assert config.task.dataset == "digits"
+
+
+@pytest.mark.parametrize("words", IMAGES)
+def test_every_image_config_builds(words, data):
+    full = config_lib.check(load("images.py", words, data))
+    assert list(full["arms"]) == ["raw", "bilinear", "expanded", "nearest", "zero"]
+    arms = experiment.build_arms(config_lib.check(load("images.py", f"{words},smoke", data, ("raw", "expanded"))))
+    raw, expanded = arms
+    assert raw.task.batch_size == 8
+    # Twice the resolution is four times the positions; the later layers of an MLP stay as they are.
+    assert 1.5 < expanded.flops_per_step / raw.flops_per_step < 4.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "words", "arms"),
+    [
+        ("quickstart.py", "smoke", None),
+        ("images.py", "mnist,mlp,smoke", None),
+        ("images.py", "fashion_mnist,cnn,smoke", ("raw", "bilinear")),
+        ("images.py", "cifar10,resnet20,smoke", ("raw", "expanded")),
+        ("images.py", "digits,resnet18,smoke", ("raw",)),
+    ],
+)
+def test_smoke_runs_to_its_report(name, words, arms, data, tmp_path):
+    outcome = experiment.run(load(name, words, data, arms), tmp_path / "run")
+    assert outcome.status == "done"
+    assert outcome.report.stat().st_size > 10_000
+    assert "raw" in outcome.table
