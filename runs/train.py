@@ -25,7 +25,7 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if missing.")
 CPU_DEVICES = flags.DEFINE_integer(
     "cpu_devices",
-    os.cpu_count(),
+    min(os.cpu_count() or 1, 8),
     "Emulated devices where there is no accelerator; replicas are spread over them.",
     lower_bound=1,
 )
@@ -68,6 +68,8 @@ def cli(argv: list[str]) -> None:
         outcome = main(argv)
     except (config_lib.ConfigError, CheckpointError) as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error}. What was saved is untouched: put it right, then start the same command again")
     except experiment.Interrupted as stop:
         sys.stderr.write(f"{stop}\n")
         sys.exit(stop.exit_code)

@@ -25,15 +25,9 @@ def stream(key: Key[Array, ""], name: str) -> Key[Array, ""]:
     return jax.random.fold_in(key, int.from_bytes(digest[:4], "little"))
 
 
-def replica_keys(key: Key[Array, ""], replicas: int) -> Key[Array, "replica"]:
-    """One key a replica; replica r has the same key whatever the number of replicas.
-
-    >>> import jax
-    >>> k = jax.random.key(0)
-    >>> bool((replica_keys(k, 3) == replica_keys(k, 5)[:3]).all())
-    True
-    """
-    return jax.vmap(lambda r: jax.random.fold_in(key, r))(jax.numpy.arange(replicas))
+def replica_stream(key: Key[Array, ""], name: str, replica: Int[Array, ""] | int) -> Key[Array, ""]:
+    """Stream `name` of one replica, which does not depend on how many replicas there are."""
+    return jax.random.fold_in(stream(key, name), replica)
 
 
 def step_key(key: Key[Array, ""], step: Int[Array, ""] | int) -> Key[Array, ""]:

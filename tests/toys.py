@@ -56,7 +56,8 @@ def classification(module=None, *, batch_size=8, examples=64, poison=None) -> Ta
         rows = examples // 2 + part * (examples // 4) + jnp.arange(examples // 4)
         logits = module.apply(variables, data["images"][rows])
         correct = logits.argmax(-1) == data["labels"][rows]
-        return {"test/accuracy": Average(correct.sum(dtype=jnp.float32), jnp.float32(len(rows)))}
+        average = Average(correct.sum(dtype=jnp.float32), jnp.float32(len(rows)))
+        return {"test/accuracy": average}
 
     return Task(
         data=data,
@@ -68,5 +69,6 @@ def classification(module=None, *, batch_size=8, examples=64, poison=None) -> Ta
         batch_size=batch_size,
         epoch_steps=examples // 2 // batch_size,
         primary="test/accuracy",
+        selection="validation/accuracy",
         goal="max",
     )

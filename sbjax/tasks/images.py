@@ -115,6 +115,7 @@ def make_image_task(
         batch_size=batch_size,
         epoch_steps=examples // batch_size,
         primary="test/accuracy",
+        selection="validation/accuracy",
         goal="max",
     )
 

@@ -44,7 +44,8 @@ class Task(NamedTuple):
         batch_size: examples in a batch; the leading axis that data parallelism splits.
         epoch_steps: steps in an epoch, or None where the word has no meaning.
         primary: the number that arms are compared by, 'test/accuracy'.
-        goal: 'max' if a larger primary number is better, else 'min'.
+        selection: the number that checkpoints are chosen by, 'validation/accuracy': never one of the test split.
+        goal: 'max' if larger numbers of these two are better, else 'min'.
     """
 
     data: PyTree
@@ -56,4 +57,5 @@ class Task(NamedTuple):
     batch_size: int
     epoch_steps: int | None
     primary: str
+    selection: str
     goal: str

@@ -203,14 +203,14 @@ def _save(checkpoints, program, carry, step, history, failures, task, hooks):
     began = time.perf_counter()
     state = program.collect(carry)
     params, rest = _divide(state)
-    primary = [value for value in history[-1].get(task.primary, []) if value is not None]
+    selection = [value for value in history[-1].get(task.selection, []) if value is not None]
     meta = {
         "step": step,
         "history": history,
         "failures": [failure._asdict() for failure in failures],
         "layout": checkpoint_lib.layout({"params": params, "state": rest}),
     }
-    metric = float(np.median(primary)) if primary else None
+    metric = float(np.median(selection)) if selection else None
     checkpoints.save(step, params=params, state=rest, meta=meta, metric=metric)
     hooks.on_spent("save", time.perf_counter() - began)
 

@@ -40,7 +40,7 @@ class Mapping:
         replicas: 'vmap', 'map' or 'sequential'; 'auto' chooses by `choose`.
         steps: 'scan' (rolled) or 'loop' (one dispatch a step); 'auto' likewise.
         compile: 'jit', or 'pmap' for data parallelism by `jax.pmap` (kept for TPU code bases that want it).
-        devices: number of devices to use; 0 = all.
+        devices: number of devices to use; 0 = all (on CPU at most one a replica).
 
     Raises:
         ValueError: naming the field, its value and what is possible.
@@ -60,7 +60,7 @@ class Mapping:
             raise ValueError(f"mapping.devices={self.devices} must be >= 0 (0 = all)")
 
 
-def choose(mapping: Mapping, *, primitives: set[str]) -> Mapping:
+def choose(mapping: Mapping, *, primitives: set[str], replicas: int) -> Mapping:
     """Fill in 'auto' and the number of devices.
 
     On CPU, a convolution vmapped over its weights is a grouped one and slow, so replicas with convolutions train one
@@ -70,12 +70,14 @@ def choose(mapping: Mapping, *, primitives: set[str]) -> Mapping:
 
     Args:
         primitives: names of the primitives in the loss.
+        replicas: how many there are.
 
     Raises:
         ValueError: more devices than this process has.
     """
     cpu = jax.default_backend() == "cpu"
-    devices = mapping.devices or jax.device_count()
+    # Emulated devices beyond one a replica gain nothing: they share the cores.
+    devices = mapping.devices or (min(jax.device_count(), replicas) if cpu else jax.device_count())
     if devices > jax.device_count():
         raise ValueError(
             f"mapping.devices={devices}: this process has {jax.device_count()}; lower it, or on CPU start with "
@@ -114,7 +116,7 @@ class Program:
         abstract = jax.eval_shape(lambda k: step_lib.init_state(task, optimizer, k, 0), key)
         batch, noise = jax.eval_shape(lambda k: step_lib.draw(task, task.data, k, 0, 0), key)
         primitives = primitives_of(task.loss, abstract.variables, batch, noise)
-        self.mapping = mapping = choose(mapping, primitives=primitives)
+        self.mapping = mapping = choose(mapping, primitives=primitives, replicas=replicas)
         self.replicas = replicas
         self._task = task
         self._optimizer = optimizer

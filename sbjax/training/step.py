@@ -39,16 +39,11 @@ def identity(value: Any) -> Any:
     return value
 
 
-def replica_stream(key: Key[Array, ""], name: str, replica: Int[Array, ""]) -> Key[Array, ""]:
-    """Stream `name` of one replica."""
-    return jax.random.fold_in(rng.stream(key, name), replica)
-
-
 def init_state(
     task: Task, optimizer: optax.GradientTransformation, key: Key[Array, ""], replica: Int[Array, ""]
 ) -> TrainState:
     """The state before the first step."""
-    variables = task.init(replica_stream(key, "init", replica))
+    variables = task.init(rng.replica_stream(key, "init", replica))
     batch = jax.eval_shape(task.sample, task.data, key, 0)
     _, aux = jax.eval_shape(task.loss, variables, batch, key)
     totals = {name: jnp.zeros((), jnp.float32) for name in sorted({"train/loss", *aux.scalars})}
@@ -66,8 +61,8 @@ def draw(
     task: Task, data: PyTree, key: Key[Array, ""], replica: Int[Array, ""], step: Int[Array, ""]
 ) -> tuple[Batch, Key[Array, ""]]:
     """The batch and the noise key of one step of one replica."""
-    batch = task.sample(data, replica_stream(key, "data", replica), step)
-    return batch, rng.step_key(replica_stream(key, "dropout", replica), step)
+    batch = task.sample(data, rng.replica_stream(key, "data", replica), step)
+    return batch, rng.step_key(rng.replica_stream(key, "dropout", replica), step)
 
 
 def make_step(

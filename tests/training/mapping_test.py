@@ -5,6 +5,7 @@ import numpy as np
 import optax
 import pytest
 
+from sbjax import rng
 from sbjax.training import mapping as mapping_lib
 from sbjax.training import optimizer as optimizer_lib
 from sbjax.training.mapping import Mapping
@@ -98,7 +99,7 @@ def test_plain_loop_oracle(toys):
 
     key, optimizer = jax.random.key(0), optax.sgd(0.1, 0.9)
     for replica in range(2):
-        variables = task.init(step_lib.replica_stream(key, "init", replica))
+        variables = task.init(rng.replica_stream(key, "init", replica))
         params, moments = variables["params"], optimizer.init(variables["params"])
         for step in range(5):
             batch, noise = step_lib.draw(task, task.data, key, replica, step)
