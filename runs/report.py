@@ -5,10 +5,11 @@
 A finished run has them already; made again from the same files they are the same, byte for byte.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import app, flags
 
 from sbjax.report import build_report
 
@@ -22,14 +23,13 @@ def main(argv: Sequence[str]) -> Path:
         path = build_report(_WORKDIR.value)
     except FileNotFoundError as error:
         raise app.UsageError(f"--workdir={_WORKDIR.value}: {error}") from error
-    logging.info("report: %s", path)
     return path
 
 
-def _run(argv: Sequence[str]) -> None:
-    # absl hands what this returns to sys.exit, where a path would mean failure.
-    main(argv)
+def cli(argv: Sequence[str]) -> None:
+    """`main`, and its path on the terminal: absl hands what this returns to sys.exit."""
+    sys.stdout.write(f"report: {main(argv)}\n")
 
 
 if __name__ == "__main__":
-    app.run(_run)
+    app.run(cli)

@@ -14,11 +14,11 @@ def call(*arguments):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_writes_the_report_and_logs_its_path(write_run):
+def test_writes_the_report_and_prints_its_path(write_run):
     workdir = write_run()
     done = call(f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
-    assert str(workdir / "report.html") in done.stderr
+    assert f"report: {workdir / 'report.html'}" in done.stdout
     assert (workdir / "report.html").is_file()
 
 

@@ -105,9 +105,11 @@ GOLDEN = {"loss": 2.507484, "gradient": 3.370710, "parameters": 19.10174}
 
 
 def test_golden_step(digits):
-    """One SGD step of the quickstart's expanded arm. Update the numbers only where the training was changed on purpose
-    (initialisation, order of batches, augmentation, loss, model) and say so in CHANGELOG.md: every published number of ours
-    depends on them."""
+    """One SGD step of the quickstart's expanded arm.
+
+    Update the numbers only where the training was changed on purpose (initialisation, order of batches, augmentation,
+    loss, model) and say so in CHANGELOG.md: every result of ours depends on them.
+    """
     task = make_image_task(digits, make_model("cnn", classes=10), expansion=ImageExpansion(2, 0.5), batch_size=64)
     variables = task.init(KEY)
     batch = task.sample(task.data, KEY, jnp.int32(0))
