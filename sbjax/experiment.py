@@ -119,7 +119,7 @@ def build_arms(settings: dict[str, Any]) -> list[Arm]:
             try:
                 loaded[source] = build.build_data(own["task"])
             except (ValueError, OSError, ImportError, RuntimeError) as error:
-                raise config_lib.ConfigError(str(error)) from error
+                raise config_lib.ConfigError(f"task.dataset={own['task']['dataset']!r}: {error}") from error
         try:
             task = build.build_task(own, loaded[source])
             steps = build.train_steps(own, task)

@@ -130,7 +130,7 @@ def test_flops_of_an_mlp():
         ({"arms__expanded__expansion__fill": "meen"}, "fill='meen'"),
         ({"arms__expanded__expansion__kind": "imag"}, "expansion.kind='imag' is unknown, did you mean 'image'"),
         ({"task__batch_size": 100_000}, "batch_size=100000 must lie between 1 and"),
-        ({"task__dataset": "digit"}, "digit.*did you mean 'digits'"),
+        ({"task__dataset": "digit"}, "task.dataset='digit'.*did you mean 'digits'"),
         ({"model__name": "mpl"}, "mpl.*mlp"),
         ({"model__norm": "bacth"}, "bacth.*batch"),
         ({"optimizer__name": "sdg"}, "optimizer.name='sdg'.*'sgd'"),

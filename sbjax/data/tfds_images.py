@@ -148,7 +148,7 @@ def _keys(tfds, builder) -> tuple[str, str]:
         and all(isinstance(features[key], kind) for key, kind in zip(supervised, kinds))
     ):
         return supervised
-    found = [[key for key, feature in features.items() if isinstance(feature, kind)] for kind in kinds]
+    found = [sorted(key for key, feature in features.items() if isinstance(feature, kind)) for kind in kinds]
     if [len(keys) for keys in found] != [1, 1]:
         raise ValueError(
             f"{builder.info.full_name} is no image classification set: expected one Image and one ClassLabel "

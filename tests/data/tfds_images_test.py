@@ -153,7 +153,7 @@ def test_the_image_and_the_label_are_the_supervised_pair_or_unique(load, write, 
     write("unsupervised", supervised=False)
     assert load("unsupervised").classes == 10
     write("two_labels", features=coarse, supervised=False)
-    with pytest.raises(ValueError, match=r"ClassLabel: \['label', 'coarse_label'\]"):
+    with pytest.raises(ValueError, match=r"ClassLabel: \['coarse_label', 'label'\]"):
         load("two_labels")
     write("no_image", features={"image": tiny_tfds.label_feature(3)}, supervised=False)
     with pytest.raises(ValueError, match="Image: none"):
