@@ -6,13 +6,16 @@ import jax
 import optax
 
 from sbjax import expansion as expansion_lib
+from sbjax import rng
 from sbjax.config import ConfigError
 from sbjax.data import images as images_lib
+from sbjax.metrics.monitor import Monitor, make_replica_monitor
 from sbjax.models import make_model
 from sbjax.suggest import near
 from sbjax.tasks.images import make_image_task
 from sbjax.tasks.task import Task
 from sbjax.training import optimizer as optimizer_lib
+from sbjax.training.fit import boundaries
 from sbjax.training.mapping import Mapping
 
 EXPANSIONS = {
@@ -79,6 +82,7 @@ def build_data(section: dict[str, Any]) -> images_lib.ImageData:
         cache_dir=section["cache_dir"] or None,
         image_size=section["image_size"] or None,
         train_share=section["train_share"],
+        quarter_turns=section["quarter_turns"],
     )
 
 
@@ -105,6 +109,7 @@ def build_task(settings: dict[str, Any], data: images_lib.ImageData) -> Task:
             label_smoothing=section["label_smoothing"],
             eval_batch_size=section["eval_batch_size"],
             eval_share=section["eval_share"],
+            probe_size=settings["monitor"]["probe_size"],
         )
         jax.eval_shape(task.init, jax.random.key(0))
     except (TypeError, ValueError) as error:
@@ -144,6 +149,52 @@ def build_mapping(section: dict[str, Any]) -> Mapping:
         return Mapping(**section)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def build_monitor(settings: dict[str, Any], task: Task, *, steps: int) -> tuple[Monitor | None, tuple[int, ...]]:
+    """What is measured over all replicas together, and at which steps.
+
+    Raises:
+        ConfigError: an unknown kind, solver or step, or 'function' for a task without outputs.
+    """
+    section = settings["monitor"]
+    kinds = [kind.strip() for kind in section["kinds"].split(",") if kind.strip()]
+    if not kinds:
+        return None, ()
+    if "function" in kinds and task.outputs is None:
+        raise ConfigError("monitor.kinds: 'function' compares outputs, which this task has none of; leave it out")
+    key = rng.stream(jax.random.key(settings["seed"]), "null")
+    outputs_fn = None if task.outputs is None else lambda variables: task.outputs(task.data, variables)
+    try:
+        monitor = make_replica_monitor(kinds, key=key, outputs_fn=outputs_fn, solver=section["solver"])
+    except ValueError as error:
+        raise ConfigError(f"monitor.{error}") from error
+    return monitor, parse_steps(section["at"], steps=steps, reports=settings["reports"])
+
+
+def parse_steps(text: str, *, steps: int, reports: int) -> tuple[int, ...]:
+    """The steps that `monitor.at` names: numbers, shares of the training, 'start', 'end', 'reports'.
+
+    Raises:
+        ConfigError: a word that is none of these, or a step outside the training.
+
+    >>> parse_steps('start, 10%, 70, end', steps=200, reports=4)
+    (0, 20, 70, 200)
+    """
+    known = {"start": [0], "end": [steps], "reports": boundaries(steps, reports)}
+    found: set[int] = set()
+    for word in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            chosen = known.get(word) or [round(float(word[:-1]) / 100 * steps) if word.endswith("%") else int(word)]
+        except ValueError:
+            raise ConfigError(
+                f"monitor.at={text!r}: {word!r} is no step{near(word, known)}; give numbers, shares such as 10%, "
+                f"or {', '.join(known)}"
+            ) from None
+        if not 0 <= chosen[0] <= steps:
+            raise ConfigError(f"monitor.at={text!r}: {word!r} lies outside the training of {steps} steps")
+        found.update(chosen)
+    return tuple(sorted(found))
 
 
 def train_steps(settings: dict[str, Any], task: Task) -> int:

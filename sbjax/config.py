@@ -46,6 +46,7 @@ def base_config() -> ConfigDict:
                 "flip": False,
                 "label_smoothing": 0.0,
                 "eval_batch_size": 500,
+                "quarter_turns": False,  # turn every image by a fixed multiple of 90 degrees
             },
             "model": {"name": "mlp"},
             "expansion": {"kind": "none"},
@@ -66,6 +67,12 @@ def base_config() -> ConfigDict:
             },
             "precision": {"matmul": "default", "x64": False},
             "mapping": {"replicas": "auto", "steps": "auto", "compile": "jit", "devices": 0},
+            "monitor": {
+                "kinds": "marginal",  # replica distances: marginal, neuron_cloud, unmatched, function; '' = none
+                "at": "end",  # steps: numbers, shares such as 10%, 'start', 'end', 'reports'; 'start,50,25%,end'
+                "solver": "sliced",  # of neuron_cloud: sliced, assignment, sinkhorn
+                "probe_size": 256,  # held-out examples that 'function' compares outputs on
+            },
             "checkpoint": {"saves": 4, "keep": 2, "keep_best": 0},
             "arms": {},
         }
@@ -203,6 +210,7 @@ def _impossible(settings):
         "task.eval_batch_size": (task["eval_batch_size"], 1),
         "task.crop_padding": (task["crop_padding"], 0),
         "task.image_size": (task["image_size"], 0),
+        "monitor.probe_size": (settings["monitor"]["probe_size"], 1),
         "checkpoint.saves": (checkpoint["saves"], 0),
         "checkpoint.keep": (checkpoint["keep"], 1),
         "checkpoint.keep_best": (checkpoint["keep_best"], 0),

@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from sbjax import build, trees
 from sbjax import config as config_lib
-from sbjax.metrics.replica import marginal_distance
+from sbjax.metrics.monitor import Monitor
 from sbjax.suggest import near
 from sbjax.tasks.task import Task
 from sbjax.training import checkpoint as checkpoint_lib
@@ -61,6 +60,8 @@ class Arm(NamedTuple):
     steps: int
     parameters: int
     flops_per_step: float
+    monitor: Monitor | None
+    monitor_steps: tuple[int, ...]
 
 
 def run(
@@ -124,10 +125,12 @@ def build_arms(settings: dict[str, Any]) -> list[Arm]:
             task = build.build_task(own, loaded[source])
             steps = build.train_steps(own, task)
             optimizer = build.build_optimizer(own["optimizer"], train_steps=steps)
+            monitor, monitor_steps = build.build_monitor(own, task, steps=steps)
         except config_lib.ConfigError as error:
             raise config_lib.ConfigError(f"arm {name!r}: {error}") from error
         variables = jax.eval_shape(task.init, jax.random.key(0))
-        arms.append(Arm(name, task, optimizer, steps, trees.size(variables["params"]), step_flops(task)))
+        parameters = trees.size(variables["params"])
+        arms.append(Arm(name, task, optimizer, steps, parameters, step_flops(task), monitor, monitor_steps))
     return arms
 
 
@@ -158,7 +161,7 @@ def _train(folder: Workdir, settings: dict[str, Any], arms: list[Arm], mapping, 
                 f"stopped by {signal.Signals(asked[0]).name} in arm {arm.name!r} after step {fitted.step} of "
                 f"{arm.steps}; all is saved in {folder.path}. To go on, start the same command again",
             )
-        metrics[arm.name] = _arm_metrics(fitted)
+        metrics[arm.name] = _arm_metrics(fitted.history)
         failures += [{"arm": arm.name, **failure._asdict()} for failure in fitted.failures]
         progress.show(f"{arm.name} done")
     progress.end()
@@ -186,7 +189,7 @@ def _train(folder: Workdir, settings: dict[str, Any], arms: list[Arm], mapping, 
 
 def _fit(folder, settings, arm: Arm, mapping, asked, progress: Progress) -> fit_lib.Fitted:
     work = arm.flops_per_step
-    spent = {"evaluate": 0.0, "save": 0.0, "train": 0.0, "compile": 0.0}
+    spent = {"evaluate": 0.0, "measure": 0.0, "save": 0.0, "train": 0.0, "compile": 0.0}
     start = at = 0
     began = time.perf_counter()
 
@@ -240,6 +243,8 @@ def _fit(folder, settings, arm: Arm, mapping, asked, progress: Progress) -> fit_
             reports=settings["reports"],
             saves=settings["checkpoint"]["saves"],
             mapping=mapping,
+            monitor=arm.monitor,
+            monitor_steps=arm.monitor_steps,
             checkpoints=checkpoints,
             hooks=fit_lib.Hooks(
                 stop=lambda: bool(asked),
@@ -252,19 +257,22 @@ def _fit(folder, settings, arm: Arm, mapping, asked, progress: Progress) -> fit_
         )
     spent["log"] = time.perf_counter() - began - sum(spent.values())
     seconds = {f"{name}_seconds": round(value, 3) for name, value in spent.items()}
-    folder.add_timing(arm=arm.name, steps=[start, fitted.step], programs=fitted.programs, **seconds)
+    share = {}
+    if spent["measure"] and spent["train"]:
+        share = {"measure_share": round(spent["measure"] / spent["train"], 4)}
+        logger.info(
+            "arm %s: measuring replica distances took %.1f %% of its training time",
+            arm.name,
+            100 * share["measure_share"],
+        )
+    folder.add_timing(arm=arm.name, steps=[start, fitted.step], programs=fitted.programs, **seconds, **share)
     return fitted
 
 
-def _arm_metrics(fitted: fit_lib.Fitted) -> dict[str, float]:
-    """Numbers over the replicas that are still running."""
-    stopped = {failure.replica for failure in fitted.failures}
-    params = fitted.variables["params"]
-    kept = [r for r in range(len(jax.tree.leaves(params)[0])) if r not in stopped]
-    if len(kept) < 2:
-        return {}
-    params = jax.tree.map(lambda leaf: leaf[np.array(kept)], params)
-    return {"replica_distance/marginal": marginal_distance(params)[""]}
+def _arm_metrics(history: list[fit_lib.Record]) -> dict[str, dict[str, float]]:
+    """What the monitor reported last."""
+    measures = ({name: x for name, x in record.items() if isinstance(x, dict)} for record in reversed(history))
+    return next(filter(None, measures), {})
 
 
 def _outcome(folder: Workdir) -> Outcome:

@@ -1,24 +1,108 @@
-"""Pytrees of arrays: flat names, stacking, finiteness."""
+"""Pytrees of arrays: flat names, selection, stacking, finiteness."""
 
-from collections.abc import Sequence
+import fnmatch
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
+
+Where = str | Sequence[str] | Callable[[str], bool] | None
+"""A choice of leaves by flat name: a glob or several, or a function of the name; None = all."""
 
 
 def flatten(tree: PyTree) -> dict[str, Any]:
     """Leaves by name, the path joined with '/': {'dense_0/kernel': .., 'dense_0/bias': ..}.
 
-    Works on dicts, tuples, named tuples and dataclasses alike; a bare leaf has the name ''.
+    Works on dicts, tuples, named tuples, dataclasses and NNX state alike; a bare leaf has the name ''.
 
     >>> flatten({'a': {'b': 1}, 'c': (2, 3)})
     {'a/b': 1, 'c/0': 2, 'c/1': 3}
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return {jax.tree_util.keystr(_bare(path), simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def floating(tree: PyTree, where: Where = None, *, what: str = "tree") -> dict[str, Float[Array, "..."]]:
+    """The floating leaves of a tree by flat name, as jax arrays.
+
+    Integers, booleans and random keys are passed over: states carry counters and keys beside their weights.
+
+    Args:
+        tree: any pytree of arrays or numbers.
+        where: which leaves.
+        what: the name of the tree in errors.
+
+    Raises:
+        ValueError: nothing is selected; a leaf is complex, empty or no array.
+
+    >>> floating({'a': {'kernel': np.ones(2), 'bias': np.ones(3)}, 'step': np.int32(3)}, '*/kernel')
+    {'a/kernel': Array([1., 1.], dtype=float32)}
+    """
+    leaves = flatten(tree)
+    chosen = {name: leaf for name, leaf in leaves.items() if selects(where, name)}
+    kept = {}
+    for name, leaf in chosen.items():
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+        if jnp.issubdtype(dtype, jnp.floating):
+            kept[name] = jnp.asarray(leaf)
+        elif jnp.issubdtype(dtype, jnp.complexfloating):
+            raise ValueError(f"{what}: leaf {name!r} is complex ({dtype}); give real and imaginary parts as two leaves")
+        elif getattr(dtype, "kind", "") in ("O", "S", "U"):
+            raise ValueError(f"{what}: leaf {name!r} holds no numbers ({dtype}); leave it out with `where`")
+    if not kept:
+        have = ", ".join(map(repr, list(leaves)[:8])) or "none"
+        raise ValueError(f"{what} has no floating leaf that where={where!r} selects; its leaves: {have}")
+    for name, leaf in kept.items():
+        if not leaf.size:
+            raise ValueError(f"{what}: leaf {name!r} of shape {leaf.shape} is empty; leave it out with `where`")
+    return kept
+
+
+def check_finite(leaves: dict[str, Array], what: str = "tree") -> None:
+    """Refuse NaN and infinite entries; inside `jit`, where values are not known, nothing is tested.
+
+    Raises:
+        ValueError: naming the first leaf that has them.
+    """
+    for name, leaf in leaves.items():
+        if not isinstance(leaf, jax.core.Tracer) and (bad := int(jnp.sum(~jnp.isfinite(leaf)))):
+            raise ValueError(
+                f"{what}: leaf {name!r} has {bad} entries that are NaN or infinite; drop that tree or replica, or "
+                "leave the leaf out with `where`"
+            )
+
+
+def selects(where: Where, name: str) -> bool:
+    """Whether a choice of leaves takes the leaf of this flat name.
+
+    >>> selects('*kernel', 'dense_0/kernel'), selects(['dense_1/*'], 'dense_0/kernel'), selects(None, 'x')
+    (True, False, True)
+    """
+    if where is None or callable(where):
+        return where is None or bool(where(name))
+    globs = [where] if isinstance(where, str) else where
+    return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
+
+
+def replica_rows(
+    stacked: PyTree, where: Where = None, *, what: str = "stacked"
+) -> dict[str, Float[Array, "replica n"]]:
+    """The floating leaves of a stacked tree by flat name, each as one row a replica.
+
+    Raises:
+        ValueError: as `floating`, or leaves that do not share a leading axis of at least two replicas.
+    """
+    leaves = floating(stacked, where, what=what)
+    counts = {leaf.shape[0] if leaf.ndim else 0 for leaf in leaves.values()}
+    if len(counts) != 1 or min(counts) < 2:
+        raise ValueError(
+            f"{what}: a replica distance needs one leading axis of at least 2 replicas in every leaf, got sizes "
+            f"{sorted(counts)}; stack the trees of the replicas with sbjax.trees.stack"
+        )
+    return {name: leaf.reshape(len(leaf), -1) for name, leaf in leaves.items()}
 
 
 def stack(trees: Sequence[PyTree]) -> PyTree:
@@ -74,3 +158,9 @@ def strong(tree: PyTree) -> PyTree:
     False
     """
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), tree)
+
+
+def _bare(path: tuple) -> tuple:
+    """A path without the attribute in which an NNX variable keeps its array."""
+    boxed = path and isinstance(path[-1], jax.tree_util.GetAttrKey) and path[-1].name == "value" and len(path) > 1
+    return path[:-1] if boxed else path

@@ -91,6 +91,8 @@ class Workdir:
             file.write(json.dumps(record) + "\n")
         writer = self._writer(record["arm"])
         for name, values in record.items():
+            if isinstance(values, dict):  # a number of the whole arm, with its interval
+                values = [values["value"]]
             finite = [value for value in values if value is not None] if isinstance(values, list) else []
             if finite:
                 writer.add_scalar(name, float(np.median(finite)), record["step"])

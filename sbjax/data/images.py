@@ -54,6 +54,7 @@ def load(
     image_size: int | None = None,
     cache_dir: str | os.PathLike | None = None,
     train_share: float = 1.0,
+    quarter_turns: bool = False,
 ) -> ImageData:
     """Loads an image set, split once and for all into training, validation and test examples.
 
@@ -76,13 +77,17 @@ def load(
       train_share: share of the training examples to keep, in (0, 1]. Which ones is a fixed function of their
         indices (a hash order, of which the first are taken), so that the examples of a smaller share are
         among those of a larger one. Validation and test stay whole.
+      quarter_turns: turn every image of every split by a multiple of 90 degrees that is a fixed function of
+        its index, so that the four orientations are equally likely and the label keeps: a set with a
+        symmetry that is known.
 
     Returns:
       The set, its mean and std taken over the training examples kept.
 
     Raises:
       ValueError: for an unknown name (with near ones), a bad `image_size` or `train_share`, a set that is not
-        one of labelled images or has images of different sizes while `image_size` is None.
+        one of labelled images or has images of different sizes while `image_size` is None; `quarter_turns`
+        of images that are not square.
       ImportError: for a TFDS set without TFDS, array_record or Pillow.
       FileNotFoundError, ConnectionError: for a TFDS set that is not prepared and cannot be prepared here.
 
@@ -102,6 +107,9 @@ def load(
         splits = tfds_images.load_splits(
             name, data_dir=data_dir, image_size=image_size, cache_dir=cache_dir, embedded=names()
         )
+    if quarter_turns:
+        turned = {field: _turn(getattr(splits, field)) for field in ("train_images", "test_images")}
+        splits = splits._replace(**turned)
     data = _divide(name, splits, train_share)
     logger.info(
         "%s: %d training, %d validation and %d test images of shape %s, %d classes",
@@ -129,6 +137,13 @@ def _divide(name: str, splits: cache.Splits, train_share: float) -> ImageData:
         splits.test_labels,
         *_moments(images),
     )
+
+
+def _turn(images: np.ndarray) -> np.ndarray:
+    if images.shape[1] != images.shape[2]:
+        raise ValueError(f"quarter_turns need square images, not {images.shape[1:3]}; give image_size as well")
+    turns = _hash(np.arange(len(images))) % np.uint64(4)
+    return np.stack([np.rot90(image, int(turn)) for image, turn in zip(images, turns)])
 
 
 def _hash(index: np.ndarray) -> np.ndarray:

@@ -5,8 +5,9 @@ from typing import Any
 
 from flax import linen as nn
 
-from sbjax.models import layers
+from sbjax.models import equivariant, layers
 from sbjax.models.cnn import CNN
+from sbjax.models.equivariant import GroupCNN
 from sbjax.models.mlp import MLP
 from sbjax.models.resnet import ResNet
 from sbjax.suggest import near
@@ -14,6 +15,8 @@ from sbjax.suggest import near
 MODELS = {
     "mlp": MLP,
     "cnn": CNN,
+    "p4cnn": functools.partial(GroupCNN, group="p4", channels=(16, 32, 32)),
+    "p4mcnn": functools.partial(GroupCNN, group="p4m", channels=(12, 22, 22)),
     "resnet18": functools.partial(ResNet, stages=(2, 2, 2, 2), base=64),
     "resnet20": functools.partial(ResNet, stages=(3, 3, 3), base=16),
 }
@@ -21,6 +24,8 @@ COMMON = ("norm", "dropout", "activation", "dtype")
 OPTIONS = {
     "mlp": ("widths", *COMMON),
     "cnn": ("channels", *COMMON),
+    "p4cnn": ("channels", "readout", *COMMON),
+    "p4mcnn": ("channels", "readout", *COMMON),
     "resnet18": ("width", "stem", "shortcut", *COMMON),
     "resnet20": ("width", "stem", "shortcut", *COMMON),
 }
@@ -30,10 +35,10 @@ def make_model(name: str, *, classes: int, **options: Any) -> nn.Module:
     """A model by name, called as `module.apply(variables, x, train=.., rngs={'dropout': key}, mutable=[..])`.
 
     Args:
-        name: 'mlp', 'cnn', 'resnet18' or 'resnet20'.
+        name: 'mlp', 'cnn', 'p4cnn', 'p4mcnn', 'resnet18' or 'resnet20'.
         classes: number of outputs.
-        options: fields of the module: norm, dropout, activation, dtype; widths (mlp); channels (cnn); width, stem,
-            shortcut (ResNets).
+        options: fields of the module: norm, dropout, activation, dtype; widths (mlp); channels (cnn, p4cnn, p4mcnn);
+            readout (p4cnn, p4mcnn); width, stem, shortcut (ResNets).
 
     Raises:
         ValueError: an unknown name or option (with near names), or an impossible value.
@@ -53,6 +58,7 @@ def make_model(name: str, *, classes: int, **options: Any) -> nn.Module:
         "dtype": ("float32", "bfloat16", "float16", "float64"),
         "stem": ("cifar", "imagenet"),
         "shortcut": ("projection", "identity"),
+        "readout": equivariant.READOUTS,
     }
     for option, words in known.items():
         if option in options and options[option] not in words:

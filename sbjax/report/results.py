@@ -8,8 +8,8 @@ Read here:
 `metrics.jsonl`
     One line a report of an arm: `{"arm", "step", "epoch" (may be absent), "flops", "test/accuracy": [..], ..}`. `flops`
     counts the training FLOPs of one replica so far. A metric is a list with one entry a replica, null from where that
-    replica stopped; a value that is not a list is no metric and is passed over. Of two lines with the same arm and step
-    (a run that was resumed) the later one counts.
+    replica stopped; `{"value", "low", "high"}` is a number of all replicas together; anything else is passed over. Of
+    two lines with the same arm and step (a run that was resumed) the later one counts.
 `arms.json`
     What `save_arms` writes: facts and numbers of a whole arm.
 
@@ -35,12 +35,17 @@ _NOT_METRICS = ("arm", "step", "epoch", "flops")
 
 
 class Report(NamedTuple):
-    """One line of `metrics.jsonl`: an arm at a step. `values[metric]` is float64 `[replica]`, NaN where stopped."""
+    """One line of `metrics.jsonl`: an arm at a step.
+
+    `values[metric]` is float64 `[replica]`, NaN where stopped; `measures[name]` a number of all replicas together, as
+    `{'value', 'low', 'high'}`.
+    """
 
     step: int
     epoch: float | None
     flops: float
     values: dict[str, np.ndarray]
+    measures: dict[str, dict[str, float | None]]
 
 
 class Results(NamedTuple):
@@ -277,4 +282,7 @@ def _report(record: Mapping[str, Any]) -> Report:
         if name not in _NOT_METRICS and isinstance(value, list)
     }
     epoch = record.get("epoch")
-    return Report(int(record["step"]), None if epoch is None else float(epoch), float(record["flops"]), values)
+    measures = {name: value for name, value in record.items() if isinstance(value, dict) and "value" in value}
+    return Report(
+        int(record["step"]), None if epoch is None else float(epoch), float(record["flops"]), values, measures
+    )

@@ -1,6 +1,5 @@
 """Statistics of paired arms: what may be said about a difference, and what may not."""
 
-import math
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 import scipy
 from jaxtyping import ArrayLike, Float
 
+from sbjax.metrics.bootstrap import expanded_tail
 from sbjax.report import results as results_lib
 
 FEWEST_SEEDS = 5
@@ -247,7 +247,7 @@ def _interval(d: np.ndarray, *, confidence: float, resamples: int, seed: int) ->
     n = len(d)
     if n == 1:
         return np.nan, np.nan
-    tail = scipy.stats.norm.cdf(math.sqrt(n / (n - 1)) * scipy.stats.t.ppf((1 - confidence) / 2, n - 1))
+    tail = expanded_tail(n, confidence)
     interval = scipy.stats.bootstrap(
         (d,),
         np.median,

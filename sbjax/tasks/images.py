@@ -27,6 +27,7 @@ def make_image_task(
     label_smoothing: float = 0.0,
     eval_batch_size: int = 500,
     eval_share: float = 1.0,
+    probe_size: int = 256,
 ) -> Task:
     """Classify images by cross-entropy.
 
@@ -44,6 +45,7 @@ def make_image_task(
         label_smoothing: in [0, 1).
         eval_batch_size: examples in one evaluation call; bounds memory only.
         eval_share: evaluate on the first share of the validation and of the test split, for quick looks.
+        probe_size: `outputs` are logits on this many of the first validation images.
 
     Returns:
         A `Task` with numbers 'validation/accuracy', 'validation/loss', 'test/accuracy', 'test/loss'.
@@ -61,6 +63,7 @@ def make_image_task(
         expansion = expansion_lib.resolve(expansion, mean=data.mean, std=data.std)
     arrays, parts = _evaluation_parts(data, eval_batch_size, eval_share)
     arrays |= {"images": data.train_images, "labels": data.train_labels}
+    arrays["probe"] = data.validation_images[:probe_size]
 
     def prepare(images):
         return expansion_lib.prepare(expansion, images, mean=data.mean, std=data.std)
@@ -105,6 +108,9 @@ def make_image_task(
             for metric, value in per_example.items()
         }
 
+    def outputs(arrays, variables):
+        return module.apply(variables, prepare(arrays["probe"]), train=False)
+
     return Task(
         data=jax.tree.map(jnp.asarray, arrays),
         init=init,
@@ -117,6 +123,7 @@ def make_image_task(
         primary="test/accuracy",
         selection="validation/accuracy",
         goal="max",
+        outputs=outputs,
     )
 
 

@@ -46,6 +46,8 @@ class Task(NamedTuple):
         primary: the number that arms are compared by, 'test/accuracy'.
         selection: the number that checkpoints are chosen by, 'validation/accuracy': never one of the test split.
         goal: 'max' if larger numbers of these two are better, else 'min'.
+        outputs: `(data, variables) -> array`, what the network says on a fixed probe batch of held-out data that is not
+            of the test split; None where that has no meaning.
     """
 
     data: PyTree
@@ -59,3 +61,4 @@ class Task(NamedTuple):
     primary: str
     selection: str
     goal: str
+    outputs: Callable[[PyTree, Variables], Array] | None = None

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Key
 
 from sbjax import trees
+from sbjax.metrics.monitor import Monitor
 from sbjax.tasks.task import Task, Variables
 from sbjax.training import checkpoint as checkpoint_lib
 from sbjax.training import step as step_lib
@@ -22,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 PULSE_SECONDS = 0.5  # how long the program may run before signals and the progress line are looked at
 
-Record = dict[str, Any]  # {'step': .., 'train/loss': [one number or None a replica], ..}
+# {'step': .., 'train/loss': [one number or None a replica], .., 'replica_distance/marginal': {'value': .., ..}, ..}
+Record = dict[str, Any]
 
 
 class Failure(NamedTuple):
@@ -61,7 +63,7 @@ class Hooks:
         on_report: `(record)` after the report's checkpoint, if one was due, is on the disk.
         on_pulse: `(step, seconds)`: the program came back at `step` after `seconds` more of training.
         on_failure: `(failure, evidence)` when a replica stops; evidence as flat names to arrays.
-        on_spent: `(what, seconds)` for 'compile', 'evaluate' and 'save'.
+        on_spent: `(what, seconds)` for 'compile', 'evaluate', 'measure' and 'save'.
     """
 
     stop: Callable[[], bool] = lambda: False
@@ -91,6 +93,8 @@ def fit(
     reports: int = 10,
     saves: int = 0,
     mapping: Mapping = Mapping(),  # noqa: B008 (frozen)
+    monitor: Monitor | None = None,
+    monitor_steps: Sequence[int] = (),
     checkpoints: checkpoint_lib.Checkpoints | None = None,
     hooks: Hooks | None = None,
 ) -> Fitted:
@@ -106,28 +110,41 @@ def fit(
         reports: how many times, evenly spaced, the held-out numbers are computed (and once before the first step).
         saves: how many checkpoints, evenly spaced and moved to the next report; with `checkpoints`, the last step is
             always saved.
+        monitor: numbers about all replicas together, such as replica distances.
+        monitor_steps: where they are taken, from 0 to `steps`; each is a report as well, with accuracy beside.
 
     Raises:
-        ValueError: steps, replicas or reports < 1.
+        ValueError: steps, replicas or reports < 1, or a monitor step outside the training.
         CheckpointError: the checkpoint found is of another run, or one could not be written.
     """
     for name, value in (("train_steps", steps), ("replicas", replicas), ("reports", reports)):
         if value < 1:
             raise ValueError(f"{name}={value} must be >= 1")
+    if outside := [step for step in monitor_steps if not 0 <= step <= steps]:
+        raise ValueError(f"monitor_steps={outside} lie outside the training of {steps} steps")
     hooks = hooks or Hooks()
     began = time.perf_counter()
     program = Program(task, optimizer, mapping=mapping, replicas=replicas, key=key)
-    report_steps = boundaries(steps, reports)
+    report_steps = sorted({*boundaries(steps, reports), *monitor_steps} - {0})
     save_steps = {min(r for r in report_steps if r >= s) for s in boundaries(steps, saves)} | {steps}
 
-    restored = _restore(checkpoints, program)
+    def take_report(step, carry, watched):
+        record = _record(step, program, carry, hooks)
+        if monitor is None or step not in monitor_steps:
+            return record, watched
+        watched, measures = _measure(step, program, carry, monitor, watched, hooks)
+        return record | measures, watched
+
+    restored = _restore(checkpoints, program, monitor)
     if restored is None:
         step, carry, history, failures = 0, program.init(), [], []
+        watched = None if monitor is None else monitor.init(program.collect([s.variables for s in carry]))
         hooks.on_spent("compile", time.perf_counter() - began)
-        history.append(_record(0, program, carry, hooks))
-        hooks.on_report(history[0])
+        record, watched = take_report(0, carry, watched)
+        history.append(record)
+        hooks.on_report(record)
     else:
-        step, carry, history, failures = restored
+        step, carry, history, failures, watched = restored
         hooks.on_resume(step, history)
 
     saved = None if restored is None else step
@@ -147,18 +164,19 @@ def fit(
             hooks.on_pulse(step, seconds)
         failures = _note_failures(task, optimizer, key, program, carry, failures, hooks)
         if step == target:
-            history.append(_record(step, program, carry, hooks))
+            record, watched = take_report(step, carry, watched)
+            history.append(record)
             carry = [_reset(state) for state in carry]
         interrupted = step < target or (step < steps and hooks.stop())
         if checkpoints is not None and (step in save_steps or interrupted):
-            _save(checkpoints, program, carry, step, history, failures, task, hooks)
+            _save(checkpoints, program, carry, step, history, failures, watched, task, hooks)
             saved = step
         if step == target:
             hooks.on_report(history[-1])
         if interrupted:
             break
     if checkpoints is not None and saved != step:
-        _save(checkpoints, program, carry, step, history, failures, task, hooks)
+        _save(checkpoints, program, carry, step, history, failures, watched, task, hooks)
     variables = program.collect([state.variables for state in carry])
     return Fitted(variables, history, failures, step, program.programs())
 
@@ -181,6 +199,20 @@ def _record(step: int, program: Program, carry: list[step_lib.TrainState], hooks
     return record
 
 
+def _measure(step, program, carry, monitor, watched, hooks):
+    """The monitor's new state and what it reports, over the replicas that are still running."""
+    began = time.perf_counter()
+    variables, failed = program.collect([(s.variables, s.failed_step) for s in carry])
+    running = np.flatnonzero(failed < 0)
+    measures = {}
+    if len(running) > 1:
+        watched = monitor.update(watched, step, trees.take(variables, running))
+        for name, estimate in monitor.summarise(watched).items():
+            measures[name] = {field: x if math.isfinite(x) else None for field, x in estimate._asdict().items()}
+    hooks.on_spent("measure", time.perf_counter() - began)
+    return watched, measures
+
+
 def _reset(state: step_lib.TrainState) -> step_lib.TrainState:
     zeros = jax.tree.map(lambda leaf: leaf * 0, (state.totals, state.count))
     return state._replace(totals=zeros[0], count=zeros[1])
@@ -199,10 +231,9 @@ def _note_failures(task, optimizer, key, program, carry, known, hooks):
     return known
 
 
-def _save(checkpoints, program, carry, step, history, failures, task, hooks):
+def _save(checkpoints, program, carry, step, history, failures, watched, task, hooks):
     began = time.perf_counter()
-    state = program.collect(carry)
-    params, rest = _divide(state)
+    params, rest = _divide(program.collect(carry), watched)
     selection = [value for value in history[-1].get(task.selection, []) if value is not None]
     meta = {
         "step": step,
@@ -215,20 +246,25 @@ def _save(checkpoints, program, carry, step, history, failures, task, hooks):
     hooks.on_spent("save", time.perf_counter() - began)
 
 
-def _restore(checkpoints, program):
+def _restore(checkpoints, program, monitor):
     if checkpoints is None:
         return None
-    params, rest = _divide(program.abstract())
+    abstract = program.abstract()
+    watched = None if monitor is None else jax.eval_shape(monitor.init, abstract.variables)
+    params, rest = _divide(abstract, watched)
     found = checkpoints.restore(params, rest)
     if found is None:
         return None
-    variables = {**found.state["variables"], "params": found.params}
-    state = step_lib.TrainState(**{**found.state, "variables": variables})
+    fields = dict(found.state)
+    watched = fields.pop("monitor", None)
+    fields["variables"] = {**fields["variables"], "params": found.params}
     failures = [Failure(**failure) for failure in found.meta["failures"]]
-    return found.step, program.place(state), found.meta["history"], failures
+    carry = program.place(step_lib.TrainState(**fields))
+    return found.step, carry, found.meta["history"], failures, jax.tree.map(np.asarray, watched)
 
 
-def _divide(state: step_lib.TrainState) -> tuple[Any, dict[str, Any]]:
-    """Stacked state -> (params, the rest), so that parameters can be restored alone."""
+def _divide(state: step_lib.TrainState, watched: Any) -> tuple[Any, dict[str, Any]]:
+    """Stacked state and the monitor's -> (params, the rest), so that parameters can be restored alone."""
     fixed = {name: tree for name, tree in state.variables.items() if name != "params"}
-    return state.variables["params"], {**state._asdict(), "variables": fixed}
+    monitor = {} if watched is None else {"monitor": watched}
+    return state.variables["params"], {**state._asdict(), "variables": fixed, **monitor}

@@ -1,0 +1,172 @@
+"""A layer as a cloud of neurons: a point a unit, made of its incoming weights and its bias.
+
+Clouds can be compared without saying which neuron of one replica corresponds to which of another: the order of the
+points does not count. Only the units of one layer are free; a permutation also reorders what the next layer reads.
+"""
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from sbjax import trees
+from sbjax.metrics.sorting import sort
+from sbjax.metrics.wasserstein import pairwise_lp
+
+MOST_NEURONS = 4096  # of the solvers that hold the matrix of all costs; 16k points take seconds and 3 GB an iteration
+
+
+class CloudDistances(NamedTuple):
+    """Matrices [replica, replica] by layer; and for how many pairs the solver did not converge, by layer."""
+
+    layers: dict[str, Array]
+    unconverged: dict[str, int]
+
+
+def neuron_clouds(
+    stacked: PyTree, where: trees.Where = None, *, neuron_axis: int = -1
+) -> dict[str, Float[Array, "replica neuron d"]]:
+    """The layers of a stacked tree as point clouds.
+
+    Leaves with one parent and equally many neurons form a layer, named by the parent: a kernel [.., d_in, neuron] with
+    its bias [neuron], or scale and bias of a normalisation. Where several kernels share a parent, as in a bare list of
+    arrays, each is a layer of its own, and so is every vector.
+
+    Args:
+        stacked: parameters with the replica axis first.
+        where: which leaves.
+        neuron_axis: the axis of a kernel (without the replica axis) that counts neurons: -1 in Flax and Haiku, 0 in
+            PyTorch.
+
+    Raises:
+        ValueError: as `trees.replica_rows`.
+
+    >>> tree = {'dense': {'kernel': jnp.zeros((5, 3, 4)), 'bias': jnp.zeros((5, 4))}}
+    >>> {name: cloud.shape for name, cloud in neuron_clouds(tree).items()}
+    {'dense': (5, 4, 4)}
+    """
+    trees.replica_rows(stacked, where)
+    groups: dict[tuple[str, int], dict[str, Array]] = {}
+    for name, leaf in trees.floating(stacked, where, what="stacked").items():
+        axis = 0 if leaf.ndim == 1 else neuron_axis % (leaf.ndim - 1) + 1
+        leaf = leaf[:, None] if leaf.ndim == 1 else jnp.moveaxis(leaf, axis, 1)
+        cloud = leaf.reshape(*leaf.shape[:2], -1)
+        groups.setdefault((name.rpartition("/")[0], cloud.shape[1]), {})[name] = cloud
+    clouds = {}
+    for (parent, _), members in groups.items():
+        kernels = [name for name, cloud in members.items() if cloud.shape[2] > 1]
+        if len(members) == 1 or len(kernels) > 1 or not parent:
+            clouds |= members
+        else:
+            clouds[parent if parent not in clouds else next(iter(members))] = jnp.concatenate(
+                list(members.values()), -1
+            )
+    return clouds
+
+
+@functools.partial(jax.jit, static_argnames="projections")
+def pairwise_sliced(
+    cloud: Float[Array, "replica neuron d"], *, projections: int = 128, key: Array | None = None
+) -> Float[Array, "replica replica"]:
+    """Sliced W_2 between all pairs of clouds, each projection sorted once.
+
+    SW_2 = (mean_theta W_2(<theta, x>, <theta, y>)^2)^(1/2) over random unit directions theta: since the mean of
+    <theta, v>^2 is |v|^2 / d, it is in units of one weight, and at most the exact distance divided by sqrt(d). The
+    directions are those of key 0 unless given, so that numbers are comparable between calls.
+
+    Source: Rabin et al. 2012; Bonneel et al. 2015.
+    """
+    key = jax.random.key(0) if key is None else key
+    cloud = cloud.astype(jnp.promote_types(cloud.dtype, jnp.float32))
+    directions = jax.random.normal(key, (projections, cloud.shape[-1]), cloud.dtype)
+    directions /= jnp.linalg.norm(directions, axis=1, keepdims=True)
+    projected = jnp.einsum("rnd,pd->rpn", cloud, directions, precision="highest")
+    return pairwise_lp(sort(projected).reshape(len(cloud), -1), 2.0)
+
+
+def pairwise_assignment(cloud: Float[Array, "replica neuron d"]) -> Float[np.ndarray, "replica replica"]:
+    """Exact W_2 / sqrt(d) between all pairs of clouds: the best one-to-one assignment of neurons, by scipy.
+
+    (min_pi 1/(n d) sum_i |x_i - y_pi(i)|^2)^(1/2).
+
+    Raises:
+        ValueError: more than `MOST_NEURONS` neurons.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    _check_size(cloud, "assignment")
+    cloud = np.asarray(cloud, np.float64)
+
+    def distance(r, s):
+        cost = _squared(cloud[r], cloud[s])
+        return np.sqrt(max(cost[linear_sum_assignment(cost)].mean(), 0.0))
+
+    return _symmetric(len(cloud), distance)
+
+
+def pairwise_sinkhorn(
+    cloud: Float[Array, "replica neuron d"], *, epsilon: float = 0.01, max_iterations: int = 2000
+) -> tuple[Float[np.ndarray, "replica replica"], int]:
+    """Square root of the debiased Sinkhorn divergence between all pairs of clouds, by ott-jax.
+
+    The cost is |x - y|^2 / (d v) with v the variance of all entries of the layer, so that `epsilon` is fixed in units
+    of the layer: a factor on all weights is a factor on the result. Zero for equal clouds.
+
+    Returns:
+        The matrix, and the number of pairs for which the iteration did not converge.
+
+    Raises:
+        ValueError: epsilon <= 0, or more than `MOST_NEURONS` neurons.
+
+    Source: Feydy et al., arXiv 1810.08278.
+    """
+    if not epsilon > 0:
+        raise ValueError(f"epsilon={epsilon} must be > 0; use the solver 'assignment' for no smoothing at all")
+    _check_size(cloud, "sinkhorn")
+    scale = float(jnp.std(cloud)) or 1.0
+    points = (cloud / (scale * np.sqrt(cloud.shape[-1]))).astype(jnp.promote_types(cloud.dtype, jnp.float32))
+    unconverged = 0
+
+    def distance(r, s):
+        nonlocal unconverged
+        divergence, converged = _divergence(points[r], points[s], epsilon, max_iterations)
+        unconverged += not converged
+        return scale * np.sqrt(max(float(divergence), 0.0))
+
+    return _symmetric(len(cloud), distance), unconverged
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _divergence(x, y, epsilon, max_iterations):
+    from ott.geometry import pointcloud  # a slow import that only this needs
+    from ott.tools import sinkhorn_divergence
+
+    value, out = sinkhorn_divergence.sinkhorn_divergence(
+        pointcloud.PointCloud, x, y, epsilon=epsilon, solve_kwargs={"max_iterations": max_iterations}
+    )
+    return value, jnp.all(jnp.array(out.converged))
+
+
+def _squared(x, y):
+    """|x_i - y_j|^2 / d."""
+    norms = (x**2).sum(1)[:, None] + (y**2).sum(1)[None]
+    return np.maximum(norms - 2 * x @ y.T, 0) / x.shape[1]
+
+
+def _symmetric(count, distance):
+    matrix = np.zeros((count, count))
+    for r, s in itertools.combinations(range(count), 2):
+        matrix[r, s] = matrix[s, r] = distance(r, s)
+    return matrix
+
+
+def _check_size(cloud, solver):
+    if cloud.shape[1] > MOST_NEURONS:
+        raise ValueError(
+            f"solver={solver!r} holds all costs of a layer at once and {cloud.shape[1]} neurons are more than "
+            f"{MOST_NEURONS}; use 'sliced', or choose layers with `where`"
+        )

@@ -1,0 +1,275 @@
+"""Wasserstein distances between the entries of pytrees: exact, jitted, differentiable.
+
+On the line, optimal transport keeps the order, so that with the quantile functions F^-1 and G^-1 of two samples
+W_p = (int_0^1 |F^-1(u) - G^-1(u)|^p du)^(1/p); for equal sizes that is a comparison of sorted entries. Every array is
+sorted once, however many pairs there are.
+
+What it cannot see: which entry stands where. Permuting hidden units changes nothing, and neither does any other
+permutation within an array; `sbjax.metrics.replica` has distances that see more.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from sbjax import trees
+from sbjax.metrics.sorting import argsort, sort
+
+
+class Distances(NamedTuple):
+    """Distances by flat leaf name, and of all entries of all leaves taken as one sample (None if not asked for)."""
+
+    leaves: dict[str, Array]
+    pooled: Array | None
+
+
+def wasserstein(
+    tree_a: PyTree,
+    tree_b: PyTree,
+    p: float = 1.0,
+    *,
+    where: trees.Where = None,
+    weights_a: PyTree | None = None,
+    weights_b: PyTree | None = None,
+    pooled: bool = True,
+) -> Distances:
+    """W_p between the entries of two trees, leaf by leaf and pooled.
+
+    Under `jit`, `vmap`, `grad` and `jvp` alike. At a distance of zero the gradient is zero (a subgradient).
+
+    Args:
+        tree_a: dicts, tuples, Flax Linen or NNX state, numpy or jax arrays of any shape and float dtype. Sums are
+            made in float32 or wider. Leaves that are not floating (counters, random keys) are passed over.
+        tree_b: of the same leaf names; leaves may differ in size.
+        p: order, 1 <= p < inf.
+        where: which leaves: a glob or several ('*/kernel', 'layer_2/*'), or a function of the flat name; None = all.
+        weights_a: a tree of non-negative masses shaped like the leaves of `tree_a`; None = all equal. Normalised leaf
+            by leaf, and over all leaves for `pooled`.
+        weights_b: likewise of `tree_b`.
+        pooled: whether to compare all entries as one sample too.
+
+    Returns:
+        `Distances` of scalars.
+
+    Raises:
+        ValueError: p, a structure or a weight that does not fit; an empty leaf; a NaN or infinite entry (only where
+            values are known: inside `jit` it gives NaN); `where` that selects nothing.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> distances = wasserstein({'w': jnp.array([0.0, 1.0])}, {'w': jnp.array([3.0, 2.0])})
+        >>> float(distances.leaves['w']), float(distances.pooled)
+        (2.0, 2.0)
+
+    Source: Peyre and Cuturi, Computational Optimal Transport, arXiv 1803.00567, section 2.6.
+    """
+    check_order(p)
+    a, b = (trees.floating(t, where, what=what) for t, what in ((tree_a, "tree_a"), (tree_b, "tree_b")))
+    _check_names(a, b, "tree_a", "tree_b")
+    sides = [
+        None if weights is None else _masses(leaves, weights, what)
+        for leaves, weights, what in ((a, weights_a, "weights_a"), (b, weights_b, "weights_b"))
+    ]
+    a, b = ({name: leaf.reshape(-1) for name, leaf in side.items()} for side in (a, b))
+
+    def distance(name):
+        return wasserstein_1d(a[name], b[name], p, *(None if side is None else side[name] for side in sides))
+
+    leaves = {name: distance(name) for name in a}
+    explain_nonfinite(leaves, {"tree_a": a, "tree_b": b})
+    if not pooled:
+        return Distances(leaves, None)
+    if len(a) == 1:
+        return Distances(leaves, *leaves.values())
+    every = [None if side is None else _join(side) for side in (a, b, *sides)]
+    return Distances(leaves, wasserstein_1d(every[0], every[1], p, *every[2:]))
+
+
+@functools.partial(jax.jit, static_argnames="p")
+def wasserstein_1d(
+    a: Float[Array, " n"],
+    b: Float[Array, " m"],
+    p: float = 1.0,
+    weights_a: Float[Array, " n"] | None = None,
+    weights_b: Float[Array, " m"] | None = None,
+) -> Float[Array, ""]:
+    """W_p between two samples on the line, of any sizes; exact.
+
+    With weights, breakpoints are cumulative sums in the working precision: in float32 a relative error of 1e-5 or so
+    from 1e5 entries up. Without, they are exact.
+
+    >>> float(wasserstein_1d(jnp.array([0.0, 2.0]), jnp.array([0.0, 1.0, 2.0])))
+    0.3333333432674408
+    """
+    dtype = functools.reduce(jnp.promote_types, (a.dtype, b.dtype), jnp.float32)
+    a, b = a.astype(dtype), b.astype(dtype)
+    if weights_a is not None or weights_b is not None:
+        return _weighted(a, b, weights_a, weights_b, p)
+    if len(a) == len(b):
+        return _root(_equal_sizes(a, b, p), p)
+    rows_a, rows_b, widths = _quantile_grid(len(a), len(b))
+    return _root(jnp.sum(_power(sort(a)[rows_a] - sort(b)[rows_b], p) * widths.astype(a.dtype)), p)
+
+
+def pairwise_wasserstein(
+    stacked: PyTree, p: float = 1.0, *, where: trees.Where = None, pooled: bool = True
+) -> Distances:
+    """W_p between all pairs of replicas, leaf by leaf and pooled.
+
+    Args:
+        stacked: a tree with the replica axis first in every leaf.
+        p: order, 1 <= p < inf.
+        where: as in `wasserstein`.
+        pooled: likewise.
+
+    Returns:
+        `Distances` of symmetric [replica, replica] matrices with a zero diagonal.
+
+    Raises:
+        ValueError: as `wasserstein`, or leaves that do not share the replica axis.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> pairwise_wasserstein({'w': jnp.array([[0.0, 1.0], [3.0, 2.0], [0.0, 1.0]])}).leaves['w'].tolist()
+        [[0.0, 2.0, 0.0], [2.0, 0.0, 2.0], [0.0, 2.0, 0.0]]
+    """
+    check_order(p)
+    rows = trees.replica_rows(stacked, where)
+    leaves = {name: pairwise_1d(leaf, p) for name, leaf in rows.items()}
+    explain_nonfinite(leaves, {"stacked": rows})
+    if not pooled:
+        return Distances(leaves, None)
+    return Distances(leaves, *leaves.values()) if len(rows) == 1 else Distances(leaves, pairwise_1d(_join(rows), p))
+
+
+@functools.partial(jax.jit, static_argnames="p")
+def pairwise_1d(rows: Float[Array, "replica n"], p: float = 1.0) -> Float[Array, "replica replica"]:
+    """W_p between all pairs of rows, each sorted once."""
+    ordered = sort(rows.astype(jnp.promote_types(rows.dtype, jnp.float32)))
+    return pairwise_lp(ordered, p)
+
+
+@functools.partial(jax.jit, static_argnames="p")
+def pairwise_lp(rows: Float[Array, "replica n"], p: float = 2.0) -> Float[Array, "replica replica"]:
+    """(mean_i |a_i - b_i|^p)^(1/p) between all pairs of rows, entry by entry."""
+    rows = rows.astype(jnp.promote_types(rows.dtype, jnp.float32))
+    return jax.lax.map(lambda row: _root(_power(rows - row, p).mean(-1), p), rows)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _equal_sizes(a, b, p):
+    """W_p^p. On CPU all of it is done on the host: handing two sorted arrays back would take half as long again."""
+    shape = jax.ShapeDtypeStruct(a.shape[:-1], a.dtype)
+
+    def on_host(a, b):
+        gap = np.sort(a, axis=-1)  # and everything else in place: fresh memory costs as much as arithmetic
+        gap -= np.sort(b, axis=-1)
+        np.abs(gap, out=gap)
+        if p != 1:
+            np.power(gap, p, out=gap)
+        return np.asarray(gap.mean(-1), shape.dtype)
+
+    return jax.lax.platform_dependent(
+        a,
+        b,
+        cpu=lambda a, b: jax.pure_callback(on_host, shape, a, b, vmap_method="broadcast_all"),
+        default=lambda a, b: _by_sorting(a, b, p),
+    )
+
+
+@_equal_sizes.defjvp
+def _equal_sizes_jvp(p, primals, tangents):
+    return jax.jvp(lambda a, b: _by_sorting(a, b, p), primals, tangents)
+
+
+def _by_sorting(a, b, p):
+    return _power(sort(a) - sort(b), p).mean(-1)
+
+
+def _weighted(a, b, weights_a, weights_b, p):
+    def quantiles(x, weights):
+        order = argsort(x)
+        weights = jnp.ones_like(x) if weights is None else weights.astype(x.dtype)[order]
+        mass = jnp.cumsum(weights)
+        return x[order], mass / mass[-1]
+
+    (a, mass_a), (b, mass_b) = quantiles(a, weights_a), quantiles(b, weights_b)
+    edges = sort(jnp.concatenate([mass_a, mass_b]))
+    widths = jnp.diff(edges, prepend=jnp.zeros(1, edges.dtype))
+    middles = jax.lax.stop_gradient(edges - widths / 2)
+    rows_a, rows_b = (
+        jnp.minimum(jnp.searchsorted(mass, middles, side="right"), len(mass) - 1) for mass in (mass_a, mass_b)
+    )
+    return _root(jnp.sum(_power(a[rows_a] - b[rows_b], p) * widths), p)
+
+
+@functools.lru_cache(maxsize=16)
+def _quantile_grid(n: int, m: int):
+    """Where two step functions with n and m equal steps are constant: the step of each and the width, exactly."""
+    edges = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)  # in units of 1 / (n m)
+    left = edges[:-1]
+    return (left // m).astype(np.int32), (left // n).astype(np.int32), np.diff(edges) / (n * m)
+
+
+def _power(x, p):
+    return jnp.abs(x) if p == 1 else jnp.square(x) if p == 2 else jnp.abs(x) ** p
+
+
+def _root(x, p):
+    """x^(1/p) with a gradient of zero, not infinity, at zero."""
+    if p == 1:
+        return x
+    return jnp.where(x == 0, 0, jnp.where(x == 0, 1, x) ** (1 / p))
+
+
+def _join(side):
+    """All leaves along the last axis, in one dtype."""
+    dtype = functools.reduce(jnp.promote_types, (leaf.dtype for leaf in side.values()), jnp.float32)
+    return jnp.concatenate([leaf.astype(dtype) for leaf in side.values()], -1)
+
+
+def _masses(leaves, weights, what):
+    masses = trees.floating(weights, None, what=what)
+    masses = {name: masses[name] for name in leaves if name in masses}
+    _check_names(leaves, masses, "the tree", what)
+    for name, mass in masses.items():
+        if mass.shape != leaves[name].shape:
+            raise ValueError(
+                f"{what}: {name!r} has shape {mass.shape}, its leaf {leaves[name].shape}; give a mass an entry"
+            )
+        if not isinstance(mass, jax.core.Tracer) and (jnp.any(mass < 0) or not jnp.any(mass > 0)):
+            raise ValueError(f"{what}: {name!r} must be >= 0 and not all zero, for they are masses")
+    return {name: mass.reshape(-1) for name, mass in masses.items()}
+
+
+def explain_nonfinite(distances: dict[str, Array], inputs: dict[str, dict[str, Array]]) -> None:
+    """Refuse bad input where a distance shows it: a NaN or infinite entry always gives a distance that is not finite,
+    and looking at the distances costs nothing. Inside `jit` nothing is tested.
+
+    Raises:
+        ValueError: naming the input and its leaf.
+    """
+    if any(isinstance(d, jax.core.Tracer) for d in distances.values()):
+        return
+    if not all(np.isfinite(d).all() for d in distances.values()):
+        for what, leaves in inputs.items():
+            trees.check_finite(leaves, what)
+
+
+def check_order(p: float) -> None:
+    """Refuse an order that gives no distance."""
+    if not 1 <= p < float("inf"):
+        raise ValueError(f"p={p} must be a finite number >= 1 for a distance")
+
+
+def _check_names(a, b, what_a, what_b):
+    if alone := sorted(a.keys() ^ b.keys()):
+        here, there = (what_a, what_b) if alone[0] in a else (what_b, what_a)
+        raise ValueError(
+            f"{here} has a leaf {alone[0]!r} that {there} lacks ({len(alone)} names differ); give two trees of one "
+            "structure, or select common leaves with `where`"
+        )
