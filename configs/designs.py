@@ -8,9 +8,10 @@ Words: one of digits, mnist, fashion_mnist, cifar10; `brief` (10 % of the data, 
 (every image turned by a multiple of 90 degrees: there the p4 network has the right symmetry and the wrongly equivariant
 one cannot fit); `smoke`.
 
-Arms: `plain`, a CNN with batch norm; dropout 0.2, 0.4, 0.6; group norm, layer norm, no norm; half and double width; tanh;
-input expansion K = 2 with fill 0.5, and its controls zero fill and nearest; p4 and p4m equivariance; `wrong`, the p4
-network whose logits change sign at a quarter turn.
+Arms: `plain`, a CNN with batch norm; dropout 0.2, 0.4, 0.6; group norm, layer norm, no norm; half and double width;
+tanh; input expansion K = 2 with fill 0.5, and its controls zero fill and nearest; p4 equivariance; `wrong`, the p4
+network whose logits change sign at a quarter turn. For mirrors as well: `--config.arms.p4.model.name=p4mcnn
+--config.arms.p4.model.channels="(6,11,11)"`.
 """
 
 from sbjax import config as config_lib
@@ -20,7 +21,6 @@ CHANNELS = (16, 32, 32)
 PLAIN = {"name": "cnn", "channels": CHANNELS, "norm": "batch", "dropout": 0.0, "activation": "relu", "dtype": "float32"}
 # As many parameters as the plain network: a p4 layer of c / 2 channels has as many as a plain one of c.
 P4 = {**PLAIN, "name": "p4cnn", "channels": (8, 16, 16), "readout": "invariant"}
-P4M = {**P4, "name": "p4mcnn", "channels": (6, 11, 11)}
 
 
 def get_config(argument=None):
@@ -62,7 +62,6 @@ def get_config(argument=None):
         "double_width": {"model": {"channels": (32, 64, 64)}},
         "tanh": {"model": {"activation": "tanh"}},
         "p4": {"model": P4},
-        "p4m": {"model": P4M},
         "wrong": {"model": {**P4, "readout": "sign"}},
         "expanded": expanded("0.5"),
         "zero": expanded("0.0"),
