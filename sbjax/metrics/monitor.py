@@ -71,7 +71,7 @@ def make_replica_monitor(
         raise ValueError(
             f"solver={solver!r} is unknown{near(solver, replica.SOLVERS)}; known: {', '.join(replica.SOLVERS)}"
         )
-    names = [f"replica_distance/{kind}{suffix}" for kind in kinds for suffix in _SUFFIXES]
+    names = [f"replica_distance/{kind}{suffix}" for kind in kinds for suffix in SUFFIXES]
     outputs = None if outputs_fn is None else jax.jit(lambda stacked: jax.lax.map(outputs_fn, stacked))
 
     def init(variables):
@@ -88,7 +88,7 @@ def make_replica_monitor(
     return Monitor(init, update, summarise)
 
 
-_SUFFIXES = ("", "_null", "_excess", "_scale_free", "_scale_free_null", "_scale_free_excess")
+SUFFIXES = ("", "_null", "_excess", "_scale_free", "_scale_free_null", "_scale_free_excess")
 
 
 def _distance(kind, variables, key, outputs, solver) -> replica.ReplicaDistance:

@@ -114,6 +114,10 @@ class LiftingConv(nn.Module):
 
     Raises:
         ValueError: an unknown group, an even kernel size, a shape that does not fit.
+
+    >>> import jax
+    >>> LiftingConv(5).init_with_output(jax.random.key(0), jnp.ones((2, 8, 8, 3)))[0].shape
+    (2, 8, 8, 4, 5)
     """
 
     features: int
@@ -145,6 +149,10 @@ class GroupConv(nn.Module):
 
     Raises:
         ValueError: an unknown group, an even kernel size, a shape that does not fit.
+
+    >>> import jax
+    >>> GroupConv(5).init_with_output(jax.random.key(0), jnp.ones((2, 8, 8, 4, 3)))[0].shape
+    (2, 8, 8, 4, 5)
     """
 
     features: int

@@ -58,6 +58,30 @@ def loss_curves(results: Results) -> "Figure":
     return _curves(results, names, logarithmic=True)
 
 
+def distance_curves(results: Results) -> "Figure":
+    """Scale-free replica distances against the epoch, one panel a kind, with their intervals.
+
+    Raises:
+        ValueError: no kind of replica distance was measured at two steps or more.
+    """
+    kinds = distance_kinds(results)
+    if not kinds:
+        raise ValueError(
+            "no replica distance was measured at two steps or more; set monitor.at, such as 'start,10%,end'"
+        )
+    return _curves(results, [f"replica_distance/{kind}_scale_free" for kind in kinds], logarithmic=False)
+
+
+def distance_kinds(results: Results) -> list[str]:
+    """Kinds of replica distance that some arm has at two steps or more."""
+    counts: dict[str, int] = {}
+    for reports in results.reports.values():
+        for kind in {kind for report in reports for kind in tables.kinds(report.measures)}:
+            measured = sum(f"replica_distance/{kind}_scale_free" in report.measures for report in reports)
+            counts[kind] = max(measured, counts.get(kind, 0))
+    return sorted(kind for kind, count in counts.items() if count > 1)
+
+
 def paired_dots(results: Results) -> "Figure":
     """Every arm against the reference at equal steps, one panel each: a thin line a seed, thick bars at the medians.
 
@@ -69,10 +93,10 @@ def paired_dots(results: Results) -> "Figure":
     }
     if not pairs:
         raise ValueError(f"no seed has a finite {results.primary} in the reference and another arm; nothing to draw")
-    with _styled():
+    with styled():
         columns = min(len(pairs), 3)
         rows = -(-len(pairs) // columns)
-        figure = _figure((1.2 + 1.6 * columns, 2.7 * rows))
+        figure = new_figure((1.2 + 1.6 * columns, 2.7 * rows))
         panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
         for panel in panels.flat[len(pairs) :]:
             panel.set_visible(False)
@@ -100,17 +124,34 @@ def save_figures(results: Results, folder: Path) -> dict[str, Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
-    for draw in (accuracy_curves, paired_dots, loss_curves):
+    for draw in (accuracy_curves, paired_dots, loss_curves, distance_curves):
         if _drawable(results, draw):
             paths[draw.__name__] = folder / f"{draw.__name__}.png"
             write_atomically(paths[draw.__name__], to_png(draw(results)))
     return paths
 
 
+def pair_maps(pairs: dict[str, np.ndarray]) -> "Figure":
+    """Distances between all pairs of replicas as heat maps, one panel a layer, each with its own scale of colours."""
+    with styled():
+        columns = min(len(pairs), 4)
+        rows = -(-len(pairs) // columns)
+        figure = new_figure((2.2 * columns, 2.0 * rows))
+        panels = figure.subplots(rows, columns, squeeze=False)
+        for panel in panels.flat[len(pairs) :]:
+            panel.set_visible(False)
+        for panel, (name, matrix) in zip(panels.flat, pairs.items()):
+            image = panel.imshow(matrix, cmap="viridis")
+            figure.colorbar(image, ax=panel, shrink=0.8)
+            panel.set_title(name, fontsize=7)
+            panel.set_xlabel("replica")
+    return figure
+
+
 def to_png(figure: "Figure") -> bytes:
     """The figure as PNG without the metadata that would change from one installation to the next."""
     stream = io.BytesIO()
-    with _styled():
+    with styled():
         figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
     return stream.getvalue()
 
@@ -130,6 +171,8 @@ def loss_names(results: Results) -> list[str]:
 def _drawable(results: Results, draw: Callable[[Results], "Figure"]) -> bool:
     if draw is paired_dots:
         return any(_pair(results, arm) is not None for arm in results.arms if arm != results.reference)
+    if draw is distance_curves:
+        return bool(distance_kinds(results))
     return _any_finite(results, [results.primary] if draw is accuracy_curves else loss_names(results))
 
 
@@ -155,16 +198,18 @@ def _pair(results: Results, arm: str) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _curves(results: Results, names: list[str], *, logarithmic: bool) -> "Figure":
-    with _styled():
-        figure = _figure((_PANEL[0] * (0.25 + 0.75 * len(names)), _PANEL[1]))
-        panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    with styled():
+        figure = new_figure((_PANEL[0] * (0.25 + 0.75 * len(names)), _PANEL[1]))
+        # Kinds of distance have different ranges; losses are compared between splits.
+        share = not names[0].startswith("replica_distance/")
+        panels = figure.subplots(1, len(names), sharey=share, squeeze=False)[0]
         in_epochs = all(report.epoch is not None for reports in results.reports.values() for report in reports)
         for panel, name in zip(panels, names):
             for arm in results.arms:
                 _curve(panel, results, arm, name, in_epochs=in_epochs)
             panel.set_xlabel("epoch" if in_epochs else "step")
             panel.set_ylabel(_label(name))
-            if not logarithmic:
+            if name == results.primary:
                 _leave_out_the_start(panel)
         heights = np.concatenate([np.asarray(line.get_ydata()) for panel in panels for line in panel.lines])
         if logarithmic and heights.min() > 0 and heights.max() >= 10 * heights.min():
@@ -179,19 +224,27 @@ def _curves(results: Results, names: list[str], *, logarithmic: bool) -> "Figure
 
 
 def _curve(panel: "Axes", results: Results, arm: str, name: str, *, in_epochs: bool) -> None:
-    points: list[tuple[Report, statistics.Description]] = [
-        (report, statistics.describe(report.values[name])) for report in results.reports[arm] if name in report.values
-    ]
-    points = [(report, described) for report, described in points if described.n]
+    points = [(report, middle) for report in results.reports[arm] if (middle := _point(report, name)) is not None]
     if not points:
         return
     x = [report.epoch if in_epochs else report.step for report, _ in points]
-    median, q1, q3 = (_scale(name) * np.array([described[i] for _, described in points]) for i in range(3))
+    median, q1, q3 = (_scale(name) * np.array([middle[i] for _, middle in points]) for i in range(3))
     colour = _colour(results, arm)
     dash = DASHES[results.arms.index(arm) % len(DASHES)]
     # Marks where they still can be told apart; a single report would not be seen without.
     panel.plot(x, median, dash, color=colour, label=arm, marker="o" if len(x) <= 12 else None)
     panel.fill_between(x, q1, q3, color=colour, alpha=0.2, linewidth=0)
+
+
+def _point(report: Report, name: str) -> tuple[float, float, float] | None:
+    """Height of a curve and the ends of its band: median and quartiles over replicas, or a measure and its interval."""
+    if name in report.values:
+        described = statistics.describe(report.values[name])
+        return (described.median, described.q1, described.q3) if described.n else None
+    measure = report.measures.get(name)
+    if measure is None or measure["value"] is None:
+        return None
+    return tuple(measure["value"] if measure[end] is None else measure[end] for end in ("value", "low", "high"))
 
 
 def _leave_out_the_start(panel: "Axes") -> None:
@@ -214,14 +267,15 @@ def _label(metric: str) -> str:
     return f"{name} (%)" if tables.in_percent(metric) else name
 
 
-def _figure(size: tuple[float, float]) -> "Figure":
+def new_figure(size: tuple[float, float]) -> "Figure":
+    """An empty figure of this size in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=size, layout="constrained")
 
 
 @contextlib.contextmanager
-def _styled() -> Iterator[None]:
+def styled() -> Iterator[None]:
     """Matplotlib's own defaults and ours, whatever the user's matplotlibrc says."""
     import matplotlib.style
 

@@ -16,9 +16,16 @@ from sbjax.report import results as results_lib
 _CAPTIONS = {
     "accuracy_curves": "{primary} during training. Line: median over the seeds; band: quartiles.",
     "paired_dots": "{primary} at equal steps. One thin line a seed; thick bars: medians.",
+    "distance_curves": "Scale-free replica distances during training; band: 95 % interval over replicas. "
+    "A smaller distance = symmetry more broken.",
     "loss_curves": "Losses during training. Line: median over the seeds; band: quartiles.",
 }
-_DISTANCE_NOTE = "A smaller distance = symmetry more broken; compare at similar accuracy."
+_DISTANCE_NOTE = (
+    "Mean over the pairs of replicas [95 % interval], as measured last. A smaller distance = symmetry more broken; "
+    "compare at similar accuracy. Null: independent normal draws of the same shapes and scales; excess: distance minus "
+    "null."
+)
+_READINGS = ("", "_null", "_excess")
 _FLOPS_NOTE = (
     "Each arm is read at its last report within the budget, the smaller of the two totals. An arm cut short "
     "there on a decaying learning rate has not seen the end of its schedule and is at a disadvantage."
@@ -88,12 +95,14 @@ def sentence(summary: Mapping[str, Any], entry: Mapping[str, Any], *, at: str) -
 
 def _page(results: results_lib.Results, summary: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
     others = [arm for arm in results.arms if arm != results.reference]
-    title = f"{', '.join(others)} against {results.reference}" if others else results.reference
+    named = ", ".join(others) if len(others) <= 5 else f"{len(others)} arms"
+    title = f"{named} against {results.reference}" if others else results.reference
     body = [
         _tag("h1", f"{title}: {results.primary}"),
         *_findings(summary),
         *(part for at in tables.WHERE for part in _comparisons(summary, at)),
         *_arms(summary),
+        *_distances(summary),
         *_failures(results),
         *_images(results, images),
         *_reproduction(results),
@@ -174,13 +183,30 @@ def _arms(summary: Mapping[str, Any]) -> list[str]:
     ]
     for name in sorted({name for arm in arms for name in arm["last_metrics"]}):
         rows.append([name, *(tables.spread(name, arm["last_metrics"].get(name)) for arm in arms)])
-    measures = sorted({name for arm in arms for name in arm["metrics"]})
+    measures = sorted({name for arm in arms for name in arm["metrics"] if not name.startswith("replica_distance/")})
     for name in measures:
         rows.append([name, *(tables.measure(arm["metrics"].get(name)) for arm in arms)])
     notes = [_note("Metrics of the last report: median [quartiles] over the seeds that finished.")]
-    if any("distance" in name for name in measures):
-        notes.append(_note(_DISTANCE_NOTE))
     return [_tag("h2", "Arms"), _table(["", *summary["arms"]], rows), *notes]
+
+
+def _distances(summary: Mapping[str, Any]) -> list[str]:
+    """The replica distances measured last, a row an arm, one table a kind."""
+    arms, primary = summary["arms"], summary["primary"]["name"]
+    parts = []
+    for kind in sorted({kind for arm in arms.values() for kind in tables.kinds(arm["metrics"])}):
+        names = [f"replica_distance/{kind}{form}{suffix}" for form in ("", "_scale_free") for suffix in _READINGS]
+        shown = [name for name in names if any(name in arm["metrics"] for arm in arms.values())]
+        headers = [
+            name.removeprefix(f"replica_distance/{kind}").strip("_").replace("_", " ") or "distance" for name in shown
+        ]
+        rows = [
+            [name, tables.spread(primary, arm["last_metrics"].get(primary))]
+            + [tables.measure(arm["metrics"].get(number)) for number in shown]
+            for name, arm in arms.items()
+        ]
+        parts += [_tag("h3", kind.replace("_", " ")), _table(["arm", primary, *headers], rows)]
+    return [_tag("h2", "Replica distances"), *parts, _note(_DISTANCE_NOTE)] if parts else []
 
 
 def _failures(results: results_lib.Results) -> list[str]:

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-WIDTH = 100
+WIDTH = 110
 """Columns of a terminal that `format_table` keeps to."""
 
 NONE = "-"
@@ -75,6 +75,16 @@ def measure(x: Any) -> str:
     return NONE if x is None else f"{x:.4g}"
 
 
+def kinds(measures: Mapping[str, Any]) -> list[str]:
+    """Kinds of replica distance among the names of measures, as the monitor names them.
+
+    >>> kinds({'replica_distance/marginal': 0.1, 'replica_distance/marginal_null': 0.2, 'other': 1.0})
+    ['marginal']
+    """
+    names = [name.removeprefix("replica_distance/") for name in measures if name.startswith("replica_distance/")]
+    return sorted(name for name in names if not name.endswith(("_null", "_excess", "_scale_free")))
+
+
 def p_value(p: float | None) -> str:
     """Two digits of a p value.
 
@@ -117,7 +127,7 @@ def improved(comparison: Mapping[str, Any] | None) -> str:
 
 
 def format_table(summary: Mapping[str, Any], *, at: Literal["equal_steps", "equal_flops"] = "equal_steps") -> str:
-    """One line an arm for a terminal of 100 columns: parameters, primary metric, paired difference, replica distance.
+    """One line an arm for a terminal: parameters, primary metric, paired difference, replica distance.
 
     The metric and the distance are of each arm's last report; difference, p and improved seeds are read where `at`
     says. Of several replica distances the marginal one is shown, else the first by name. The names of arms are
@@ -161,7 +171,22 @@ def format_table(summary: Mapping[str, Any], *, at: Literal["equal_steps", "equa
         f"[{100 * summary['confidence']:g} % interval]",
         f"{WHERE[at]}; p: Wilcoxon signed-rank" + (f"; distance: {distance}" if distance else ""),
     ]
-    return "\n".join([*_align([header, *rows]), *textwrap.wrap("; ".join(notes), WIDTH)])
+    return "\n".join([*_align([header, *rows]), *wrap("; ".join(notes))])
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of left-aligned columns two blanks apart.
+
+    >>> columns([['a', 'b'], ['long', 'c']])
+    ['a     b', 'long  c']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def wrap(text: str) -> list[str]:
+    """Lines of at most `WIDTH` columns."""
+    return textwrap.wrap(text, WIDTH)
 
 
 def _distance(summary: Mapping[str, Any]) -> str | None:

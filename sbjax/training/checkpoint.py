@@ -159,7 +159,7 @@ class Checkpoints:
             shutil.rmtree(leftover, ignore_errors=True)
         steps = sorted((int(path.name) for path in self.folder.glob("[0-9]*") if path.name.isdigit()), reverse=True)
         for step in steps:
-            fault = _fault(self.folder / str(step), self._digest_file(step))
+            fault = find_fault(self.folder / str(step), self._digest_file(step))
             if fault is None:
                 yield step
             else:
@@ -198,7 +198,7 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def _fault(folder: pathlib.Path, digest_file: pathlib.Path) -> str | None:
+def find_fault(folder: pathlib.Path, digest_file: pathlib.Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
         expected = json.loads(digest_file.read_text())
