@@ -1,7 +1,7 @@
 """Symmetry breaking in neural-network optimisation, in JAX and Flax.
 
-What a notebook needs: expansions and replica distances, all pure functions of arrays and pytrees. Training is
-in `sbjax.training`, experiments in `sbjax.experiment`.
+What a notebook needs: expansions, Wasserstein and replica distances, all pure functions of arrays and pytrees.
+Training is in `sbjax.training`, experiments in `sbjax.experiment`.
 """
 
 from sbjax.expansion import (
@@ -14,7 +14,14 @@ from sbjax.expansion import (
     with_expansion,
 )
 from sbjax.folding import fold
-from sbjax.metrics.replica import marginal_distance
+from sbjax.metrics.replica import (
+    function_distance,
+    marginal_distance,
+    neuron_cloud_distance,
+    replica_outputs,
+    unmatched_distance,
+)
+from sbjax.metrics.wasserstein import pairwise_wasserstein, wasserstein
 
 __all__ = [
     "ImageExpansion",
@@ -24,6 +31,12 @@ __all__ = [
     "expand",
     "expanded_shape",
     "fold",
+    "function_distance",
     "marginal_distance",
+    "neuron_cloud_distance",
+    "pairwise_wasserstein",
+    "replica_outputs",
+    "unmatched_distance",
+    "wasserstein",
     "with_expansion",
 ]

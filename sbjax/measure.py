@@ -38,7 +38,7 @@ def rank_designs(
     overrides: list[str] | None = None,
     config_file: str | None = None,
 ) -> Measurement:
-    """Train the arms of `config` (or go on with what is there), rank them by a replica distance, compare with full ones.
+    """Train the arms of `config` (or go on with what is there), rank them by replica distance, compare with full runs.
 
     Writes `ranking.json`, `figures/ranking.png` and, with `against`, `figures/rank_correlation.png` to the workdir.
 
@@ -58,8 +58,8 @@ def rank_designs(
     known = [kind + suffix for kind in kinds for suffix in SUFFIXES]
     if by not in known:
         raise ConfigError(
-            f"--by={by!r} is not measured{near(by, known)}; give one of {', '.join(kinds) or 'nothing'} (monitor.kinds), "
-            f"bare or with one of the endings {', '.join(filter(None, SUFFIXES))}"
+            f"--by={by!r} is not measured{near(by, known)}; give one of {', '.join(kinds) or 'nothing'} "
+            f"(monitor.kinds), bare or with one of the endings {', '.join(filter(None, SUFFIXES))}"
         )
     full = None
     if against is not None:

@@ -32,7 +32,7 @@ def load(name, words, data, arms=None):
 
 
 def test_all_configs_are_known_here():
-    assert {path.name for path in CONFIGS.glob("*.py")} == {"quickstart.py", "images.py"}
+    assert {path.name for path in CONFIGS.glob("*.py")} == {"quickstart.py", "images.py", "designs.py"}
 
 
 @pytest.mark.parametrize("words", ["", "smoke"])
@@ -52,6 +52,25 @@ def test_every_image_config_builds(words, data):
     assert raw.task.batch_size == 8
     # Twice the resolution is four times the positions; the later layers of an MLP stay as they are.
     assert 1.5 < expanded.flops_per_step / raw.flops_per_step < 4.5
+
+
+def test_every_design_builds(data):
+    """As many parameters for p4 as for the plain network, and the three kinds of norm but 'none' differ in nothing else."""
+    arms = {arm.name: arm for arm in experiment.build_arms(config_lib.check(load("designs.py", "mnist,smoke", data)))}
+    assert len(arms) == 15
+    assert next(iter(arms)) == "plain"
+    for name in ("p4", "wrong"):
+        assert abs(arms[name].parameters / arms["plain"].parameters - 1) < 0.03
+    for name in ("dropout_60", "group_norm", "layer_norm", "tanh", "expanded", "zero", "nearest"):
+        assert arms[name].parameters == arms["plain"].parameters
+    assert arms["plain"].monitor_steps == (0, 4)  # 10 % of four steps is step 0
+
+
+def test_brief_and_rotated_designs(data):
+    full, brief = (config_lib.check(load("designs.py", words, data)) for words in ("mnist", "mnist,brief,rotated"))
+    assert brief["task"]["train_share"] == 0.1 * full["task"]["train_share"]
+    assert brief["task"]["quarter_turns"] is not full["task"]["quarter_turns"]
+    assert list(brief["arms"]) == list(full["arms"])
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ def test_report_says_what_was_found(workdir):
     for at, entries in summary["comparisons"].items():
         for entry in entries:
             assert sentence(summary, entry, at=at) in text
-    for piece in ("0.10.1", "<h3>marginal</h3>", "symmetry more broken", "0.5 [0.4, 0.6]", "7 of 8"):
+    for piece in ("0.10.1", "Replica distances", "symmetry more broken", "0.5 [0.4, 0.6]", "7 of 8"):
         assert piece in text
     command = "python runs/train.py --config=configs/digits.py:smoke --config.arms.replicas=8 --workdir=WORKDIR"
     assert command in text

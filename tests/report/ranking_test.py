@@ -1,0 +1,112 @@
+"""Rankings and rank correlations against scipy, and against planted orders."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from sbjax.report import ranking as lib
+from sbjax.report.results import Report, Results
+
+
+def make_results(measures, accuracies, *, name="replica_distance/marginal"):
+    """A run with one report an arm: a measure and four replicas of an accuracy for every arm."""
+    arms = tuple(measures)
+    numbers = {arm: {name: {"value": x, "low": x, "high": x}} for arm, x in measures.items()}
+    reports = {
+        arm: (
+            Report(
+                10,
+                1.0,
+                1e3,
+                {split: np.array([accuracies[arm]] * 4) for split in ("validation/accuracy", "test/accuracy")},
+                numbers[arm],
+            ),
+        )
+        for arm in arms
+    }
+    return Results(
+        arms=arms,
+        reference=arms[0],
+        primary="test/accuracy",
+        goal="max",
+        replicas=4,
+        reports=reports,
+        parameters={arm: 100 + i for i, arm in enumerate(arms)},
+        flops_per_step={arm: 1e3 for arm in arms},
+        steps={arm: 10 for arm in arms},
+        failures=(),
+        metrics=numbers,
+        config={},
+        environment={},
+        overrides=(),
+        config_file=None,
+    )
+
+
+ARMS = [f"design_{i}" for i in range(8)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_spearman_agrees_with_scipy(seed):
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=12), rng.integers(0, 5, size=12)  # with ties
+    rho, p = lib.spearman(x, y)
+    expected = scipy.stats.spearmanr(x, y)
+    np.testing.assert_allclose(rho.value, expected.statistic, rtol=1e-12)
+    assert rho.low <= rho.value <= rho.high
+    assert abs(p - expected.pvalue) < 0.05
+
+
+def test_interval_covers_the_correlation_of_a_known_law():
+    """Two normals of correlation r have Spearman's rho (6/pi) asin(r/2)."""
+    rng, r = np.random.default_rng(0), 0.6
+    truth = 6 / np.pi * np.arcsin(r / 2)
+    hits = 0
+    for _ in range(150):
+        x = rng.normal(size=20)
+        rho, _ = lib.spearman(x, r * x + np.sqrt(1 - r**2) * rng.normal(size=20), resamples=400)
+        hits += rho.low <= truth <= rho.high
+    assert 0.85 < hits / 150 <= 1
+
+
+def test_constant_side_has_no_correlation():
+    rho, p = lib.spearman([1.0] * 6, range(6))
+    assert np.isnan([*rho, p]).all()
+
+
+def test_ranking_puts_the_smallest_distance_first():
+    results = make_results(dict(zip(ARMS, [3, 1, 2, 8, 7, 6, 5, 4])), dict.fromkeys(ARMS, 0.9))
+    rows = lib.rank(results, "marginal")
+    assert [row.arm for row in rows] == [f"design_{i}" for i in (1, 2, 0, 7, 6, 5, 4, 3)]
+    table = lib.ranking_table(rows, by="marginal", primary="test/accuracy")
+    assert table.index("design_1") < table.index("design_3")
+    with pytest.raises(ValueError, match="by='matched' was not measured in this run; measured: marginal"):
+        lib.rank(results, "matched")
+
+
+def test_planted_order_is_found_and_controls_stand_beside():
+    accuracy = dict(zip(ARMS, np.linspace(0.5, 0.9, 8)))
+    early = make_results(dict(zip(ARMS, range(8, 0, -1))), dict.fromkeys(ARMS, 0.3))
+    found = {row.measure: row for row in lib.correlate(early, make_results(dict.fromkeys(ARMS, 1), accuracy))}
+    assert found["replica_distance/marginal"].rho.value == pytest.approx(-1)
+    assert found["replica_distance/marginal"].p_value < 0.01
+    assert found["parameters"].rho.value == pytest.approx(1)
+    assert np.isnan(found["validation/accuracy"].rho.value)  # the same in every early run
+    table = lib.correlation_table(list(found.values()), primary="test/accuracy")
+    assert "marginal" in table
+    assert "parameters" in table
+
+
+def test_too_few_designs_in_common():
+    one = make_results(dict.fromkeys(ARMS, 1), dict.fromkeys(ARMS, 1))
+    other = make_results(dict.fromkeys(["design_0", "b", "c"], 1), dict.fromkeys(["design_0", "b", "c"], 1))
+    with pytest.raises(ValueError, match=r"1 designs in common \(design_0\)"):
+        lib.correlate(one, other)
+
+
+def test_figures_are_drawn():
+    results = make_results(dict(zip(ARMS, range(8))), dict(zip(ARMS, np.linspace(0.5, 0.9, 8))))
+    rows = lib.rank(results, "marginal")
+    assert len(lib.ranking_figure(rows, by="marginal").axes[0].get_yticklabels()) == 8
+    panel = lib.correlation_figure(results, results, ["marginal"]).axes[0]
+    assert sorted(text.get_text() for text in panel.texts) == [str(i) for i in range(1, 9)]
