@@ -5,8 +5,14 @@ import optax
 from jaxtyping import PyTree
 
 from sbjax.suggest import near
+from sbjax.training.quasi_newton import self_scaled
 
-OPTIMIZERS = ("sgd", "adam", "adamw", "lbfgs")
+OPTIMIZERS = ("sgd", "adam", "adamw", "lbfgs", "ssbroyden", "ssbfgs")
+LINE_SEARCHED = {
+    "lbfgs": lambda memory_size: optax.lbfgs(memory_size=memory_size),
+    "ssbroyden": lambda memory_size: self_scaled("broyden"),
+    "ssbfgs": lambda memory_size: self_scaled("bfgs"),
+}
 SCHEDULES = ("constant", "cosine", "step")
 
 
@@ -73,7 +79,8 @@ def make_optimizer(
 
     'sgd' adds weight_decay * w to the gradient before the momentum (L2 penalty); 'adamw' decays apart from the
     gradient; 'adam' has no decay. Decay acts on kernels only (arrays of two or more axes), not on biases and norm
-    parameters. 'lbfgs' takes its step from a zoom line search and ignores the learning rate.
+    parameters. 'lbfgs', 'ssbroyden' and 'ssbfgs' (self-scaled, dense: small networks in float64) take their step from
+    a zoom line search and ignore the learning rate.
 
     Args:
         clip_norm: clip the gradient to this global norm first; 0 = no clipping.
@@ -93,7 +100,7 @@ def make_optimizer(
     ):
         if not low <= value < high:
             raise ValueError(f"optimizer.{field}={value} must lie in [{low}, {high})")
-    if weight_decay and name in ("adam", "lbfgs"):
+    if weight_decay and name in ("adam", *LINE_SEARCHED):
         raise ValueError(
             f"optimizer.weight_decay={weight_decay} has no effect with optimizer.name={name!r}; "
             "set it to 0, or use adamw"
@@ -108,8 +115,8 @@ def make_optimizer(
         chain = [*clip, optax.adamw(learning_rate, b1, b2, weight_decay=weight_decay, mask=kernels)]
     else:
         if clip:
-            raise ValueError(f"optimizer.clip_norm={clip_norm} would break the line search of lbfgs; set it to 0")
-        chain = [optax.lbfgs(memory_size=memory_size)]
+            raise ValueError(f"optimizer.clip_norm={clip_norm} would break the line search of {name}; set it to 0")
+        chain = [LINE_SEARCHED[name](memory_size)]
     return optax.with_extra_args_support(optax.chain(*chain))
 
 

@@ -1,0 +1,123 @@
+"""Self-scaled quasi-Newton methods against exact Hessians, scipy's BFGS and optax's L-BFGS."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.optimize
+
+from sbjax.training.quasi_newton import FAMILIES, MOST_PARAMETERS, scale_by_self_scaled, self_scaled
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def run(optimizer, value_fn, params, steps):
+    """Parameters, state and the values before each step."""
+
+    @jax.jit
+    def go(params, state):
+        def body(carry, _):
+            params, state = carry
+            value, grad = jax.value_and_grad(value_fn)(params)
+            updates, state = optimizer.update(grad, state, params, value=value, grad=grad, value_fn=value_fn)
+            return (optax.apply_updates(params, updates), state), value
+
+        return jax.lax.scan(body, (params, state), None, length=steps)
+
+    (params, state), values = go(params, optimizer.init(params))
+    return params, state, values
+
+
+def rosenbrock(x):
+    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rosenbrock_is_solved_in_about_the_steps_of_scipy(family):
+    start = np.random.default_rng(0).uniform(-1, 1, 10)
+    _, _, values = run(self_scaled(family), rosenbrock, jnp.asarray(start), 200)
+    scipys = scipy.optimize.minimize(
+        lambda x: float(rosenbrock(jnp.asarray(x))),
+        start,
+        jac=lambda x: np.asarray(jax.grad(rosenbrock)(jnp.asarray(x))),
+        method="BFGS",
+        options={"gtol": 1e-9},
+    )
+    assert values[-1] < 1e-20
+    assert np.argmax(values < 1e-10) < 2 * scipys.nit
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_secant_equation_and_positive_definite(family):
+    """H y = s after every accepted pair, and H stays symmetric positive definite."""
+    optimizer = scale_by_self_scaled(family)
+    matrix = jnp.diag(jnp.array([1.0, 3.0, 10.0, 40.0]))
+    grad_fn = jax.jit(jax.grad(lambda w: 0.5 * w @ matrix @ w + jnp.sum(w**4)))
+    update = jax.jit(optimizer.update)
+    w = jnp.array([1.0, -2.0, 0.5, 1.0])
+    state = optimizer.init(w)
+    for _ in range(6):
+        before, grad = w, grad_fn(w)
+        direction, state = update(grad, state, w)
+        w = w + 0.3 * direction
+        _, after = update(grad_fn(w), state, w)
+        s, y = w - before, grad_fn(w) - grad
+        np.testing.assert_allclose(after.inverse @ y, s, rtol=1e-8, atol=1e-12)
+        np.testing.assert_allclose(after.inverse, after.inverse.T, atol=1e-12)
+        assert np.linalg.eigvalsh(after.inverse).min() > 0
+
+
+def test_no_scaling_gives_the_textbook_bfgs_update():
+    """Where tau = 1 (b <= 1), 'bfgs' is (1 - s y^T/ys) H (1 - y s^T/ys) + s s^T/ys."""
+    optimizer = scale_by_self_scaled("bfgs")
+    rng = np.random.default_rng(1)
+    root = rng.normal(size=(4, 4))
+    inverse = jnp.asarray(root @ root.T + np.eye(4))
+    w, grad = jnp.asarray(rng.normal(size=4)), jnp.asarray(rng.normal(size=4))
+    state = optimizer.init(w)._replace(count=jnp.int32(3), params=w, grad=grad, inverse=inverse)
+    s = -0.5 * inverse @ grad
+    y = 3.0 * jnp.linalg.solve(inverse, s) + 0.1 * s  # steeper than H says: b < 1
+    _, after = optimizer.update(grad + y, state, w + s)
+    left = np.eye(4) - np.outer(s, y) / (y @ s)
+    np.testing.assert_allclose(after.inverse, left @ inverse @ left.T + np.outer(s, s) / (y @ s), rtol=1e-10)
+
+
+def test_ill_conditioned_quadratic_beats_lbfgs():
+    scales = jnp.logspace(0, 6, 50)
+
+    def value_fn(w):
+        return 0.5 * jnp.sum(scales * w**2)
+
+    values = {
+        name: run(optimizer, value_fn, jnp.ones(50), 150)[2][-1]
+        for name, optimizer in (("broyden", self_scaled()), ("lbfgs", optax.lbfgs()))
+    }
+    assert values["broyden"] < 1e-2 * values["lbfgs"]
+
+
+def test_negative_curvature_and_an_uphill_matrix_are_survived():
+    optimizer = scale_by_self_scaled()
+    w, grad = jnp.array([1.0, 1.0]), jnp.array([1.0, -1.0])
+    state = optimizer.init(w)._replace(count=jnp.int32(2), params=w, grad=grad)
+    _, after = optimizer.update(grad - 0.5, state, w + 0.5)  # y^T s < 0
+    np.testing.assert_array_equal(after.inverse, jnp.eye(2))
+    spoilt = state._replace(inverse=-jnp.eye(2))
+    direction, after = optimizer.update(grad, spoilt, w)
+    np.testing.assert_array_equal(direction, -grad)
+    np.testing.assert_array_equal(after.inverse, jnp.eye(2))
+
+
+def test_replicas_under_vmap_are_as_one_by_one():
+    starts = jnp.asarray(np.random.default_rng(2).uniform(-1, 1, (3, 4)))
+    optimizer = self_scaled()
+    together = jax.vmap(lambda w: run(optimizer, rosenbrock, w, 15)[0])(starts)
+    for row, start in zip(together, starts):
+        np.testing.assert_allclose(row, run(optimizer, rosenbrock, start, 15)[0], rtol=1e-6)
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="family='dfp' of self-scaled methods is unknown; known: broyden, bfgs"):
+        scale_by_self_scaled("dfp")
+    with pytest.raises(ValueError, match="at most 20000 parameters are allowed: use lbfgs"):
+        self_scaled().init(jnp.zeros(MOST_PARAMETERS + 1))
