@@ -261,7 +261,7 @@ def _fit(folder, settings, arm: Arm, mapping, asked, progress: Progress) -> fit_
     if spent["measure"] and spent["train"]:
         share = {"measure_share": round(spent["measure"] / spent["train"], 4)}
         logger.info(
-            "arm %s: measuring replica distances took %.1f %% of its training time",
+            "arm %s: measuring replica distances took %.1f %% of its training time (compilation included)",
             arm.name,
             100 * share["measure_share"],
         )

@@ -68,7 +68,8 @@ def check_finite(leaves: dict[str, Array], what: str = "tree") -> None:
         ValueError: naming the first leaf that has them.
     """
     for name, leaf in leaves.items():
-        if not isinstance(leaf, jax.core.Tracer) and (bad := int(jnp.sum(~jnp.isfinite(leaf)))):
+        # With numpy, since inside `jit` jax traces even what is done to constants.
+        if not isinstance(leaf, jax.core.Tracer) and (bad := int(np.sum(~np.isfinite(np.asarray(leaf))))):
             raise ValueError(
                 f"{what}: leaf {name!r} has {bad} entries that are NaN or infinite; drop that tree or replica, or "
                 "leave the leaf out with `where`"

@@ -55,7 +55,7 @@ def test_every_image_config_builds(words, data):
 
 
 def test_every_design_builds(data):
-    """As many parameters for p4 as for the plain network, and the three kinds of norm but 'none' differ in nothing else."""
+    """p4 has as many parameters as the plain network, and what changes no layer has exactly as many."""
     arms = {arm.name: arm for arm in experiment.build_arms(config_lib.check(load("designs.py", "mnist,smoke", data)))}
     assert len(arms) == 15
     assert next(iter(arms)) == "plain"

@@ -60,13 +60,11 @@ def make_replica_monitor(
     """
     for kind in kinds:
         if kind not in KINDS:
-            raise ValueError(
-                f"kind={kind!r} of replica distance is unknown{near(kind, KINDS)}; known: {', '.join(KINDS)}"
-            )
+            raise ValueError(f"kinds: {kind!r} is unknown{near(kind, KINDS)}; known: {', '.join(KINDS)}")
     if not kinds or len(set(kinds)) < len(kinds):
         raise ValueError(f"kinds={list(kinds)} must name at least one kind of replica distance and none twice")
     if "function" in kinds and outputs_fn is None:
-        raise ValueError("kind='function' compares outputs and needs outputs_fn; leave it out for tasks without one")
+        raise ValueError("kinds: 'function' compares outputs and needs outputs_fn; leave it out for tasks without one")
     if solver not in replica.SOLVERS:
         raise ValueError(
             f"solver={solver!r} is unknown{near(solver, replica.SOLVERS)}; known: {', '.join(replica.SOLVERS)}"

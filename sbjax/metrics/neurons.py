@@ -68,7 +68,6 @@ def neuron_clouds(
     return clouds
 
 
-@functools.partial(jax.jit, static_argnames="projections")
 def pairwise_sliced(
     cloud: Float[Array, "replica neuron d"], *, projections: int = 128, key: Array | None = None
 ) -> Float[Array, "replica replica"]:
@@ -78,14 +77,23 @@ def pairwise_sliced(
     <theta, v>^2 is |v|^2 / d, it is in units of one weight, and at most the exact distance divided by sqrt(d). The
     directions are those of key 0 unless given, so that numbers are comparable between calls.
 
+    Raises:
+        ValueError: projections < 1.
+
     Source: Rabin et al. 2012; Bonneel et al. 2015.
     """
-    key = jax.random.key(0) if key is None else key
+    if projections < 1:
+        raise ValueError(f"projections={projections} must be >= 1")
+    projected = _project(cloud, jax.random.key(0) if key is None else key, projections)
+    return pairwise_lp(sort(projected).reshape(len(cloud), -1), 2.0)
+
+
+@functools.partial(jax.jit, static_argnames="projections")
+def _project(cloud, key, projections):
     cloud = cloud.astype(jnp.promote_types(cloud.dtype, jnp.float32))
     directions = jax.random.normal(key, (projections, cloud.shape[-1]), cloud.dtype)
     directions /= jnp.linalg.norm(directions, axis=1, keepdims=True)
-    projected = jnp.einsum("rnd,pd->rpn", cloud, directions, precision="highest")
-    return pairwise_lp(sort(projected).reshape(len(cloud), -1), 2.0)
+    return jnp.einsum("rnd,pd->rpn", cloud, directions, precision="highest")
 
 
 def pairwise_assignment(cloud: Float[Array, "replica neuron d"]) -> Float[np.ndarray, "replica replica"]:
@@ -127,8 +135,10 @@ def pairwise_sinkhorn(
     if not epsilon > 0:
         raise ValueError(f"epsilon={epsilon} must be > 0; use the solver 'assignment' for no smoothing at all")
     _check_size(cloud, "sinkhorn")
+    cloud = jnp.asarray(cloud, jnp.promote_types(cloud.dtype, jnp.float32))
     scale = float(jnp.std(cloud)) or 1.0
-    points = (cloud / (scale * np.sqrt(cloud.shape[-1]))).astype(jnp.promote_types(cloud.dtype, jnp.float32))
+    # Centred: the cost is computed from |x|^2, in which a common offset would drown the differences.
+    points = (cloud - cloud.mean((0, 1))) / (scale * np.sqrt(cloud.shape[-1]))
     unconverged = 0
 
     def distance(r, s):

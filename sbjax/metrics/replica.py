@@ -247,9 +247,8 @@ def null_replicas(stacked: PyTree, *, key: Key[Array, ""] | None, where: trees.W
 
     def draw(leaf):
         name, key = next(names), next(keys)
-        if not jnp.issubdtype(leaf.dtype, jnp.floating) or not trees.selects(where, name):
-            return leaf
-        return _redraw(leaf, key)
+        floating = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+        return _redraw(leaf, key) if floating and trees.selects(where, name) else leaf
 
     return jax.tree.map(draw, stacked)
 
@@ -257,7 +256,14 @@ def null_replicas(stacked: PyTree, *, key: Key[Array, ""] | None, where: trees.W
 @jax.jit
 def _redraw(leaf, key):
     wide = jnp.asarray(leaf).astype(jnp.promote_types(leaf.dtype, jnp.float32))
-    return (wide.mean() + wide.std() * jax.random.normal(key, wide.shape, wide.dtype)).astype(leaf.dtype)
+    return (wide.mean() + _spread(wide) * jax.random.normal(key, wide.shape, wide.dtype)).astype(leaf.dtype)
+
+
+@jax.jit
+def _spread(leaf):
+    """Standard deviation, and 0 where all entries are equal, of which rounding makes some 1e-7."""
+    wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+    return jnp.where(wide.max() == wide.min(), 0, wide.std())
 
 
 def _measured(kind, measure, p, stacked, null) -> ReplicaDistance:
@@ -277,9 +283,7 @@ def _measured(kind, measure, p, stacked, null) -> ReplicaDistance:
 
 
 def _scales(entries):
-    return {
-        name: float(jnp.std(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)))) for name, leaf in entries.items()
-    }
+    return {name: float(_spread(leaf)) for name, leaf in entries.items()}
 
 
 def _reading(pairs, nulls, scales, null_scales, sizes, p) -> Reading:

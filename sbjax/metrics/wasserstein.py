@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from sbjax import trees
-from sbjax.metrics.sorting import argsort, sort
+from sbjax.metrics.sorting import argsort, on_host, sort
 
 
 class Distances(NamedTuple):
@@ -89,7 +89,6 @@ def wasserstein(
     return Distances(leaves, wasserstein_1d(every[0], every[1], p, *every[2:]))
 
 
-@functools.partial(jax.jit, static_argnames="p")
 def wasserstein_1d(
     a: Float[Array, " n"],
     b: Float[Array, " m"],
@@ -105,14 +104,14 @@ def wasserstein_1d(
     >>> float(wasserstein_1d(jnp.array([0.0, 2.0]), jnp.array([0.0, 1.0, 2.0])))
     0.3333333432674408
     """
-    dtype = functools.reduce(jnp.promote_types, (a.dtype, b.dtype), jnp.float32)
-    a, b = a.astype(dtype), b.astype(dtype)
+    dtype = functools.reduce(jnp.promote_types, (jnp.asarray(a).dtype, jnp.asarray(b).dtype), jnp.float32)
+    a, b = jnp.asarray(a, dtype), jnp.asarray(b, dtype)
     if weights_a is not None or weights_b is not None:
-        return _weighted(a, b, weights_a, weights_b, p)
-    if len(a) == len(b):
-        return _root(_equal_sizes(a, b, p), p)
-    rows_a, rows_b, widths = _quantile_grid(len(a), len(b))
-    return _root(jnp.sum(_power(sort(a)[rows_a] - sort(b)[rows_b], p) * widths.astype(a.dtype)), p)
+        (a, weights_a), (b, weights_b) = _by_value(a, weights_a), _by_value(b, weights_b)
+        return _between_weighted(a, b, weights_a, weights_b, p)
+    if len(a) == len(b) and on_host(a, b):
+        return jnp.asarray(_on_host(np.asarray(a), np.asarray(b), p), dtype)
+    return _between_sorted(sort(a), sort(b), p)
 
 
 def pairwise_wasserstein(
@@ -146,11 +145,9 @@ def pairwise_wasserstein(
     return Distances(leaves, *leaves.values()) if len(rows) == 1 else Distances(leaves, pairwise_1d(_join(rows), p))
 
 
-@functools.partial(jax.jit, static_argnames="p")
 def pairwise_1d(rows: Float[Array, "replica n"], p: float = 1.0) -> Float[Array, "replica replica"]:
     """W_p between all pairs of rows, each sorted once."""
-    ordered = sort(rows.astype(jnp.promote_types(rows.dtype, jnp.float32)))
-    return pairwise_lp(ordered, p)
+    return pairwise_lp(sort(rows.astype(jnp.promote_types(rows.dtype, jnp.float32))), p)
 
 
 @functools.partial(jax.jit, static_argnames="p")
@@ -160,45 +157,40 @@ def pairwise_lp(rows: Float[Array, "replica n"], p: float = 2.0) -> Float[Array,
     return jax.lax.map(lambda row: _root(_power(rows - row, p).mean(-1), p), rows)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _equal_sizes(a, b, p):
-    """W_p^p. On CPU all of it is done on the host: handing two sorted arrays back would take half as long again."""
-    shape = jax.ShapeDtypeStruct(a.shape[:-1], a.dtype)
-
-    def on_host(a, b):
-        gap = np.sort(a, axis=-1)  # and everything else in place: fresh memory costs as much as arithmetic
-        gap -= np.sort(b, axis=-1)
-        np.abs(gap, out=gap)
-        if p != 1:
-            np.power(gap, p, out=gap)
-        return np.asarray(gap.mean(-1), shape.dtype)
-
-    return jax.lax.platform_dependent(
-        a,
-        b,
-        cpu=lambda a, b: jax.pure_callback(on_host, shape, a, b, vmap_method="broadcast_all"),
-        default=lambda a, b: _by_sorting(a, b, p),
-    )
+def _on_host(a, b, p):
+    """W_p of equally many entries by numpy, in place: fresh memory costs as much as arithmetic."""
+    gap = np.sort(a)
+    gap -= np.sort(b)
+    np.abs(gap, out=gap)
+    if p != 1:
+        np.power(gap, p, out=gap)
+    return gap.mean() ** (1 / p)
 
 
-@_equal_sizes.defjvp
-def _equal_sizes_jvp(p, primals, tangents):
-    return jax.jvp(lambda a, b: _by_sorting(a, b, p), primals, tangents)
+@functools.partial(jax.jit, static_argnames="p")
+def _between_sorted(a, b, p):
+    if len(a) == len(b):
+        return _root(_power(a - b, p).mean(), p)
+    rows_a, rows_b, widths = _quantile_grid(len(a), len(b))
+    return _root(jnp.sum(_power(a[rows_a] - b[rows_b], p) * widths.astype(a.dtype)), p)
 
 
-def _by_sorting(a, b, p):
-    return _power(sort(a) - sort(b), p).mean(-1)
+def _by_value(x, weights):
+    if weights is None:
+        return sort(x), None
+    order = argsort(x)
+    return x[order], jnp.asarray(weights, x.dtype)[order]
 
 
-def _weighted(a, b, weights_a, weights_b, p):
-    def quantiles(x, weights):
-        order = argsort(x)
-        weights = jnp.ones_like(x) if weights is None else weights.astype(x.dtype)[order]
-        mass = jnp.cumsum(weights)
-        return x[order], mass / mass[-1]
+@functools.partial(jax.jit, static_argnames="p")
+def _between_weighted(a, b, weights_a, weights_b, p):
+    def masses(x, weights):
+        if weights is None:  # counted, not summed: XLA would fold the sum of a million ones for half a minute
+            return jnp.arange(1, len(x) + 1, dtype=x.dtype) / len(x)
+        return jnp.cumsum(weights) / jnp.cumsum(weights)[-1]
 
-    (a, mass_a), (b, mass_b) = quantiles(a, weights_a), quantiles(b, weights_b)
-    edges = sort(jnp.concatenate([mass_a, mass_b]))
+    mass_a, mass_b = masses(a, weights_a), masses(b, weights_b)
+    edges = jnp.sort(jnp.concatenate([mass_a, mass_b]))
     widths = jnp.diff(edges, prepend=jnp.zeros(1, edges.dtype))
     middles = jax.lax.stop_gradient(edges - widths / 2)
     rows_a, rows_b = (
@@ -216,7 +208,8 @@ def _quantile_grid(n: int, m: int):
 
 
 def _power(x, p):
-    return jnp.abs(x) if p == 1 else jnp.square(x) if p == 2 else jnp.abs(x) ** p
+    """|x|^p with a gradient of zero at zero, where that of `jnp.abs` is one."""
+    return x * jnp.sign(x) if p == 1 else jnp.square(x) if p == 2 else jnp.abs(x) ** p
 
 
 def _root(x, p):
@@ -236,12 +229,13 @@ def _masses(leaves, weights, what):
     masses = trees.floating(weights, None, what=what)
     masses = {name: masses[name] for name in leaves if name in masses}
     _check_names(leaves, masses, "the tree", what)
+    trees.check_finite(masses, what)
     for name, mass in masses.items():
         if mass.shape != leaves[name].shape:
             raise ValueError(
                 f"{what}: {name!r} has shape {mass.shape}, its leaf {leaves[name].shape}; give a mass an entry"
             )
-        if not isinstance(mass, jax.core.Tracer) and (jnp.any(mass < 0) or not jnp.any(mass > 0)):
+        if not isinstance(mass, jax.core.Tracer) and (np.any(np.asarray(mass) < 0) or not np.any(np.asarray(mass))):
             raise ValueError(f"{what}: {name!r} must be >= 0 and not all zero, for they are masses")
     return {name: mass.reshape(-1) for name, mass in masses.items()}
 

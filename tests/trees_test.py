@@ -1,0 +1,126 @@
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sbjax import trees
+
+KEY = jax.random.key(0)
+
+
+class Layer(NamedTuple):
+    kernel: np.ndarray
+    bias: np.ndarray
+
+
+class Module(nnx.Module):
+    def __init__(self):
+        self.dense = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+        self.norm = nnx.BatchNorm(3, rngs=nnx.Rngs(0))
+        self.dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+
+
+def linen():
+    return nn.Dense(3).init(KEY, jnp.ones((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("tree", "names"),
+    [
+        (linen(), ["params/bias", "params/kernel"]),
+        (nnx.state(Module(), nnx.Param), ["dense/bias", "dense/kernel", "norm/bias", "norm/scale"]),
+        ({"mlp/~/linear_0": {"w": np.ones(2), "b": np.ones(1)}}, ["mlp/~/linear_0/b", "mlp/~/linear_0/w"]),
+        ([Layer(np.ones((2, 3)), np.ones(3)), (1.0, 2.0)], ["0/kernel", "0/bias", "1/0", "1/1"]),
+        (jnp.ones(3), [""]),
+        ({}, []),
+    ],
+    ids=["linen", "nnx", "haiku", "tuples", "bare", "nothing"],
+)
+def test_flat_names(tree, names):
+    assert list(trees.flatten(tree)) == names
+    for leaf, kept in zip(jax.tree.leaves(tree), trees.flatten(tree).values(), strict=True):
+        np.testing.assert_array_equal(leaf, kept)
+
+
+def test_floating_passes_over_what_is_no_weight():
+    state = nnx.state(Module())
+    assert {"dropout/rngs/count", "dropout/rngs/key"} <= trees.flatten(state).keys()
+    assert not any("rngs" in name for name in trees.floating(state))
+    tree = {"w": np.ones(2, np.float16), "x": 1.5, "n": 3, "flag": True, "i": np.arange(2), "key": KEY, "none": None}
+    kept = trees.floating(tree)
+    assert list(kept) == ["w", "x"]
+    assert all(isinstance(leaf, jax.Array) for leaf in kept.values())
+    assert kept["w"].dtype == jnp.float16
+
+
+@pytest.mark.parametrize(
+    ("where", "names"),
+    [
+        (None, ["a/bias", "a/kernel", "b/kernel"]),
+        ("*/kernel", ["a/kernel", "b/kernel"]),
+        ("a/*", ["a/bias", "a/kernel"]),
+        (["a/bias", "b/*"], ["a/bias", "b/kernel"]),
+        (lambda name: "b/" in name, ["b/kernel"]),
+        ("[ab]/kernel", ["a/kernel", "b/kernel"]),
+    ],
+)
+def test_where(where, names):
+    tree = {"a": {"kernel": np.ones(2), "bias": np.ones(2)}, "b": {"kernel": np.ones(2)}}
+    assert list(trees.floating(tree, where)) == names
+    assert [name for name in trees.flatten(tree) if trees.selects(where, name)] == names
+
+
+@pytest.mark.parametrize(
+    ("tree", "where", "words"),
+    [
+        ({"w": np.ones(2)}, "kernel*", r"mine has no floating leaf that where='kernel\*' selects; its leaves: 'w'"),
+        ({"n": np.arange(2)}, None, "no floating leaf.*its leaves: 'n'"),
+        ({}, None, "its leaves: none"),
+        ({"w": np.ones(2, complex)}, None, "mine: leaf 'w' is complex"),
+        ({"w": np.ones((2, 0), np.float32)}, None, r"mine: leaf 'w' of shape \(2, 0\) is empty; leave it out"),
+        ({"w": np.ones(2), "name": "cnn"}, None, "leaf 'name' holds no numbers.*leave it out with `where`"),
+        ({"w": np.ones(2), "f": object()}, None, "leaf 'f' holds no numbers"),
+        ({"w": np.ones(2), "f": np.array([None])}, None, "leaf 'f' holds no numbers"),
+    ],
+)
+def test_floating_refuses(tree, where, words):
+    with pytest.raises(ValueError, match=words):
+        trees.floating(tree, where, what="mine")
+
+
+def test_check_finite_names_the_leaf():
+    bad = {"a": jnp.ones(3), "b": jnp.array([1.0, np.nan, -np.inf]), "c": jnp.array([np.nan])}
+    with pytest.raises(ValueError, match="mine: leaf 'b' has 2 entries that are NaN or infinite; drop"):
+        trees.check_finite(bad, "mine")
+    trees.check_finite({"half": jnp.ones(3, jnp.bfloat16)})
+
+
+def test_check_finite_tests_constants_but_no_tracers_inside_jit():
+    constant = {"c": jnp.array([jnp.nan])}
+    jax.jit(lambda x: trees.check_finite({"x": x}))(jnp.array([jnp.nan]))
+    with pytest.raises(ValueError, match="leaf 'c'"):
+        jax.jit(lambda x: trees.check_finite(constant))(1.0)
+
+
+def test_replica_rows():
+    tree = {"kernel": np.arange(24.0).reshape(2, 3, 4), "scale": np.arange(2.0), "step": np.arange(5)}
+    rows = trees.replica_rows(tree)
+    assert {name: row.shape for name, row in rows.items()} == {"kernel": (2, 12), "scale": (2, 1)}
+    np.testing.assert_array_equal(rows["kernel"][1], np.arange(12, 24))
+
+
+@pytest.mark.parametrize(
+    ("tree", "sizes"),
+    [
+        ({"a": np.ones((1, 3))}, r"\[1\]"),
+        ({"a": np.ones((2, 3)), "b": np.ones((4, 3))}, r"\[2, 4\]"),
+        ({"a": np.ones((2, 3)), "b": 1.0}, r"\[0, 2\]"),
+    ],
+)
+def test_replica_rows_refuses(tree, sizes):
+    with pytest.raises(ValueError, match=f"at least 2 replicas in every leaf, got sizes {sizes}; stack the trees"):
+        trees.replica_rows(tree)
