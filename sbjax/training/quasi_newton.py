@@ -42,7 +42,8 @@ def scale_by_self_scaled(family: str = "broyden") -> optax.GradientTransformatio
 
     'bfgs': phi = 1, tau = min(1, 1 / b). 'broyden': theta = max(theta-, min(theta+, (1 - b) / b)) with
     rho = min(1, h (1 - sqrt(a / (a + 1)))), theta- = (rho - 1) / a, theta+ = 1 / rho;
-    phi = (1 - theta) / (1 + a theta); tau = min(1, 1 / b) min(sigma^(1/(1-n)), 1 / theta) for theta > 0, else min(min(1, 1 / b) sigma^(1/(1-n)), sigma),
+    phi = (1 - theta) / (1 + a theta); tau = min(1, 1 / b) min(sigma^(1/(1-n)), 1 / theta) for theta > 0, else
+    min(min(1, 1 / b) sigma^(1/(1-n)), sigma),
     with sigma = 1 + a theta. H starts as the identity, scaled by y^T s / y^T y before its first update. A pair
     without positive curvature is left out.
 
