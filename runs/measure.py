@@ -28,6 +28,7 @@ PARAMS = flags.DEFINE_list("params", None, "Parameters on disk, one file or orba
 WHERE = flags.DEFINE_list("where", None, "Globs of the leaves to measure, such as '*/kernel'; default all.")
 NEURON_AXIS = flags.DEFINE_integer("neuron_axis", -1, "Axis of a kernel that counts neurons: -1 in Flax, 0 in PyTorch.")
 CPU_DEVICES = cli_lib.define_cpu_devices()
+flags.declare_key_flag("cpu_devices")
 
 
 def main(argv: list[str]) -> measure.Measurement:

@@ -19,6 +19,7 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if missing.")
 CPU_DEVICES = cli_lib.define_cpu_devices()
+flags.declare_key_flag("cpu_devices")
 
 
 def main(argv: list[str]) -> experiment.Outcome:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -47,10 +48,13 @@ def parse(argv: list[str]) -> list[str]:
     except flags.Error as error:
         # What a config file raises, ml_collections reports with the whole traceback.
         _, raised, said = str(error).rpartition("ConfigError: ")
+        said = said.replace("invalid literal for int() with base 10:", "give a whole number, not")
+        said = said.replace("could not convert string to float:", "give a number, not")
         sys.exit(f"error: {'--config: ' if raised else ''}{said.strip()}\n--help lists the flags")
     except (AttributeError, KeyError) as error:
-        said = str(error).replace("\\n", " ").replace("\\'", "").strip("'")
-        sys.exit(f"error: a --config.FIELD flag names a field that the config does not have: {said}")
+        name, *hint = str(error).replace("\\n", " ").replace("\\'", "").strip("'").split()
+        flag = next((word for word in argv if word.split("=")[0].endswith(f".{name}")), f"--config.{name}")
+        sys.exit(f"error: {flag}: the config has no such field. {' '.join(hint)}".rstrip())
     if len(rest) > 1:
         sys.exit(f"error: unexpected argument {rest[1]!r}: everything is a flag, such as --workdir=DIR")
     return rest
@@ -69,6 +73,9 @@ def guard(main: Callable[[list[str]], Any], argv: list[str]) -> Any:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {error}. What was saved is untouched: put it right, then start the same command again")
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped before any training; nothing is lost\n")
+        sys.exit(128 + signal.SIGINT)
     except experiment.Interrupted as stop:
         sys.stderr.write(f"{stop}\n")
         sys.exit(stop.exit_code)

@@ -1,6 +1,7 @@
 """The configuration of an experiment: its fields, their defaults, and what is refused."""
 
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -216,6 +217,11 @@ def _impossible(settings):
         "checkpoint.keep_best": (checkpoint["keep_best"], 0),
     }
     problems = [f"{field}={value} must be >= {bound}" for field, (value, bound) in least.items() if not value >= bound]
+    problems += [
+        f"{field}={value} must be a finite number"
+        for field, value in _flat(settings).items()
+        if isinstance(value, float) and not math.isfinite(value)
+    ]
     for field in ("train_share", "eval_share"):
         if not 0 < task[field] <= 1:
             problems.append(f"task.{field}={task[field]} must lie in (0, 1]")

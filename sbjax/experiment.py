@@ -94,9 +94,17 @@ def run(
         >>> outcome = run(config, '/tmp/sbjax-example')  # doctest: +SKIP
     """
     settings = config_lib.check(config)
+    if not os.fspath(workdir):
+        raise config_lib.ConfigError("--workdir='' is empty; name the folder of the run")
     mapping = build.build_mapping(settings["mapping"])
+    if mapping.devices > jax.device_count():
+        raise config_lib.ConfigError(
+            f"mapping.devices={mapping.devices}: this process has {jax.device_count()}; lower it, or on CPU start with "
+            f"--cpu_devices={mapping.devices}"
+        )
     for name in settings["arms"]:
-        build.build_expansion(config_lib.arm_settings(settings, name)["expansion"])
+        with _named_arm(name):
+            build.build_expansion(config_lib.arm_settings(settings, name)["expansion"])
     folder = Workdir(workdir, settings)
     if folder.status in ("done", "diverged"):
         logger.info("%s is finished (%s): nothing to do", folder.path, folder.status)
@@ -121,17 +129,24 @@ def build_arms(settings: dict[str, Any]) -> list[Arm]:
                 loaded[source] = build.build_data(own["task"])
             except (ValueError, OSError, ImportError, RuntimeError) as error:
                 raise config_lib.ConfigError(f"task.dataset={own['task']['dataset']!r}: {error}") from error
-        try:
+        with _named_arm(name):
             task = build.build_task(own, loaded[source])
             steps = build.train_steps(own, task)
             optimizer = build.build_optimizer(own["optimizer"], train_steps=steps)
             monitor, monitor_steps = build.build_monitor(own, task, steps=steps)
-        except config_lib.ConfigError as error:
-            raise config_lib.ConfigError(f"arm {name!r}: {error}") from error
         variables = jax.eval_shape(task.init, jax.random.key(0))
         parameters = trees.size(variables["params"])
         arms.append(Arm(name, task, optimizer, steps, parameters, step_flops(task), monitor, monitor_steps))
     return arms
+
+
+@contextlib.contextmanager
+def _named_arm(name: str):
+    """Say in errors which arm they are about."""
+    try:
+        yield
+    except config_lib.ConfigError as error:
+        raise config_lib.ConfigError(f"arm {name!r}: {error}") from error
 
 
 def step_flops(task: Task) -> float:
@@ -276,8 +291,11 @@ def _arm_metrics(history: list[fit_lib.Record]) -> dict[str, dict[str, float]]:
 
 
 def _outcome(folder: Workdir) -> Outcome:
+    from sbjax.report import build_report
     from sbjax.report.tables import format_table
 
+    if not all((folder.path / name).exists() for name in ("summary.json", "report.html")):
+        build_report(folder.path)  # from what the run left; the same bytes as before they were lost
     summary = json.loads((folder.path / "summary.json").read_text())
     return Outcome(folder.status, format_table(summary), folder.path / "report.html", summary)
 

@@ -70,7 +70,8 @@ def make_model(name: str, *, classes: int, **options: Any) -> nn.Module:
         raise ValueError(f"model.width={options['width']} must be > 0")
     for option in ("widths", "channels"):
         sizes = options.get(option, (1,))
-        if isinstance(sizes, int) or not sizes or any(size < 1 for size in sizes):
+        whole = isinstance(sizes, list | tuple) and all(isinstance(size, int) for size in sizes)
+        if not whole or not sizes or min(sizes) < 1:
             raise ValueError(f"model.{option}={sizes!r} must be a list of numbers >= 1, such as (128, 128)")
     options = {key: tuple(value) if key in ("widths", "channels") else value for key, value in options.items()}
     return MODELS[name](classes=classes, **options)

@@ -163,6 +163,13 @@ def fit(
             step = stop
             hooks.on_pulse(step, seconds)
         failures = _note_failures(task, optimizer, key, program, carry, failures, hooks)
+        if len(failures) == replicas:  # none is left to train
+            names = [name for name, value in history[-1].items() if isinstance(value, list)]
+            for later in [s for s in report_steps if s > history[-1]["step"]]:
+                history.append({"step": later, **{name: [None] * replicas for name in names}})
+                hooks.on_report(history[-1])
+            step = steps
+            break
         if step == target:
             record, watched = take_report(step, carry, watched)
             history.append(record)

@@ -178,8 +178,7 @@ class Program:
 
     def programs(self) -> int:
         """How many times the training step was compiled."""
-        compiled = self._advance.func if self.mapping.compile == "pmap" else self._advance
-        return compiled._cache_size()
+        return self._traces if self.mapping.compile == "pmap" else self._advance._cache_size()
 
     def _advance_round(self, state, start, stop):
         if self.mapping.steps == "scan":
@@ -216,8 +215,14 @@ class Program:
     def _pmap(self, advance, sharers):
         """The state is broadcast in and one copy comes out: never stacked and unstacked by hand."""
         bounds = (None,) * (2 if self.mapping.steps == "scan" else 1)
+        self._traces = 0  # pmap does not tell how many programs it holds
+
+        def traced(_, *args):
+            self._traces += 1
+            return advance(*args)
+
         mapped = jax.pmap(
-            lambda _, *args: advance(*args),
+            traced,
             axis_name="data",
             in_axes=(0, None, None, None, *bounds),
             out_axes=None,

@@ -1,0 +1,236 @@
+"""Every field of a config reaches what it is about, and arms are paired: the same seeds, batches and noise."""
+
+import csv
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sbjax import build, experiment, trees
+from sbjax import config as config_lib
+from sbjax.training.fit import fit
+from sbjax.training.mapping import Mapping
+
+
+def settings(**changes):
+    config = config_lib.shrink(config_lib.base_config())
+    config.model = {"name": "mlp", "widths": (8,)}
+    config.arms = {"raw": {}, "expanded": {"expansion": {"kind": "image", "factor": 2, "fill": "0.5"}}}
+    with config.unlocked():
+        for path, value in changes.items():
+            *sections, field = path.split("__")
+            node = config
+            for section in sections:
+                node = node[section]
+            node[field] = value
+    return config
+
+
+def arms(**changes):
+    return {arm.name: arm for arm in experiment.build_arms(config_lib.check(settings(**changes)))}
+
+
+def batch_of(task):
+    return task.sample(task.data, jax.random.key(0), jnp.int32(0))
+
+
+def loss_of(task):
+    return float(task.loss(task.init(jax.random.key(1)), batch_of(task), jax.random.key(2))[0])
+
+
+def rows(workdir):
+    return list(csv.DictReader((workdir / "results.csv").read_text().splitlines()))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "what"),
+    [
+        ("flip", True, "images"),
+        ("crop_padding", 2, "images"),
+        ("quarter_turns", True, "images"),
+        ("train_share", 0.5, "labels"),
+        ("image_size", 12, "shape"),
+    ],
+)
+def test_task_fields_reach_the_batches(field, value, what):
+    plain, changed = (batch_of(arms(**{f"task__{f}": v})["raw"].task) for f, v in ((field, value), ("flip", False)))
+    if what == "shape":
+        assert plain["images"].shape != changed["images"].shape
+    else:
+        assert np.any(np.asarray(plain[what]) != np.asarray(changed[what]))
+
+
+def test_label_smoothing_and_its_formula():
+    """Smoothed by a: (1 - a) CE(label) + a mean over classes of CE."""
+    plain, smooth = (arms(task__label_smoothing=a)["raw"].task for a in (0.0, 0.2))
+    variables, batch = plain.init(jax.random.key(1)), batch_of(plain)
+    everywhere = [
+        float(plain.loss(variables, batch | {"labels": jnp.full_like(batch["labels"], c)}, jax.random.key(2))[0])
+        for c in range(10)
+    ]
+    np.testing.assert_allclose(loss_of(smooth), 0.8 * loss_of(plain) + 0.2 * np.mean(everywhere), rtol=1e-5)
+
+
+def test_order_of_expansion_and_standardisation():
+    expanded = {"kind": "image", "factor": 2, "fill": "0.5"}
+    before, after = (
+        loss_of(arms(arms__expanded__expansion=expanded | {"order": order})["expanded"].task)
+        for order in ("before", "after")
+    )
+    assert before != after
+
+
+def test_choices_are_made_on_validation():
+    for arm in arms().values():
+        assert arm.task.selection == "validation/accuracy"
+        assert arm.task.primary == "test/accuracy"
+
+
+def test_probe_size():
+    task = arms(monitor__probe_size=7)["raw"].task
+    assert task.outputs(task.data, task.init(jax.random.key(0))).shape == (7, 10)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("learning_rate", 0.01),
+        ("momentum", 0.5),
+        ("nesterov", False),
+        ("weight_decay", 0.1),
+        ("clip_norm", 1e-3),
+        ("warmup_share", 1.0),
+        ("schedule", "constant"),
+    ],
+)
+def test_optimizer_fields_reach_the_updates(field, value):
+    def third_update(section):
+        optimizer = build.build_optimizer(section, train_steps=4)
+        params = {"kernel": jnp.ones((2, 2))}
+        state = optimizer.init(params)
+        for scale in (1.0, 3.0, 2.0):
+            updates, state = optimizer.update({"kernel": jnp.full((2, 2), scale)}, state, params)
+        return np.asarray(updates["kernel"])
+
+    section = config_lib.check(settings())["optimizer"]
+    assert np.any(third_update(section) != third_update(section | {field: value}))
+
+
+def test_the_seed_decides_and_arms_share_it(tmp_path):
+    """Two arms without a difference end alike, replica by replica; another seed ends elsewhere."""
+    results = {}
+    for seed in (0, 1):
+        config = settings(seed=seed, train_steps=6, arms={"raw": {}, "same": {}})
+        experiment.run(config, tmp_path / str(seed))
+        for row in rows(tmp_path / str(seed)):
+            results[seed, row["arm"], row["replica"]] = (row["test/loss"], row["train/loss"])
+    for seed in (0, 1):
+        for replica in ("0", "1"):
+            assert results[seed, "raw", replica] == results[seed, "same", replica]
+        assert results[seed, "raw", "0"] != results[seed, "raw", "1"]
+    assert results[0, "raw", "0"] != results[1, "raw", "0"]
+
+
+def test_checkpoints_kept_and_precision(tmp_path):
+    changes = {"checkpoint__saves": 4, "checkpoint__keep": 1, "checkpoint__keep_best": 0, "reports": 4}
+    experiment.run(settings(**changes, arms={"raw": {}}), tmp_path / "one")
+    assert [p.name for p in (tmp_path / "one" / "checkpoints" / "raw").iterdir() if p.is_dir()] == ["4"]
+    changes |= {"checkpoint__keep": 3, "precision__x64": True, "model__dtype": "float64"}
+    experiment.run(settings(**changes, arms={"raw": {}}), tmp_path / "three")
+    folder = tmp_path / "three" / "checkpoints" / "raw"
+    assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == ["2", "3", "4"]
+    import orbax.checkpoint as ocp
+
+    with jax.enable_x64(True):
+        params = ocp.StandardCheckpointer().restore(folder / "4" / "params")
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float64")}
+
+
+@pytest.mark.parametrize("matmul", ["default", "highest"])
+def test_matmul_precision_holds_while_training(tmp_path, monkeypatch, matmul):
+    seen = []
+
+    def spy(*args, **kwargs):
+        seen.append(jax.config.jax_default_matmul_precision)
+        return fit(*args, **kwargs)
+
+    monkeypatch.setattr(experiment.fit_lib, "fit", spy)
+    experiment.run(settings(precision__matmul=matmul, arms={"raw": {}}), tmp_path / "run")
+    assert seen == [matmul]
+
+
+def test_pmap_from_a_config(tmp_path):
+    results = {}
+    for compiled in ("jit", "pmap"):
+        changes = {"mapping__compile": compiled, "optimizer__name": "sgd", "arms": {"raw": {}}}
+        outcome = experiment.run(settings(**changes), tmp_path / compiled)
+        assert outcome.status == "done"
+        results[compiled] = [float(row["test/loss"]) for row in rows(tmp_path / compiled)]
+    np.testing.assert_allclose(results["jit"], results["pmap"], rtol=1e-4)
+
+
+def test_programs_are_counted_under_pmap(toys):
+    fitted = fit(
+        toys.classification(),
+        build.build_optimizer(config_lib.check(settings())["optimizer"], train_steps=6),
+        steps=6,
+        replicas=2,
+        key=jax.random.key(0),
+        reports=3,
+        mapping=Mapping(compile="pmap"),
+    )
+    assert fitted.programs == 1
+    assert trees.all_finite(fitted.variables)
+
+
+def test_a_dead_arm_stops(toys):
+    """All replicas fail in the first steps: the rest of the training is not computed, but is reported as None."""
+    pulses = []
+    from sbjax.training.fit import Hooks
+
+    task = toys.classification()
+    poisoned = task._replace(loss=lambda v, b, k: (task.loss(v, b, k)[0] * jnp.nan, task.loss(v, b, k)[1]))
+    fitted = fit(
+        poisoned,
+        build.build_optimizer(config_lib.check(settings())["optimizer"], train_steps=500),
+        steps=500,
+        replicas=2,
+        key=jax.random.key(0),
+        reports=5,
+        hooks=Hooks(on_pulse=lambda step, seconds: pulses.append(step)),
+    )
+    assert len(fitted.failures) == 2
+    assert max(pulses) < 500
+    assert [record["step"] for record in fitted.history] == [0, 100, 200, 300, 400, 500]
+    assert fitted.history[-1]["test/accuracy"] == [None, None]
+
+
+def test_lost_summary_is_made_again(tmp_path):
+    config = settings(arms={"raw": {}})
+    experiment.run(config, tmp_path / "run")
+    before = (tmp_path / "run" / "summary.json").read_bytes()
+    (tmp_path / "run" / "summary.json").unlink()
+    assert experiment.run(config, tmp_path / "run").status == "done"
+    assert (tmp_path / "run" / "summary.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mapping__devices": 64}, "mapping.devices=64: this process has 2; lower it"),
+        ({"train_epochs": float("inf"), "train_steps": 0}, "train_epochs=inf must be a finite number"),
+        ({"optimizer__learning_rate": float("inf")}, "optimizer.learning_rate=inf must be a finite number"),
+        ({"model__widths": ("a",)}, "model.widths=.*must be a list of numbers"),
+        ({"arms__expanded__expansion__factor": 0}, "arm 'expanded': expansion: factor=0"),
+    ],
+)
+def test_refused_before_anything_is_written(tmp_path, changes, words):
+    with pytest.raises(config_lib.ConfigError, match=words):
+        experiment.run(settings(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_empty_workdir():
+    with pytest.raises(config_lib.ConfigError, match="--workdir='' is empty"):
+        experiment.run(settings(), "")
