@@ -156,7 +156,7 @@ def _layers_table(distance: replica.ReplicaDistance) -> str:
         ("all", distance.raw.total, distance.scale_free.total),
     ]:
         estimates = (raw.distance, raw.null, raw.excess, free.distance, free.null)
-        body.append([name, *(tables.measure(results_lib.plain(x._asdict())) for x in estimates)])
+        body.append([name, *(tables.measure(results_lib.plain(x._asdict()), 3) for x in estimates)])
     return "\n".join(tables.columns([header, *body]))
 
 

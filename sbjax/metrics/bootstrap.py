@@ -64,7 +64,7 @@ def _mean_and_draws(matrix, resamples, seed):
     matrix = np.asarray(matrix, np.float64)
     replicas = len(matrix)
     value = float(matrix.sum() / (replicas * (replicas - 1)))
-    if replicas < 4:
+    if replicas < 4 or not np.isfinite(value):
         return value, np.full(resamples, np.nan)
     counts = np.random.default_rng(seed).multinomial(replicas, np.full(replicas, 1 / replicas), size=resamples)
     pairs = replicas**2 - (counts**2).sum(1)

@@ -1,5 +1,6 @@
 """Numbers about all replicas of an arm, taken at chosen steps of a training."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -40,7 +41,8 @@ def make_replica_monitor(
     """Replica distances along training.
 
     Reported for every kind: 'replica_distance/<kind>', '../<kind>_null', '../<kind>_excess', and the same three of the
-    scale-free form as '../<kind>_scale_free', '../<kind>_scale_free_null', '../<kind>_scale_free_excess'.
+    scale-free form as '../<kind>_scale_free', '../<kind>_scale_free_null', '../<kind>_scale_free_excess'. 'function'
+    leaves out replicas whose outputs are not finite, and is NaN where fewer than two are left.
 
     Args:
         kinds: of 'unmatched', 'marginal', 'neuron_cloud', 'function'.
@@ -89,7 +91,7 @@ def make_replica_monitor(
 SUFFIXES = ("", "_null", "_excess", "_scale_free", "_scale_free_null", "_scale_free_excess")
 
 
-def _distance(kind, variables, key, outputs, solver) -> replica.ReplicaDistance:
+def _distance(kind, variables, key, outputs, solver) -> replica.ReplicaDistance | None:
     params = variables["params"]
     if kind == "unmatched":
         return replica.unmatched_distance(params, key=key)
@@ -98,9 +100,18 @@ def _distance(kind, variables, key, outputs, solver) -> replica.ReplicaDistance:
     if kind == "neuron_cloud":
         return replica.neuron_cloud_distance(params, solver=solver, key=key)
     null = {**variables, "params": replica.null_replicas(params, key=key)}
-    return replica.function_distance(outputs(variables), outputs(null))
+    found, null_found = (_finite_rows(outputs(tree)) for tree in (variables, null))
+    return replica.function_distance(found, null_found) if min(len(found), len(null_found)) > 1 else None
 
 
-def _rows(distance: replica.ReplicaDistance) -> list[tuple[float, float, float]]:
+def _finite_rows(outputs):
+    """A replica on its way to divergence has finite weights and overflowing outputs; a metric must not stop the run."""
+    rows = np.asarray(outputs)
+    return rows[np.isfinite(rows.reshape(len(rows), -1)).all(1)]
+
+
+def _rows(distance: replica.ReplicaDistance | None) -> list[tuple[float, float, float]]:
+    if distance is None:
+        return [(math.nan,) * 3] * len(SUFFIXES)
     totals = (distance.raw.total, distance.scale_free.total)
     return [tuple(getattr(total, reading)) for total in totals for reading in READINGS]

@@ -255,15 +255,20 @@ def null_replicas(stacked: PyTree, *, key: Key[Array, ""] | None, where: trees.W
 
 @jax.jit
 def _redraw(leaf, key):
-    wide = jnp.asarray(leaf).astype(jnp.promote_types(leaf.dtype, jnp.float32))
-    return (wide.mean() + _spread(wide) * jax.random.normal(key, wide.shape, wide.dtype)).astype(leaf.dtype)
+    mean, std = _moments(leaf)
+    drawn = mean + std * jax.random.normal(key, leaf.shape, mean.dtype)
+    most = float(jnp.finfo(leaf.dtype).max)
+    return jnp.clip(drawn, -most, most).astype(leaf.dtype)
 
 
 @jax.jit
-def _spread(leaf):
-    """Standard deviation, and 0 where all entries are equal, of which rounding makes some 1e-7."""
-    wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-    return jnp.where(wide.max() == wide.min(), 0, wide.std())
+def _moments(leaf):
+    """Mean and standard deviation. The latter is 0 where all entries are equal, of which rounding makes some 1e-7, and
+    no square overflows, as those of a diverging replica do."""
+    wide = jnp.asarray(leaf, jnp.promote_types(leaf.dtype, jnp.float32))
+    unit = jnp.max(jnp.abs(wide))
+    unit = jnp.where(unit > 0, unit, 1)
+    return unit * (wide / unit).mean(), jnp.where(wide.max() == wide.min(), 0, unit * (wide / unit).std())
 
 
 def _measured(kind, measure, p, stacked, null) -> ReplicaDistance:
@@ -283,7 +288,7 @@ def _measured(kind, measure, p, stacked, null) -> ReplicaDistance:
 
 
 def _scales(entries):
-    return {name: float(_spread(leaf)) for name, leaf in entries.items()}
+    return {name: float(_moments(leaf)[1]) for name, leaf in entries.items()}
 
 
 def _reading(pairs, nulls, scales, null_scales, sizes, p) -> Reading:

@@ -146,7 +146,7 @@ def ranking_table(rows: Sequence[Ranked], *, by: str, primary: str) -> str:
         [
             str(place),
             row.arm,
-            *(tables.measure(x) for x in (row.distance, row.null, row.excess)),
+            *(tables.measure(x, 3) for x in (row.distance, row.null, row.excess)),
             tables.count(row.parameters),
             tables.value(primary, row.accuracy),
         ]
@@ -163,7 +163,7 @@ def correlation_table(rows: Sequence[Correlation], *, primary: str) -> str:
     for row in sorted(rows, key=lambda row: (not row.measure.startswith("replica"), row.measure, row.step)):
         place = tables.NONE if row.measure in ("parameters", "flops_per_step") else str(row.step)
         name = row.measure.removeprefix("replica_distance/")
-        body.append([name, place, tables.measure(row.rho._asdict()), tables.p_value(row.p_value), str(row.n)])
+        body.append([name, place, tables.measure(row.rho._asdict(), 2), tables.p_value(row.p_value), str(row.n)])
     note = (
         f"Spearman's rho over designs with {primary} of the full runs [95 % bootstrap interval]; p by permutation; "
         "neither is corrected for the number of rows. rho < 0: designs whose replicas lie closer together end up more "

@@ -62,7 +62,7 @@ def interval(metric: str, comparison: Mapping[str, Any]) -> str:
     return NONE if NONE in (low, high) else f"[{low}, {high}]"
 
 
-def measure(x: Any) -> str:
+def measure(x: Any, digits: int = 4) -> str:
     """A number of a whole arm, with its interval if it has one.
 
     >>> measure(0.01234), measure({'value': 0.5, 'low': 0.4, 'high': 0.6}), measure(None)
@@ -70,9 +70,9 @@ def measure(x: Any) -> str:
     """
     if isinstance(x, Mapping):
         low, high = x.get("low"), x.get("high")
-        middle = measure(x["value"])
-        return middle if low is None or high is None else f"{middle} [{low:.4g}, {high:.4g}]"
-    return NONE if x is None else f"{x:.4g}"
+        middle = measure(x["value"], digits)
+        return middle if low is None or high is None else f"{middle} [{low:.{digits}g}, {high:.{digits}g}]"
+    return NONE if x is None else f"{x:.{digits}g}"
 
 
 def kinds(measures: Mapping[str, Any]) -> list[str]:

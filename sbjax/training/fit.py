@@ -210,7 +210,9 @@ def _measure(step, program, carry, monitor, watched, hooks):
     """The monitor's new state and what it reports, over the replicas that are still running."""
     began = time.perf_counter()
     variables, failed = program.collect([(s.variables, s.failed_step) for s in carry])
-    running = np.flatnonzero(failed < 0)
+    # What the very last update spoilt is not found yet: a metric must not stop the run for it.
+    finite = [np.isfinite(leaf.reshape(len(leaf), -1)).all(1) for leaf in jax.tree.leaves(variables["params"])]
+    running = np.flatnonzero((failed < 0) & np.all(finite, axis=0))
     measures = {}
     if len(running) > 1:
         watched = monitor.update(watched, step, trees.take(variables, running))
