@@ -1,0 +1,313 @@
+"""Partial derivatives of a function of one point: all that an equation asks for, in one call.
+
+A partial is named as on paper: 'u' is the value, 'u_xxt' is d^3 u / dx^2 dt. `partials` takes any function of a point
+and differentiates it in one of four ways, equal to round-off and unequal in cost; `mlp_partials` takes the parameters
+of a multi-layer perceptron and carries Taylor coefficients through its layers by hand.
+"""
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import jet
+from jax.extend.core import Primitive
+from jaxtyping import Array, Float
+
+from sbjax.suggest import near
+
+Solution = Callable[[Float[Array, " d"]], Float[Array, " unknowns"]]
+Orders = tuple[int, ...]  # how often by each coordinate
+
+
+class Partial(NamedTuple):
+    """A parsed name: which unknown, and how often it is differentiated by each coordinate."""
+
+    unknown: int
+    orders: Orders
+
+
+def parse_partial(name: str, coordinates: Sequence[str], unknowns: Sequence[str]) -> Partial:
+    """The meaning of a name such as 'u_xxt'; the order of the letters does not matter.
+
+    Raises:
+        ValueError: not an unknown, or a tail that is not made of coordinates.
+
+    >>> parse_partial('v_xxt', ('x', 't'), ('u', 'v'))
+    Partial(unknown=1, orders=(2, 1))
+    >>> parse_partial('u_x1x5', ('x1', 'x5'), ('u',)).orders
+    (1, 1)
+    """
+    unknown, underscore, tail = name.partition("_")
+    if unknown not in unknowns:
+        raise ValueError(
+            f"partial {name!r}: {unknown!r} is not an unknown{near(unknown, unknowns)}; known: {', '.join(unknowns)}"
+        )
+    letter = "|".join(map(re.escape, sorted(coordinates, key=len, reverse=True)))
+    if underscore and not re.fullmatch(f"(?:{letter})+", tail):
+        raise ValueError(
+            f"partial {name!r}: {tail!r} is not made of the coordinates {', '.join(coordinates)}; "
+            f"write {unknown}_{coordinates[0]}{coordinates[-1]}, for example"
+        )
+    letters = re.findall(letter, tail)
+    return Partial(list(unknowns).index(unknown), tuple(map(letters.count, coordinates)))
+
+
+def partials(
+    u_fn: Solution,
+    x: Float[Array, " d"],
+    names: Iterable[str],
+    *,
+    coordinates: Sequence[str],
+    unknowns: Sequence[str],
+    mode: str = "forward",
+) -> dict[str, Float[Array, ""]]:
+    """Partial derivatives of `u_fn` at the point `x`.
+
+    Map over points outside: `jax.vmap(lambda x: partials(u_fn, x, ..))(points)`.
+
+    Args:
+        u_fn: [d] -> [unknowns], smooth enough.
+        x: one point, [d], in the order of `coordinates`.
+        names: such as ('u', 'u_t', 'u_xx').
+        coordinates: their names, ('x', 't').
+        unknowns: the names of the outputs, ('u',).
+        mode: how; all give the same numbers to round-off.
+            'nested': reverse mode of reverse mode, once an order.
+            'forward_over_reverse': the gradient by reverse mode, higher orders by forward mode of it; for many
+                coordinates of order one.
+            'forward': forward mode of forward mode, along the directions that are asked for and shared between terms;
+                on CPU the fastest or close to it for two coordinates, most of all with several unknowns.
+            'taylor': `jax.experimental.jet`, one pass for all orders along a coordinate; for orders >= 3. Mixed
+                partials take forward mode on top.
+
+    Returns:
+        A scalar for each name.
+
+    Raises:
+        ValueError: a name, the mode, the shape of `x` or the number of outputs does not fit.
+        NotImplementedError: mode 'taylor' meets what jet cannot do: arctan, arcsin, loops, functions with
+            `jax.custom_jvp` such as `jax.nn.relu` and `softplus`. It can do tanh, sin, exp, sigmoid, silu, gelu.
+
+    Example:
+        >>> u_fn = lambda p: jnp.array([p[0] ** 3 * p[1]])
+        >>> found = partials(u_fn, jnp.array([2.0, 5.0]), ('u', 'u_t', 'u_xx', 'u_xxt'), coordinates='xt', unknowns='u')
+        >>> {name: float(value) for name, value in found.items()}
+        {'u': 40.0, 'u_t': 8.0, 'u_xx': 60.0, 'u_xxt': 12.0}
+
+    Source: Taylor mode is Bettencourt, Johnson and Duvenaud, "Taylor-mode automatic differentiation for higher-order
+    derivatives in JAX" (2019); its use in this setting is studied in arXiv 2412.00088.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode={mode!r} is unknown{near(mode, MODES)}; known: {', '.join(MODES)}")
+    wanted = {name: parse_partial(name, coordinates, unknowns) for name in names}
+    if x.shape != (len(coordinates),):
+        raise ValueError(f"x has shape {x.shape}, needs ({len(coordinates)},): one point, {', '.join(coordinates)}")
+    outputs = jax.eval_shape(u_fn, x).shape
+    if outputs != (len(unknowns),):
+        raise ValueError(f"u_fn gives shape {outputs}, needs ({len(unknowns)},): an output for {', '.join(unknowns)}")
+    found: dict[Orders, Array] = {}
+    for orders in sorted({partial.orders for partial in wanted.values()}, key=lambda o: (-sum(o), o)):
+        if orders not in found:  # the highest order brings lower ones along
+            found = _FUNCTIONS[mode](u_fn, orders)(x) | found
+    return {name: found[orders][unknown] for name, (unknown, orders) in wanted.items()}
+
+
+# Each makes a function x -> {orders: [unknowns]} that has at least the orders asked for.
+
+
+def _nested(u_fn, orders):
+    def derivative(orders):
+        if not any(orders):
+            return u_fn
+        i = max(i for i, order in enumerate(orders) if order)
+        lower = derivative(_raised(orders, i, -1))
+        return lambda x: jax.jacrev(lower)(x)[:, i]
+
+    return lambda x: {orders: derivative(orders)(x)}
+
+
+def _forward_over_reverse(u_fn, orders):
+    zero = (0,) * len(orders)
+    if not any(orders):
+        return lambda x: {zero: u_fn(x)}
+
+    def gradient(x):
+        value, pullback = jax.vjp(u_fn, x)
+        (jacobian,) = jax.vmap(pullback)(jnp.eye(len(value), dtype=value.dtype))
+        return {zero: value} | {_raised(zero, i): jacobian[:, i] for i in range(len(x))}
+
+    return _pushed(gradient, _directions(orders)[1:])
+
+
+def _forward(u_fn, orders):
+    return _pushed(lambda x: {(0,) * len(orders): u_fn(x)}, _directions(orders))
+
+
+def _taylor(u_fn, orders):
+    zero, axis = (0,) * len(orders), int(np.argmax(orders))
+    order = orders[axis]
+    if not order:
+        return lambda x: {zero: u_fn(x)}
+
+    def series(x):
+        try:
+            value, terms = jet.jet(u_fn, (x,), ((_unit(x, axis), *[jnp.zeros_like(x)] * (order - 1)),))
+        except KeyError as error:
+            if not isinstance(error.args[0], Primitive):
+                raise
+            raise NotImplementedError(
+                f"mode='taylor': jax.experimental.jet has no rule for {error}; use another mode, 'forward' for example"
+            ) from error
+        except jax.errors.UnexpectedTracerError as error:
+            raise NotImplementedError(
+                "mode='taylor': jax.experimental.jet fails in u_fn, as it does at functions that bring a derivative of "
+                "their own (jax.custom_jvp: jax.nn.relu, softplus); use another mode, 'forward' for example"
+            ) from error
+        return {zero: value} | {_raised(zero, axis, k + 1): term for k, term in enumerate(terms)}
+
+    return _pushed(series, _directions(_raised(orders, axis, -order)))
+
+
+_FUNCTIONS = {
+    "nested": _nested,
+    "forward_over_reverse": _forward_over_reverse,
+    "forward": _forward,
+    "taylor": _taylor,
+}
+MODES = tuple(_FUNCTIONS)
+
+
+def _pushed(function, directions):
+    """By forward mode, along one direction after another: every entry stays and gains its derivative."""
+    for i in directions:
+        function = _pushed_once(function, i)
+    return function
+
+
+def _pushed_once(function, i):
+    def pushed(x):
+        values, tangents = jax.jvp(function, (x,), (_unit(x, i),))
+        return {_raised(orders, i): tangent for orders, tangent in tangents.items()} | values
+
+    return pushed
+
+
+def _directions(orders):
+    """(2, 1) -> [0, 0, 1]."""
+    return [i for i, order in enumerate(orders) for _ in range(order)]
+
+
+def _raised(orders, i, by=1):
+    return (*orders[:i], orders[i] + by, *orders[i + 1 :])
+
+
+def _unit(x, i):
+    return jnp.zeros_like(x).at[i].set(1)
+
+
+def mlp_partials(
+    params: Sequence[tuple[Float[Array, "a b"], Float[Array, " b"]]],
+    x: Float[Array, "*batch d"],
+    names: Iterable[str],
+    *,
+    coordinates: Sequence[str],
+    unknowns: Sequence[str],
+    activation: str = "tanh",
+) -> dict[str, Float[Array, "*batch"]]:
+    """As `partials`, of the network x -> s(.. s(x W_1 + b_1) ..) W_L + b_L and for whole batches of points.
+
+    The value and all derivatives along the coordinates are stacked, so that a layer is one matrix product; through the
+    activation s they go by Faa di Bruno's formula. Fastest for wide layers and for orders 3 and 4.
+
+    Args:
+        params: (weight [inputs, outputs], bias [outputs]) a layer; the last one has no activation.
+        x: points, [.., d].
+        names: without mixed partials, of order 4 at most.
+        coordinates: their names.
+        unknowns: the names of the outputs.
+        activation: 'tanh' or 'sin'.
+
+    Returns:
+        An array [..] for each name; `jax.vmap(equation.residual)(x, found)` takes it from there.
+
+    Raises:
+        ValueError: a name that does not parse, is mixed or has too high an order; an unknown activation; fewer than two
+            layers, or layers that do not fit the coordinates and unknowns.
+
+    Example:
+        >>> params = [(jnp.ones((2, 3)), jnp.zeros(3)), (jnp.ones((3, 1)), jnp.zeros(1))]  # 3 sin(x + t)
+        >>> points = jnp.array([[0.0, 0.0], [1.0, 2.0]])
+        >>> found = mlp_partials(params, points, ('u', 'u_xxx'), coordinates='xt', unknowns='u', activation='sin')
+        >>> [round(float(value), 3) for value in found['u_xxx']]  # -3 cos(x + t)
+        [-3.0, 2.97]
+    """
+    if activation not in _ACTIVATIONS:
+        known = ", ".join(_ACTIVATIONS)
+        raise ValueError(f"activation={activation!r} is unknown{near(activation, _ACTIVATIONS)}; known: {known}")
+    if len(params) < 2:
+        raise ValueError(f"params holds {len(params)} layers, needs at least 2: hidden and output (weight, bias)")
+    ends = params[0][0].shape[0], params[-1][0].shape[1]
+    if ends != (len(coordinates), len(unknowns)) or x.shape[-1] != len(coordinates):
+        raise ValueError(
+            f"params go from {ends[0]} inputs to {ends[1]} outputs and x has shape {x.shape}; there are "
+            f"{len(coordinates)} coordinates and {len(unknowns)} unknowns: drop what is not theirs"
+        )
+    wanted = {name: parse_partial(name, coordinates, unknowns) for name in names}
+    for name, (_, orders) in wanted.items():
+        if sum(map(bool, orders)) > 1 or sum(orders) > 4:
+            raise ValueError(f"partial {name!r} is mixed or of an order above 4; use `partials`, mode 'forward'")
+    highest = [max(column) for column in zip(*(orders for _, orders in wanted.values()))]
+
+    derivatives = _ACTIVATIONS[activation]
+    (weight, bias), *rest = params
+    value, *slopes = derivatives(x @ weight + bias, max(highest))
+    rows = [value] + [slopes[k] * weight[i] ** (k + 1) for i, order in enumerate(highest) for k in range(order)]
+    for position, (weight, bias) in enumerate(rest):
+        stacked = jnp.stack(rows) @ weight
+        value, towers = stacked[0] + bias, _split(stacked[1:], highest)
+        if position < len(rest) - 1:
+            value, *slopes = derivatives(value, max(highest))
+            towers = [_composed(slopes, tower) for tower in towers]
+        rows = [value, *itertools.chain(*towers)]
+    towers = _split(rows[1:], highest)
+
+    def pick(unknown, orders):
+        i = int(np.argmax(orders))
+        return (towers[i][orders[i] - 1] if any(orders) else rows[0])[..., unknown]
+
+    return {name: pick(*partial) for name, partial in wanted.items()}
+
+
+def _split(rows, sizes):
+    ends = list(itertools.accumulate(sizes))
+    return [list(rows[end - size : end]) for size, end in zip(sizes, ends)]
+
+
+def _composed(f, z):
+    """Derivatives of f(z(s)) by s from f', f'', .. and z', z'', ..: Faa di Bruno's formula to order 4."""
+    y = [f[0] * order for order in z]
+    if len(z) > 1:
+        y[1] += f[1] * z[0] ** 2
+    if len(z) > 2:
+        y[2] += 3 * f[1] * z[0] * z[1] + f[2] * z[0] ** 3
+    if len(z) > 3:
+        y[3] += f[1] * (4 * z[0] * z[2] + 3 * z[1] ** 2) + 6 * f[2] * z[0] ** 2 * z[1] + f[3] * z[0] ** 4
+    return y
+
+
+def _tanh(z, order):
+    y = jnp.tanh(z)
+    first = 1 - y**2
+    return [y, first, -2 * y * first, (6 * y**2 - 2) * first, 8 * y * (2 - 3 * y**2) * first][: order + 1]
+
+
+def _sin(z, order):
+    sin, cos = jnp.sin(z), jnp.cos(z)
+    return [sin, cos, -sin, -cos, sin][: order + 1]
+
+
+_ACTIVATIONS = {"tanh": _tanh, "sin": _sin}

@@ -1,0 +1,410 @@
+"""What a differential equation is here: pure functions of one point, on a box.
+
+An `Equation` holds the algebra of its residual and of its conditions, given partial derivatives by name; how these are
+computed is `sbjax.physics.derivatives`. `make_residual` and `make_condition` put the two together.
+
+    u_fn    a solution or an attempt at one: a point [d] -> the unknowns [unknowns]
+    d       partials at a point by name: {'u': .., 'u_t': .., 'u_xx': ..}
+    face    a side of the box, ('x', 'lower'): x at its lower bound
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from sbjax.physics.derivatives import Solution, parse_partial, partials
+from sbjax.suggest import near
+
+Scalar = Float[Array, ""]
+Partials = Mapping[str, Scalar]
+Face = tuple[str, str]
+
+PANELS = ("stationary", "linear", "nonlinear", "spare")
+KINDS = ("dirichlet", "neumann", "robin", "periodic", "initial_value", "initial_velocity")
+SIDES = ("lower", "upper")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reference:
+    """A solution to compare with, and how far it may be off.
+
+    Attributes:
+        solution: [d] -> [unknowns] in jax, at any point of the domain and differentiable inside it. `evaluate` gives
+            its values in float64 whatever precision jax is set to.
+        kind: 'exact' (a formula; it errs by round-off) or 'numerical'.
+        floor: its relative L2 error in float64 over the domain, certified: no measured error below it means anything.
+        floor_max: likewise its largest absolute error.
+        source: where it is from.
+    """
+
+    solution: Solution
+    kind: str
+    floor: float
+    floor_max: float
+    source: str
+
+    def __post_init__(self):
+        if self.kind not in ("exact", "numerical"):
+            raise ValueError(f"reference.kind={self.kind!r} must be 'exact' or 'numerical'")
+        for field in ("floor", "floor_max"):
+            if not 0 < getattr(self, field) < math.inf:
+                raise ValueError(f"reference.{field}={getattr(self, field)} must be finite and > 0: no number is free")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Condition:
+    """What holds on one or more faces; zero where it is met. Made by `dirichlet`, `neumann`, `robin`, `periodic`,
+    `initial_value` and `initial_velocity`.
+
+    Attributes:
+        name: 'u_on_x'.
+        kind: one of `KINDS`.
+        faces: where; two opposite ones if periodic.
+        partials: the names that `residual` reads.
+        residual: `(x, d) -> scalar` at a point [d] of a face; if periodic `(x, d, d_opposite) -> scalar` with the
+            partials at the lower and at the upper end.
+    """
+
+    name: str
+    kind: str
+    faces: tuple[Face, ...]
+    partials: tuple[str, ...]
+    residual: Callable[..., Scalar]
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(
+                f"condition {self.name!r}: kind={self.kind!r} is unknown{near(self.kind, KINDS)}; "
+                f"known: {', '.join(KINDS)}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Equation:
+    """A boundary or initial value problem on a box.
+
+    Attributes:
+        name: as in the registry.
+        panel: 'stationary', 'linear', 'nonlinear' or 'spare'.
+        formula: one line of text.
+        coordinates: ('x', 't'); time, if any, is last and called 't'.
+        unknowns: ('u',) or ('u', 'v', 'p'), without underscores.
+        lower, upper: bounds, one a coordinate.
+        partials: what `residual` reads, ('u_t', 'u_xx').
+        residual: `(x, d) -> {term: scalar}`, the pointwise algebra; zero where the equation holds.
+        conditions: what holds on faces.
+        reference: a solution with its certified error.
+        numbers: the coefficients it was made with, {'nu': 0.1}.
+        source: where the problem is from.
+
+    Raises:
+        ValueError: bounds, names or faces that do not fit, with the field and a remedy.
+    """
+
+    name: str
+    panel: str
+    formula: str
+    coordinates: tuple[str, ...]
+    unknowns: tuple[str, ...]
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    partials: tuple[str, ...]
+    residual: Callable[[Float[Array, " d"], Partials], dict[str, Scalar]]
+    conditions: tuple[Condition, ...]
+    reference: Reference
+    numbers: Mapping[str, float]
+    source: str
+
+    def __post_init__(self):
+        if self.panel not in PANELS:
+            raise ValueError(
+                f"{self.name}.panel={self.panel!r} is unknown{near(self.panel, PANELS)}; known: {', '.join(PANELS)}"
+            )
+        for field in ("lower", "upper"):
+            bounds = getattr(self, field)
+            if len(bounds) != len(self.coordinates):
+                raise ValueError(
+                    f"{self.name}.{field}={bounds} must hold a number a coordinate: {', '.join(self.coordinates)}"
+                )
+        for coordinate, lower, upper in zip(self.coordinates, self.lower, self.upper):
+            for field, bound in (("lower", lower), ("upper", upper)):
+                if not math.isfinite(bound):
+                    raise ValueError(f"{self.name}.{field}={bound} of {coordinate!r} must be finite: cut the domain")
+            if not lower < upper:
+                raise ValueError(
+                    f"{self.name}.lower={lower} of {coordinate!r} must lie below its upper={upper}: swap or move one"
+                )
+        names = [condition.name for condition in self.conditions]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{self.name}: two conditions are called {twice[0]!r}; give one another name")
+        for name in self.partials:
+            parse_partial(name, self.coordinates, self.unknowns)
+        for condition in self.conditions:
+            for name in condition.partials:
+                parse_partial(name, self.coordinates, self.unknowns)
+            for face in condition.faces:
+                _bound(self, face)
+
+
+def make_residual(
+    equation: Equation, mode: str = "forward"
+) -> Callable[[Solution, Float[Array, " d"]], dict[str, Scalar]]:
+    """The residual as a function of a solution and a point: `(u_fn, x [d]) -> {term: scalar}`.
+
+    Args:
+        equation: which.
+        mode: how derivatives are computed, see `sbjax.physics.derivatives.partials`.
+
+    Raises:
+        ValueError: (when called) `u_fn` has another number of outputs than the equation has unknowns; a bad mode.
+
+    Example:
+        >>> from sbjax.physics.pdes import make_equation
+        >>> heat = make_equation('heat')  # u_t = 0.4 u_xx
+        >>> residual = make_residual(heat)
+        >>> u_fn = lambda p: jnp.stack([p[0] ** 2 + p[1]])
+        >>> {term: round(float(value), 6) for term, value in residual(u_fn, jnp.array([0.5, 0.5])).items()}
+        {'equation': 0.2}
+    """
+
+    def residual(u_fn, x):
+        return equation.residual(x, _partials(equation, u_fn, x, equation.partials, mode))
+
+    return residual
+
+
+def make_condition(
+    equation: Equation, name: str, mode: str = "forward"
+) -> Callable[[Solution, Float[Array, " d"]], Scalar]:
+    """A condition as a function of a solution and a point on one of its faces: `(u_fn, x [d]) -> scalar`.
+
+    `on_face` brings points there. A periodic condition takes a point of either face and looks at both.
+
+    Args:
+        equation: which.
+        name: of the condition.
+        mode: as in `make_residual`.
+
+    Raises:
+        ValueError: no condition of that name; as `make_residual`.
+    """
+    known = {condition.name: condition for condition in equation.conditions}
+    if name not in known:
+        raise ValueError(f"{equation.name} has no condition {name!r}{near(name, known)}; it has {', '.join(known)}")
+    condition = known[name]
+
+    def residual(u_fn, x):
+        at = functools.partial(_partials, equation, u_fn, names=condition.partials, mode=mode)
+        if condition.kind == "periodic":
+            return condition.residual(x, *(at(on_face(equation, face, x)) for face in condition.faces))
+        return condition.residual(x, at(x))
+
+    return residual
+
+
+def _partials(equation, u_fn, x, names, mode):
+    return partials(u_fn, x, names, coordinates=equation.coordinates, unknowns=equation.unknowns, mode=mode)
+
+
+# Points
+
+
+def on_face(equation: Equation, face: Face, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch d"]:
+    """Points with one coordinate moved to its bound.
+
+    >>> from sbjax.physics.pdes import make_equation
+    >>> on_face(make_equation('burgers'), ('x', 'upper'), jnp.array([0.25, 0.5])).tolist()
+    [1.0, 0.5]
+    """
+    i, bound = _bound(equation, face)
+    return jnp.asarray(x).at[..., i].set(bound)
+
+
+def spread(equation: Equation, n: int) -> np.ndarray:
+    """n points that fill the box evenly, the same every time: [n, d] in float64.
+
+    x_k = lower + (upper - lower) frac(1/2 + k / g^(1, .., d)) with g^(d + 1) = g + 1 (Roberts' sequence, which
+    generalises the golden ratio). None lies on the boundary.
+
+    >>> from sbjax.physics.pdes import make_equation
+    >>> spread(make_equation('heat'), 2).round(3).tolist()
+    [[0.255, 0.07], [0.01, 0.64]]
+    """
+    d = len(equation.coordinates)
+    g = 2.0
+    for _ in range(60):
+        g = (1 + g) ** (1 / (d + 1))
+    unit = (0.5 + np.arange(1, n + 1)[:, None] * g ** -np.arange(1.0, d + 1)) % 1
+    lower, upper = np.asarray(equation.lower), np.asarray(equation.upper)
+    return lower + (upper - lower) * unit
+
+
+def evaluate(equation: Equation, points: Float[ArrayLike, "n d"]) -> np.ndarray:
+    """The reference at points of the domain: [n, unknowns] in float64, computed on the CPU whether jax is in double
+    precision or not.
+
+    Args:
+        equation: which.
+        points: concrete numbers [n, d], inside the domain or on its boundary.
+
+    Raises:
+        ValueError: another shape, or a point outside (or not a number).
+
+    >>> from sbjax.physics.pdes import make_equation
+    >>> evaluate(make_equation('heat'), [[0.5, 0.0], [0.5, 1.0]]).round(6).tolist()
+    [[1.0], [0.019296]]
+    """
+    points = np.asarray(points, np.float64)
+    if points.ndim != 2 or points.shape[1] != len(equation.coordinates):
+        d = len(equation.coordinates)
+        raise ValueError(f"points has shape {points.shape}, needs [n, {d}]: columns {', '.join(equation.coordinates)}")
+    lower, upper = np.asarray(equation.lower), np.asarray(equation.upper)
+    slack = 1e-6 * (upper - lower)  # for points that were in float32 once
+    if (outside := ~((points >= lower - slack) & (points <= upper + slack)).all(1)).any():
+        i = int(outside.argmax())
+        raise ValueError(
+            f"points[{i}]={points[i].tolist()} lies outside of {equation.name}: {equation.lower} to {equation.upper}; "
+            "the reference holds inside only"
+        )
+    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return np.asarray(_map(equation.reference.solution, np.clip(points, lower, upper)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _map(solution, points):
+    return jax.lax.map(solution, points, batch_size=4096)
+
+
+def check_conditions(equation: Equation, points: int = 16) -> None:
+    """Refuse a condition whose value is not finite: each is evaluated on each of its faces with all partials zero.
+
+    Raises:
+        ValueError: naming the condition, the point and the value.
+    """
+    for condition in equation.conditions:
+        zeros = dict.fromkeys(condition.partials, 0.0)
+        for face in condition.faces:
+            for x in on_face(equation, face, spread(equation, points)):
+                value = condition.residual(x, *[zeros] * (2 if condition.kind == "periodic" else 1))
+                if not np.isfinite(value):
+                    raise ValueError(
+                        f"{equation.name}: condition {condition.name!r} is {float(value)} at "
+                        f"{np.round(x, 6).tolist()} and cannot be met; correct its value or the domain"
+                    )
+
+
+def _bound(equation, face):
+    coordinate, side = face
+    if coordinate not in equation.coordinates or side not in SIDES:
+        known = ", ".join(equation.coordinates)
+        raise ValueError(
+            f"{equation.name}: face {face!r} does not exist; take one of {known} and 'lower' or 'upper': ('x', 'lower')"
+        )
+    i = equation.coordinates.index(coordinate)
+    return i, (equation.lower, equation.upper)[SIDES.index(side)][i]
+
+
+# What equations are built from. A value is a number or a function of the coordinates, value(x, t).
+
+Value = float | Callable[..., Scalar]
+
+
+def both(*coordinates: str) -> tuple[Face, ...]:
+    """Both faces of each coordinate.
+
+    >>> both('x')
+    (('x', 'lower'), ('x', 'upper'))
+    """
+    return tuple((coordinate, side) for coordinate in coordinates for side in SIDES)
+
+
+def dirichlet(unknown: str, faces: Sequence[Face], value: Value) -> Condition:
+    """u = value."""
+    return _prescribed("dirichlet", unknown, faces, value, _name(unknown, faces))
+
+
+def neumann(partial: str, faces: Sequence[Face], value: Value) -> Condition:
+    """u_x = value, or a higher derivative of which a beam's ends have some. The derivative is by the coordinate: the
+    outward one has the other sign on a lower face."""
+    return _prescribed("neumann", partial, faces, value, _name(partial, faces))
+
+
+def robin(faces: Sequence[Face], partials: Sequence[str], residual: Callable[[Array, Partials], Scalar]) -> Condition:
+    """residual(x, d) = 0 for a relation between the value and its derivative."""
+    return Condition(_name("robin", faces), "robin", tuple(faces), tuple(partials), residual)
+
+
+def periodic(unknown: str, coordinate: str) -> Condition:
+    """u at the lower end = u at the upper end."""
+
+    def residual(x, d, d_opposite):
+        return d[unknown] - d_opposite[unknown]
+
+    return Condition(f"periodic_{unknown}_{coordinate}", "periodic", both(coordinate), (unknown,), residual)
+
+
+def initial_value(unknown: str, value: Value) -> Condition:
+    """u = value at the first t."""
+    return _prescribed("initial_value", unknown, [("t", "lower")], value, f"initial_{unknown}")
+
+
+def initial_velocity(unknown: str, value: Value) -> Condition:
+    """u_t = value at the first t."""
+    return _prescribed("initial_velocity", f"{unknown}_t", [("t", "lower")], value, f"initial_{unknown}_t")
+
+
+def _prescribed(kind, partial, faces, value, name):
+    def residual(x, d):
+        return d[partial] - (value(*x) if callable(value) else value)
+
+    return Condition(name, kind, tuple(faces), (partial,), residual)
+
+
+def _name(what, faces):
+    """'u_on_x' for both ends, 'u_on_x_upper' for one."""
+    sides = {}
+    for coordinate, side in faces:
+        sides.setdefault(coordinate, []).append(side)
+    return f"{what}_on_" + "_".join(c if len(found) == 2 else f"{c}_{found[0]}" for c, found in sides.items())
+
+
+def exact(formula: Callable[..., Scalar | tuple[Scalar, ...]], source: str, *, argument: float = 1.0) -> Reference:
+    """A reference by formula.
+
+    Args:
+        formula: of the coordinates, u(x, t); a tuple for several unknowns.
+        source: where it is from.
+        argument: the largest argument of a sine, cosine or exponential in it, of whose round-off the value inherits
+            `argument` times the relative part.
+    """
+
+    def solution(x):
+        values = formula(*x)
+        return jnp.stack(values if isinstance(values, tuple) else [values])
+
+    floor = 4 * float(np.finfo(np.float64).eps) * max(1.0, abs(argument))
+    return Reference(solution, "exact", floor, 8 * floor, source)
+
+
+def positive(name: str, value: float) -> None:
+    """Refuse a coefficient that is not a finite number > 0."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name}={value} must be finite and > 0")
+
+
+def finite(name: str, value: float) -> None:
+    """Refuse a coefficient that is not finite."""
+    if not math.isfinite(value):
+        raise ValueError(f"{name}={value} must be finite")
+
+
+def whole(name: str, value: int) -> None:
+    """Refuse what is not a whole number >= 1."""
+    if value != int(value) or value < 1:
+        raise ValueError(f"{name}={value} must be a whole number >= 1")

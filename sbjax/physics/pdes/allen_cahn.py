@@ -1,0 +1,49 @@
+"""The Allen-Cahn equation: interfaces that form and sharpen."""
+
+import jax.numpy as jnp
+
+from sbjax.physics.equation import Equation, Reference, both, dirichlet, initial_value, positive
+from sbjax.physics.references import allen_cahn
+
+# (relative L2, largest) error of the reference at the numbers of the literature; the tests measure them again.
+FLOORS = {(0.001, 5.0): (2e-10, 1.2e-9)}
+
+
+def make_allen_cahn(diffusion: float = 0.001, reaction: float = 5.0) -> Equation:
+    """u_t = d u_xx + r (u - u^3) on [-1, 1] x [0, 1], u(+-1) = -1, u(x, 0) = x^2 cos(pi x), d = `diffusion`,
+    r = `reaction`. The reference is a spectral solution, made when it is first asked for a value (1 to 2 s) and
+    differentiable at t > 0.
+
+    At other numbers than the default ones the reference is solved here, twice, to measure its floors (seconds).
+
+    Raises:
+        ValueError: a number is not positive, or interfaces are too thin for the reference: sqrt(r / 2 d) > 150.
+    """
+    positive("allen_cahn.diffusion", diffusion)
+    positive("allen_cahn.reaction", reaction)
+    final = 1.0
+    floor, floor_max = FLOORS.get((diffusion, reaction)) or allen_cahn.certify(diffusion, reaction, final)
+    return Equation(
+        name="allen_cahn",
+        panel="nonlinear",
+        formula="u_t = d u_xx + r (u - u^3)",
+        coordinates=("x", "t"),
+        unknowns=("u",),
+        lower=(-1.0, 0.0),
+        upper=(1.0, final),
+        partials=("u", "u_t", "u_xx"),
+        residual=lambda x, d: {"equation": d["u_t"] - diffusion * d["u_xx"] - reaction * (d["u"] - d["u"] ** 3)},
+        conditions=(
+            dirichlet("u", both("x"), -1.0),
+            initial_value("u", lambda x, t: x**2 * jnp.cos(jnp.pi * x)),
+        ),
+        reference=Reference(
+            solution=allen_cahn.make_solution(diffusion, reaction, final),
+            kind="numerical",
+            floor=floor,
+            floor_max=floor_max,
+            source="Chebyshev collocation and ETDRK4",
+        ),
+        numbers={"diffusion": diffusion, "reaction": reaction},
+        source="an example of DeepXDE (arXiv 1907.04502), with Dirichlet ends",
+    )

@@ -1,0 +1,28 @@
+"""A clamped beam under its own weight."""
+
+from sbjax.physics.equation import Equation, dirichlet, exact, neumann
+
+
+def make_euler_beam() -> Equation:
+    """u'''' = -1 on [0, 1], clamped at 0 (u = u' = 0) and free at 1 (u'' = u''' = 0): u = -x^4/24 + x^3/6 - x^2/4."""
+    clamped, free = [("x", "lower")], [("x", "upper")]
+    return Equation(
+        name="euler_beam",
+        panel="stationary",
+        formula="u_xxxx + 1 = 0",
+        coordinates=("x",),
+        unknowns=("u",),
+        lower=(0.0,),
+        upper=(1.0,),
+        partials=("u_xxxx",),
+        residual=lambda x, d: {"equation": d["u_xxxx"] + 1},
+        conditions=(
+            dirichlet("u", clamped, 0.0),
+            neumann("u_x", clamped, 0.0),
+            neumann("u_xx", free, 0.0),
+            neumann("u_xxx", free, 0.0),
+        ),
+        reference=exact(lambda x: -(x**2) * (x**2 - 4 * x + 6) / 24, "substitution"),
+        numbers={},
+        source="an example of DeepXDE (arXiv 1907.04502)",
+    )

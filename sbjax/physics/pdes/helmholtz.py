@@ -1,0 +1,42 @@
+"""Helmholtz' equation on the unit square."""
+
+import math
+
+import jax.numpy as jnp
+
+from sbjax.physics.equation import Equation, both, dirichlet, exact, whole
+
+
+def make_helmholtz(waves: int = 1) -> Equation:
+    """-u_xx - u_yy - k^2 u = k^2 sin(kx) sin(ky) on [0, 1]^2, u = 0 on the boundary, k = 2 pi `waves`:
+    u = sin(kx) sin(ky). 2 is hard. k^2 is no eigenvalue pi^2 (i^2 + j^2) as long as (2 waves)^2 is no sum of two
+    positive squares; otherwise this is one solution of many.
+
+    Raises:
+        ValueError: `waves` is not a whole number >= 1, or one with many solutions (5, for 10^2 = 6^2 + 8^2).
+    """
+    whole("helmholtz.waves", waves)
+    if any(math.isqrt(rest) ** 2 == rest for i in range(1, 2 * waves) if (rest := 4 * waves**2 - i**2)):
+        raise ValueError(
+            f"helmholtz.waves={waves} is a resonance of the square: the solution is not unique; take another"
+        )
+    k = 2 * math.pi * waves
+
+    def u(x, y):
+        return jnp.sin(k * x) * jnp.sin(k * y)
+
+    return Equation(
+        name="helmholtz",
+        panel="stationary",
+        formula="-u_xx - u_yy - k^2 u = k^2 sin(kx) sin(ky)",
+        coordinates=("x", "y"),
+        unknowns=("u",),
+        lower=(0.0, 0.0),
+        upper=(1.0, 1.0),
+        partials=("u", "u_xx", "u_yy"),
+        residual=lambda p, d: {"equation": -d["u_xx"] - d["u_yy"] - k**2 * (d["u"] + u(*p))},
+        conditions=(dirichlet("u", both("x", "y"), 0.0),),
+        reference=exact(u, "substitution", argument=k),
+        numbers={"waves": waves},
+        source="an example of DeepXDE (arXiv 1907.04502; waves = 2)",
+    )

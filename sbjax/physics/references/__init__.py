@@ -1,0 +1,1 @@
+"""Reference solutions that are more than a formula, in float64."""
