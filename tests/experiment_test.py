@@ -44,7 +44,8 @@ def read_rows(workdir):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "smoke"
-    return workdir, experiment.run(smoke(replicas=5, train_steps=20), workdir)
+    config = smoke(replicas=5, train_steps=20, monitor__kinds="marginal, function", monitor__at="start,25%,end")
+    return workdir, experiment.run(config, workdir)
 
 
 def test_files_of_a_run(finished):
@@ -97,6 +98,50 @@ def test_the_number_in_the_table_is_the_accuracy_of_the_saved_parameters(finishe
         )
 
 
+def test_replica_distances_are_reported_where_they_were_asked_for(finished):
+    workdir, _ = finished
+    measured = {}
+    for line in (workdir / "metrics.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        names = [name for name, value in record.items() if isinstance(value, dict)]
+        if names:
+            measured.setdefault(record["arm"], []).append(record["step"])
+            assert [name.split("/")[1].split("_")[0] for name in names] == ["marginal"] * 6 + ["function"] * 6
+            assert all(record[name]["low"] <= record[name]["value"] <= record[name]["high"] for name in names)
+            assert len(record["test/accuracy"]) == 5
+    assert measured == {arm: [0, 5, 20] for arm in ("raw", "bilinear", "expanded", "nearest", "zero")}
+
+
+def test_time_of_measuring(finished):
+    workdir, _ = finished
+    lines = [json.loads(line) for line in (workdir / "timings.jsonl").read_text().splitlines()]
+    assert len(lines) == 5
+    for line in lines:
+        share = line["measure_seconds"] / line["train_seconds"]
+        assert line["measure_share"] == pytest.approx(share, rel=0.001 / line["train_seconds"])
+        assert line["measure_seconds"] > 0
+
+
+def test_nothing_is_measured_without_kinds():
+    for arm in experiment.build_arms(config_lib.check(smoke(monitor__kinds=" , "))):
+        assert arm.monitor is None
+        assert arm.monitor_steps == ()
+
+
+def test_outputs_are_logits_of_the_first_validation_images():
+    from sbjax.data import images
+
+    config = smoke(monitor__probe_size=6)
+    raw = experiment.build_arms(config_lib.check(config))[0]
+    data = images.load("digits", train_share=config.task.train_share)
+    variables = raw.task.init(jax.random.key(0))
+    h = ((data.validation_images[:6] / 255.0 - np.array(data.mean)) / np.array(data.std)).reshape(6, -1)
+    for i, layer in enumerate(params := [variables["params"][name] for name in sorted(variables["params"])]):
+        h = h @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+        h = np.maximum(h, 0) if i + 1 < len(params) else h
+    np.testing.assert_allclose(raw.task.outputs(raw.task.data, variables), h, rtol=1e-4, atol=1e-5)
+
+
 def test_arms_are_paired(finished):
     """With the same seed, arms of the same shapes start alike and see the same batches."""
     arms = {arm.name: arm for arm in experiment.build_arms(config_lib.check(smoke()))}
@@ -137,6 +182,13 @@ def test_flops_of_an_mlp():
         ({"mapping__replicas": "vmp"}, "mapping.replicas='vmp'.*'vmap'"),
         ({"precision__matmul": "hihg"}, "precision.matmul='hihg'.*'high"),
         ({"reference": "rwa"}, "reference='rwa' is not an arm, did you mean 'raw'"),
+        ({"monitor__kinds": "marginl"}, "monitor.kinds: 'marginl' is unknown, did you mean 'marginal'.*unmatched"),
+        ({"monitor__kinds": "marginal,marginal"}, "monitor.kinds=.*'marginal'.*none twice"),
+        ({"monitor__at": "start,edn"}, "monitor.at='start,edn': 'edn' is no step, did you mean 'end'.*10%.*reports"),
+        ({"monitor__at": "50%,5000"}, "monitor.at='50%,5000': '5000' lies outside the training of 4 steps"),
+        ({"monitor__at": "-1"}, "monitor.at='-1': '-1' lies outside the training of 4 steps"),
+        ({"monitor__solver": "slicd"}, "monitor.solver='slicd' is unknown, did you mean 'sliced'.*assignment"),
+        ({"monitor__probe_size": 0}, "monitor.probe_size=0 must be >= 1"),
     ],
 )
 def test_bad_input_is_refused_fast_and_leaves_nothing(tmp_path, changes, words):

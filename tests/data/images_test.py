@@ -97,3 +97,49 @@ def test_import_and_embedded_sets_need_none_of_the_extras():
         "assert len(data.load('digits').train_labels) == 1294\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def turned(monkeypatch):
+    """A set in which every turn of an image is another image, straight and turned."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 1200, 5, 5, 2)).astype(np.uint8)
+    labels = np.arange(1200, dtype=np.int32) % 10
+    whole = images.load_digits()._replace(
+        train_images=pixels[0], train_labels=labels, test_images=pixels[1], test_labels=labels
+    )
+    monkeypatch.setitem(images._EMBEDDED, "noise", lambda: whole)
+    return data.load("noise"), data.load("noise", quarter_turns=True)
+
+
+def test_quarter_turns_are_equally_likely_turns_of_the_same_images(turned):
+    straight, bent = turned
+    for part in ("train", "validation", "test"):
+        before, after = (getattr(split, f"{part}_images") for split in turned)
+        assert (after.shape, after.dtype) == (before.shape, before.dtype)
+        turns = [[np.array_equal(np.rot90(x, k), y) for k in range(4)] for x, y in zip(before, after, strict=True)]
+        assert (np.sum(turns, 1) == 1).all()
+        counts = np.sum(turns, 0)
+        n = len(before)
+        assert np.all(np.abs(counts - n / 4) < 4 * np.sqrt(n * 3 / 16))
+        np.testing.assert_array_equal(getattr(bent, f"{part}_labels"), getattr(straight, f"{part}_labels"))
+    np.testing.assert_allclose(bent.mean, straight.mean, rtol=1e-12)
+
+
+def test_quarter_turns_depend_on_nothing_but_the_index(turned):
+    straight, bent = turned
+    again = data.load("noise", quarter_turns=True)
+    for field in ("train_images", "validation_images", "test_images"):
+        np.testing.assert_array_equal(getattr(again, field), getattr(bent, field))
+    few = data.load("noise", quarter_turns=True, train_share=0.2)
+    every = {image.tobytes() for image in bent.train_images}
+    assert all(image.tobytes() in every for image in few.train_images)
+    assert (straight.train_images != bent.train_images).any()
+
+
+def test_quarter_turns_refuse_images_that_are_not_square(monkeypatch):
+    oblong = images.load_digits()
+    oblong = oblong._replace(train_images=oblong.train_images[:, :, :6], test_images=oblong.test_images[:, :, :6])
+    monkeypatch.setitem(images._EMBEDDED, "oblong", lambda: oblong)
+    with pytest.raises(ValueError, match=r"quarter_turns need square images, not \(8, 6\); give image_size as well"):
+        data.load("oblong", quarter_turns=True)
+    assert data.load("oblong", quarter_turns=True, image_size=8).train_images.shape[1:] == (8, 8, 1)

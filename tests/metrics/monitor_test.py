@@ -44,8 +44,9 @@ def test_nothing_is_known_before_the_first_update(monitor):
     assert np.isnan(list(monitor.summarise(state).values())).all()
 
 
-def test_the_state_has_one_shape(monitor):
+def test_the_state_has_one_shape():
     """Also without values, as a checkpoint is restored, and with fewer replicas."""
+    monitor = make(["unmatched", "function"])
     abstract = jax.eval_shape(monitor.init, jax.eval_shape(lambda: variables()))
     states = [monitor.init(variables())]
     states += [monitor.update(states[-1], step, variables(step, replicas)) for step, replicas in ((2, 4), (9, 3))]

@@ -101,12 +101,12 @@ def test_sinkhorn_nears_the_assignment(x64):
     cloud = jnp.asarray(CLOUD, jnp.float64)
     exact = pairwise_assignment(cloud)
     gaps = []
-    for epsilon in (1.0, 0.1, 0.01):
+    for epsilon in (0.3, 0.01):
         smooth, unconverged = pairwise_sinkhorn(cloud, epsilon=epsilon, max_iterations=20_000)
         assert unconverged == 0
         gaps.append(np.abs(smooth**2 - exact**2).max())
-    assert gaps[0] > gaps[1] > gaps[2]
-    assert gaps[2] < 1e-3
+    assert gaps[0] > 0.01
+    assert gaps[1] < 1e-3
 
 
 def test_sinkhorn_of_equal_clouds_and_of_scaled_ones():

@@ -83,7 +83,7 @@ def total_of_pairs(distance, stacked, p):
     return (whole / sum(sizes.values())) ** (1 / p)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_hierarchy(seed):
     """Each kind is a minimum over fewer rearrangements than the one before, pair by pair."""
     stacked = trained(seed)
@@ -250,9 +250,10 @@ def test_excess_is_the_difference_of_distance_and_null():
 
 
 def test_null_replicas_keep_everything_but_the_draws():
+    drawn = np.random.default_rng(0).normal(size=(2, 4, 30, 40)).astype(np.float32)
     stacked = {
-        "dense": {"kernel": 5 + 2 * jax.random.normal(KEY, (4, 30, 40)), "bias": jnp.full((4, 30), 0.1)},
-        "half": (3 * jax.random.normal(KEY, (4, 2000))).astype(jnp.bfloat16),
+        "dense": {"kernel": 5 + 2 * drawn[0], "bias": jnp.full((4, 9), 0.1)},
+        "half": jnp.asarray(3 * drawn[1], jnp.bfloat16),
         "step": jnp.arange(4),
         "key": jax.random.split(KEY, 4),
     }
@@ -302,10 +303,10 @@ def test_identical_replicas_have_no_distance():
                 assert measured.distance == (0, 0, 0)
 
 
-@pytest.mark.parametrize("constant", [0.0, 1.0, 0.1, -1e-6])
+@pytest.mark.parametrize("constant", [0.0, 0.1, -1e-6])
 def test_layers_of_equal_entries(constant):
     """As biases before training: distance and null are zero in any unit, not 0 / 0 and not rounding over rounding."""
-    stacked = {"w": trained(0)["dense_0"]["kernel"], "bias": jnp.full((4, 1000), constant)}
+    stacked = {"w": trained(0)["dense_0"]["kernel"], "bias": jnp.full((4, 9), constant)}
     for measure in OF_PARAMETERS:
         distance = measure(stacked, key=KEY)
         assert distance.scales["bias"] == 0
@@ -315,15 +316,20 @@ def test_layers_of_equal_entries(constant):
     assert function_distance(stacked["bias"]).scale_free.total.distance == (0, 0, 0)
 
 
-def test_fewer_than_four_replicas_have_no_interval():
-    distance = marginal_distance(trained(0, replicas=3), where="dense_0/kernel", key=KEY).raw.total
-    assert np.isfinite([estimate.value for estimate in distance]).all()
-    assert np.isnan([end for estimate in distance for end in estimate[1:]]).all()
+@pytest.mark.parametrize("measure", OF_PARAMETERS)
+@pytest.mark.parametrize(("dtype", "scale"), [(jnp.float32, 3e37), (jnp.float16, 3e4)])
+def test_weights_on_their_way_to_divergence(measure, dtype, scale):
+    """Squares overflow; the null does not, and nothing stops a run that is measured."""
+    kernel = trained(0)["dense_0"]["kernel"]
+    stacked = {"w": (kernel * (scale / np.abs(kernel).max())).astype(dtype)}
+    assert all(trees.all_finite(null_replicas(stacked, key=jax.random.key(seed))) for seed in range(5))
+    distance = measure(stacked, key=KEY)
+    assert np.isfinite(distance.scales["w"])
+    assert distance.raw.total.distance.value > 0.05 * scale
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_half_precision_is_summed_in_float32(dtype):
-    half = {"w": trained(0)["dense_0"]["kernel"].astype(dtype)}
+def test_half_precision_is_summed_in_float32():
+    half = {"w": trained(0)["dense_0"]["kernel"].astype(jnp.bfloat16)}
     wide = jax.tree.map(lambda x: x.astype(jnp.float32), half)
     for measure in OF_PARAMETERS:
         assert value(measure(half)) == value(measure(wide))

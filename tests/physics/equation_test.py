@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sbjax.physics import building
 from sbjax.physics import equation as eq
 from sbjax.physics.pdes import EQUATIONS, make_equation
 
@@ -26,10 +27,10 @@ def heat():
         ({"lower": (0.0,)}, r"heat.lower=\(0.0,\) must hold a number a coordinate: x, t"),
         ({"panel": "linar"}, "heat.panel='linar' is unknown, did you mean 'linear'"),
         ({"partials": ("u_t", "u_xy")}, "partial 'u_xy': 'xy' is not made of the coordinates x, t"),
-        ({"conditions": (eq.initial_value("w", 0.0),)}, "partial 'w': 'w' is not an unknown"),
-        ({"conditions": (eq.dirichlet("u", [("y", "lower")], 0.0),)}, r"face \('y', 'lower'\) does not exist"),
-        ({"conditions": (eq.dirichlet("u", [("x", "left")], 0.0),)}, "'lower' or 'upper'"),
-        ({"conditions": (eq.initial_value("u", 0.0),) * 2}, "two conditions are called 'initial_u'"),
+        ({"conditions": (building.initial_value("w", 0.0),)}, "partial 'w': 'w' is not an unknown"),
+        ({"conditions": (building.dirichlet("u", [("y", "lower")], 0.0),)}, r"face \('y', 'lower'\) does not exist"),
+        ({"conditions": (building.dirichlet("u", [("x", "left")], 0.0),)}, "'lower' or 'upper'"),
+        ({"conditions": (building.initial_value("u", 0.0),) * 2}, "two conditions are called 'initial_u'"),
     ],
 )
 def test_equations_that_do_not_fit_are_refused(heat, change, message):
@@ -49,7 +50,9 @@ def test_conditions_and_references_that_do_not_fit_are_refused(heat):
 
 @pytest.mark.parametrize("value", [math.nan, lambda x, t: 1 / (x - x), lambda x, t: jnp.log(-1 - t)])
 def test_a_condition_that_is_not_finite_is_named(heat, value):
-    broken = dataclasses.replace(heat, conditions=(heat.conditions[0], eq.dirichlet("u", [("x", "upper")], value)))
+    broken = dataclasses.replace(
+        heat, conditions=(heat.conditions[0], building.dirichlet("u", [("x", "upper")], value))
+    )
     with pytest.raises(
         ValueError, match=r"heat: condition 'u_on_x_upper' is -?(nan|inf) at \[1.0, .*correct its value"
     ):
@@ -110,11 +113,11 @@ def test_a_periodic_condition_looks_at_both_ends():
 
 
 def test_names_of_conditions():
-    assert eq.dirichlet("u", eq.both("x", "y"), 0.0).name == "u_on_x_y"
-    assert eq.neumann("u_x", [("x", "upper")], 0.0).name == "u_x_on_x_upper"
-    assert eq.initial_velocity("u", 0.0).name == "initial_u_t"
-    assert eq.initial_velocity("u", 0.0).partials == ("u_t",)
-    assert eq.robin([("x", "lower")], ("u", "u_x"), lambda x, d: d["u_x"] + d["u"]).kind == "robin"
+    assert building.dirichlet("u", building.both("x", "y"), 0.0).name == "u_on_x_y"
+    assert building.neumann("u_x", [("x", "upper")], 0.0).name == "u_x_on_x_upper"
+    assert building.initial_velocity("u", 0.0).name == "initial_u_t"
+    assert building.initial_velocity("u", 0.0).partials == ("u_t",)
+    assert building.robin([("x", "lower")], ("u", "u_x"), lambda x, d: d["u_x"] + d["u"]).kind == "robin"
 
 
 @pytest.mark.parametrize("name", ["poisson", "heat_multimode", "poisson_nd"])

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from sbjax import trees
+from sbjax.metrics.bootstrap import Estimate
+from sbjax.metrics.monitor import Monitor, make_replica_monitor
 from sbjax.training import fit as fit_lib
 from sbjax.training import optimizer as optimizer_lib
 from sbjax.training.checkpoint import Checkpoints
@@ -104,6 +106,99 @@ def test_finished_run_is_not_trained_again(toys, tmp_path):
     assert pulses == []
     assert same_bytes(first.variables, again.variables)
     assert first.history == again.history
+
+
+def replica_monitor():
+    return make_replica_monitor(["marginal", "unmatched"], key=jax.random.key(5))
+
+
+def counting_monitor():
+    """The same with a number that depends on all updates."""
+    distances = replica_monitor()
+    return Monitor(
+        init=lambda variables: {"distances": distances.init(variables), "steps": np.zeros(31, np.int32)},
+        update=lambda state, step, variables: {
+            "distances": distances.update(state["distances"], step, variables),
+            "steps": state["steps"] + (np.arange(31) == step),
+        },
+        summarise=lambda state: (
+            distances.summarise(state["distances"])
+            | {"count/steps": Estimate(*map(float, [*np.flatnonzero(state["steps"])[[0, -1]], state["steps"].sum()]))}
+        ),
+    )
+
+
+def measures(record):
+    return {name: x for name, x in record.items() if isinstance(x, dict)}
+
+
+MEASURED = (0, 10, 12, 30)
+
+
+@pytest.fixture(scope="module")
+def monitored(toys):
+    """A run that was never stopped, and what its hook was told."""
+    spent = []
+    hooks = fit_lib.Hooks(on_spent=lambda what, seconds: spent.append(what))
+    return fit(toys.classification(), monitor=replica_monitor(), monitor_steps=MEASURED, hooks=hooks), spent
+
+
+def test_monitor_reports_at_its_steps_and_only_there(toys, monitored):
+    fitted, spent = monitored
+    plain = fit(toys.classification())
+    assert same_bytes(fitted.variables, plain.variables)
+    assert spent.count("measure") == len(MEASURED)
+    assert [record["step"] for record in fitted.history] == [0, 6, 10, 12, 18, 24, 30]
+    names = [
+        f"replica_distance/{kind}{form}{reading}"
+        for kind in ("marginal", "unmatched")
+        for form in ("", "_scale_free")
+        for reading in ("", "_null", "_excess")
+    ]
+    for record in fitted.history:
+        assert list(measures(record)) == (names if record["step"] in MEASURED else [])
+        assert set(record) - set(names) == set(plain.history[0])
+    assert fitted.history[-1]["test/accuracy"] == plain.history[-1]["test/accuracy"]
+    monitor = replica_monitor()
+    for name, estimate in monitor.summarise(monitor.update(None, 30, fitted.variables)).items():
+        # Three replicas are too few for an interval.
+        assert fitted.history[-1][name] == {"value": estimate.value, "low": None, "high": None}
+    distances = [record["replica_distance/unmatched"]["value"] for record in fitted.history if measures(record)]
+    assert len(set(distances)) == 4
+
+
+def test_interrupted_and_resumed_with_a_monitor_is_byte_identical(toys, tmp_path, monitored):
+    for count in (5, 9, 10**6):
+        part = fit(
+            toys.classification(),
+            checkpoints=Checkpoints(tmp_path),
+            hooks=fit_lib.Hooks(stop=stop_after(count)),
+            monitor=counting_monitor(),
+            monitor_steps=MEASURED,
+        )
+    assert same_bytes(part.variables, monitored[0].variables)
+    assert part.history[-1]["count/steps"] == {"value": 0, "low": 30, "high": len(MEASURED)}
+    assert [{k: v for k, v in r.items() if k != "count/steps"} for r in part.history] == monitored[0].history
+
+
+def test_monitor_sees_only_replicas_that_run(toys):
+    monitor = replica_monitor()
+    fitted = fit(toys.classification(poison=7), replicas=6, monitor=monitor, monitor_steps=(30,))
+    running = np.setdiff1d(np.arange(6), [failure.replica for failure in fitted.failures])
+    assert 2 <= len(running) < 6
+    for name, estimate in monitor.summarise(monitor.update(None, 30, trees.take(fitted.variables, running))).items():
+        assert fitted.history[-1][name]["value"] == estimate.value
+
+
+def test_one_replica_has_no_distance(toys):
+    fitted = fit(toys.classification(), replicas=1, monitor=replica_monitor(), monitor_steps=(0, 30))
+    assert not any(map(measures, fitted.history))
+
+
+@pytest.mark.parametrize(("steps", "outside"), [((0, 31), r"\[31\]"), ((-1, 5, 40), r"\[-1, 40\]")])
+def test_monitor_steps_outside_the_training(toys, steps, outside):
+    with pytest.raises(ValueError, match=f"monitor_steps={outside} lie outside the training of 30 steps"):
+        fit(toys.classification(), monitor=replica_monitor(), monitor_steps=steps)
 
 
 def test_boundaries():

@@ -4,7 +4,8 @@ import math
 
 import jax.numpy as jnp
 
-from sbjax.physics.equation import Equation, exact, finite, initial_value, periodic
+from sbjax.physics.building import exact, finite, initial_value, periodic
+from sbjax.physics.equation import Equation
 
 
 def make_advection(beta: float = 10.0) -> Equation:

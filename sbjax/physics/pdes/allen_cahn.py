@@ -2,7 +2,8 @@
 
 import jax.numpy as jnp
 
-from sbjax.physics.equation import Equation, Reference, both, dirichlet, initial_value, positive
+from sbjax.physics.building import both, dirichlet, initial_value, positive
+from sbjax.physics.equation import Equation, Reference
 from sbjax.physics.references import allen_cahn
 
 # (relative L2, largest) error of the reference at the numbers of the literature; the tests measure them again.

@@ -5,7 +5,8 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from sbjax.physics.equation import Equation, Reference, both, dirichlet, initial_value, positive
+from sbjax.physics.building import both, dirichlet, initial_value, positive
+from sbjax.physics.equation import Equation, Reference
 from sbjax.physics.references import cole_hopf
 
 

@@ -1,6 +1,7 @@
 """A clamped beam under its own weight."""
 
-from sbjax.physics.equation import Equation, dirichlet, exact, neumann
+from sbjax.physics.building import dirichlet, exact, neumann
+from sbjax.physics.equation import Equation
 
 
 def make_euler_beam() -> Equation:

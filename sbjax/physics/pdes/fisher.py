@@ -4,7 +4,8 @@ import math
 
 import jax
 
-from sbjax.physics.equation import Equation, both, dirichlet, exact, initial_value, positive
+from sbjax.physics.building import both, dirichlet, exact, initial_value, positive
+from sbjax.physics.equation import Equation
 
 
 def make_fisher(rate: float = 6.0) -> Equation:

@@ -4,7 +4,8 @@ import math
 
 import jax.numpy as jnp
 
-from sbjax.physics.equation import Equation, both, dirichlet, exact, whole
+from sbjax.physics.building import both, dirichlet, exact, whole
+from sbjax.physics.equation import Equation
 
 
 def make_helmholtz(waves: int = 1) -> Equation:

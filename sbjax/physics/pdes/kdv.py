@@ -5,7 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from sbjax.physics.equation import Equation, both, dirichlet, exact, initial_value, neumann, positive
+from sbjax.physics.building import both, dirichlet, exact, initial_value, neumann, positive
+from sbjax.physics.equation import Equation
 
 
 def make_kdv(speed: float = 4.0) -> Equation:

@@ -2,7 +2,8 @@
 
 import jax.numpy as jnp
 
-from sbjax.physics.equation import Equation, both, dirichlet, exact, initial_value, initial_velocity, positive
+from sbjax.physics.building import both, dirichlet, exact, initial_value, initial_velocity, positive
+from sbjax.physics.equation import Equation
 
 
 def make_klein_gordon(final: float = 10.0) -> Equation:

@@ -4,7 +4,8 @@ import math
 
 import jax.numpy as jnp
 
-from sbjax.physics.equation import Equation, both, dirichlet, exact, positive
+from sbjax.physics.building import both, dirichlet, exact, positive
+from sbjax.physics.equation import Equation
 
 
 def make_kovasznay(reynolds: float = 20.0) -> Equation:

@@ -4,7 +4,8 @@ import math
 
 import jax.numpy as jnp
 
-from sbjax.physics.equation import Equation, both, dirichlet, exact, robin, whole
+from sbjax.physics.building import both, dirichlet, exact, robin, whole
+from sbjax.physics.equation import Equation
 
 DEEPXDE = "an example of DeepXDE (arXiv 1907.04502)"
 

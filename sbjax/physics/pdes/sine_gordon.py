@@ -4,7 +4,8 @@ import math
 
 import jax.numpy as jnp
 
-from sbjax.physics.equation import Equation, both, dirichlet, exact, initial_value, initial_velocity
+from sbjax.physics.building import both, dirichlet, exact, initial_value, initial_velocity
+from sbjax.physics.equation import Equation
 
 
 def make_sine_gordon(velocity: float = 0.5) -> Equation:

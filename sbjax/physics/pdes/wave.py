@@ -4,7 +4,8 @@ import math
 
 import jax.numpy as jnp
 
-from sbjax.physics.equation import Equation, both, dirichlet, exact, initial_value, initial_velocity, positive
+from sbjax.physics.building import both, dirichlet, exact, initial_value, initial_velocity, positive
+from sbjax.physics.equation import Equation
 
 
 def make_wave(speed: float = 2.0) -> Equation:
