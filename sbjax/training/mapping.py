@@ -129,6 +129,10 @@ class Program:
         self.mesh = Mesh(devices, ("replica", "data"))
         # All replicas train in one round; sequential ones take `width` at a time.
         self._round = width if mapping.replicas == "sequential" else -(-replicas // width) * width
+        # Where the program leaves its results: a state that comes from elsewhere would compile it a second time.
+        self._home = NamedSharding(self.mesh, PartitionSpec("replica") if width > 1 else PartitionSpec())
+        if mapping.compile == "pmap":
+            self._home = NamedSharding(Mesh(devices.ravel(), ("data",)), PartitionSpec())
         self._data = jax.device_put(task.data, NamedSharding(self.mesh, PartitionSpec()))
         self._advance = self._compile_advance(sharers)
         self._evaluate = jax.jit(
@@ -143,7 +147,10 @@ class Program:
     def init(self) -> list[step_lib.TrainState]:
         """The carry before the first step. Replica r starts alike whatever the number of replicas and devices."""
         with jax.set_mesh(self.mesh):
-            return [self._init(self._key, ids) for ids in self._rounds(jnp.arange(self.replicas, dtype=jnp.int32))]
+            rounds = self._rounds(
+                jnp.arange(self.replicas, dtype=jnp.int32), NamedSharding(self.mesh, PartitionSpec("replica"))
+            )
+            return [jax.device_put(self._init(self._key, ids), self._home) for ids in rounds]
 
     def abstract(self) -> step_lib.TrainState:
         """Shapes and dtypes of the stacked state."""
@@ -152,7 +159,7 @@ class Program:
 
     def place(self, stacked: step_lib.TrainState) -> list[step_lib.TrainState]:
         """Stacked state of all replicas -> carry."""
-        return self._rounds(stacked)
+        return self._rounds(stacked, self._home)
 
     def collect(self, carry: list[PyTree]) -> PyTree:
         """Carry (or anything mapped like it) -> numpy arrays with the replica axis first."""
@@ -251,11 +258,10 @@ class Program:
 
         return sharded
 
-    def _rounds(self, stacked):
+    def _rounds(self, stacked, sharding):
         """Cut the replica axis in rounds; the last one is filled up with copies that `collect` drops."""
         count = -(-self.replicas // self._round)
         index = np.minimum(np.arange(count * self._round), self.replicas - 1).reshape(count, self._round)
-        sharding = NamedSharding(self.mesh, PartitionSpec("replica"))
         return [jax.device_put(trees.take(stacked, rows), sharding) for rows in index]
 
 
