@@ -2,6 +2,7 @@
 
     python runs/train.py --config=configs/quickstart.py --workdir=/tmp/quickstart
     python runs/train.py --config=configs/images.py:cifar10,cnn --config.replicas=5 --workdir=/tmp/cifar10
+    python runs/train.py --config=configs/pdes.py:all,quick --workdir=/tmp/pdes
 
 Started again with the same flags it goes on where it stopped.
 """
@@ -12,7 +13,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from sbjax import cli as cli_lib
-from sbjax import experiment
+from sbjax import experiment, suite
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Experiment, such as configs/quickstart.py or configs/images.py:mnist,cnn."
@@ -24,7 +25,7 @@ flags.declare_key_flag("cpu_devices")
 
 def main(argv: list[str]) -> experiment.Outcome:
     """Run the experiment of the flags and return its outcome."""
-    return experiment.run(workdir=WORKDIR.value, **cli_lib.read_config(CONFIG, CPU_DEVICES.value))
+    return suite.run(workdir=WORKDIR.value, **cli_lib.read_config(CONFIG, CPU_DEVICES.value))
 
 
 def cli(argv: list[str]) -> None:

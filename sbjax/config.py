@@ -7,24 +7,28 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from sbjax.config_fields import LEAST, OPTIMIZER, TASKS
 from sbjax.suggest import near
 
 # Where a run reads and how many checkpoints it keeps may change between a run and its continuation.
 FREE = ("task.data_dir", "task.cache_dir", "checkpoint.keep", "checkpoint.keep_best")
 
 # Sections whose fields depend on a name in them; checked where the thing is built.
-OPEN = ("model", "expansion", "arms")
+OPEN = ("model", "expansion", "arms", "suite")
+
+ARM_SECTIONS = ("task", "model", "expansion", "optimizer", "finish")
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be run. The message names field, value and remedy."""
 
 
-def base_config() -> ConfigDict:
-    """Every field with its default. A config file changes fields of this one.
+def base_config(task: str = "images") -> ConfigDict:
+    """Every field with its default, for a kind of task. A config file changes fields of this one.
 
     Durations are given once: `train_epochs` or `train_steps`, the other one 0. `arms` maps a name to the fields of
-    `task`, `model`, `expansion` and `optimizer` in which this arm differs; all arms share seeds, data order and steps.
+    `task`, `model`, `expansion`, `optimizer` and `finish` in which this arm differs; all arms share seeds, data order
+    and steps. `suite` maps a name to sections in which one of several experiments differs, see `sbjax.suite`.
     """
     return ConfigDict(
         {
@@ -34,38 +38,12 @@ def base_config() -> ConfigDict:
             "train_steps": 0,
             "reports": 10,  # evaluations, evenly spaced, besides the one before the first step
             "reference": "raw",  # the arm that the others are compared with
-            "task": {
-                "kind": "images",
-                "dataset": "digits",
-                "data_dir": "",  # where TFDS has its data; '' = $TFDS_DATA_DIR or ~/tensorflow_datasets
-                "cache_dir": "",  # decoded images; '' = $SBJAX_CACHE or ~/.cache/sbjax
-                "image_size": 0,  # resize to this size; 0 = as stored
-                "eval_share": 1.0,  # share of validation and test splits that is evaluated, for quick looks
-                "train_share": 1.0,  # share of the training split; a smaller share is part of a larger one
-                "batch_size": 128,
-                "crop_padding": 0,
-                "flip": False,
-                "label_smoothing": 0.0,
-                "eval_batch_size": 500,
-                "quarter_turns": False,  # turn every image by a fixed multiple of 90 degrees
-            },
-            "model": {"name": "mlp"},
+            "task": TASKS[task],
+            "model": {"name": "field" if task == "pinn" else "mlp"},
             "expansion": {"kind": "none"},
-            "optimizer": {
-                "name": "sgd",
-                "learning_rate": 0.1,
-                "momentum": 0.9,
-                "nesterov": True,
-                "b1": 0.9,
-                "b2": 0.999,
-                "weight_decay": 5e-4,
-                "clip_norm": 0.0,
-                "memory_size": 10,
-                "schedule": "cosine",
-                "warmup_share": 0.05,  # of the training steps
-                "decay_every_steps": 0,
-                "decay_factor": 0.1,
-            },
+            "optimizer": OPTIMIZER,
+            # A second phase after train_steps; no steps = none.
+            "finish": {"steps": 0, **OPTIMIZER, "name": "lbfgs", "weight_decay": 0.0, "schedule": "constant"},
             "precision": {"matmul": "default", "x64": False},
             "mapping": {"replicas": "auto", "steps": "auto", "compile": "jit", "devices": 0},
             "monitor": {
@@ -76,6 +54,7 @@ def base_config() -> ConfigDict:
             },
             "checkpoint": {"saves": 4, "keep": 2, "keep_best": 0},
             "arms": {},
+            "suite": {},
         }
     )
 
@@ -121,6 +100,10 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.train_epochs, config.train_steps = 0.0, 4
     config.reports = 2
     config.checkpoint.saves = 2
+    if config.task.kind == "pinn":
+        config.finish.steps = min(config.finish.steps, 2)
+        config.task.update(points=64, boundary_points=16, initial_points=16, test_points=256)
+        return config
     config.task.train_share = 0.05
     config.task.batch_size = 8
     config.task.eval_batch_size = 64
@@ -135,7 +118,10 @@ def check(config: ConfigDict | dict) -> dict[str, Any]:
         ConfigError: naming every unknown field, wrong type and impossible number found.
     """
     given = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
-    base = base_config().to_dict()
+    kind = (given.get("task") or {}).get("kind", "images") if isinstance(given.get("task"), dict) else "images"
+    if kind not in TASKS:
+        raise ConfigError(f"task.kind={kind!r} is unknown{near(kind, TASKS)}; known: {', '.join(TASKS)}")
+    base = base_config(kind).to_dict()
     problems = _compare(given, base, "")
     if not problems:
         problems = _impossible(_merge(base, given))
@@ -207,10 +193,8 @@ def _impossible(settings):
         "seed": (settings["seed"], 0),
         "train_epochs": (settings["train_epochs"], 0),
         "train_steps": (settings["train_steps"], 0),
-        "task.batch_size": (task["batch_size"], 1),
-        "task.eval_batch_size": (task["eval_batch_size"], 1),
-        "task.crop_padding": (task["crop_padding"], 0),
-        "task.image_size": (task["image_size"], 0),
+        "finish.steps": (settings["finish"]["steps"], 0),
+        **{f"task.{name}": (task[name], bound) for name, bound in LEAST.items() if name in task},
         "monitor.probe_size": (settings["monitor"]["probe_size"], 1),
         "checkpoint.saves": (checkpoint["saves"], 0),
         "checkpoint.keep": (checkpoint["keep"], 1),
@@ -223,12 +207,15 @@ def _impossible(settings):
         if isinstance(value, float) and not math.isfinite(value)
     ]
     for field in ("train_share", "eval_share"):
-        if not 0 < task[field] <= 1:
+        if not 0 < task.get(field, 1) <= 1:
             problems.append(f"task.{field}={task[field]} must lie in (0, 1]")
-    if not 0 <= task["label_smoothing"] < 1:
+    if not 0 <= task.get("label_smoothing", 0) < 1:
         problems.append(f"task.label_smoothing={task['label_smoothing']} must lie in [0, 1)")
-    if not 0 <= settings["optimizer"]["warmup_share"] <= 1:
-        problems.append(f"optimizer.warmup_share={settings['optimizer']['warmup_share']} must lie in [0, 1]")
+    for section in ("optimizer", "finish"):
+        if not 0 <= settings[section]["warmup_share"] <= 1:
+            problems.append(f"{section}.warmup_share={settings[section]['warmup_share']} must lie in [0, 1]")
+        if not settings[section]["first_bias_scale"] > 0:
+            problems.append(f"{section}.first_bias_scale={settings[section]['first_bias_scale']} must be > 0")
     if (settings["train_epochs"] > 0) == (settings["train_steps"] > 0):
         problems.append(
             f"train_epochs={settings['train_epochs']} and train_steps={settings['train_steps']}: "
@@ -240,20 +227,20 @@ def _impossible(settings):
             f"reference={settings['reference']!r} is not an arm{near(settings['reference'], arms)}; "
             f"arms: {', '.join(arms) or 'none'}"
         )
-    known = ("task", "model", "expansion", "optimizer")
     for arm, fields in arms.items():
         if not arm.replace("_", "").replace("-", "").isalnum():
             problems.append(f"arms.{arm}: a name is made of letters, digits, '_' and '-', since it names a folder")
         if not isinstance(fields, dict):
-            problems.append(f"arms.{arm}={fields!r} must be a section with some of {', '.join(known)}")
+            problems.append(f"arms.{arm}={fields!r} must be a section with some of {', '.join(ARM_SECTIONS)}")
             continue
         for section, values in fields.items():
-            if section not in known:
+            if section not in ARM_SECTIONS:
                 problems.append(
-                    f"arms.{arm}.{section} is unknown{near(section, known)}; an arm may change {', '.join(known)}"
+                    f"arms.{arm}.{section} is unknown{near(section, ARM_SECTIONS)}; an arm may change "
+                    f"{', '.join(ARM_SECTIONS)}"
                 )
             elif section not in OPEN:
-                problems += _compare(values, base_config().to_dict()[section], f"arms.{arm}.{section}.")
+                problems += _compare(values, base_config(task["kind"]).to_dict()[section], f"arms.{arm}.{section}.")
     return problems
 
 

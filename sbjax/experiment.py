@@ -21,6 +21,7 @@ from sbjax.suggest import near
 from sbjax.tasks.task import Task
 from sbjax.training import checkpoint as checkpoint_lib
 from sbjax.training import fit as fit_lib
+from sbjax.training.fit import Phase
 from sbjax.training.progress import Progress
 from sbjax.workdir import Workdir
 
@@ -56,7 +57,7 @@ class Arm(NamedTuple):
 
     name: str
     task: Task
-    optimizer: Any
+    phases: tuple[Phase, Phase | None]
     steps: int
     parameters: int
     flops_per_step: float
@@ -96,15 +97,7 @@ def run(
     settings = config_lib.check(config)
     if not os.fspath(workdir):
         raise config_lib.ConfigError("--workdir='' is empty; name the folder of the run")
-    mapping = build.build_mapping(settings["mapping"])
-    if mapping.devices > jax.device_count():
-        raise config_lib.ConfigError(
-            f"mapping.devices={mapping.devices}: this process has {jax.device_count()}; lower it, or on CPU start with "
-            f"--cpu_devices={mapping.devices}"
-        )
-    for name in settings["arms"]:
-        with _named_arm(name):
-            build.build_expansion(config_lib.arm_settings(settings, name)["expansion"])
+    mapping = _check_cheaply(settings)
     folder = Workdir(workdir, settings)
     if folder.status in ("done", "diverged"):
         logger.info("%s is finished (%s): nothing to do", folder.path, folder.status)
@@ -118,6 +111,31 @@ def run(
         return _train(folder, settings, arms, mapping, asked)
 
 
+def prepare(settings: dict[str, Any]) -> None:
+    """Build all that a run with these (checked) settings needs, to see whether it can be built.
+
+    Raises:
+        ConfigError: as `run`.
+    """
+    _check_cheaply(settings)
+    with _precision(settings["precision"]):
+        build_arms(settings)
+
+
+def _check_cheaply(settings):
+    """What needs no data: devices and expansions."""
+    mapping = build.build_mapping(settings["mapping"])
+    if mapping.devices > jax.device_count():
+        raise config_lib.ConfigError(
+            f"mapping.devices={mapping.devices}: this process has {jax.device_count()}; lower it, or on CPU start with "
+            f"--cpu_devices={mapping.devices}"
+        )
+    for name in settings["arms"]:
+        with _named_arm(name):
+            build.build_expansion(config_lib.arm_settings(settings, name)["expansion"])
+    return mapping
+
+
 def build_arms(settings: dict[str, Any]) -> list[Arm]:
     """All arms of checked settings, with their data loaded; arms with the same data share it."""
     arms, loaded = [], {}
@@ -125,18 +143,18 @@ def build_arms(settings: dict[str, Any]) -> list[Arm]:
         own = config_lib.arm_settings(settings, name)
         source = json.dumps(own["task"], sort_keys=True)
         if source not in loaded:
-            try:
-                loaded[source] = build.build_data(own["task"])
-            except (ValueError, OSError, ImportError, RuntimeError) as error:
-                raise config_lib.ConfigError(f"task.dataset={own['task']['dataset']!r}: {error}") from error
+            loaded[source] = build.build_data(own["task"])
         with _named_arm(name):
             task = build.build_task(own, loaded[source])
             steps = build.train_steps(own, task)
             optimizer = build.build_optimizer(own["optimizer"], train_steps=steps)
-            monitor, monitor_steps = build.build_monitor(own, task, steps=steps)
+            finish = build.build_finish(own["finish"])
+            total = steps + (finish.steps if finish else 0)
+            monitor, monitor_steps = build.build_monitor(own, task, steps=total)
         variables = jax.eval_shape(task.init, jax.random.key(0))
         parameters = trees.size(variables["params"])
-        arms.append(Arm(name, task, optimizer, steps, parameters, step_flops(task), monitor, monitor_steps))
+        phases = (Phase(optimizer, steps), finish)
+        arms.append(Arm(name, task, phases, total, parameters, step_flops(task), monitor, monitor_steps))
     return arms
 
 
@@ -177,6 +195,8 @@ def _train(folder: Workdir, settings: dict[str, Any], arms: list[Arm], mapping, 
                 f"{arm.steps}; all is saved in {folder.path}. To go on, start the same command again",
             )
         metrics[arm.name] = _arm_metrics(fitted.history)
+        if arm.task.grid is not None:
+            folder.save_grid(arm.name, arm.task.grid, fitted.variables)
         failures += [{"arm": arm.name, **failure._asdict()} for failure in fitted.failures]
         progress.show(f"{arm.name} done")
     progress.end()
@@ -225,9 +245,8 @@ def _fit(folder, settings, arm: Arm, mapping, asked, progress: Progress) -> fit_
             folder.resume_metrics(arm.name, [])
         folder.report(complete(record))
 
-    def on_pulse(step, seconds):
+    def on_pulse(step, seconds, compiled):
         nonlocal at
-        compiled = at == start  # the first pulse holds the compilation
         spent["compile" if compiled else "train"] += seconds
         progress.add((step - at) * work, seconds, compiled=compiled, label=f"{arm.name}  step {step}/{arm.steps}")
         at = step
@@ -251,8 +270,9 @@ def _fit(folder, settings, arm: Arm, mapping, asked, progress: Progress) -> fit_
     with contextlib.closing(checkpoints):
         fitted = fit_lib.fit(
             arm.task,
-            arm.optimizer,
-            steps=arm.steps,
+            arm.phases[0].optimizer,
+            steps=arm.phases[0].steps,
+            finish=arm.phases[1],
             replicas=settings["replicas"],
             key=jax.random.key(settings["seed"]),
             reports=settings["reports"],

@@ -1,6 +1,7 @@
 """Pytrees of arrays: flat names, selection, stacking, finiteness."""
 
 import fnmatch
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,7 +29,8 @@ def flatten(tree: PyTree) -> dict[str, Any]:
 def floating(tree: PyTree, where: Where = None, *, what: str = "tree") -> dict[str, Float[Array, "..."]]:
     """The floating leaves of a tree by flat name, as jax arrays.
 
-    Integers, booleans and random keys are passed over: states carry counters and keys beside their weights.
+    Integers, booleans and random keys are passed over: states carry counters and keys beside their weights. Floats of
+    fewer than 16 bits come as float32, since jax promotes them to nothing.
 
     Args:
         tree: any pytree of arrays or numbers.
@@ -47,7 +49,7 @@ def floating(tree: PyTree, where: Where = None, *, what: str = "tree") -> dict[s
     for name, leaf in chosen.items():
         dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
         if jnp.issubdtype(dtype, jnp.floating):
-            kept[name] = jnp.asarray(leaf)
+            kept[name] = jnp.asarray(leaf, jnp.float32 if _narrow(dtype) else None)
         elif jnp.issubdtype(dtype, jnp.complexfloating):
             raise ValueError(f"{what}: leaf {name!r} is complex ({dtype}); give real and imaginary parts as two leaves")
         elif getattr(dtype, "kind", "") in ("O", "S", "U"):
@@ -59,6 +61,16 @@ def floating(tree: PyTree, where: Where = None, *, what: str = "tree") -> dict[s
         if not leaf.size:
             raise ValueError(f"{what}: leaf {name!r} of shape {leaf.shape} is empty; leave it out with `where`")
     return kept
+
+
+def wide_dtype(*arrays: Array) -> np.dtype:
+    """The dtype in which arrays are summed: float32, or the widest of theirs.
+
+    >>> wide_dtype(jnp.ones(2, jnp.bfloat16)), wide_dtype(jnp.ones(2, jnp.float8_e4m3fn), jnp.ones(2))
+    (dtype('float32'), dtype('float32'))
+    """
+    dtypes = (jnp.asarray(x).dtype for x in arrays)
+    return functools.reduce(jnp.promote_types, (dtype for dtype in dtypes if not _narrow(dtype)), jnp.dtype("float32"))
 
 
 def check_finite(leaves: dict[str, Array], what: str = "tree") -> None:
@@ -159,6 +171,11 @@ def strong(tree: PyTree) -> PyTree:
     False
     """
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), tree)
+
+
+def _narrow(dtype) -> bool:
+    """Whether it is a float that jax promotes to nothing."""
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 16
 
 
 def _bare(path: tuple) -> tuple:

@@ -5,6 +5,7 @@
 
 import fcntl
 import importlib.metadata
+import io
 import json
 import os
 import pathlib
@@ -18,6 +19,7 @@ import numpy as np
 
 from sbjax.config import ConfigError, differences
 from sbjax.files import write_atomically
+from sbjax.tasks.task import Grid, Variables
 
 PACKAGES = ("sbjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ott-jax", "numpy", "scipy")
 
@@ -75,6 +77,22 @@ class Workdir:
     def set_status(self, status: str, **details: Any) -> None:
         """Write `status.json`."""
         write_atomically(self.path / "status.json", json.dumps({"status": status, **details}) + "\n")
+
+    def save_grid(self, arm: str, grid: Grid, variables: Variables) -> None:
+        """Write `grids/<arm>.npz`: points [*shape, d], reference [*shape, unknowns], predicted [replica, *shape,
+        unknowns] in float32, and the names coordinates and unknowns."""
+        predicted = jax.jit(jax.vmap(grid.predict))(variables)
+        names = {name: np.array(getattr(grid, name)) for name in ("coordinates", "unknowns")}
+        content = io.BytesIO()
+        np.savez_compressed(
+            content,
+            points=grid.points,
+            reference=grid.reference,
+            predicted=np.asarray(predicted, np.float32),
+            **names,
+        )
+        (self.path / "grids").mkdir(exist_ok=True)
+        write_atomically(self.path / "grids" / f"{arm}.npz", content.getvalue())
 
     def resume_metrics(self, arm: str, records: list[dict[str, Any]]) -> None:
         """Make the lines of `arm` those of its checkpoint: what was reported after it will come again."""

@@ -23,11 +23,12 @@ def data(tmp_path_factory, tiny_tfds):
     return {"data_dir": str(folder / "tfds"), "cache_dir": str(folder / "cache")}
 
 
-def load(name, words, data, arms=None):
+def load(name, words, data, arms=None, **model):
     config = runpy.run_path(str(CONFIGS / name))["get_config"](words)
     config.task.update(data)
     if arms:
         config.arms = {arm: config.arms[arm] for arm in arms}
+    config.model.update(model)
     return config
 
 
@@ -75,17 +76,18 @@ def test_brief_and_rotated_designs(data):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "words", "arms"),
+    ("name", "words", "arms", "model"),
     [
-        ("quickstart.py", "smoke", None),
-        ("images.py", "mnist,mlp,smoke", None),
-        ("images.py", "fashion_mnist,cnn,smoke", ("raw", "bilinear")),
-        ("images.py", "cifar10,resnet20,smoke", ("raw", "expanded")),
-        ("images.py", "digits,resnet18,smoke", ("raw",)),
+        ("quickstart.py", "smoke", ("raw", "expanded"), {}),
+        ("images.py", "mnist,mlp,smoke", ("raw", "zero"), {}),
+        ("images.py", "fashion_mnist,cnn,smoke", ("raw", "bilinear"), {}),
+        ("images.py", "cifar10,resnet20,smoke", ("raw",), {"width": 0.25}),
+        ("images.py", "digits,resnet18,smoke", ("raw",), {"width": 0.25}),
     ],
 )
-def test_smoke_runs_to_its_report(name, words, arms, data, tmp_path):
-    outcome = experiment.run(load(name, words, data, arms), tmp_path / "run")
+def test_smoke_runs_to_its_report(name, words, arms, model, data, tmp_path):
+    """All arms of a config: tests/experiment_test.py and, of the quickstart, tests/docs_test.py."""
+    outcome = experiment.run(load(name, words, data, arms, **model), tmp_path / "run")
     assert outcome.status == "done"
     assert outcome.report.stat().st_size > 10_000
     assert "raw" in outcome.table

@@ -10,6 +10,16 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "standard")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first, so that none of them is left for one worker at the end.
+
+    (Compiling less by jax's compilation cache hangs: reading from it waits for threads that wait, with two devices.)
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture
 def x64():
     """Double precision for one test."""

@@ -185,6 +185,7 @@ def test_flops_of_an_mlp():
         ({"monitor__kinds": "marginl"}, "monitor.kinds: 'marginl' is unknown, did you mean 'marginal'.*unmatched"),
         ({"monitor__kinds": "marginal,marginal"}, "monitor.kinds=.*'marginal'.*none twice"),
         ({"monitor__at": "start,edn"}, "monitor.at='start,edn': 'edn' is no step, did you mean 'end'.*10%.*reports"),
+        ({"monitor__at": "inf%"}, "monitor.at='inf%': 'inf%' is no step.*10%"),
         ({"monitor__at": "50%,5000"}, "monitor.at='50%,5000': '5000' lies outside the training of 4 steps"),
         ({"monitor__at": "-1"}, "monitor.at='-1': '-1' lies outside the training of 4 steps"),
         ({"monitor__solver": "slicd"}, "monitor.solver='slicd' is unknown, did you mean 'sliced'.*assignment"),

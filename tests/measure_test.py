@@ -22,6 +22,10 @@ def designs(words="digits,smoke", arms=ARMS, kinds="unmatched,marginal"):
     config = runpy.run_path(str(ROOT / "configs" / "designs.py"))["get_config"](words)
     config.arms = {arm: config.arms[arm] for arm in arms}
     config.monitor.kinds = kinds
+    # Two small layers, which compile sooner than three.
+    config.model.channels = (8, 16)
+    for arm in set(arms) & {"half_width", "p4", "wrong"}:
+        config.arms[arm].model.channels = (4, 8)
     return config
 
 

@@ -198,7 +198,7 @@ def test_a_dead_arm_stops(toys):
         replicas=2,
         key=jax.random.key(0),
         reports=5,
-        hooks=Hooks(on_pulse=lambda step, seconds: pulses.append(step)),
+        hooks=Hooks(on_pulse=lambda step, seconds, compiled: pulses.append(step)),
     )
     assert len(fitted.failures) == 2
     assert max(pulses) < 500

@@ -90,7 +90,7 @@ def pairwise_sliced(
 
 @functools.partial(jax.jit, static_argnames="projections")
 def _project(cloud, key, projections):
-    cloud = cloud.astype(jnp.promote_types(cloud.dtype, jnp.float32))
+    cloud = cloud.astype(trees.wide_dtype(cloud))
     directions = jax.random.normal(key, (projections, cloud.shape[-1]), cloud.dtype)
     directions /= jnp.linalg.norm(directions, axis=1, keepdims=True)
     return jnp.einsum("rnd,pd->rpn", cloud, directions, precision="highest")
@@ -135,7 +135,7 @@ def pairwise_sinkhorn(
     if not epsilon > 0:
         raise ValueError(f"epsilon={epsilon} must be > 0; use the solver 'assignment' for no smoothing at all")
     _check_size(cloud, "sinkhorn")
-    cloud = jnp.asarray(cloud, jnp.promote_types(cloud.dtype, jnp.float32))
+    cloud = jnp.asarray(cloud, trees.wide_dtype(cloud))
     scale = float(jnp.std(cloud)) or 1.0
     # Centred: the cost is computed from |x|^2, in which a common offset would drown the differences.
     points = (cloud - cloud.mean((0, 1))) / (scale * np.sqrt(cloud.shape[-1]))

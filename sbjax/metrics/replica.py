@@ -265,7 +265,7 @@ def _redraw(leaf, key):
 def _moments(leaf):
     """Mean and standard deviation. The latter is 0 where all entries are equal, of which rounding makes some 1e-7, and
     no square overflows, as those of a diverging replica do."""
-    wide = jnp.asarray(leaf, jnp.promote_types(leaf.dtype, jnp.float32))
+    wide = jnp.asarray(leaf, trees.wide_dtype(leaf))
     unit = jnp.max(jnp.abs(wide))
     unit = jnp.where(unit > 0, unit, 1)
     return unit * (wide / unit).mean(), jnp.where(wide.max() == wide.min(), 0, unit * (wide / unit).std())

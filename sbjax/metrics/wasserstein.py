@@ -48,7 +48,8 @@ def wasserstein(
         p: order, 1 <= p < inf.
         where: which leaves: a glob or several ('*/kernel', 'layer_2/*'), or a function of the flat name; None = all.
         weights_a: a tree of non-negative masses shaped like the leaves of `tree_a`; None = all equal. Normalised leaf
-            by leaf, and over all leaves for `pooled`.
+            by leaf, and over all leaves for `pooled`. Counts (integers, booleans) are cast to the leaf's dtype, float32
+            at least.
         weights_b: likewise of `tree_b`.
         pooled: whether to compare all entries as one sample too.
 
@@ -104,7 +105,7 @@ def wasserstein_1d(
     >>> float(wasserstein_1d(jnp.array([0.0, 2.0]), jnp.array([0.0, 1.0, 2.0])))
     0.3333333432674408
     """
-    dtype = functools.reduce(jnp.promote_types, (jnp.asarray(a).dtype, jnp.asarray(b).dtype), jnp.float32)
+    dtype = trees.wide_dtype(a, b)
     a, b = jnp.asarray(a, dtype), jnp.asarray(b, dtype)
     if weights_a is not None or weights_b is not None:
         (a, weights_a), (b, weights_b) = _by_value(a, weights_a), _by_value(b, weights_b)
@@ -147,13 +148,13 @@ def pairwise_wasserstein(
 
 def pairwise_1d(rows: Float[Array, "replica n"], p: float = 1.0) -> Float[Array, "replica replica"]:
     """W_p between all pairs of rows, each sorted once."""
-    return pairwise_lp(sort(rows.astype(jnp.promote_types(rows.dtype, jnp.float32))), p)
+    return pairwise_lp(sort(rows.astype(trees.wide_dtype(rows))), p)
 
 
 @functools.partial(jax.jit, static_argnames="p")
 def pairwise_lp(rows: Float[Array, "replica n"], p: float = 2.0) -> Float[Array, "replica replica"]:
     """(mean_i |a_i - b_i|^p)^(1/p) between all pairs of rows, entry by entry."""
-    rows = rows.astype(jnp.promote_types(rows.dtype, jnp.float32))
+    rows = rows.astype(trees.wide_dtype(rows))
     return jax.lax.map(lambda row: _root(_power(rows - row, p).mean(-1), p), rows)
 
 
@@ -221,12 +222,13 @@ def _root(x, p):
 
 def _join(side):
     """All leaves along the last axis, in one dtype."""
-    dtype = functools.reduce(jnp.promote_types, (leaf.dtype for leaf in side.values()), jnp.float32)
+    dtype = trees.wide_dtype(*side.values())
     return jnp.concatenate([leaf.astype(dtype) for leaf in side.values()], -1)
 
 
 def _masses(leaves, weights, what):
-    masses = trees.floating(weights, None, what=what)
+    masses = {name: _counts_as_floats(mass, leaves.get(name)) for name, mass in trees.flatten(weights).items()}
+    masses = trees.floating(masses, None, what=what)
     masses = {name: masses[name] for name in leaves if name in masses}
     _check_names(leaves, masses, "the tree", what)
     trees.check_finite(masses, what)
@@ -238,6 +240,13 @@ def _masses(leaves, weights, what):
         if not isinstance(mass, jax.core.Tracer) and (np.any(np.asarray(mass) < 0) or not np.any(np.asarray(mass))):
             raise ValueError(f"{what}: {name!r} must be >= 0 and not all zero, for they are masses")
     return {name: mass.reshape(-1) for name, mass in masses.items()}
+
+
+def _counts_as_floats(mass, leaf):
+    dtype = mass.dtype if hasattr(mass, "dtype") else np.asarray(mass).dtype
+    if leaf is None or not (jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)):
+        return mass
+    return jnp.asarray(mass, trees.wide_dtype(leaf))
 
 
 def explain_nonfinite(distances: dict[str, Array], inputs: dict[str, dict[str, Array]]) -> None:

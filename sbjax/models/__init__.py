@@ -8,6 +8,7 @@ from flax import linen as nn
 from sbjax.models import equivariant, layers
 from sbjax.models.cnn import CNN
 from sbjax.models.equivariant import GroupCNN
+from sbjax.models.field import Field
 from sbjax.models.mlp import MLP
 from sbjax.models.resnet import ResNet
 from sbjax.suggest import near
@@ -75,3 +76,45 @@ def make_model(name: str, *, classes: int, **options: Any) -> nn.Module:
             raise ValueError(f"model.{option}={sizes!r} must be a list of numbers >= 1, such as (128, 128)")
     options = {key: tuple(value) if key in ("widths", "channels") else value for key, value in options.items()}
     return MODELS[name](classes=classes, **options)
+
+
+FIELD_OPTIONS = ("widths", "activation", "normalise", "features", "feature_scale", "dtype")
+
+
+def make_field(name: str, *, x64: bool = False, **options: Any) -> Field:
+    """The network of a differential equation.
+
+    Args:
+        name: 'field'.
+        x64: whether jax is in double precision.
+        options: fields of `Field`.
+
+    Raises:
+        ValueError: an unknown name or option (with near names), or an impossible value.
+
+    >>> make_field('field', unknowns=1, lower=(0.,), upper=(1.,), widths=(32, 32)).activation
+    'tanh'
+    """
+    if name != "field":
+        raise ValueError(f"model.name={name!r} is no network for equations{near(name, ['field'])}; use 'field'")
+    if unknown := [option for option in options if option not in Field.__dataclass_fields__]:
+        raise ValueError(
+            f"model.{unknown[0]} is unknown for 'field'{near(unknown[0], FIELD_OPTIONS)}; "
+            f"known: {', '.join(FIELD_OPTIONS)}"
+        )
+    options = {"widths": (32, 32, 32), **options}
+    sizes = options["widths"]
+    if not isinstance(sizes, list | tuple) or not sizes or not all(isinstance(n, int) and n > 0 for n in sizes):
+        raise ValueError(f"model.widths={sizes!r} must be a list of numbers >= 1, such as (32, 32, 32)")
+    for option, words in (("activation", tuple(layers.ACTIVATIONS)), ("dtype", ("float32", "float64"))):
+        if options.get(option, words[0]) not in words:
+            value = options[option]
+            raise ValueError(f"model.{option}={value!r} is unknown{near(value, words)}; known: {', '.join(words)}")
+    if options.get("dtype") == "float64" and not x64:
+        raise ValueError("model.dtype='float64' needs precision.x64=True")
+    if options.get("features", 0) < 0 or not options.get("feature_scale", 1.0) > 0:
+        raise ValueError(
+            f"model.features={options.get('features', 0)} must be >= 0 and "
+            f"model.feature_scale={options.get('feature_scale', 1.0)} > 0"
+        )
+    return Field(**options | {"widths": tuple(sizes)})

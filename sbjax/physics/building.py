@@ -1,4 +1,4 @@
-"""What equations are built from: conditions, exact references, checks of coefficients."""
+"""What equations are built from: conditions, hard constraints, exact references, checks of coefficients."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from sbjax.physics.equation import SIDES, Condition, Face, Partials, Reference, Scalar
+from sbjax.physics.equation import SIDES, Ansatz, Condition, Face, Partials, Reference, Scalar
 
 # A value is a number or a function of the coordinates, value(x, t).
 Value = float | Callable[..., Scalar]
@@ -70,6 +70,71 @@ def _name(what, faces):
     for coordinate, side in faces:
         sides.setdefault(coordinate, []).append(side)
     return f"{what}_on_" + "_".join(c if len(found) == 2 else f"{c}_{found[0]}" for c, found in sides.items())
+
+
+def hard(
+    formula: str,
+    conditions: Sequence[str],
+    offset: Callable[..., Scalar | tuple[Scalar, ...]] | float,
+    distance: Callable[..., Scalar | tuple[Scalar, ...]],
+) -> Ansatz:
+    """u = offset + distance N for a network N: conditions that the offset meets hold whatever N is, if the distance
+    vanishes on their faces, to second order in t for an initial velocity.
+
+    The distance should be of order 1 inside, and fall to zero no slower than the solution leaves the offset: N is then
+    of order 1 where u is the solution.
+
+    Args:
+        formula: one line of text.
+        conditions: the names of those that are met.
+        offset: of the coordinates, g(x, t), or a number; a tuple for several unknowns.
+        distance: likewise.
+
+    Raises:
+        ValueError: (when called) raw has another number of entries.
+
+    >>> ansatz = hard('u = 1 + x N', ['u_on_x_lower'], 1.0, lambda x: x)
+    >>> ansatz.fn(jnp.array([0.5]), jnp.array([6.0])).tolist()
+    [4.0]
+
+    Source: Lagaris, Likas and Fotiadis, IEEE Trans. Neural Networks 9 (1998).
+    """
+
+    def fn(x, raw):
+        values, factors = offset(*x) if callable(offset) else offset, distance(*x)
+        if not isinstance(factors, tuple):
+            values, factors = (values,), (factors,)
+        if raw.shape != (len(factors),):
+            raise ValueError(f"raw has shape {raw.shape}, needs ({len(factors)},): an output for each unknown")
+        return jnp.stack([value + factor * output for value, factor, output in zip(values, factors, raw)])
+
+    return Ansatz(fn, tuple(conditions), formula)
+
+
+def lift(
+    value: Callable[..., Scalar], start: Callable[..., Scalar], lower: float, upper: float
+) -> Callable[..., Scalar]:
+    """g = start + the line in x, the first coordinate, through value - start at both ends: on them g = value.
+
+    If value(x, 0) = start(x, 0) at the ends, as compatible conditions have it, g(x, 0) = start(x, 0) between them; so
+    for slopes in t.
+
+    Args:
+        value: of the coordinates, u(x, t); it is read at the ends only.
+        start: of the coordinates.
+        lower, upper: the ends.
+
+    >>> g = lift(lambda x, t: x**2 * t, lambda x, t: 0.0, 0.0, 1.0)
+    >>> g(0.5, 1.0), g(1.0, 3.0)
+    (0.5, 3.0)
+    """
+
+    def lifted(x, *rest):
+        weight = (x - lower) / (upper - lower)
+        low, high = (value(end, *rest) - start(end, *rest) for end in (lower, upper))
+        return start(x, *rest) + (1 - weight) * low + weight * high
+
+    return lifted
 
 
 def exact(formula: Callable[..., Scalar | tuple[Scalar, ...]], source: str, *, argument: float = 1.0) -> Reference:

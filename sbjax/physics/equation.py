@@ -86,6 +86,23 @@ class Condition:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Ansatz:
+    """A form that meets conditions exactly, whatever smooth network is put into it. Made by
+    `sbjax.physics.building.hard`.
+
+    Attributes:
+        fn: `(x [d], raw [unknowns]) -> [unknowns]`; raw is the network's output at the point x. As an attempt at a
+            solution, `lambda x: ansatz.fn(x, network(x))`.
+        conditions: names of those that are met; the others are to be asked for.
+        formula: one line of text, 'u = sin(pi x) + 4 x (1 - x) t N'.
+    """
+
+    fn: Callable[[Float[Array, " d"], Float[Array, " unknowns"]], Float[Array, " unknowns"]]
+    conditions: tuple[str, ...]
+    formula: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Equation:
     """A boundary or initial value problem on a box.
 
@@ -102,6 +119,8 @@ class Equation:
         reference: a solution with its certified error.
         numbers: the coefficients it was made with, {'nu': 0.1}.
         source: where the problem is from.
+        ansatz: a form that meets some of the conditions exactly, if there is a simple one that does not give the
+            solution away.
 
     Raises:
         ValueError: bounds, names or faces that do not fit, with the field and a remedy.
@@ -120,6 +139,7 @@ class Equation:
     reference: Reference
     numbers: Mapping[str, float]
     source: str
+    ansatz: Ansatz | None = None
 
     def __post_init__(self):
         if self.panel not in PANELS:
@@ -150,6 +170,12 @@ class Equation:
                 parse_partial(name, self.coordinates, self.unknowns)
             for face in condition.faces:
                 _bound(self, face)
+        for name in self.ansatz.conditions if self.ansatz else ():
+            if name not in names:
+                raise ValueError(
+                    f"{self.name}.ansatz.conditions: {name!r} is no condition{near(name, names)}; "
+                    f"known: {', '.join(names)}"
+                )
 
 
 def make_residual(

@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,11 +38,13 @@ _STYLE = {
 def accuracy_curves(results: Results) -> "Figure":
     """The primary metric against the epoch (the step where a report has no epoch): median and quartiles by arm.
 
+    The axis is logarithmic where the goal is 'min' and all values are positive and span a decade.
+
     Raises:
         ValueError: no arm has a finite value of the primary metric.
     """
     _require(results, [results.primary])
-    return _curves(results, [results.primary], logarithmic=False)
+    return _curves(results, [results.primary], logarithmic=results.goal == "min")
 
 
 def loss_curves(results: Results) -> "Figure":
@@ -101,7 +103,7 @@ def paired_dots(results: Results) -> "Figure":
         for panel in panels.flat[len(pairs) :]:
             panel.set_visible(False)
         for panel, (arm, (reference, other)) in zip(panels.flat, pairs.items()):
-            colours = (_colour(results, results.reference), _colour(results, arm))
+            colours = (arm_colour(results, results.reference), arm_colour(results, arm))
             panel.plot([0, 1], [reference, other], color="0.65", linewidth=0.7, zorder=1)
             for x, values, colour in zip((0, 1), (reference, other), colours):
                 panel.plot(np.full(len(values), x), values, "o", color=colour, markersize=4, zorder=2)
@@ -113,6 +115,8 @@ def paired_dots(results: Results) -> "Figure":
             panel.set_title(f"{len(reference)} seeds", fontsize=8)
         for panel in panels[:, 0]:
             panel.set_ylabel(_label(results.primary))
+        if results.goal == "min" and spans_a_decade(np.concatenate([side for pair in pairs.values() for side in pair])):
+            panels[0, 0].set_yscale("log")
     return figure
 
 
@@ -206,30 +210,41 @@ def _curves(results: Results, names: list[str], *, logarithmic: bool) -> "Figure
         in_epochs = all(report.epoch is not None for reports in results.reports.values() for report in reports)
         for panel, name in zip(panels, names):
             for arm in results.arms:
-                _curve(panel, results, arm, name, in_epochs=in_epochs)
+                curve(panel, results, arm, name, in_epochs=in_epochs)
             panel.set_xlabel("epoch" if in_epochs else "step")
             panel.set_ylabel(_label(name))
-            if name == results.primary:
-                _leave_out_the_start(panel)
         heights = np.concatenate([np.asarray(line.get_ydata()) for panel in panels for line in panel.lines])
-        if logarithmic and heights.min() > 0 and heights.max() >= 10 * heights.min():
+        if logarithmic and spans_a_decade(heights):
             panels[0].set_yscale("log")
-        handles = {line.get_label(): line for panel in panels for line in panel.lines}
-        # An entry takes 0.65 inches and 0.07 a letter; matplotlib would let a row run over the edge.
-        widths = [0.65 + 0.07 * len(arm) for arm in handles]
-        width = figure.get_figwidth()
-        columns = len(handles) if sum(widths) <= width else max(1, int(width / max(widths)))
-        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns)
+        elif results.primary in names:
+            _leave_out_the_start(panels[names.index(results.primary)])
+        legend(figure, panels)
     return figure
 
 
-def _curve(panel: "Axes", results: Results, arm: str, name: str, *, in_epochs: bool) -> None:
+def spans_a_decade(values: np.ndarray) -> bool:
+    """Whether all values are positive and the largest is ten times the smallest."""
+    return bool(values.min() > 0 and values.max() >= 10 * values.min())
+
+
+def legend(figure: "Figure", panels: Iterable["Axes"]) -> None:
+    """One legend above all panels, an entry a label, in as many rows as the width needs."""
+    handles = {line.get_label(): line for panel in panels for line in panel.lines}
+    # An entry takes 0.65 inches and 0.07 a letter; matplotlib would let a row run over the edge.
+    widths = [0.65 + 0.07 * len(arm) for arm in handles]
+    width = figure.get_figwidth()
+    columns = len(handles) if sum(widths) <= width else max(1, int(width / max(widths)))
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns)
+
+
+def curve(panel: "Axes", results: Results, arm: str, name: str, *, in_epochs: bool) -> None:
+    """A line of medians and a band of quartiles over the replicas of an arm; nothing where there is no number."""
     points = [(report, middle) for report in results.reports[arm] if (middle := _point(report, name)) is not None]
     if not points:
         return
     x = [report.epoch if in_epochs else report.step for report, _ in points]
     median, q1, q3 = (_scale(name) * np.array([middle[i] for _, middle in points]) for i in range(3))
-    colour = _colour(results, arm)
+    colour = arm_colour(results, arm)
     dash = DASHES[results.arms.index(arm) % len(DASHES)]
     # Marks where they still can be told apart; a single report would not be seen without.
     panel.plot(x, median, dash, color=colour, label=arm, marker="o" if len(x) <= 12 else None)
@@ -254,7 +269,8 @@ def _leave_out_the_start(panel: "Axes") -> None:
         panel.set_ylim(min(later) - margin, max(later) + margin)
 
 
-def _colour(results: Results, arm: str) -> str:
+def arm_colour(results: Results, arm: str) -> str:
+    """The colour of an arm, the same in all figures of a run."""
     return COLOURS[results.arms.index(arm) % len(COLOURS)]
 
 

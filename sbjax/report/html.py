@@ -1,17 +1,16 @@
 """One self-contained HTML file of a run: what was found, in words, tables and figures."""
 
-import base64
 import json
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sbjax.files import write_atomically
-from sbjax.report import figures, statistics, tables
+from sbjax.report import fields, figures, markup, statistics, tables
 from sbjax.report import results as results_lib
+from sbjax.report.markup import note, page, table, tag
 
 _CAPTIONS = {
     "accuracy_curves": "{primary} during training. Line: median over the seeds; band: quartiles.",
@@ -19,6 +18,10 @@ _CAPTIONS = {
     "distance_curves": "Scale-free replica distances during training; band: 95 % interval over replicas. "
     "A smaller distance = symmetry more broken.",
     "loss_curves": "Losses during training. Line: median over the seeds; band: quartiles.",
+    "term_curves": "Terms of the training loss without weights, each the mean over the steps since the last report. "
+    "Line: median over the seeds; band: quartiles.",
+    "solution_maps": "The reference solution and every arm's absolute error, of the replica with the median {primary}. "
+    "Predictions are kept in float32: errors below 1e-7 of the solution are rounding.",
 }
 _DISTANCE_NOTE = (
     "Mean over the pairs of replicas [95 % interval], as measured last. A smaller distance = symmetry more broken; "
@@ -30,19 +33,6 @@ _FLOPS_NOTE = (
     "Each arm is read at its last report within the budget, the smaller of the two totals. An arm cut short "
     "there on a decaying learning rate has not seen the end of its schedule and is at a disadvantage."
 )
-_CSS = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 60rem;
-       margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin-top: 2rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .875rem; }
-th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid #ddd; vertical-align: top;
-         white-space: nowrap; }
-figure { margin: 1rem 0; } img { max-width: 100%; height: auto; }
-figcaption, .note { color: #555; font-size: .875rem; }
-pre { overflow-x: auto; background: #f5f5f5; padding: .7rem; font-size: .8125rem; }
-details { margin: .5rem 0; }
-"""
 
 
 def build_report(workdir: str | os.PathLike) -> Path:
@@ -61,7 +51,8 @@ def build_report(workdir: str | os.PathLike) -> Path:
     summary = statistics.summarise(results)
     results_lib.save_table(workdir, results)
     results_lib.save_summary(workdir, summary)
-    images = {name: path.read_bytes() for name, path in figures.save_figures(results, workdir / "figures").items()}
+    paths = figures.save_figures(results, workdir / "figures") | fields.save_figures(results, workdir)
+    images = {name: path.read_bytes() for name, path in paths.items()}
     write_atomically(workdir / "report.html", _page(results, summary, images))
     return workdir / "report.html"
 
@@ -98,40 +89,28 @@ def _page(results: results_lib.Results, summary: Mapping[str, Any], images: Mapp
     named = ", ".join(others) if len(others) <= 5 else f"{len(others)} arms"
     title = f"{named} against {results.reference}" if others else results.reference
     body = [
-        _tag("h1", f"{title}: {results.primary}"),
+        tag("h1", f"{title}: {results.primary}"),
         *_findings(summary),
         *(part for at in tables.WHERE for part in _comparisons(summary, at)),
         *_arms(summary),
         *_distances(summary),
         *_failures(results),
-        *_images(results, images),
+        *markup.figures(images, {name: text.format(primary=results.primary) for name, text in _CAPTIONS.items()}),
         *_reproduction(results),
     ]
-    return "\n".join(
-        [
-            "<!DOCTYPE html>",
-            '<html lang="en">',
-            '<head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"{_tag('title', title)}<style>{_CSS}</style></head>",
-            "<body>",
-            *body,
-            "</body>",
-            "</html>\n",
-        ]
-    )
+    return page(title, body)
 
 
 def _findings(summary: Mapping[str, Any]) -> list[str]:
     entries = [(at, entry) for at in tables.WHERE for entry in summary["comparisons"][at]]
     better = "higher" if summary["primary"]["goal"] == "max" else "lower"
-    note = (
+    explanation = (
         f"Medians of differences paired by seed; {better} is better. 'Better' and 'worse' are said only where "
         "the bootstrap interval excludes zero; 'no difference shown' is no proof that there is none. Intervals "
         "and p values are of single comparisons, not corrected for their number."
     )
-    sentences = [_tag("p", sentence(summary, entry, at=at)) for at, entry in entries]
-    return [_tag("h2", "Result"), *(sentences or [_tag("p", "One arm alone: nothing to compare.")]), _note(note)]
+    sentences = [tag("p", sentence(summary, entry, at=at)) for at, entry in entries]
+    return [tag("h2", "Result"), *(sentences or [tag("p", "One arm alone: nothing to compare.")]), note(explanation)]
 
 
 def _comparisons(summary: Mapping[str, Any], at: str) -> list[str]:
@@ -161,15 +140,15 @@ def _comparisons(summary: Mapping[str, Any], at: str) -> list[str]:
                 _both([tables.flops(report["flops"]) for report in read]),
             ]
         )
-    notes = [_note("Step and training FLOPs of one replica at which the two were read: arm / reference.")]
+    notes = [note("Step and training FLOPs of one replica at which the two were read: arm / reference.")]
     if at == "equal_flops":
         budgets = [
             f"{entry['arm']} {tables.flops(entry['budget'])}"
             for entry in summary["comparisons"][at]
             if entry["budget"] is not None
         ]
-        notes.append(_note(f"{_FLOPS_NOTE} Budgets: {'; '.join(budgets) or 'none'}."))
-    return [_tag("h2", f"{metric} {tables.WHERE[at]}"), _table(headers, rows), *notes] if rows else []
+        notes.append(note(f"{_FLOPS_NOTE} Budgets: {'; '.join(budgets) or 'none'}."))
+    return [tag("h2", f"{metric} {tables.WHERE[at]}"), table(headers, rows), *notes] if rows else []
 
 
 def _arms(summary: Mapping[str, Any]) -> list[str]:
@@ -186,8 +165,8 @@ def _arms(summary: Mapping[str, Any]) -> list[str]:
     measures = sorted({name for arm in arms for name in arm["metrics"] if not name.startswith("replica_distance/")})
     for name in measures:
         rows.append([name, *(tables.measure(arm["metrics"].get(name)) for arm in arms)])
-    notes = [_note("Metrics of the last report: median [quartiles] over the seeds that finished.")]
-    return [_tag("h2", "Arms"), _table(["", *summary["arms"]], rows), *notes]
+    notes = [note("Metrics of the last report: median [quartiles] over the seeds that finished.")]
+    return [tag("h2", "Arms"), table(["", *summary["arms"]], rows), *notes]
 
 
 def _distances(summary: Mapping[str, Any]) -> list[str]:
@@ -205,8 +184,8 @@ def _distances(summary: Mapping[str, Any]) -> list[str]:
             + [tables.measure(arm["metrics"].get(number)) for number in shown]
             for name, arm in arms.items()
         ]
-        parts += [_tag("h3", kind.replace("_", " ")), _table(["arm", primary, *headers], rows)]
-    return [_tag("h2", "Replica distances"), *parts, _note(_DISTANCE_NOTE)] if parts else []
+        parts += [tag("h3", kind.replace("_", " ")), table(["arm", primary, *headers], rows)]
+    return [tag("h2", "Replica distances"), *parts, note(_DISTANCE_NOTE)] if parts else []
 
 
 def _failures(results: results_lib.Results) -> list[str]:
@@ -214,30 +193,20 @@ def _failures(results: results_lib.Results) -> list[str]:
         return []
     columns = ("arm", "replica", "step", "what")
     rows = [[str(failure.get(column, tables.NONE)) for column in columns] for failure in results.failures]
-    return [_tag("h2", "Replicas that stopped"), _table(columns, rows)]
-
-
-def _images(results: results_lib.Results, images: Mapping[str, bytes]) -> list[str]:
-    parts = [_tag("h2", "Figures")] if images else []
-    for name, image in images.items():
-        caption = escape(_CAPTIONS[name].format(primary=results.primary))
-        data = base64.b64encode(image).decode()
-        picture = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
-        parts.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
-    return parts
+    return [tag("h2", "Replicas that stopped"), table(columns, rows)]
 
 
 def _reproduction(results: results_lib.Results) -> list[str]:
-    parts = [_tag("h2", "How to reproduce")]
+    parts = [tag("h2", "How to reproduce")]
     if results.config_file:
         overrides = [text if text.startswith("-") else f"--config.{text}" for text in results.overrides]
         words = ["python", "runs/train.py", f"--config={results.config_file}", *overrides]
-        parts.append(_tag("pre", shlex.join(words) + " --workdir=WORKDIR"))
+        parts.append(tag("pre", shlex.join(words) + " --workdir=WORKDIR"))
     else:
-        parts.append(_tag("p", "Train with the resolved config below on the environment below."))
+        parts.append(tag("p", "Train with the resolved config below on the environment below."))
     for title, tree in (("Environment", results.environment), ("Resolved config", results.config)):
         text = json.dumps(results_lib.plain(tree), indent=2, sort_keys=True, ensure_ascii=False)
-        parts.append(f"<details><summary>{title}</summary>{_tag('pre', text)}</details>")
+        parts.append(f"<details><summary>{title}</summary>{tag('pre', text)}</details>")
     return parts
 
 
@@ -248,17 +217,3 @@ def _both(cells: Sequence[str]) -> str:
 
 def _seeds(n: int) -> str:
     return f"{n} seed" if n == 1 else f"{n} seeds"
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{escape(text)}</p>'
-
-
-def _tag(name: str, text: str) -> str:
-    return f"<{name}>{escape(text)}</{name}>"
-
-
-def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(_tag("th", header) for header in headers)
-    body = "".join(f"<tr>{''.join(_tag('td', cell) for cell in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'

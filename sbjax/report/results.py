@@ -33,6 +33,9 @@ Goal = Literal["max", "min"]
 
 _NOT_METRICS = ("arm", "step", "epoch", "flops")
 
+FACTS = ("arm", "replica", "status", "step", "flops")
+"""Columns of `results.csv` before the metrics."""
+
 
 class Report(NamedTuple):
     """One line of `metrics.jsonl`: an arm at a step.
@@ -80,8 +83,8 @@ def load_results(workdir: str | os.PathLike) -> Results:
     workdir = Path(workdir)
     if not workdir.is_dir():
         raise FileNotFoundError(f"workdir={str(workdir)!r} is not a directory; give the workdir of a training run")
-    settings = _load_json(workdir, "config.json")
-    about = _load_json(workdir, "arms.json")
+    settings = json.loads(_read(workdir, "config.json"))
+    about = json.loads(_read(workdir, "arms.json"))
     try:
         arms, reference, primary = tuple(about["arms"]), about["reference"], about["primary"]
         primary, goal = primary["name"], primary["goal"]
@@ -162,19 +165,29 @@ def save_table(workdir: str | os.PathLike, results: Results) -> Path:
     Columns: arm, replica, status ('done', or 'diverged' where the replica stopped), step and flops of that report, then
     every metric in alphabetical order; a cell is empty where there is no finite number.
     """
-    last = {arm: results.reports[arm][-1] for arm in results.arms if results.reports[arm]}
-    metrics = sorted({name for report in last.values() for name in report.values})
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["arm", "replica", "status", "step", "flops", *metrics])
-    for arm, report in last.items():
+    return save_rows(workdir, table_rows(results), first=FACTS)
+
+
+def table_rows(results: Results) -> list[dict[str, Any]]:
+    """The rows of `results.csv` as {column: cell}, '' where there is no finite number."""
+    rows = []
+    for arm, report in ((arm, results.reports[arm][-1]) for arm in results.arms if results.reports[arm]):
         stopped = stopped_replicas(results, arm)
-        empty = np.full(results.replicas, np.nan)
-        columns = [report.values.get(name, empty).tolist() for name in metrics]
         for replica in range(results.replicas):
-            cells = [repr(column[replica]) if math.isfinite(column[replica]) else "" for column in columns]
-            status = "diverged" if replica in stopped else "done"
-            rows.writerow([arm, replica, status, report.step, repr(report.flops), *cells])
+            facts = (arm, replica, "diverged" if replica in stopped else "done", report.step, repr(report.flops))
+            numbers = {name: float(values[replica]) for name, values in report.values.items()}
+            cells = {name: repr(x) if math.isfinite(x) else "" for name, x in numbers.items()}
+            rows.append(dict(zip(FACTS, facts)) | cells)
+    return rows
+
+
+def save_rows(workdir: str | os.PathLike, rows: Sequence[Mapping[str, Any]], *, first: Sequence[str]) -> Path:
+    """Writes `results.csv`: the columns `first`, then all others of the rows in alphabetical order."""
+    others = sorted({name for row in rows for name in row} - set(first))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*first, *others], restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return _write(Path(workdir) / "results.csv", text.getvalue())
 
 
@@ -230,16 +243,12 @@ def _check(arms: tuple[str, ...], reference: str, goal: str) -> None:
         raise ValueError(f"goal={goal!r} of the primary metric is unknown; use 'max' or 'min'")
 
 
-def _load_json(workdir: Path, name: str) -> dict[str, Any]:
-    return json.loads(_read(workdir, name))
-
-
 def _read(workdir: Path, name: str) -> str:
     try:
         return (workdir / name).read_text(encoding="utf-8")
     except FileNotFoundError:
-        remedy = "give the workdir of a training run that has finished"
-        raise FileNotFoundError(f"workdir={str(workdir)!r} has no {name}; {remedy}") from None
+        message = f"workdir={str(workdir)!r} has no {name}; give the workdir of a training run that has finished"
+        raise FileNotFoundError(message) from None
 
 
 def _load_reports(workdir: Path, arms: tuple[str, ...]) -> tuple[dict[str, tuple[Report, ...]], int]:

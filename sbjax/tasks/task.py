@@ -3,10 +3,28 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 Variables = dict[str, PyTree]  # {'params': .., 'batch_stats': .., 'frozen': ..}; only 'params' is trained
 Batch = Any
+
+
+class Grid(NamedTuple):
+    """Where a solution is drawn.
+
+    Attributes:
+        points: [*shape, d], a coordinate an axis.
+        reference: [*shape, unknowns], float64.
+        coordinates, unknowns: their names.
+        predict: `(variables) -> [*shape, unknowns]`.
+    """
+
+    points: np.ndarray
+    reference: np.ndarray
+    coordinates: tuple[str, ...]
+    unknowns: tuple[str, ...]
+    predict: Callable[[Variables], Array]
 
 
 class Average(NamedTuple):
@@ -48,6 +66,9 @@ class Task(NamedTuple):
         goal: 'max' if larger numbers of these two are better, else 'min'.
         outputs: `(data, variables) -> array`, what the network says on a fixed probe batch of held-out data that is not
             of the test split; None where that has no meaning.
+        residuals: `(variables, batch, key) -> r` with loss = |r|^2, for Gauss-Newton methods; None where the loss is no
+            sum of squares.
+        grid: where predictions are drawn beside a reference; None where there is nothing of the kind.
     """
 
     data: PyTree
@@ -62,3 +83,5 @@ class Task(NamedTuple):
     selection: str
     goal: str
     outputs: Callable[[PyTree, Variables], Array] | None = None
+    residuals: Callable[[Variables, Batch, Key[Array, ""]], Float[Array, " n"]] | None = None
+    grid: Grid | None = None

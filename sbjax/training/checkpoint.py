@@ -12,6 +12,7 @@ import logging
 import os
 import pathlib
 import shutil
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -96,14 +97,14 @@ class Checkpoints:
             if file.stem not in kept:
                 file.unlink()
 
-    def restore(self, abstract_params: PyTree, abstract_state: PyTree) -> Checkpoint | None:
+    def restore(self, abstract: Callable[[int], tuple[PyTree, PyTree]]) -> Checkpoint | None:
         """The newest whole checkpoint, or None.
 
         A damaged or unfinished one is named in the log, moved to `<folder>/damaged/` and passed over.
 
         Args:
-            abstract_params: shapes and dtypes expected, as from `jax.eval_shape`.
-            abstract_state: likewise.
+            abstract: `(step) -> (params, state)`, the shapes and dtypes expected of a checkpoint of that step, as from
+                `jax.eval_shape`.
 
         Raises:
             CheckpointError: the checkpoint holds arrays of other names, shapes or dtypes.
@@ -111,7 +112,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         for step in self._whole_steps():
-            expected = {"params": abstract_params, "state": abstract_state}
+            expected = dict(zip(("params", "state"), abstract(step)))
             manager = self._open()
             meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
             _check_layout(meta.pop("layout"), layout(expected), self.folder / str(step))

@@ -1,6 +1,7 @@
 """The training loop of one arm: all replicas, from any step to the last."""
 
 import dataclasses
+import itertools
 import logging
 import math
 import time
@@ -27,6 +28,13 @@ PULSE_SECONDS = 0.5  # how long the program may run before signals and the progr
 Record = dict[str, Any]
 
 
+class Phase(NamedTuple):
+    """A stretch of the training with an optimiser of its own."""
+
+    optimizer: optax.GradientTransformationExtraArgs
+    steps: int
+
+
 class Failure(NamedTuple):
     """A replica that stopped."""
 
@@ -43,7 +51,7 @@ class Fitted(NamedTuple):
         history: one record a report; a replica that has stopped has None.
         failures: the replicas that stopped.
         step: steps done; less than asked for if `stop` said so.
-        programs: how many times the training step was compiled.
+        programs: how many times the training step was compiled; once a phase.
     """
 
     variables: Variables
@@ -61,7 +69,8 @@ class Hooks:
         stop: asked between pulses; True = save and return.
         on_resume: `(step, history)` once, when training goes on from a checkpoint.
         on_report: `(record)` after the report's checkpoint, if one was due, is on the disk.
-        on_pulse: `(step, seconds)`: the program came back at `step` after `seconds` more of training.
+        on_pulse: `(step, seconds, compiled)`: the program came back at `step` after `seconds` more of training, or of
+            compiling and training.
         on_failure: `(failure, evidence)` when a replica stops; evidence as flat names to arrays.
         on_spent: `(what, seconds)` for 'compile', 'evaluate', 'measure' and 'save'.
     """
@@ -69,7 +78,7 @@ class Hooks:
     stop: Callable[[], bool] = lambda: False
     on_resume: Callable[[int, list[Record]], None] = lambda step, history: None
     on_report: Callable[[Record], None] = lambda record: None
-    on_pulse: Callable[[int, float], None] = lambda step, seconds: None
+    on_pulse: Callable[[int, float, bool], None] = lambda step, seconds, compiled: None
     on_failure: Callable[[Failure, dict[str, Array]], None] = lambda failure, evidence: None
     on_spent: Callable[[str, float], None] = lambda what, seconds: None
 
@@ -92,6 +101,7 @@ def fit(
     key: Key[Array, ""],
     reports: int = 10,
     saves: int = 0,
+    finish: Phase | None = None,
     mapping: Mapping = Mapping(),  # noqa: B008 (frozen)
     monitor: Monitor | None = None,
     monitor_steps: Sequence[int] = (),
@@ -107,6 +117,9 @@ def fit(
     A replica that turns non-finite keeps its last good state and is reported by `hooks.on_failure`; the others go on.
 
     Args:
+        steps: of `optimizer`.
+        finish: a second phase, from where the first one ends, with a fresh state of its own optimiser: Adam, then a
+            quasi-Newton method. Steps count on. The end of the first phase is a report as well.
         reports: how many times, evenly spaced, the held-out numbers are computed (and once before the first step).
         saves: how many checkpoints, evenly spaced and moved to the next report; with `checkpoints`, the last step is
             always saved.
@@ -114,18 +127,22 @@ def fit(
         monitor_steps: where they are taken, from 0 to `steps`; each is a report as well, with accuracy beside.
 
     Raises:
-        ValueError: steps, replicas or reports < 1, or a monitor step outside the training.
+        ValueError: steps (of either phase), replicas or reports < 1, or a monitor step outside the training.
         CheckpointError: the checkpoint found is of another run, or one could not be written.
     """
-    for name, value in (("train_steps", steps), ("replicas", replicas), ("reports", reports)):
+    phases = [Phase(optimizer, steps), *([] if finish is None else [finish])]
+    counts = [("train_steps", steps), ("finish.steps", phases[-1].steps), ("replicas", replicas), ("reports", reports)]
+    for name, value in counts:
         if value < 1:
             raise ValueError(f"{name}={value} must be >= 1")
+    ends = list(itertools.accumulate(phase.steps for phase in phases))
+    steps = ends[-1]
     if outside := [step for step in monitor_steps if not 0 <= step <= steps]:
         raise ValueError(f"monitor_steps={outside} lie outside the training of {steps} steps")
     hooks = hooks or Hooks()
     began = time.perf_counter()
-    program = Program(task, optimizer, mapping=mapping, replicas=replicas, key=key)
-    report_steps = sorted({*boundaries(steps, reports), *monitor_steps} - {0})
+    programs = [Program(task, phase.optimizer, mapping=mapping, replicas=replicas, key=key) for phase in phases]
+    report_steps = sorted({*boundaries(steps, reports), *ends, *monitor_steps} - {0})
     save_steps = {min(r for r in report_steps if r >= s) for s in boundaries(steps, saves)} | {steps}
 
     def take_report(step, carry, watched):
@@ -135,8 +152,9 @@ def fit(
         watched, measures = _measure(step, program, carry, monitor, watched, hooks)
         return record | measures, watched
 
-    restored = _restore(checkpoints, program, monitor)
+    restored = _restore(checkpoints, programs, ends, monitor)
     if restored is None:
+        program = programs[0]
         step, carry, history, failures = 0, program.init(), [], []
         watched = None if monitor is None else monitor.init(program.collect([s.variables for s in carry]))
         hooks.on_spent("compile", time.perf_counter() - began)
@@ -145,24 +163,27 @@ def fit(
         hooks.on_report(record)
     else:
         step, carry, history, failures, watched = restored
+        program = programs[_phase(ends, step)]
         hooks.on_resume(step, history)
 
     saved = None if restored is None else step
-    pulse = 1
+    pulse, compiled = 1, False
     while step < steps:
+        if step in ends:  # of the first phase
+            program, pulse, compiled = programs[ends.index(step) + 1], 1, False
+            carry = program.adopt(carry)
         target = min(r for r in report_steps if r > step)
         while step < target and not hooks.stop():
             stop = min(target, step + pulse)
             began = time.perf_counter()
             carry = program.advance(carry, step, stop)
             seconds = time.perf_counter() - began
-            if step > 0 or pulse > 1:  # the first call compiles
-                pulse = max(1, round(np.clip(PULSE_SECONDS / seconds, 0.25, 8) * (stop - step)))
-            else:
-                pulse = 2
+            # The first call compiles, and its time says nothing of a step.
+            pulse = max(1, round(np.clip(PULSE_SECONDS / seconds, 0.25, 8) * (stop - step))) if compiled else 2
             step = stop
-            hooks.on_pulse(step, seconds)
-        failures = _note_failures(task, optimizer, key, program, carry, failures, hooks)
+            hooks.on_pulse(step, seconds, not compiled)
+            compiled = True
+        failures = _note_failures(task, key, program, carry, failures, hooks)
         if len(failures) == replicas:  # none is left to train
             names = [name for name, value in history[-1].items() if isinstance(value, list)]
             for later in [s for s in report_steps if s > history[-1]["step"]]:
@@ -185,7 +206,7 @@ def fit(
     if checkpoints is not None and saved != step:
         _save(checkpoints, program, carry, step, history, failures, watched, task, hooks)
     variables = program.collect([state.variables for state in carry])
-    return Fitted(variables, history, failures, step, program.programs())
+    return Fitted(variables, history, failures, step, sum(program.programs() for program in programs))
 
 
 def _record(step: int, program: Program, carry: list[step_lib.TrainState], hooks: Hooks) -> Record:
@@ -227,7 +248,7 @@ def _reset(state: step_lib.TrainState) -> step_lib.TrainState:
     return state._replace(totals=zeros[0], count=zeros[1])
 
 
-def _note_failures(task, optimizer, key, program, carry, known, hooks):
+def _note_failures(task, key, program, carry, known, hooks):
     failed = program.collect([state.failed_step for state in carry])
     new = sorted(set(np.flatnonzero(failed >= 0)) - {failure.replica for failure in known})
     if not new:
@@ -255,20 +276,28 @@ def _save(checkpoints, program, carry, step, history, failures, watched, task, h
     hooks.on_spent("save", time.perf_counter() - began)
 
 
-def _restore(checkpoints, program, monitor):
+def _phase(ends, step):
+    """The phase that makes step number `step`, counted from 1."""
+    return next(i for i, end in enumerate(ends) if step <= end)
+
+
+def _restore(checkpoints, programs, ends, monitor):
     if checkpoints is None:
         return None
-    abstract = program.abstract()
-    watched = None if monitor is None else jax.eval_shape(monitor.init, abstract.variables)
-    params, rest = _divide(abstract, watched)
-    found = checkpoints.restore(params, rest)
+
+    def abstract(step):
+        state = programs[min(_phase([*ends, step], step), len(ends) - 1)].abstract()
+        watched = None if monitor is None else jax.eval_shape(monitor.init, state.variables)
+        return _divide(state, watched)
+
+    found = checkpoints.restore(abstract)
     if found is None:
         return None
     fields = dict(found.state)
     watched = fields.pop("monitor", None)
     fields["variables"] = {**fields["variables"], "params": found.params}
     failures = [Failure(**failure) for failure in found.meta["failures"]]
-    carry = program.place(step_lib.TrainState(**fields))
+    carry = programs[_phase(ends, found.step)].place(step_lib.TrainState(**fields))
     return found.step, carry, found.meta["history"], failures, jax.tree.map(np.asarray, watched)
 
 

@@ -152,6 +152,15 @@ class Program:
             )
             return [jax.device_put(self._init(self._key, ids), self._home) for ids in rounds]
 
+    def adopt(self, carry: list[step_lib.TrainState]) -> list[step_lib.TrainState]:
+        """The carry of another optimiser's program, with this one's optimiser at its start."""
+
+        def restart(state):
+            return state._replace(opt_state=trees.strong(self._optimizer.init(state.variables["params"])))
+
+        with jax.set_mesh(self.mesh):
+            return [jax.device_put(jax.jit(self._shard(restart, mapped=0))(state), self._home) for state in carry]
+
     def abstract(self) -> step_lib.TrainState:
         """Shapes and dtypes of the stacked state."""
         ids = jnp.arange(self.replicas, dtype=jnp.int32)

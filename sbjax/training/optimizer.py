@@ -5,9 +5,11 @@ import optax
 from jaxtyping import PyTree
 
 from sbjax.suggest import near
+from sbjax.training.gauss_newton import gauss_newton
 from sbjax.training.quasi_newton import self_scaled
+from sbjax.training.soap import soap
 
-OPTIMIZERS = ("sgd", "adam", "adamw", "lbfgs", "ssbroyden", "ssbfgs")
+OPTIMIZERS = ("sgd", "adam", "adamw", "soap", "lbfgs", "ssbroyden", "ssbfgs", "gauss_newton")
 LINE_SEARCHED = {
     "lbfgs": lambda memory_size: optax.lbfgs(memory_size=memory_size),
     "ssbroyden": lambda memory_size: self_scaled("broyden"),
@@ -74,17 +76,21 @@ def make_optimizer(
     weight_decay: float = 0.0,
     clip_norm: float = 0.0,
     memory_size: int = 10,
+    precondition_every: int = 10,
 ) -> optax.GradientTransformationExtraArgs:
-    """An optimiser that is always called with `value`, `grad` and `value_fn`.
+    """An optimiser that may always be called with `value`, `grad`, `value_fn` and `residual_fn`.
 
-    'sgd' adds weight_decay * w to the gradient before the momentum (L2 penalty); 'adamw' decays apart from the
-    gradient; 'adam' has no decay. Decay acts on kernels only (arrays of two or more axes), not on biases and norm
-    parameters. 'lbfgs', 'ssbroyden' and 'ssbfgs' (self-scaled, dense: small networks in float64) take their step from
-    a zoom line search and ignore the learning rate.
+    'sgd' adds weight_decay * w to the gradient before the momentum (L2 penalty); 'adamw' and 'soap' decay apart from
+    the gradient; 'adam' has no decay. Decay acts on kernels only (arrays of two or more axes), not on biases and norm
+    parameters. The first step of 'soap' sets its bases and moves nothing. 'lbfgs', 'ssbroyden' and 'ssbfgs'
+    (self-scaled, dense: small networks in float64) take their step from a zoom line search and ignore the learning
+    rate. So does 'gauss_newton' (Levenberg-Marquardt), which needs `residual_fn`, params -> residuals [m] with
+    loss = sum r^2, and reads nothing else.
 
     Args:
         clip_norm: clip the gradient to this global norm first; 0 = no clipping.
         memory_size: pairs that L-BFGS keeps.
+        precondition_every: steps between refreshes of the bases of SOAP, for which b1 = b2 = 0.95 are usual.
 
     Raises:
         ValueError: unknown name; a decay the optimiser has no place for; a value out of range.
@@ -100,11 +106,17 @@ def make_optimizer(
     ):
         if not low <= value < high:
             raise ValueError(f"optimizer.{field}={value} must lie in [{low}, {high})")
-    if weight_decay and name in ("adam", *LINE_SEARCHED):
+    if precondition_every < 1:
+        raise ValueError(f"optimizer.precondition_every={precondition_every} must be >= 1 step")
+    own_step = name in LINE_SEARCHED or name == "gauss_newton"
+    if weight_decay and (name == "adam" or own_step):
         raise ValueError(
             f"optimizer.weight_decay={weight_decay} has no effect with optimizer.name={name!r}; "
             "set it to 0, or use adamw"
         )
+    if clip_norm and own_step:
+        what = "line search" if name in LINE_SEARCHED else "step"
+        raise ValueError(f"optimizer.clip_norm={clip_norm} would break the {what} of {name}; set it to 0")
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     if name == "sgd":
         decay = [optax.add_decayed_weights(weight_decay, mask=kernels)] if weight_decay else []
@@ -113,13 +125,25 @@ def make_optimizer(
         chain = [*clip, optax.adam(learning_rate, b1, b2)]
     elif name == "adamw":
         chain = [*clip, optax.adamw(learning_rate, b1, b2, weight_decay=weight_decay, mask=kernels)]
+    elif name == "soap":
+        chain = [*clip, soap(learning_rate, b1, b2, weight_decay, precondition_every, mask=kernels)]
+    elif name == "gauss_newton":
+        chain = [gauss_newton()]
     else:
-        if clip:
-            raise ValueError(f"optimizer.clip_norm={clip_norm} would break the line search of {name}; set it to 0")
-        chain = [LINE_SEARCHED[name](memory_size)]
+        chain = [_without_residuals(LINE_SEARCHED[name](memory_size))]
     return optax.with_extra_args_support(optax.chain(*chain))
 
 
 def kernels(params: PyTree) -> PyTree:
     """Mask of the arrays that weight decay acts on: those of two or more axes."""
     return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+
+
+def _without_residuals(optimizer: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
+    """optax's line search refuses arguments that it does not know."""
+
+    def update(updates, state, params=None, *, residual_fn=None, **extra):
+        del residual_fn
+        return optimizer.update(updates, state, params, **extra)
+
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)

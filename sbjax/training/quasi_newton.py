@@ -20,7 +20,7 @@ class SelfScaledState(NamedTuple):
     """Inverse Hessian and the last point.
 
     Attributes:
-        count: updates done.
+        count: 0 before the first call, then 1 + the pairs (s, y) that came from one objective.
         params: [n], flat parameters at the last call.
         grad: [n], flat gradient there.
         inverse: [n, n], approximation of the inverse Hessian.
@@ -47,7 +47,8 @@ def scale_by_self_scaled(family: str = "broyden") -> optax.GradientTransformatio
     with sigma = 1 + a theta. H starts as the identity, scaled by y^T s / y^T y before its first update. A pair
     without positive curvature is left out.
 
-    To be followed by a line search that meets the Wolfe conditions, see `self_scaled`.
+    To be followed by a line search that meets the Wolfe conditions, see `self_scaled`. `update` takes `end_grad`: g'
+    where it is not the gradient at hand, because the objective has changed since the last call.
 
     Raises:
         ValueError: an unknown family; on `init`, more than `MOST_PARAMETERS` parameters.
@@ -69,13 +70,14 @@ def scale_by_self_scaled(family: str = "broyden") -> optax.GradientTransformatio
             jnp.zeros((), jnp.int32), jnp.array(flat), jnp.zeros_like(flat), jnp.eye(len(flat), dtype=flat.dtype)
         )
 
-    def update(updates, state, params=None, **extra):
+    def update(updates, state, params=None, *, end_grad=None, **extra):
         del extra
         grad, unravel = ravel_pytree(updates)
         flat, _ = ravel_pytree(params)
+        end = grad if end_grad is None else ravel_pytree(end_grad)[0]
         inverse = jax.lax.cond(
             state.count > 0,
-            lambda: _update_inverse(state, flat - state.params, grad - state.grad, family),
+            lambda: _update_inverse(state, flat - state.params, end - state.grad, family),
             lambda: state.inverse,
         )
         direction = -inverse @ grad
@@ -91,6 +93,11 @@ def scale_by_self_scaled(family: str = "broyden") -> optax.GradientTransformatio
 def self_scaled(family: str = "broyden", *, max_linesearch_steps: int = 30) -> optax.GradientTransformationExtraArgs:
     """A self-scaled quasi-Newton method with optax's zoom line search, called as `optax.lbfgs` is.
 
+    The objective may change between steps, as when collocation points are drawn anew: a pair is the difference of two
+    gradients of the same objective, at the two ends of its line search.
+
+    State: `(SelfScaledState, optax.ScaleByZoomLinesearchState)`.
+
     >>> optimizer = self_scaled('broyden')
     >>> value_fn = lambda w: jnp.sum((w - jnp.array([1.0, 2.0])) ** 2 * jnp.array([1.0, 10.0]))
     >>> w = jnp.zeros(2)
@@ -102,10 +109,19 @@ def self_scaled(family: str = "broyden", *, max_linesearch_steps: int = 30) -> o
     >>> bool(value_fn(w) < 1e-8)
     True
     """
-    return optax.chain(
-        scale_by_self_scaled(family),
-        optax.scale_by_zoom_linesearch(max_linesearch_steps, initial_guess_strategy="one"),
-    )
+    direction = scale_by_self_scaled(family)
+    search = optax.scale_by_zoom_linesearch(max_linesearch_steps, initial_guess_strategy="one")
+
+    def init(params):
+        return direction.init(params), search.init(params)
+
+    def update(updates, state, params=None, *, value, grad, value_fn, **extra):
+        del extra  # the line search refuses what it does not know
+        updates, direction_state = direction.update(updates, state[0], params, end_grad=state[1].grad)
+        updates, search_state = search.update(updates, state[1], params, value=value, grad=grad, value_fn=value_fn)
+        return updates, (direction_state, search_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _update_inverse(state: SelfScaledState, s: Array, y: Array, family: str) -> Array:

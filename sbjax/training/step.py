@@ -88,9 +88,13 @@ def make_step(
         def loss_fn(params):
             return task.loss({**state.variables, "params": params}, batch, noise)
 
+        def residual_fn(params):
+            return task.residuals({**state.variables, "params": params}, batch, noise)
+
         (value, aux), grads = mean(jax.value_and_grad(loss_fn, has_aux=True)(params))
+        extra = {} if task.residuals is None else {"residual_fn": residual_fn}
         updates, opt_state = optimizer.update(
-            grads, state.opt_state, params, value=value, grad=grads, value_fn=lambda p: loss_fn(p)[0]
+            grads, state.opt_state, params, value=value, grad=grads, value_fn=lambda p: loss_fn(p)[0], **extra
         )
         params = optax.apply_updates(params, updates)
         scalars = {"train/loss": value, **aux.scalars}
@@ -124,10 +128,11 @@ def diagnose(task: Task, key: Key[Array, ""], state: TrainState) -> tuple[str, d
     def loss_fn(params):
         return task.loss({**state.variables, "params": params}, batch, noise)
 
-    (value, _), grads = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(state.variables["params"])
+    (value, aux), grads = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(state.variables["params"])
     bad = [name for name, leaf in trees.flatten(grads).items() if not jnp.all(jnp.isfinite(leaf))]
     if not jnp.isfinite(value):
-        what = f"train/loss is {float(value)}"
+        parts = [name for name, part in aux.scalars.items() if not jnp.isfinite(part)]
+        what = f"train/loss is {float(value)}" + (f", from {', '.join(parts)}" if parts else "")
     elif bad:
         what = f"train/loss is {float(value):.4g} but the gradient of {bad[0]} is not finite ({len(bad)} arrays in all)"
     else:

@@ -328,12 +328,15 @@ def test_weights_on_their_way_to_divergence(measure, dtype, scale):
     assert distance.raw.total.distance.value > 0.05 * scale
 
 
-def test_half_precision_is_summed_in_float32():
-    half = {"w": trained(0)["dense_0"]["kernel"].astype(jnp.bfloat16)}
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float8_e4m3fn, jnp.float8_e5m2])
+def test_low_precision_is_summed_in_float32(dtype):
+    half = {"w": trained(0)["dense_0"]["kernel"].astype(dtype)}
     wide = jax.tree.map(lambda x: x.astype(jnp.float32), half)
     for measure in OF_PARAMETERS:
         assert value(measure(half)) == value(measure(wide))
         assert value(measure(half), "scale_free") == value(measure(wide), "scale_free")
+        assert np.isfinite(measure(half, key=KEY).raw.total.null.value)
+    assert null_replicas(half, key=KEY)["w"].dtype == dtype
 
 
 def test_where_and_leaves_that_are_no_weights():

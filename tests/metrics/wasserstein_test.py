@@ -171,8 +171,8 @@ def test_a_metric_in_units_of_the_entries(x64, n, m, p):
     np.testing.assert_allclose(w(jnp.tile(a, 3), b), w(a, b), rtol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_half_precision_is_summed_in_float32(dtype):
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float8_e4m3fn])
+def test_low_precision_is_summed_in_float32(dtype):
     a, b = jax.random.normal(jax.random.key(0), (2, 3000)).astype(dtype)
     wide = [x.astype(jnp.float32) for x in (a, b)]
     for size in (3000, 2000):
@@ -258,6 +258,21 @@ def test_weights_of_trees():
     np.testing.assert_allclose(inside.pooled, ours.leaves["y"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, bool])
+def test_counts_are_masses(dtype):
+    """What was counted, and what is masked out, is cast to float."""
+    a, b = ({"x": normal(seed, 6), "y": normal(seed + 2, 3)} for seed in (0, 1))
+    counts = {"x": np.array([3, 0, 1, 1, 2, 0]), "y": np.array([0, 2, 1])}
+    counts = {name: count.astype(dtype) for name, count in counts.items()}
+    floats = {name: count.astype(np.float32) for name, count in counts.items()}
+    for call in (wasserstein, jax.jit(wasserstein)):
+        ours = call(a, b, weights_a=counts)
+        jax.tree.map(np.testing.assert_array_equal, ours, call(a, b, weights_a=floats))
+    for name in a:
+        expected = scipy.stats.wasserstein_distance(a[name], b[name], floats[name])
+        np.testing.assert_allclose(ours.leaves[name], expected, rtol=1e-5)
+
+
 def test_trees_under_transformations():
     a, b = nested(1), nested(2)
     jitted = jax.jit(wasserstein)(a, b)
@@ -329,6 +344,7 @@ TREE = {"w": np.ones(3, np.float32)}
         (dict(tree_b={"w": np.array([0, np.inf, -np.inf])}), "tree_b: leaf 'w' has 2 entries"),
         (dict(weights_a={"w": np.ones(2)}), r"weights_a: 'w' has shape \(2,\), its leaf \(3,\)"),
         (dict(weights_b={"w": np.array([1.0, -1, 1])}), "weights_b: 'w' must be >= 0 and not all zero"),
+        (dict(weights_b={"w": np.array([1, -1, 1])}), "weights_b: 'w' must be >= 0 and not all zero"),
         (dict(weights_b={"w": np.zeros(3)}), "weights_b: 'w' must be >= 0 and not all zero"),
         (dict(weights_b={"w": np.array([1, np.nan, 1])}), "weights_b: leaf 'w' has 1 entries that are NaN"),
         (dict(weights_a={"v": np.ones(3)}), "the tree has a leaf 'w' that weights_a lacks"),

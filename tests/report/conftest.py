@@ -71,3 +71,81 @@ def write_run(tmp_path):
         return workdir
 
     return write
+
+
+ARMS = {"raw": 1.0, "expanded": 0.1, "ones": 1.0, "matched": 0.1, "widened": 1.0}
+
+
+@pytest.fixture
+def write_member(tmp_path):
+    """A function that writes the run of one differential equation below `tmp_path` and returns its workdir.
+
+    The last 'test/l2' of seed r is 1e-3 * spread[r] times the arm's factor (a number or one a seed); ten times that at
+    each report before. 'train/loss' is its square. NaN in a factor is a replica that stopped.
+    """
+    spread = 10 ** (0.3 * np.random.default_rng(2).normal(size=30))
+
+    def write(
+        path,
+        *,
+        equation="heat",
+        factors=ARMS,
+        replicas=6,
+        reports=3,
+        kind="pinn",
+        seconds=8.0,
+        shape=None,
+        unknowns="u",
+    ) -> Path:
+        workdir = tmp_path / path
+        workdir.mkdir(parents=True, exist_ok=True)
+        lines, failures = [], []
+        for arm, factor in factors.items():
+            last = 1e-3 * spread[:replicas] * factor
+            failures += [
+                {"arm": arm, "replica": int(r), "step": 7, "what": "loss is nan"}
+                for r in np.flatnonzero(np.isnan(last))
+            ]
+            for report in range(reports + 1):
+                error = last * 10.0 ** (reports - report)
+                loss = error**2 if report else np.full(replicas, np.nan)
+                numbers = {"test/l2": error, "train/loss": loss, "train/loss_equation": 0.7 * loss}
+                numbers |= {"train/loss_initial_u": 0.3 * loss, "train/loss_u_on_x": 1e-3 * loss}
+                numbers = {name: [x if np.isfinite(x) else None for x in map(float, v)] for name, v in numbers.items()}
+                lines.append({"arm": arm, "step": 10 * report, "flops": 10.0 * report, **numbers})
+        numbers = dict.fromkeys(factors, 10)
+        steps = dict.fromkeys(factors, 10 * reports)
+        save_arms(
+            workdir, arms=tuple(factors), reference=next(iter(factors)), primary="test/l2", goal="min",
+            parameters=numbers, flops_per_step=numbers, steps=steps, failures=failures,
+        )  # fmt: skip
+        config = {"config": {"task": {"kind": kind, "equation": equation}}, "environment": {}, "overrides": []}
+        (workdir / "config.json").write_text(json.dumps(config))
+        (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        half = 5 * reports
+        (workdir / "timings.jsonl").write_text(
+            "".join(
+                json.dumps({"arm": arm, "steps": part, "train_seconds": seconds / 2, "compile_seconds": 1.0}) + "\n"
+                for arm in factors
+                for part in ([0, half], [half, 10 * reports])
+            )
+        )
+        if shape:
+            write_grids(workdir, factors, shape, unknowns, replicas)
+        return workdir
+
+    return write
+
+
+def write_grids(workdir, arms, shape, unknowns, replicas):
+    """sin(pi x) exp(-t) and, in replica r of arm i, an error of 10^-(i + 1) (r + 1) cos(pi x)."""
+    axes = [np.linspace(-1.0, 1.0, n) for n in shape]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
+    x, t = points[..., 0], points[..., 1] if len(shape) > 1 else 0.0
+    reference = np.stack([(i + 1) * np.sin(np.pi * x) * np.exp(-t) for i in range(len(unknowns))], -1)
+    wave = np.cos(np.pi * x)[..., None] * np.ones(len(unknowns))
+    (workdir / "grids").mkdir()
+    for i, arm in enumerate(arms):
+        predicted = np.stack([reference + 10.0 ** -(i + 1) * (r + 1) * wave for r in range(replicas)])
+        names = {"coordinates": np.array(["x", "t"][: len(shape)]), "unknowns": np.array(list(unknowns))}
+        np.savez(workdir / "grids" / f"{arm}.npz", points=points, reference=reference, predicted=predicted, **names)

@@ -29,7 +29,7 @@ def save(checkpoints, step, metric=None):
 
 def restore(folder):
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), content(0))
-    return Checkpoints(folder).restore(*abstract)
+    return Checkpoints(folder).restore(lambda step: abstract)
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_another_layout_is_refused(folder, change, words):
     """Orbax alone would cast the dtype without a word."""
     params, state = content(0)
     with pytest.raises(CheckpointError, match=words):
-        Checkpoints(folder).restore(change(params), state)
+        Checkpoints(folder).restore(lambda step: (change(params), state))
 
 
 def test_latest_and_best_are_kept(tmp_path):

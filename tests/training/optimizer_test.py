@@ -8,6 +8,7 @@ import pytest
 
 from sbjax import trees
 from sbjax.training.optimizer import LINE_SEARCHED, OPTIMIZERS, make_optimizer, make_schedule
+from sbjax.training.soap import soap
 
 PARAMS = {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "bias": jnp.array([0.3, -0.7])}
 CURVATURE = {"kernel": jnp.array([[1.0, 2.0], [3.0, 4.0]]), "bias": jnp.array([0.5, 1.5])}
@@ -17,11 +18,18 @@ def quadratic(params):
     return sum(jax.tree.leaves(jax.tree.map(lambda h, w: 0.5 * jnp.sum(h * w**2), CURVATURE, params)))
 
 
+def residuals(params):
+    parts = jax.tree.map(lambda h, w: (jnp.sqrt(0.5 * h) * w).ravel(), CURVATURE, params)
+    return jnp.concatenate(jax.tree.leaves(parts))
+
+
 def run(optimizer, steps):
     @jax.jit
     def step(params, state):
         value, grads = jax.value_and_grad(quadratic)(params)
-        updates, state = optimizer.update(grads, state, params, value=value, grad=grads, value_fn=quadratic)
+        updates, state = optimizer.update(
+            grads, state, params, value=value, grad=grads, value_fn=quadratic, residual_fn=residuals
+        )
         return optax.apply_updates(params, updates), state
 
     params, state = PARAMS, trees.strong(optimizer.init(PARAMS))
@@ -32,8 +40,8 @@ def run(optimizer, steps):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_minimises_and_compiles_once(name):
-    rate = {"sgd": 0.05, "adam": 0.1, "adamw": 0.1}.get(name, 1.0)
-    params, programs = run(make_optimizer(name, rate), 25 if name in LINE_SEARCHED else 200)
+    rate = {"sgd": 0.05, "adam": 0.1, "adamw": 0.1, "soap": 0.1}.get(name, 1.0)
+    params, programs = run(make_optimizer(name, rate), 25 if name in (*LINE_SEARCHED, "gauss_newton") else 200)
     assert quadratic(params) < 1e-4 * quadratic(PARAMS)
     assert programs == 1
 
@@ -47,6 +55,10 @@ def test_every_optimizer_minimises_and_compiles_once(name):
         (
             make_optimizer("adamw", 0.01, weight_decay=0.1),
             optax.adamw(0.01, weight_decay=0.1, mask={"kernel": True, "bias": False}),
+        ),
+        (
+            make_optimizer("soap", 0.01, b1=0.8, b2=0.9, weight_decay=0.1, precondition_every=2),
+            soap(0.01, 0.8, 0.9, 0.1, 2, mask={"kernel": True, "bias": False}),
         ),
     ],
 )
@@ -88,6 +100,9 @@ def test_schedules():
         (lambda: make_optimizer("adam", 0.1, weight_decay=0.1), r"optimizer.weight_decay=0.1 has no effect"),
         (lambda: make_optimizer("sgd", 0.1, momentum=1.5), r"optimizer.momentum=1.5 must lie in \[0, 1\)"),
         (lambda: make_optimizer("lbfgs", 0.1, clip_norm=1.0), "optimizer.clip_norm=1.0"),
+        (lambda: make_optimizer("gauss_newton", 0.1, clip_norm=1.0), "optimizer.clip_norm=1.0 would break the step"),
+        (lambda: make_optimizer("gauss_newton", 0.1, weight_decay=0.1), "optimizer.weight_decay=0.1 has no effect"),
+        (lambda: make_optimizer("soap", 0.1, precondition_every=0), "optimizer.precondition_every=0 must be >= 1"),
         (lambda: make_schedule("cosin", 0.1, train_steps=5), "optimizer.schedule='cosin'.*'cosine'"),
         (lambda: make_schedule("cosine", -0.1, train_steps=5), "optimizer.learning_rate=-0.1"),
         (lambda: make_schedule("cosine", float("nan"), train_steps=5), "optimizer.learning_rate=nan"),

@@ -1,5 +1,7 @@
 """Self-scaled quasi-Newton methods against exact Hessians, scipy's BFGS and optax's L-BFGS."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,6 +108,61 @@ def test_negative_curvature_and_an_uphill_matrix_are_survived():
     direction, after = optimizer.update(grad, spoilt, w)
     np.testing.assert_array_equal(direction, -grad)
     np.testing.assert_array_equal(after.inverse, jnp.eye(2))
+
+
+def drive(value_fn, params, targets):
+    """The states after every step, the objective of step k having `targets[k]`, and the last parameters."""
+    optimizer = self_scaled()
+
+    @jax.jit
+    def step(params, state, target):
+        def of_params(w):
+            return value_fn(w, target)
+
+        value, grad = jax.value_and_grad(of_params)(params)
+        updates, state = optimizer.update(grad, state, params, value=value, grad=grad, value_fn=of_params)
+        return optax.apply_updates(params, updates), state
+
+    states = [optimizer.init(params)]
+    for target in targets:
+        params, state = step(params, states[-1], target)
+        states.append(state)
+    return states, params
+
+
+def moving_quadratic(w, target):
+    return 0.5 * jnp.sum(jnp.logspace(0, 3, len(w), dtype=w.dtype) * (w - target) ** 2)
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_pairs_are_of_one_objective(every):
+    """The target jumps every few steps: each pair has the curvature of the quadratic, which never changes."""
+    rng = np.random.default_rng(7)
+    targets = [jnp.asarray(t) for t in rng.normal(size=(20, 4)) for _ in range(every)]
+    states, _ = drive(moving_quadratic, jnp.ones(4), targets)
+    curvature = np.logspace(0, 3, 4)
+    for before, after in itertools.pairwise(states[1:]):
+        s = np.asarray(after[0].params - before[0].params)
+        if np.linalg.norm(s) < 1e-6:  # at the minimum: nothing but round-off is left
+            continue
+        np.testing.assert_allclose(before[1].grad - before[0].grad, curvature * s, rtol=1e-6, atol=1e-9)
+        # H' y = s, the secant equation.
+        np.testing.assert_allclose(after[0].inverse @ (curvature * s), s, rtol=1e-5, atol=1e-10)
+
+
+def test_the_minimum_after_a_jump_is_found():
+    targets = [jnp.zeros(8)] * 10 + [jnp.full(8, 3.0)] * 30
+    _, w = drive(moving_quadratic, jnp.ones(8), targets)
+    assert moving_quadratic(w, targets[-1]) < 1e-20
+
+
+def test_small_batches_drawn_anew_every_fifth_step_are_survived():
+    """Rows of one consistent system: every batch has the same minimum, and other curvature."""
+    rng = np.random.default_rng(7)
+    rows = [jnp.asarray(rng.normal(size=(12, 6)) * np.logspace(0, 1, 6)) for _ in range(12)]
+    batches = [batch for batch in rows for _ in range(5)]
+    _, w = drive(lambda w, batch: jnp.mean((batch @ (w - 1)) ** 2), jnp.zeros(6), batches)
+    assert jnp.max(jnp.abs(w - 1)) < 1e-6
 
 
 def test_replicas_under_vmap_are_as_one_by_one():

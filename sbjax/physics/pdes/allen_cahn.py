@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from sbjax.physics.building import both, dirichlet, initial_value, positive
+from sbjax.physics.building import both, dirichlet, hard, initial_value, positive
 from sbjax.physics.equation import Equation, Reference
 from sbjax.physics.references import allen_cahn
 
@@ -24,6 +24,10 @@ def make_allen_cahn(diffusion: float = 0.001, reaction: float = 5.0) -> Equation
     positive("allen_cahn.reaction", reaction)
     final = 1.0
     floor, floor_max = FLOORS.get((diffusion, reaction)) or allen_cahn.certify(diffusion, reaction, final)
+
+    def first(x, t):
+        return x**2 * jnp.cos(jnp.pi * x)
+
     return Equation(
         name="allen_cahn",
         panel="nonlinear",
@@ -36,7 +40,7 @@ def make_allen_cahn(diffusion: float = 0.001, reaction: float = 5.0) -> Equation
         residual=lambda x, d: {"equation": d["u_t"] - diffusion * d["u_xx"] - reaction * (d["u"] - d["u"] ** 3)},
         conditions=(
             dirichlet("u", both("x"), -1.0),
-            initial_value("u", lambda x, t: x**2 * jnp.cos(jnp.pi * x)),
+            initial_value("u", first),
         ),
         reference=Reference(
             solution=allen_cahn.make_solution(diffusion, reaction, final),
@@ -47,4 +51,5 @@ def make_allen_cahn(diffusion: float = 0.001, reaction: float = 5.0) -> Equation
         ),
         numbers={"diffusion": diffusion, "reaction": reaction},
         source="an example of DeepXDE (arXiv 1907.04502), with Dirichlet ends",
+        ansatz=hard("u = x^2 cos(pi x) + t (1 - x^2) N", ["u_on_x", "initial_u"], first, lambda x, t: t * (1 - x**2)),
     )

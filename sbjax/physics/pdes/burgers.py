@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from sbjax.physics.building import both, dirichlet, initial_value, positive
+from sbjax.physics.building import both, dirichlet, hard, initial_value, positive
 from sbjax.physics.equation import Equation, Reference
 from sbjax.physics.references import cole_hopf
 
@@ -21,6 +21,10 @@ def make_burgers(nu: float = 0.01 / math.pi) -> Equation:
     if nu < 1e-5:
         raise ValueError(f"burgers.nu={nu} must be at least 1e-5 for its reference by quadrature")
     floor = float(np.finfo(np.float64).eps) * (8 + 0.1 / (math.pi * nu))  # exponents reach 1 / (pi nu)
+
+    def first(x, t):
+        return -jnp.sin(jnp.pi * x)
+
     return Equation(
         name="burgers",
         panel="nonlinear",
@@ -31,7 +35,7 @@ def make_burgers(nu: float = 0.01 / math.pi) -> Equation:
         upper=(1.0, 1.0),
         partials=("u", "u_t", "u_x", "u_xx"),
         residual=lambda x, d: {"equation": d["u_t"] + d["u"] * d["u_x"] - nu * d["u_xx"]},
-        conditions=(dirichlet("u", both("x"), 0.0), initial_value("u", lambda x, t: -jnp.sin(jnp.pi * x))),
+        conditions=(dirichlet("u", both("x"), 0.0), initial_value("u", first)),
         reference=Reference(
             solution=cole_hopf.make_solution(nu),
             kind="numerical",
@@ -41,4 +45,5 @@ def make_burgers(nu: float = 0.01 / math.pi) -> Equation:
         ),
         numbers={"nu": nu},
         source="Raissi, Perdikaris and Karniadakis, arXiv 1711.10561",
+        ansatz=hard("u = -sin(pi x) + t (1 - x^2) N", ["u_on_x", "initial_u"], first, lambda x, t: t * (1 - x**2)),
     )

@@ -1,6 +1,6 @@
 """A clamped beam under its own weight."""
 
-from sbjax.physics.building import dirichlet, exact, neumann
+from sbjax.physics.building import dirichlet, exact, hard, neumann
 from sbjax.physics.equation import Equation
 
 
@@ -26,4 +26,5 @@ def make_euler_beam() -> Equation:
         reference=exact(lambda x: -(x**2) * (x**2 - 4 * x + 6) / 24, "substitution"),
         numbers={},
         source="an example of DeepXDE (arXiv 1907.04502)",
+        ansatz=hard("u = x^2 N", ["u_on_x_lower", "u_x_on_x_lower"], 0.0, lambda x: x**2),
     )

@@ -4,7 +4,7 @@ import math
 
 import jax
 
-from sbjax.physics.building import both, dirichlet, exact, initial_value, positive
+from sbjax.physics.building import both, dirichlet, exact, hard, initial_value, lift, positive
 from sbjax.physics.equation import Equation
 
 
@@ -35,4 +35,10 @@ def make_fisher(rate: float = 6.0) -> Equation:
         reference=exact(u, "Ablowitz and Zeppetella (1979)", argument=5 * slope + 5 * rate / 6),
         numbers={"rate": rate},
         source="Fisher (1937); Ablowitz and Zeppetella, Bull. Math. Biol. 41 (1979)",
+        ansatz=hard(
+            "u = u(x, 0) + the line through u(+-5, t) - u(+-5, 0) + (1 - x^2 / 25) t N",
+            ["u_on_x", "initial_u"],
+            lift(u, lambda x, t: u(x, 0.0), -5.0, 5.0),
+            lambda x, t: (1 - (x / 5) ** 2) * t,
+        ),
     )

@@ -4,7 +4,7 @@ import math
 
 import jax.numpy as jnp
 
-from sbjax.physics.building import both, dirichlet, exact, initial_value, positive
+from sbjax.physics.building import both, dirichlet, exact, hard, initial_value, positive
 from sbjax.physics.equation import Equation
 
 DEEPXDE = "an example of DeepXDE (arXiv 1907.04502)"
@@ -35,6 +35,12 @@ def make_heat(diffusivity: float = 0.4) -> Equation:
         ),
         numbers={"diffusivity": diffusivity},
         source=DEEPXDE,
+        ansatz=hard(
+            "u = sin(pi x) + 4 x (1 - x) t N",
+            ["u_on_x", "initial_u"],
+            lambda x, t: jnp.sin(jnp.pi * x),
+            lambda x, t: 4 * x * (1 - x) * t,
+        ),
     )
 
 
@@ -59,6 +65,12 @@ def make_heat_source() -> Equation:
         reference=exact(u, "substitution", argument=math.pi),
         numbers={},
         source=DEEPXDE,
+        ansatz=hard(
+            "u = sin(pi x) + (1 - x^2) t N",
+            ["u_on_x", "initial_u"],
+            lambda x, t: jnp.sin(jnp.pi * x),
+            lambda x, t: (1 - x**2) * t,
+        ),
     )
 
 
@@ -89,4 +101,10 @@ def make_heat_multimode() -> Equation:
         reference=exact(u, "substitution", argument=math.pi),
         numbers={},
         source=DEEPXDE,
+        ansatz=hard(
+            "u = u(x, 0) + (1 - x^2 / pi^2) t N",
+            ["u_on_x", "initial_u"],
+            lambda x, t: u(x, 0.0),
+            lambda x, t: (1 - (x / jnp.pi) ** 2) * t,
+        ),
     )

@@ -4,7 +4,7 @@ import math
 
 import jax.numpy as jnp
 
-from sbjax.physics.building import both, dirichlet, exact, whole
+from sbjax.physics.building import both, dirichlet, exact, hard, whole
 from sbjax.physics.equation import Equation
 
 
@@ -40,4 +40,5 @@ def make_helmholtz(waves: int = 1) -> Equation:
         reference=exact(u, "substitution", argument=k),
         numbers={"waves": waves},
         source="an example of DeepXDE (arXiv 1907.04502; waves = 2)",
+        ansatz=hard("u = 16 x (1 - x) y (1 - y) N", ["u_on_x_y"], 0.0, lambda x, y: 16 * x * (1 - x) * y * (1 - y)),
     )

@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from sbjax.physics.building import both, dirichlet, exact, initial_value, neumann, positive
+from sbjax.physics.building import both, dirichlet, exact, hard, initial_value, lift, neumann, positive
 from sbjax.physics.equation import Equation
 
 
@@ -44,4 +44,10 @@ def make_kdv(speed: float = 4.0) -> Equation:
         reference=exact(u, "the one-soliton solution", argument=root * (5 + speed / 2)),
         numbers={"speed": speed},
         source="Korteweg and de Vries (1895); in this setting Raissi et al., arXiv 1711.10566",
+        ansatz=hard(
+            f"u = u(x, 0) + the line through u(+-5, t) - u(+-5, 0) + (1 - x^2 / 25) (1 - exp(-{speed:g} t)) N",
+            ["u_on_x", "initial_u"],
+            lift(u, lambda x, t: u(x, 0.0), -5.0, 5.0),
+            lambda x, t: (1 - (x / 5) ** 2) * -jnp.expm1(-speed * t),
+        ),
     )

@@ -4,7 +4,7 @@ import math
 
 import jax.numpy as jnp
 
-from sbjax.physics.building import both, dirichlet, exact, positive
+from sbjax.physics.building import both, dirichlet, exact, hard, lift, positive
 from sbjax.physics.equation import Equation
 
 
@@ -40,6 +40,12 @@ def make_kovasznay(reynolds: float = 20.0) -> Equation:
             "continuity": d["u_x"] + d["v_y"],
         }
 
+    lifted_u = lift(u, lambda x, y: 1 + jnp.exp(rate * x), -0.5, 1.0)
+    lifted_v = lift(v, lambda x, y: 0.0, -0.5, 1.0)
+
+    def bump(x, y):
+        return (1 - x) * (1 + 2 * x) * (1.5 - y) * (0.5 + y)
+
     return Equation(
         name="kovasznay",
         panel="nonlinear",
@@ -58,4 +64,12 @@ def make_kovasznay(reynolds: float = 20.0) -> Equation:
         reference=exact(lambda x, y: (u(x, y), v(x, y), p(x, y)), "Kovasznay (1948)", argument=3 * math.pi),
         numbers={"reynolds": reynolds},
         source="Kovasznay, Proc. Camb. Phil. Soc. 44 (1948); an example of DeepXDE (arXiv 1907.04502)",
+        # u and v are the same on both faces of y, whatever x is: 1 + e^(lx) and 0; the line in x mends the other faces.
+        ansatz=hard(
+            "u = 1 + e^(lx) - (1 + cos(2 pi y)) c + b Nu, v = l / (2 pi) sin(2 pi y) c + b Nv, p = p(1) + (1 - x) Np "
+            "with the chord c(x) of e^(lx) and b = (1 - x) (1 + 2 x) (1.5 - y) (0.5 + y)",
+            ["u_on_x_y", "v_on_x_y", "p_on_x_upper"],
+            lambda x, y: (lifted_u(x, y), lifted_v(x, y), p(1.0, y)),
+            lambda x, y: (bump(x, y), bump(x, y), 1 - x),
+        ),
     )

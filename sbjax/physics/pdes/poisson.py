@@ -4,7 +4,7 @@ import math
 
 import jax.numpy as jnp
 
-from sbjax.physics.building import both, dirichlet, exact, robin, whole
+from sbjax.physics.building import both, dirichlet, exact, hard, robin, whole
 from sbjax.physics.equation import Equation
 
 DEEPXDE = "an example of DeepXDE (arXiv 1907.04502)"
@@ -26,6 +26,7 @@ def make_poisson() -> Equation:
         reference=exact(lambda x: jnp.sin(jnp.pi * x), "substitution", argument=math.pi),
         numbers={},
         source=DEEPXDE,
+        ansatz=hard("u = (1 - x^2) N", ["u_on_x"], 0.0, lambda x: 1 - x**2),
     )
 
 
@@ -48,6 +49,7 @@ def make_poisson_robin() -> Equation:
         reference=exact(lambda x: (x + 1) ** 2, "substitution"),
         numbers={},
         source=DEEPXDE,
+        ansatz=hard("u = (1 + x) N", ["u_on_x_lower"], 0.0, lambda x: 1 + x),
     )
 
 
@@ -81,6 +83,7 @@ def make_poisson_multiscale(waves: int = 10) -> Equation:
         ),
         numbers={"waves": waves},
         source="Wang, Wang and Perdikaris, arXiv 2012.10047 (B = 50)",
+        ansatz=hard("u = 4 x (1 - x) N", ["u_on_x"], 0.0, lambda x: 4 * x * (1 - x)),
     )
 
 
@@ -113,4 +116,5 @@ def make_poisson_nd(dimensions: int = 5) -> Equation:
         reference=exact(u, "substitution", argument=math.pi / 2),
         numbers={"dimensions": dimensions},
         source="PoissonND of PINNacle (arXiv 2306.08827)",
+        ansatz=None,  # of a sum of functions of one x each, interpolation between the faces gives the sum itself
     )

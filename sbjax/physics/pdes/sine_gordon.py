@@ -4,7 +4,7 @@ import math
 
 import jax.numpy as jnp
 
-from sbjax.physics.building import both, dirichlet, exact, initial_value, initial_velocity
+from sbjax.physics.building import both, dirichlet, exact, hard, initial_value, initial_velocity, lift
 from sbjax.physics.equation import Equation
 
 
@@ -39,4 +39,10 @@ def make_sine_gordon(velocity: float = 0.5) -> Equation:
         reference=exact(u, "the one-kink solution", argument=(5 + 5 * abs(velocity)) / width),
         numbers={"velocity": velocity},
         source="Perring and Skyrme, Nucl. Phys. 31 (1962)",
+        ansatz=hard(
+            "u = s + the line through u(+-5, t) - s(+-5, t) + (1 - x^2 / 25) (1 - e^-t)^2 N, s = u(x, 0) + t u_t(x, 0)",
+            ["u_on_x", "initial_u", "initial_u_t"],
+            lift(u, lambda x, t: u(x, 0.0) + t * u_t(x, 0.0), -5.0, 5.0),
+            lambda x, t: (1 - (x / 5) ** 2) * jnp.expm1(-t) ** 2,
+        ),
     )

@@ -1,0 +1,104 @@
+"""Networks that stand for a field: a smooth function of coordinates, for differential equations and regression."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from sbjax.expansion import VectorExpansion, expand
+from sbjax.models import layers
+
+
+class Field(nn.Module):
+    """Coordinates [.., d] -> unknowns [.., unknowns]: dense layers `dense_0`, `dense_1`, .. on prepared coordinates.
+
+    The coordinates are scaled to [-1, 1] if `normalise`, mapped to [cos(2 pi B x), sin(2 pi B x)] if `features`, and
+    expanded if there is an `expansion`; all of it inside, so that derivatives are by the true coordinates.
+
+    Attributes:
+        unknowns: outputs.
+        widths: hidden widths.
+        lower, upper: bounds of the coordinates.
+        activation: a name of `layers.ACTIVATIONS`, smooth for equations: tanh, sin, silu, softplus, gelu.
+        normalise: scale the coordinates from their bounds to [-1, 1].
+        features: rows of the frozen random matrix B, normal with deviation `feature_scale`, in the collection 'frozen';
+            0 = none.
+        feature_scale: in periods over the length of the scaled coordinate.
+        expansion: constants around the prepared coordinates; None = raw.
+        dtype: of parameters and computation.
+
+    Weights start from Glorot's normal distribution and biases from zero.
+
+    Source of the random features: Tancik et al., arXiv 2006.10739, eq. 3.
+
+    >>> import jax, jax.numpy as jnp
+    >>> field = Field(unknowns=1, widths=(8,), lower=(0., 0.), upper=(1., 1.), expansion=VectorExpansion(2, 2))
+    >>> variables = field.init(jax.random.key(0), jnp.zeros(2))
+    >>> variables['params']['dense_0']['kernel'].shape, field.apply(variables, jnp.zeros((5, 2))).shape
+    ((6, 8), (5, 1))
+    """
+
+    unknowns: int
+    widths: Sequence[int]
+    lower: Sequence[float]
+    upper: Sequence[float]
+    activation: str = "tanh"
+    normalise: bool = False
+    features: int = 0
+    feature_scale: float = 1.0
+    expansion: VectorExpansion | None = None
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch unknowns"]:
+        x = jnp.asarray(x, self.dtype)
+        if self.normalise:
+            centre, slope = scaling(self.lower, self.upper, self.dtype)
+            x = (x - centre) * slope
+        if self.features:
+            shape = (x.shape[-1], self.features)
+            draw = partial(nn.initializers.normal(self.feature_scale), shape=shape, dtype=self.dtype)
+            frequencies = self.variable("frozen", "frequencies", lambda: draw(self.make_rng("params")))
+            phases = 2 * jnp.pi * (x @ frequencies.value)
+            x = jnp.concatenate([jnp.cos(phases), jnp.sin(phases)], -1)
+        x = expand(self.expansion, x)
+        dense = partial(nn.Dense, dtype=self.dtype, param_dtype=self.dtype, kernel_init=nn.initializers.glorot_normal())
+        for i, width in enumerate(self.widths):
+            x = layers.ACTIVATIONS[self.activation](dense(width, name=f"dense_{i}")(x))
+        return dense(self.unknowns, name=f"dense_{len(self.widths)}")(x)
+
+
+def scaling(lower: Sequence[float], upper: Sequence[float], dtype: str) -> tuple[Array, Array]:
+    """Centre c and slope s of (x - c) s, which maps [lower, upper] to [-1, 1].
+
+    >>> [part.tolist() for part in scaling((0.0,), (4.0,), 'float32')]
+    [[2.0], [0.5]]
+    """
+    lower, upper = jnp.asarray(lower, dtype), jnp.asarray(upper, dtype)
+    return (lower + upper) / 2, 2 / (upper - lower)
+
+
+def effective_layers(field: Field, params: dict) -> list[tuple[Array, Array]]:
+    """The field as a plain perceptron of the true coordinates: [(weight, bias), ..].
+
+    Scaling and expansion are written into the first layer, as `sbjax.folding.fold` does, in differentiable operations.
+
+    Raises:
+        ValueError: random features, which are no affine map.
+    """
+    if field.features:
+        raise ValueError(f"model.features={field.features}: a field with random features is no plain perceptron")
+    count = len(field.widths) + 1
+    (weight, bias), *rest = [(params[f"dense_{i}"]["kernel"], params[f"dense_{i}"]["bias"]) for i in range(count)]
+    if field.expansion is not None:
+        before, constants = field.expansion.before, jnp.asarray(field.expansion.constants, weight.dtype)
+        data = slice(before, len(weight) - field.expansion.after)
+        bias = bias + constants[:before] @ weight[:before] + constants[before:] @ weight[data.stop :]
+        weight = weight[data]
+    if field.normalise:
+        centre, slope = scaling(field.lower, field.upper, field.dtype)
+        weight = slope[:, None] * weight
+        bias = bias - centre @ weight
+    return [(weight, bias), *rest]

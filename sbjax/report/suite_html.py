@@ -1,0 +1,228 @@
+"""The page of a suite: the result in words, shares, every equation, seconds, figures."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sbjax.report import tables
+from sbjax.report.markup import figures, links, note, page, table, tag
+
+_VERBS = {"better": "improves on", "worse": "does worse than", "no difference shown": "shows no difference from"}
+_SHARES_NOTE = (
+    "Two readings of 'a share of the equations improves': equations whose median over seeds improves, and pairs of an "
+    "equation and a seed that improve. Share: (improved + tied / 2) / all. Intervals: bootstrap over whole equations. "
+    "The verdict is on the pairs: 'better' or 'worse' only where the interval excludes 50 %; 'no difference shown' is "
+    "no proof that there is none. Seeds that stopped in one of the two arms are left out and counted. Final "
+    "train/loss: the mean over the steps since the report before, with each equation's own weights."
+)
+_RATIO_NOTE = (
+    "log10 ratio: median over seeds of log10(arm / reference), with its bootstrap interval; -1 = ten times smaller. "
+    "p: two-sided Wilcoxon signed-rank test of the logarithms. Intervals and p values are of single comparisons, not "
+    "corrected for their number."
+)
+_TIME_NOTE = (
+    "Seconds of wall time, all replicas in one program: of training steps, and in brackets with compilation (which "
+    "includes each program's first steps), evaluation and saving."
+)
+_REACHED_NOTE = (
+    "Seconds of training, all replicas in one program, up to the first report at which the median over the replicas "
+    "still running is below the error: its share of the steps times the arm's training seconds, as if all steps took "
+    "the same time. -: not reached, or not timed."
+)
+_CLASSICAL_NOTE = "Classical: one solve by a classical method, from classical.json; -: not reached or not tried."
+
+
+def suite_page(summary: Mapping[str, Any], images: Mapping[str, bytes], captions: Mapping[str, str]) -> str:
+    """The whole page.
+
+    Args:
+        summary: what `suite_statistics.summarise_suite` returns.
+        images, captions: of the figures, by name.
+    """
+    members = summary["members"]
+    others = [arm for arm in summary["arms"] if arm != summary["reference"]]
+    title = f"{', '.join(others)} against {summary['reference']}" if others else summary["reference"] or "Suite"
+    body = [
+        tag("h1", f"{title}: {len(members)} equations"),
+        tag("h2", "Result"),
+        tag("p", headline(summary)),
+        *(tag("p", sentence(summary, metric, reading)) for metric in summary["readings"]
+          for reading in summary["readings"][metric]),
+        note(f"Published: '{summary['published']['statement']}' ({summary['published']['source']}), which can be "
+             "read in two ways; all other numbers on this page are of the runs below."),
+        *_shares(summary),
+        *_medians(summary),
+        *_pairs(summary),
+        *_seconds(summary),
+        *_reached(summary),
+        *figures(images, captions),
+        tag("h2", "Reports of the equations"),
+        links({name: f"{name}/report.html" for name, member in members.items() if member["problem"] is None}),
+        *_problems(summary),
+    ]  # fmt: skip
+    return page(title, body)
+
+
+def headline(summary: Mapping[str, Any]) -> str:
+    """The result of the first other arm in the primary metric, in one sentence, whichever way it points."""
+    if not summary["pairs"]:
+        return "One arm alone, or no run that can be read: nothing to compare."
+    metric = summary["primary"]["name"]
+    first = summary["pairs"][0][0]
+    parts = []
+    for reading in summary["readings"][metric]:
+        if reading["arm"] == first:
+            verb = _VERBS.get(reading["verdict"])
+            counts = f"{reading['runs_improved']} of {reading['runs']} equations, {_percent(reading)} of the pairs"
+            what = f"{verb} {reading['reference']}" if verb else f"cannot be judged against {reading['reference']}"
+            parts.append(f"{what} ({counts})")
+    return f"In {metric}, {first} " + ", and ".join(parts) + "."
+
+
+def sentence(summary: Mapping[str, Any], metric: str, reading: Mapping[str, Any]) -> str:
+    """Both readings of one pair of arms in plain words, the same for good and bad news."""
+    start = f"{reading['arm']} against {reading['reference']}, final {metric}: "
+    if not reading["runs"]:
+        return f"{start}not compared, since no equation has both."
+    change = "lower" if summary["metrics"][metric] == "min" else "higher"
+    interval = _interval(reading["share_pairs"])
+    interval = "" if interval == tables.NONE else f", {100 * summary['confidence']:g} % interval {interval}"
+    runs = f" ({reading['runs_tied']} tied)" if reading["runs_tied"] else ""
+    pairs = f" ({reading['pairs_tied']} tied)" if reading["pairs_tied"] else ""
+    left = f" {_many(reading['left_out'], 'pair')} left out, stopped in one of the arms." if reading["left_out"] else ""
+    missing = f" {_many(reading['not_compared'], 'equation')} not compared." if reading["not_compared"] else ""
+    return (
+        f"{start}the median over seeds is {change} on {reading['runs_improved']} of {reading['runs']} equations{runs}, "
+        f"{100 * reading['share_runs']['value']:.0f} %; {reading['pairs_improved']} of {reading['pairs']} pairs of "
+        f"equation and seed are {change}{pairs}, {_percent(reading)}"
+        f"{interval}: {reading['verdict']}.{left}{missing}"
+    )
+
+
+def _shares(summary: Mapping[str, Any]) -> list[str]:
+    rows = share_rows(summary)
+    return [tag("h2", "Shares that improve"), table(rows[0], rows[1:]), note(_SHARES_NOTE)] if rows[1:] else []
+
+
+def share_rows(summary: Mapping[str, Any]) -> list[list[str]]:
+    """A row a metric and pair of arms, below a header: both readings with their intervals in percent."""
+    rows = [["final", "arm", "against", "equations improved", "pairs improved", "left out", "verdict"]]
+    for metric, readings in summary["readings"].items():
+        for reading in readings:
+            cells = []
+            for what in ("runs", "pairs"):
+                tied = f" +{reading[f'{what}_tied']} tied" if reading[f"{what}_tied"] else ""
+                found = reading[f"share_{what}"]
+                percent = "" if found["value"] is None else f" {100 * found['value']:.0f} % {_interval(found)}"
+                cells.append(f"{reading[f'{what}_improved']}/{reading[what]}{tied}{percent}")
+            rows.append(
+                [metric, reading["arm"], reading["reference"], *cells, str(reading["left_out"]), reading["verdict"]]
+            )
+    return rows
+
+
+def _medians(summary: Mapping[str, Any]) -> list[str]:
+    parts = []
+    for metric in summary["metrics"]:
+        rows = [
+            [name, member["panel"], *(_median(member, arm, metric) for arm in summary["arms"])]
+            for name, member in summary["members"].items()
+        ]
+        parts += [tag("h2", f"Final {metric}, median over seeds"), table(["equation", "panel", *summary["arms"]], rows)]
+    return parts
+
+
+def _median(member: Mapping[str, Any], arm: str, metric: str) -> str:
+    found = member["arms"].get(arm)
+    if found is None:
+        return "no such arm" if member["problem"] is None else "not read"
+    stopped = f" ({found['stopped']} of {member['replicas']} stopped)" if found["stopped"] else ""
+    median = (found.get(metric) or {}).get("median")
+    return f"{tables.NONE if median is None else f'{median:.3g}'}{stopped}"
+
+
+def _pairs(summary: Mapping[str, Any]) -> list[str]:
+    """A table a pair of arms, of the primary metric."""
+    if not summary["pairs"]:
+        return []
+    metric = summary["primary"]["name"]
+    headers = ["equation", "median", "reference median", "log10 ratio", "interval", "p", "improved", "left out"]
+    parts = [tag("h2", f"Final {metric} by equation")]
+    for place, (arm, reference) in enumerate(summary["pairs"]):
+        rows = []
+        for name, member in summary["members"].items():
+            row = member["comparisons"][metric][place]
+            if row["reason"] is not None:
+                rows.append([name, *[tables.NONE] * 7, f"not compared: {row['reason']}"])
+                continue
+            numbers = (f"{row[side]:.3g}" for side in ("median", "reference_median"))
+            rows.append(
+                [
+                    name, *numbers, ratio(row["log_ratio"]), ratio_interval(row), tables.p_value(row["p_value"]),
+                    tables.improved(row), str(row["left_out"]), row["verdict"],
+                ]
+            )  # fmt: skip
+        parts += [tag("h3", f"{arm} against {reference}"), table([*headers, "verdict"], rows)]
+    return [*parts, note(_RATIO_NOTE)]
+
+
+def _seconds(summary: Mapping[str, Any]) -> list[str]:
+    rows, totals = [], dict.fromkeys(summary["arms"], 0.0)
+    for name, member in summary["members"].items():
+        cells = []
+        for arm in summary["arms"]:
+            spent = member["arms"].get(arm, {}).get("seconds")
+            cells.append(f"{spent['train']:.3g} ({spent['total']:.3g})" if spent else tables.NONE)
+            totals[arm] += spent["total"] if spent else 0.0
+        rows.append([name, *cells])
+    if not any(totals.values()):
+        return []
+    rows.append(["all, in brackets", *(f"{total:.3g}" for total in totals.values())])
+    return [tag("h2", "Wall time"), table(["equation", *summary["arms"]], rows), note(_TIME_NOTE)]
+
+
+def _reached(summary: Mapping[str, Any]) -> list[str]:
+    with_classical = any(member["classical"] for member in summary["members"].values())
+    rows = []
+    for name, member in summary["members"].items():
+        for error, by_arm in member["times"].items():
+            cells = [_short(by_arm.get(arm)) for arm in summary["arms"]]
+            classical = [_short((member["classical"] or {}).get(error))] if with_classical else []
+            rows.append([name, f"{float(error):g}", *cells, *classical])
+    if not rows:
+        return []
+    headers = ["equation", f"{summary['primary']['name']} below", *summary["arms"]]
+    headers += ["classical"] if with_classical else []
+    notes = [note(_REACHED_NOTE), *([note(_CLASSICAL_NOTE)] if with_classical else [])]
+    return [tag("h2", "Time to an error"), table(headers, rows), *notes]
+
+
+def _problems(summary: Mapping[str, Any]) -> list[str]:
+    rows = [[name, member["problem"]] for name, member in summary["members"].items() if member["problem"]]
+    return [tag("h2", "Equations that could not be read"), table(["equation", "why"], rows)] if rows else []
+
+
+def ratio(x: float | None) -> str:
+    """A log10 ratio to two decimals, with its sign."""
+    return tables.NONE if x is None else f"{x:+.2f}"
+
+
+def ratio_interval(row: Mapping[str, Any]) -> str:
+    """The interval of a log10 ratio."""
+    return tables.NONE if row["low"] is None else f"[{ratio(row['low'])}, {ratio(row['high'])}]"
+
+
+def _interval(share: Mapping[str, Any]) -> str:
+    return tables.NONE if share["low"] is None else f"[{100 * share['low']:.0f}, {100 * share['high']:.0f}]"
+
+
+def _percent(reading: Mapping[str, Any]) -> str:
+    value = reading["share_pairs"]["value"]
+    return tables.NONE if value is None else f"{100 * value:.0f} %"
+
+
+def _many(n: int, word: str) -> str:
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+
+
+def _short(seconds: float | None) -> str:
+    return tables.NONE if seconds is None else f"{seconds:.3g}"

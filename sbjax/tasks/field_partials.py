@@ -1,0 +1,127 @@
+"""Partial derivatives of a `Field` at many points, by any of the derivative modes, with or without an ansatz."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sbjax.models.field import Field, effective_layers
+from sbjax.physics.derivatives import MODES, mlp_partials, parse_partial, partials
+from sbjax.physics.equation import Equation
+from sbjax.suggest import near
+
+FIELD_MODES = ("auto", "mlp", *MODES)
+Derive = Callable[[dict, Float[Array, "n d"], Iterable[str]], dict[str, Float[Array, " n"]]]
+
+
+def mlp_obstacle(equation: Equation, field: Field) -> str | None:
+    """Why mode 'mlp' cannot be used, or None."""
+    names = {*equation.partials, *(name for condition in equation.conditions for name in condition.partials)}
+    orders = [parse_partial(name, equation.coordinates, equation.unknowns).orders for name in names]
+    if field.features:
+        return "the field has random features"
+    if field.activation not in ("tanh", "sin"):
+        return f"it knows tanh and sin, not {field.activation!r}"
+    if any(sum(map(bool, order)) > 1 or sum(order) > 4 for order in orders):
+        return "a partial is mixed or of an order above 4"
+    return None
+
+
+def choose_mode(mode: str, equation: Equation, field: Field) -> str:
+    """`mode`, or for 'auto' the fastest one in a gradient step as `benchmarks/derivative_modes.py` measured it: 'mlp'
+    where it is possible, else 'forward'.
+
+    Raises:
+        ValueError: an unknown mode, or one that this equation and field do not allow.
+    """
+    if mode not in FIELD_MODES:
+        raise ValueError(
+            f"task.derivatives={mode!r} is unknown{near(mode, FIELD_MODES)}; known: {', '.join(FIELD_MODES)}"
+        )
+    obstacle = mlp_obstacle(equation, field)
+    if mode == "auto":
+        return "forward" if obstacle else "mlp"
+    if mode == "mlp" and obstacle:
+        raise ValueError(f"task.derivatives='mlp' is not possible for {equation.name}: {obstacle}; use 'auto'")
+    return mode
+
+
+def make_derive(equation: Equation, field: Field, *, mode: str = "auto", hard: bool = False) -> Derive:
+    """`(variables, points [n, d], names) -> {name: [n]}`, the partials of the field as it stands in the equation.
+
+    Args:
+        equation: gives the names of coordinates and unknowns, and the ansatz.
+        field: the network.
+        mode: 'auto', 'mlp' (`mlp_partials`) or a mode of `sbjax.physics.derivatives.partials`.
+        hard: put the field into the equation's ansatz.
+
+    Raises:
+        ValueError: as `choose_mode`; the equation has no ansatz.
+    """
+    if hard and equation.ansatz is None:
+        raise ValueError(f"task.hard=True: {equation.name} has no ansatz; set it to False")
+    mode = choose_mode(mode, equation, field)
+    names_of = {"coordinates": equation.coordinates, "unknowns": equation.unknowns}
+
+    if mode != "mlp":
+        u_fn = make_solution(equation, field, hard=hard)
+
+        def derive(variables, points, names):
+            return jax.vmap(lambda x: partials(lambda y: u_fn(variables, y), x, names, mode=mode, **names_of))(points)
+
+        return derive
+
+    def plain(variables, points, names):
+        layers = effective_layers(field, variables["params"])
+        return mlp_partials(layers, points, names, activation=field.activation, **names_of)
+
+    if not hard:
+        return plain
+
+    def through_ansatz(variables, points, names):
+        wanted = {name: parse_partial(name, **names_of) for name in names}
+        highest = [max(column) for column in zip(*(orders for _, orders in wanted.values()))]
+        towers = [
+            [[f"{u}_{c * k}" if k else u for u in equation.unknowns] for k in range(order + 1)]
+            for c, order in zip(equation.coordinates, highest)
+        ]
+        raw = plain(variables, points, sorted({name for tower in towers for row in tower for name in row}))
+        rows = [jnp.stack([jnp.stack([raw[name] for name in row], -1) for row in tower]) for tower in towers]
+        along = [
+            jax.vmap(lambda x, n, i=i: _along(equation.ansatz.fn, x, n, i), in_axes=(0, 1))(points, tower)
+            for i, tower in enumerate(rows)
+        ]
+
+        def pick(unknown, orders):
+            i = max(range(len(orders)), key=orders.__getitem__)
+            return along[i][orders[i]][:, unknown]
+
+        return {name: pick(*partial) for name, partial in wanted.items()}
+
+    return through_ansatz
+
+
+def make_solution(
+    equation: Equation, field: Field, *, hard: bool = False
+) -> Callable[[dict, Float[Array, " d"]], Float[Array, " unknowns"]]:
+    """`(variables, x [d]) -> [unknowns]`: the field, in the equation's ansatz if `hard`."""
+    if not hard:
+        return field.apply
+    return lambda variables, x: equation.ansatz.fn(x, field.apply(variables, x))
+
+
+def _along(fn, x, raw, i):
+    """Derivatives by coordinate i of fn(x, N(x)), of the orders 0, 1, .. for which `raw` [orders, unknowns] has those
+    of N: along the line x + s e_i, N is its Taylor polynomial in s."""
+
+    def curve(s):
+        series = sum(raw[k] * s**k / math.factorial(k) for k in range(len(raw)))
+        return fn(x.at[i].add(s), series)
+
+    derivatives = [curve]
+    for _ in range(len(raw) - 1):
+        derivatives.append(jax.jacfwd(derivatives[-1]))
+    zero = jnp.zeros((), x.dtype)
+    return [derivative(zero) for derivative in derivatives]
