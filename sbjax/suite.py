@@ -1,5 +1,6 @@
 """Several experiments from one config, each in a folder of its own, and one report of all."""
 
+import json
 import logging
 import os
 import pathlib
@@ -9,8 +10,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sbjax import config as config_lib
-from sbjax import experiment
+from sbjax import build, experiment
+from sbjax.files import write_atomically
 from sbjax.workdir import Workdir
+
+LISTED = "suite.json"
+ERRORS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+CLASSICAL_LIMIT = 12.0
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +66,6 @@ def run(
     """
     if not config.get("suite"):
         return experiment.run(config, workdir, overrides=overrides, config_file=config_file)
-    from sbjax.report.suite import build_suite_report
-
     if not os.fspath(workdir):
         raise config_lib.ConfigError("--workdir='' is empty; name the folder of the run")
     entries = members(config)
@@ -72,6 +76,8 @@ def run(
     for name, settings in entries.items():
         if name not in finished:
             experiment.prepare(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / LISTED, json.dumps({"members": list(entries)}, indent=1))
     began, trained, outcomes = time.perf_counter(), 0, {}
     for number, (name, settings) in enumerate(entries.items(), start=1):
         if name not in finished:
@@ -79,9 +85,44 @@ def run(
             logger.info("%s: %d of %d%s", name, number, len(entries), left)
         outcomes[name] = experiment.run(settings, folder / name, overrides=overrides, config_file=config_file)
         trained += name not in finished
-    table, report, summary = build_suite_report(folder, list(entries))
+    table, page, summary = report(folder)
     worst = "diverged" if any(outcome.status == "diverged" for outcome in outcomes.values()) else "done"
-    return experiment.Outcome(worst, table, report, summary)
+    return experiment.Outcome(worst, table, page, summary)
+
+
+def report(workdir: str | os.PathLike, *, classical: bool = False) -> tuple[str, pathlib.Path, dict[str, Any]]:
+    """The report of a suite: table, path of `report.html`, and what `summary.json` holds.
+
+    Args:
+        workdir: the folder of a suite, with `suite.json` in it.
+        classical: first measure how long a classical solver (`sbjax.physics.collocation`) takes to reach errors of
+            0.1 to 1e-7 in each equation, at most `CLASSICAL_LIMIT` seconds a size, and write `classical.json`.
+
+    Raises:
+        FileNotFoundError: no `suite.json`.
+        ValueError: `classical.json` cannot be used.
+    """
+    from sbjax.report.suite import build_suite_report
+
+    folder = pathlib.Path(workdir).absolute()
+    names = json.loads((folder / LISTED).read_text())["members"]
+    if classical:
+        write_atomically(folder / "classical.json", json.dumps(_classical(folder, names), indent=1))
+    return build_suite_report(folder, names)
+
+
+def _classical(folder, names):
+    from sbjax.physics.collocation import time_to_errors
+
+    found = {}
+    for name in names:
+        task = json.loads((folder / name / "config.json").read_text())["config"]["task"]
+        equation = build.build_data(task)
+        if len(equation.coordinates) <= 2:
+            logger.info("%s: classical solver", name)
+            seconds = time_to_errors(equation, ERRORS, limit=CLASSICAL_LIMIT)
+            found[name] = {f"{error:g}": seconds[error] for error in ERRORS}
+    return found
 
 
 def _left(began, trained, all_of_them):

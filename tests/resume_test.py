@@ -38,9 +38,7 @@ pytestmark = pytest.mark.slow
 def start(workdir, *flags):
     config = workdir.parent / "two_arms.py"
     config.write_text(TWO_ARMS)
-    # Bytes are compared with those of processes compiled alike; without optimisation XLA takes half the time.
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "runs/train.py", f"--config={config}", f"--workdir={workdir}", *FLAGS, *flags]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
