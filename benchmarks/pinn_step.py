@@ -8,11 +8,12 @@ after `AGREE_STEPS` steps. Each lives in a process of its own, since their threa
 take turns, and a ratio is the median over turns. They are
 
     sbjax       task and Program, as a user gets them; draws its points and checks for finite numbers as well
-    deepxde     DeepXDE on its JAX backend and its own compiled step, the points given as anchors and point sets: with its
-                samplers it asks for the equation at the conditions' points too, which is slower. (It does so in part here:
-                it computes residuals at all its points and drops those of the conditions.)
+    deepxde     DeepXDE's JAX backend and its own compiled step, with the points as anchors and point sets. It takes the
+                residual at the points of the conditions too and drops it; with its own samplers there are more of them
     autograd    PyTorch, torch.autograd.grad with create_graph
     by hand     PyTorch, value, u_x, u_xx and u_t carried through the layers
+
+PyTorch has one thread or all, whichever is faster on the machine as it is.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from common import alternate, figure
 NU = 0.01 / np.pi
 WIDTHS, INTERIOR, FACES = (100,) * 5, 8192, 2048
 RATE, AGREE_STEPS = 1e-3, 10
-STEPS, ROUNDS = 3, 9
+STEPS, ROUNDS = 5, 7
 SEEDS, SEED_STEPS = 20, 50
 Run = Callable[[int], float]  # trains for so many steps; returns the loss where it then is
 
@@ -206,6 +207,12 @@ def make_torch(file: str, interior_partials) -> Run:
             optimizer.step()
         return lambda: loss().item()
 
+    def with_threads(threads):
+        torch.set_num_threads(threads)
+        loss().backward()
+
+    seconds = alternate({n: lambda n=n: with_threads(n) for n in {1, os.cpu_count()}}, rounds=5)
+    torch.set_num_threads(min(seconds, key=seconds.get))
     return run
 
 

@@ -28,7 +28,7 @@ FIFTEEN = tuple(EQUATIONS)[:15]
 SCALES = {
     "standard": {"replicas": 20, "width": 32, "points": 2000, "faces": 200, "adam": 5000, "finish": 500},
     "quick": {"replicas": 10, "width": 20, "points": 500, "faces": 50, "adam": 2000, "finish": 200},
-    "accurate": {"replicas": 5, "width": 30, "points": 2000, "faces": 200, "adam": 1000, "finish": 10_000},
+    "accurate": {"replicas": 5, "width": 20, "points": 2000, "faces": 200, "adam": 1000, "finish": 20_000},
 }
 PI = {"kind": "vector", "before": 2, "after": 2, "value": math.pi}
 ONES = {"kind": "vector", "before": 0, "after": 4, "value": 1.0}
@@ -70,6 +70,9 @@ def get_config(argument=None):
         config.arms = arms(2, scale["width"]) if words["scale"] != "accurate" else {"raw": {}}
         config.suite = {name: member(name, words["scale"], scale) for name in FIFTEEN}
     else:
+        if words["scale"] == "accurate" and len(make_equation(words["equation"]).coordinates) == 1:
+            config.task.points, config.finish.steps = 200, 3000
+            config.model.widths = (20, 20)
         part = member(words["equation"], words["scale"], scale)
         config.task.update(part["task"])
         config.arms = part["arms"]

@@ -3,10 +3,12 @@
 import pathlib
 import runpy
 
+import jax
 import pytest
 
+from sbjax import build, experiment, trees
 from sbjax import config as config_lib
-from sbjax import experiment
+from sbjax.physics.pdes import EQUATIONS, make_equation
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 SHAPES = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
@@ -33,7 +35,7 @@ def load(name, words, data, arms=None, **model):
 
 
 def test_all_configs_are_known_here():
-    assert {path.name for path in CONFIGS.glob("*.py")} == {"quickstart.py", "images.py", "designs.py"}
+    assert {path.name for path in CONFIGS.glob("*.py")} == {"quickstart.py", "images.py", "designs.py", "pdes.py"}
 
 
 @pytest.mark.parametrize("words", ["", "smoke"])
@@ -72,6 +74,32 @@ def test_brief_and_rotated_designs(data):
     assert brief["task"]["train_share"] == 0.1 * full["task"]["train_share"]
     assert brief["task"]["quarter_turns"] is not full["task"]["quarter_turns"]
     assert list(brief["arms"]) == list(full["arms"])
+
+
+@pytest.mark.parametrize("scale", ["standard", "quick", "accurate"])
+@pytest.mark.parametrize("name", [name for name in EQUATIONS if name != "allen_cahn"])
+def test_every_equation_builds(name, scale, x64):
+    """Allen and Cahn's takes a second for its reference and is run elsewhere."""
+    config = load("pdes.py", f"{name},{scale},smoke", {})
+    settings = config_lib.check(config)
+    arms = {arm: build.build_task(config_lib.arm_settings(settings, arm), make_equation(name)) for arm in config.arms}
+    count = {arm: trees.size(jax.eval_shape(task.init, jax.random.key(0))["params"]) for arm, task in arms.items()}
+    if scale == "accurate":
+        assert list(arms) == ["raw"]
+        return
+    width = config.model.widths[0]
+    assert count["matched"] == count["raw"]
+    assert count["expanded"] == count["ones"] == count["raw"] + 4 * width
+    assert abs(count["widened"] - count["expanded"]) <= (width + 8) / 2 + 1
+
+
+def test_the_list_of_equations(capsys):
+    with pytest.raises(SystemExit) as stop:
+        load("pdes.py", "list", {})
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    for name in EQUATIONS:
+        assert f"\n{name} " in f"\n{printed}"
 
 
 @pytest.mark.slow

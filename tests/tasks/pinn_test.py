@@ -14,7 +14,8 @@ from sbjax.physics.equation import make_residual
 from sbjax.physics.pdes import EQUATIONS, make_equation
 from sbjax.tasks import balance as balance_lib
 from sbjax.tasks.pinn import Points, make_pinn_task
-from sbjax.training.fit import Phase, fit
+from sbjax.training.checkpoint import Checkpoints
+from sbjax.training.fit import Hooks, Phase, fit
 from sbjax.training.mapping import Mapping
 from sbjax.training.optimizer import make_optimizer
 from sbjax.training.rescaled import rescaled
@@ -51,26 +52,35 @@ def double(x64):
 # Residuals
 
 
-@pytest.mark.parametrize("hard", [False, True], ids=["soft", "hard"])
-@pytest.mark.parametrize("name", EQUATIONS)
-def test_every_mode_gives_the_same_loss_and_gradient(name, hard):
+def modes_of(name, hard, of_task, modes=("mlp", "forward")):
+    """What `of_task(task, variables, batch)` gives in each mode."""
     if hard and make_equation(name).ansatz is None:
         pytest.skip("no ansatz")
-    model = {"normalise": True, "widths": (6,)}
-    found = {}
-    for mode in ("mlp", "forward"):
+    model, found = {"normalise": True, "widths": (6,)}, {}
+    for mode in modes:
         task = make_task(name, model=model, expansion=PI, derivatives=mode, hard=hard, points=Points(12, 4, 4))
-        variables, batch = draw(task)
+        found[mode] = of_task(task, *draw(task))
+    return found
 
-        def both(params, task=task, variables=variables, batch=batch):
-            return jax.value_and_grad(lambda p: task.loss({**variables, "params": p}, batch, KEY)[0])(params)
 
-        found[mode] = jax.jit(both)(variables["params"])
-    value, gradient = found["forward"]
-    np.testing.assert_allclose(found["mlp"][0], value, rtol=1e-12)
-    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient))
-    for a, b in zip(jax.tree.leaves(found["mlp"][1]), jax.tree.leaves(gradient)):
-        np.testing.assert_allclose(a, b, atol=1e-11 * scale)
+@pytest.mark.parametrize("hard", [False, True], ids=["soft", "hard"])
+@pytest.mark.parametrize("name", EQUATIONS)
+def test_every_mode_gives_the_same_residuals(name, hard):
+    found = modes_of(name, hard, lambda task, *at: jax.jit(task.residuals)(*at, KEY))
+    scale = float(jnp.abs(found["forward"]).max())
+    np.testing.assert_allclose(found["mlp"], found["forward"], atol=1e-12 * scale)
+
+
+@pytest.mark.parametrize(("name", "hard"), [("kovasznay", False), ("euler_beam", True)])
+def test_every_mode_gives_the_same_gradient(name, hard):
+    def gradient(task, variables, batch):
+        return jax.jit(jax.grad(lambda p: task.loss({**variables, "params": p}, batch, KEY)[0]))(variables["params"])
+
+    found = modes_of(name, hard, gradient, ("mlp", "forward", "nested"))
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(found["nested"]))
+    for mode in ("mlp", "forward"):
+        for a, b in zip(jax.tree.leaves(found[mode]), jax.tree.leaves(found["nested"])):
+            np.testing.assert_allclose(a, b, atol=1e-11 * scale)
 
 
 def test_the_loss_is_what_its_terms_say():
@@ -290,6 +300,30 @@ def test_poisson_is_solved(name):
     assert fitted.programs == 2
 
 
+def test_two_phases_resume_to_the_same_bytes(tmp_path):
+    """Stopped in the first phase, where it ends, and in the second; points and weights that move are in the state."""
+
+    def train(folder=None, until=10**6):
+        task = make_task(
+            "heat", balance="gradient_norm", balance_every=3, points=Points(20, 4, 4, "adaptive", every=4, steps=None)
+        )
+        at = [0]
+        hooks = Hooks(on_pulse=lambda step, *_: at.__setitem__(0, step), stop=lambda: at[0] >= until)
+        checkpoints = None if folder is None else Checkpoints(folder)
+        return fit(
+            task, make_optimizer("soap", 1e-2), steps=10, finish=Phase(make_optimizer("ssbroyden", 0.0), 8),
+            replicas=2, key=KEY, reports=9, checkpoints=checkpoints, hooks=hooks, mapping=Mapping(devices=1),
+        )  # fmt: skip
+
+    whole = train()
+    stopped = [train(tmp_path / "run", until).step for until in (5, 10, 13)]
+    assert stopped[0] < 10 <= stopped[1] < stopped[2] < 18
+    resumed = train(tmp_path / "run")
+    assert resumed.history == whole.history
+    for a, b in zip(jax.tree.leaves(whole.variables), jax.tree.leaves(resumed.variables)):
+        assert a.tobytes() == b.tobytes()
+
+
 def test_held_out_errors_are_against_the_reference():
     equation = make_equation("kovasznay")
     task = make_task("kovasznay", test_points=500)
@@ -320,8 +354,6 @@ def test_a_residual_that_is_not_finite_is_named():
         return {**batch, "u_on_x": jnp.where(step >= 3, jnp.nan, batch["u_on_x"])}
 
     failures = []
-    from sbjax.training.fit import Hooks
-
     fit(
         task._replace(sample=sample),
         make_optimizer("adam", 1e-3),
