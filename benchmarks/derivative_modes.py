@@ -2,10 +2,10 @@
 
     pip install -e '.[benchmarks]' && python benchmarks/derivative_modes.py [equation ..]
 
-A table in ms a step: 3 x 32 tanh on 2000 + 200 + 200 points for every equation, 5 x 100 on 8192 + 2048 + 2048 for a
-few, and 3 x 32 silu, which 'mlp' cannot do, for a few; in float32. The modes take turns; the least of the turns counts, since what disturbs a turn only lengthens it. A
-figure is the time of the mode that 'auto' chooses over that of the fastest. A mode that cannot do an equation is left
-out.
+A table in ms a step, in float32: 3 x 32 tanh on 2000 + 200 + 200 points for every equation, for a few 5 x 100 on
+8192 + 2048 + 2048, and silu, which 'mlp' cannot do. The modes take turns; the least of the turns counts, since what
+disturbs a turn only lengthens it. A figure is the time of the mode that 'auto' chooses over that of the fastest. A mode
+that cannot do an equation is left out.
 """
 
 import argparse

@@ -27,7 +27,8 @@ def data(tmp_path_factory, tiny_tfds):
 
 def load(name, words, data, arms=None, **model):
     config = runpy.run_path(str(CONFIGS / name))["get_config"](words)
-    config.task.update(data)
+    if config.task.kind == "images":
+        config.task.update(data)
     if arms:
         config.arms = {arm: config.arms[arm] for arm in arms}
     config.model.update(model)
@@ -76,8 +77,13 @@ def test_brief_and_rotated_designs(data):
     assert list(brief["arms"]) == list(full["arms"])
 
 
-@pytest.mark.parametrize("scale", ["standard", "quick", "accurate"])
-@pytest.mark.parametrize("name", [name for name in EQUATIONS if name != "allen_cahn"])
+EQUATION_WORDS = [
+    *((name, "quick") for name in EQUATIONS if name != "allen_cahn"),
+    *((name, scale) for name in ("poisson", "burgers", "poisson_nd") for scale in ("standard", "accurate")),
+]
+
+
+@pytest.mark.parametrize(("name", "scale"), EQUATION_WORDS)
 def test_every_equation_builds(name, scale, x64):
     """Allen and Cahn's takes a second for its reference and is run elsewhere."""
     config = load("pdes.py", f"{name},{scale},smoke", {})
@@ -108,9 +114,10 @@ def test_the_list_of_equations(capsys):
     [
         ("quickstart.py", "smoke", ("raw", "expanded"), {}),
         ("images.py", "mnist,mlp,smoke", ("raw", "zero"), {}),
-        ("images.py", "fashion_mnist,cnn,smoke", ("raw", "bilinear"), {}),
-        ("images.py", "cifar10,resnet20,smoke", ("raw",), {"width": 0.25}),
-        ("images.py", "digits,resnet18,smoke", ("raw",), {"width": 0.25}),
+        pytest.param("images.py", "fashion_mnist,cnn,smoke", ("raw", "bilinear"), {}, marks=pytest.mark.extended),
+        pytest.param("images.py", "cifar10,resnet20,smoke", ("raw",), {"width": 0.25}, marks=pytest.mark.extended),
+        pytest.param("images.py", "digits,resnet18,smoke", ("raw",), {"width": 0.25}, marks=pytest.mark.extended),
+        pytest.param("pdes.py", "kovasznay,smoke", None, {}, marks=pytest.mark.extended),
     ],
 )
 def test_smoke_runs_to_its_report(name, words, arms, model, data, tmp_path):
