@@ -43,8 +43,9 @@ def choose_mode(mode: str, equation: Equation, field: Field) -> str:
     if mode == "auto" and not obstacle:
         return "mlp"
     if mode == "auto":
-        # Advection with silu, ms a step: 1.30 against 1.67 of 'forward' at 3 x 32, 86 against 118 at 5 x 100; second
-        # derivatives turn it round (heat: 2.74 against 2.25), and so do more unknowns (Kovasznay: 9.8 against 3.5).
+        # Advection, the one such equation, with silu: 1.30 ms a step, against 1.67 by 'forward' at 3 x 32; 86, 118
+        # at 5 x 100. With second derivatives there is no such gain (heat: 2.74 against 2.25, with random features 2.84
+        # against 2.83). First derivatives of several unknowns were not measured.
         first = all(sum(orders) <= 1 for _, orders in _asked(equation))
         return "forward_over_reverse" if first and len(equation.unknowns) == 1 else "forward"
     if mode == "mlp" and obstacle:
