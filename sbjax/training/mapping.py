@@ -60,16 +60,23 @@ class Mapping:
             raise ValueError(f"mapping.devices={self.devices} must be >= 0 (0 = all)")
 
 
-def choose(mapping: Mapping, *, primitives: set[str], replicas: int) -> Mapping:
+MANY_ROWS = 256  # in a batch
+
+
+def choose(mapping: Mapping, *, primitives: set[str], replicas: int, rows: int = 1) -> Mapping:
     """Fill in 'auto' and the number of devices.
 
     On CPU, a convolution vmapped over its weights is a grouped one and slow, so replicas with convolutions train one
     after another: with `sbjax.models.convolution.conv2d` in one rolled program; with a convolution of `jax.lax`, which
-    inside a rolled loop is slow as well, in one dispatch a replica and step. Everything else is vectorised and rolled.
-    The figures behind this rule are printed by `benchmarks/replicas.py`.
+    inside a rolled loop is slow as well, in one dispatch a replica and step. Replicas with more than `MANY_ROWS` rows
+    in a batch, such as collocation points, also train one after another on each of several devices: a batched matrix
+    product gains nothing there and its temporaries leave the cache (20 nets of width 32, two devices: 2000 points 10.7 ms
+    against 20.2 vectorised, 500 points 2.9 against 3.7). Everything else is vectorised and rolled. The figures behind
+    this rule are printed by `benchmarks/replicas.py` and `benchmarks/pinn_step.py`.
 
     Args:
         primitives: names of the primitives in the loss.
+        rows: the largest leading axis in a batch.
         replicas: how many there are.
 
     Raises:
@@ -86,7 +93,7 @@ def choose(mapping: Mapping, *, primitives: set[str], replicas: int) -> Mapping:
     replicas, steps = "vmap", "scan"
     if cpu and "conv_general_dilated" in primitives:
         replicas, steps = "sequential", "loop"
-    elif cpu and "sbjax_conv2d" in primitives:
+    elif cpu and ("sbjax_conv2d" in primitives or (rows > MANY_ROWS and devices > 1)):
         replicas = "map"
     return dataclasses.replace(
         mapping,
@@ -116,7 +123,8 @@ class Program:
         abstract = jax.eval_shape(lambda k: step_lib.init_state(task, optimizer, k, 0), key)
         batch, noise = jax.eval_shape(lambda k: step_lib.draw(task, task.data, k, 0, 0), key)
         primitives = primitives_of(task.loss, abstract.variables, batch, noise)
-        self.mapping = mapping = choose(mapping, primitives=primitives, replicas=replicas)
+        rows = max((leaf.shape[0] for leaf in jax.tree.leaves(batch) if leaf.ndim), default=1)
+        self.mapping = mapping = choose(mapping, primitives=primitives, replicas=replicas, rows=rows)
         self.replicas = replicas
         self._task = task
         self._optimizer = optimizer

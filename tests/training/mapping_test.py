@@ -82,6 +82,12 @@ def test_compiled_once(toys, steps):
     assert program.programs() == 1
 
 
+@pytest.mark.parametrize(("rows", "devices", "expected"), [(128, 2, "vmap"), (2000, 2, "map"), (2000, 1, "vmap")])
+def test_many_rows_are_mapped_one_after_another(rows, devices, expected):
+    chosen = choose(Mapping(devices=devices), primitives={"dot_general"}, replicas=10, rows=rows)
+    assert (chosen.replicas, chosen.steps) == (expected, "scan")
+
+
 def test_lbfgs_is_the_same_code_path(toys):
     task = toys.classification()
     lbfgs = optimizer_lib.make_optimizer("lbfgs", 1.0)
