@@ -9,8 +9,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sbjax import config as config_lib
 from sbjax import build, experiment
+from sbjax import config as config_lib
 from sbjax.files import write_atomically
 from sbjax.workdir import Workdir
 

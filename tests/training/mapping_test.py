@@ -84,7 +84,7 @@ def test_compiled_once(toys, steps):
 
 @pytest.mark.parametrize(("rows", "devices", "expected"), [(128, 2, "vmap"), (2000, 2, "map"), (2000, 1, "vmap")])
 def test_many_rows_are_mapped_one_after_another(rows, devices, expected):
-    chosen = choose(Mapping(devices=devices), primitives={"dot_general"}, replicas=10, rows=rows)
+    chosen = mapping_lib.choose(Mapping(devices=devices), primitives={"dot_general"}, replicas=10, rows=rows)
     assert (chosen.replicas, chosen.steps) == (expected, "scan")
 
 
