@@ -69,9 +69,9 @@ def choose(mapping: Mapping, *, primitives: set[str], replicas: int, rows: int =
     On CPU, a convolution vmapped over its weights is a grouped one and slow, so replicas with convolutions train one
     after another: with `sbjax.models.convolution.conv2d` in one rolled program; with a convolution of `jax.lax`, which
     inside a rolled loop is slow as well, in one dispatch a replica and step. Replicas with more than `MANY_ROWS` rows
-    in a batch, such as collocation points, also train one after another on each of several devices: a batched matrix
-    product gains nothing there and its temporaries leave the cache (20 nets of width 32, two devices: 2000 points 10.7 ms
-    against 20.2 vectorised, 500 points 2.9 against 3.7). Everything else is vectorised and rolled. The figures behind
+    in a batch, such as collocation points, also train one after another on each of several devices: a batched product
+    gains nothing there (20 nets of width 32, two devices, a step: 2000 points 10.7 ms against 20.2 vectorised, 500
+    points 2.9 against 3.7). Everything else is vectorised and rolled. The figures behind
     this rule are printed by `benchmarks/replicas.py` and `benchmarks/pinn_step.py`.
 
     Args:
