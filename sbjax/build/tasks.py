@@ -1,0 +1,189 @@
+"""From settings (plain dicts, checked by `config.check`) to expansions, data and tasks."""
+
+import importlib
+from typing import Any
+
+import jax
+
+from sbjax import expansion as expansion_lib
+from sbjax.config import ConfigError
+from sbjax.data import images as images_lib
+from sbjax.models import make_field, make_model
+from sbjax.physics.equation import Equation, check_conditions
+from sbjax.physics.pdes import make_equation
+from sbjax.suggest import near
+from sbjax.tasks.images import make_image_task
+from sbjax.tasks.pinn import Points, make_pinn_task
+from sbjax.tasks.task import Task
+
+EXPANSIONS = {
+    "image": expansion_lib.ImageExpansion,
+    "vector": expansion_lib.VectorExpansion,
+    "sequence": expansion_lib.SequenceExpansion,
+}
+
+
+def build_expansion(section: dict[str, Any]) -> expansion_lib.Expansion | None:
+    """The expansion of a config section `{'kind': 'image', 'factor': 2, 'fill': '0.5'}`; kind 'none' = None.
+
+    `fill` is given as text, so that a flag can set a number, several numbers ('0.5,0.4,0.3') or a word ('mean').
+
+    Raises:
+        ConfigError: unknown kind, field or value.
+    """
+    fields = dict(section)
+    kind = fields.pop("kind", None)
+    if kind == "none":
+        return None
+    if kind not in EXPANSIONS:
+        known = ["none", *EXPANSIONS]
+        raise ConfigError(f"expansion.kind={kind!r} is unknown{near(kind, known)}; known: {', '.join(known)}")
+    known = EXPANSIONS[kind].__dataclass_fields__
+    for name in fields:
+        if name not in known:
+            raise ConfigError(
+                f"expansion.{name} is unknown for kind {kind!r}{near(name, known)}; known: {', '.join(known)}"
+            )
+    if isinstance(fields.get("fill"), str):
+        fields["fill"] = parse_fill(fields["fill"])
+    try:
+        return EXPANSIONS[kind](**fields)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"expansion: {error}") from error
+
+
+def parse_fill(text: str) -> float | tuple[float, ...] | str:
+    """'0.5' -> 0.5, '0.5,0.4,0.3' -> a tuple, any other word unchanged.
+
+    >>> parse_fill('0.5'), parse_fill('0.5, 0.4'), parse_fill('mean')
+    (0.5, (0.5, 0.4), 'mean')
+    """
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        return text
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def build_data(section: dict[str, Any]) -> images_lib.ImageData | Equation:
+    """What a task section is about: images, or an equation.
+
+    Raises:
+        ConfigError: it does not exist, cannot be read, or its numbers are impossible.
+    """
+    if section["kind"] == "pinn":
+        return _build_equation(section["equation"], section["numbers"])
+    try:
+        return images_lib.load(
+            section["dataset"],
+            data_dir=section["data_dir"] or None,
+            cache_dir=section["cache_dir"] or None,
+            image_size=section["image_size"] or None,
+            train_share=section["train_share"],
+            quarter_turns=section["quarter_turns"],
+        )
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        raise ConfigError(f"task.dataset={section['dataset']!r}: {error}") from error
+
+
+def build_task(settings: dict[str, Any], data: images_lib.ImageData | Equation) -> Task:
+    """The task of one arm (`config.arm_settings`).
+
+    Raises:
+        ConfigError: the model does not exist, or does not fit the expanded input.
+    """
+    make, kind = (_image_task, "image") if settings["task"]["kind"] == "images" else (_pinn_task, "vector")
+    expansion = build_expansion(settings["expansion"])
+    if not isinstance(expansion, EXPANSIONS[kind] | None):
+        raise ConfigError(
+            f"expansion.kind={settings['expansion']['kind']!r} does not fit task.kind={settings['task']['kind']!r}; "
+            f"use {kind!r}"
+        )
+    try:
+        task = make(settings, data, expansion)
+        jax.eval_shape(task.init, jax.random.key(0))
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ConfigError(str(error)) from error
+    return task
+
+
+def _image_task(settings, data, expansion):
+    section, model = settings["task"], dict(settings["model"])
+    return make_image_task(
+        data,
+        make_model(model.pop("name"), classes=data.classes, **model),
+        expansion=expansion,
+        batch_size=section["batch_size"],
+        crop_padding=section["crop_padding"],
+        flip=section["flip"],
+        label_smoothing=section["label_smoothing"],
+        eval_batch_size=section["eval_batch_size"],
+        eval_share=section["eval_share"],
+        probe_size=settings["monitor"]["probe_size"],
+    )
+
+
+def _pinn_task(settings, equation, expansion):
+    section, model = settings["task"], dict(settings["model"])
+    # A deterministic method of the second phase needs the objective to stay as it is.
+    deterministic = settings["finish"]["steps"] and settings["finish"]["name"] == "lbfgs"
+    last = settings["train_steps"] if deterministic else None
+    field = make_field(
+        model.pop("name"),
+        unknowns=len(equation.unknowns),
+        lower=equation.lower,
+        upper=equation.upper,
+        expansion=expansion,
+        x64=bool(jax.config.jax_enable_x64),
+        **model,
+    )
+    points = Points(
+        interior=section["points"],
+        boundary=section["boundary_points"],
+        initial=section["initial_points"],
+        sampler=section["sampler"],
+        every=section["resample_every"],
+        steps=last,
+    )
+    if section["fold"] and expansion is None:
+        raise ConfigError("task.fold=True: there is no expansion to fold; set expansion.kind='vector'")
+    return make_pinn_task(
+        equation,
+        field,
+        points=points,
+        weights=_parse_numbers("task.weights", section["weights"]),
+        balance=section["balance"],
+        balance_every=section["balance_every"],
+        balance_steps=settings["train_steps"] if settings["finish"]["steps"] else None,
+        derivatives=section["derivatives"],
+        hard=section["hard"],
+        fold=section["fold"],
+        test_points=section["test_points"],
+    )
+
+
+def _build_equation(name: str, numbers: str) -> Equation:
+    """By name, or from `module:function` that returns an `Equation`."""
+    given = _parse_numbers("task.numbers", numbers)
+    module, colon, function = name.partition(":")
+    try:
+        if colon:
+            equation = getattr(importlib.import_module(module), function)(**given)
+        else:
+            equation = make_equation(name, **given)
+        check_conditions(equation)
+    except (ValueError, TypeError, ImportError, AttributeError) as error:
+        raise ConfigError(f"task.equation={name!r}: {error}") from error
+    return equation
+
+
+def _parse_numbers(field: str, text: str) -> dict[str, float]:
+    """'nu=0.01, beta=30' -> a dict."""
+    found = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, number = part.partition("=")
+        try:
+            found[name.strip()] = float(number)
+        except ValueError:
+            raise ConfigError(f"{field}={text!r}: {part!r} must be name=number, such as 'nu=0.01'") from None
+    return found
