@@ -141,7 +141,7 @@ def test_dtype_goes_all_the_way(dtype):
         ("sgd", 1e-3, np.sqrt(1 + 4 * np.pi**2), 60, 1e-11),
         # Adam's step does not know the size of a gradient, so it moves 1 + sum |c| times as far (to its epsilon).
         ("adam", 1e-3, 1 + 4 * np.pi, 20, 1e-4),
-        ("lbfgs", 0.0, np.sqrt(1 + 4 * np.pi**2), 15, 1e-7),
+        pytest.param("lbfgs", 0.0, np.sqrt(1 + 4 * np.pi**2), 15, 1e-7, marks=pytest.mark.extended),
     ],
 )
 def test_matched_bias_coincides_with_the_expansion(name, rate, scale, steps, tolerance):
@@ -305,19 +305,23 @@ def test_two_phases_resume_to_the_same_bytes(tmp_path):
 
     def train(folder=None, until=10**6):
         task = make_task(
-            "heat", balance="gradient_norm", balance_every=3, points=Points(20, 4, 4, "adaptive", every=4, steps=None)
+            "poisson",
+            balance="gradient_norm",
+            balance_every=3,
+            points=Points(20, sampler="adaptive", every=4),
+            model={"widths": (5,)},
         )
         at = [0]
         hooks = Hooks(on_pulse=lambda step, *_: at.__setitem__(0, step), stop=lambda: at[0] >= until)
         checkpoints = None if folder is None else Checkpoints(folder)
         return fit(
-            task, make_optimizer("soap", 1e-2), steps=10, finish=Phase(make_optimizer("ssbroyden", 0.0), 8),
+            task, make_optimizer("adam", 1e-2), steps=10, finish=Phase(make_optimizer("ssbroyden", 0.0), 8),
             replicas=2, key=KEY, reports=9, checkpoints=checkpoints, hooks=hooks, mapping=Mapping(devices=1),
         )  # fmt: skip
 
     whole = train()
     stopped = [train(tmp_path / "run", until).step for until in (5, 10, 13)]
-    assert stopped[0] < 10 <= stopped[1] < stopped[2] < 18
+    assert stopped[0] < 10 == stopped[1] < stopped[2] < 18
     resumed = train(tmp_path / "run")
     assert resumed.history == whole.history
     for a, b in zip(jax.tree.leaves(whole.variables), jax.tree.leaves(resumed.variables)):
