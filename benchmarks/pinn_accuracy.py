@@ -34,7 +34,7 @@ BARS = {
 
 def measure(name, minutes, seeds):
     """(median error, all errors, step, seconds) at the last report within `minutes`."""
-    from sbjax import build, experiment
+    from sbjax import build
     from sbjax import config as config_lib
     from sbjax.training.fit import Hooks, fit
 
@@ -47,8 +47,8 @@ def measure(name, minutes, seeds):
     def spent():
         return time.perf_counter() - began
 
-    with experiment._precision(settings["precision"]):
-        (arm,) = experiment.build_arms(settings)
+    with arms.precision(settings["precision"]):
+        (arm,) = arms.build_arms(settings)
         fit(
             arm.task,
             arm.phases[0].optimizer,

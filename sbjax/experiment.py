@@ -11,17 +11,12 @@ import time
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from sbjax import build, trees
 from sbjax import config as config_lib
-from sbjax.metrics.monitor import Monitor
-from sbjax.suggest import near
-from sbjax.tasks.task import Task
+from sbjax.arms import Arm, build_arms, check_cheaply, precision
 from sbjax.training import checkpoint as checkpoint_lib
 from sbjax.training import fit as fit_lib
-from sbjax.training.fit import Phase
 from sbjax.training.progress import Progress
 from sbjax.workdir import Workdir
 
@@ -50,19 +45,6 @@ class Interrupted(Exception):
     def __init__(self, signal_number: int, message: str):
         super().__init__(message)
         self.exit_code = 128 + signal_number
-
-
-class Arm(NamedTuple):
-    """One side of the comparison, ready to train."""
-
-    name: str
-    task: Task
-    phases: tuple[Phase, Phase | None]
-    steps: int
-    parameters: int
-    flops_per_step: float
-    monitor: Monitor | None
-    monitor_steps: tuple[int, ...]
 
 
 def run(
@@ -97,87 +79,18 @@ def run(
     settings = config_lib.check(config)
     if not os.fspath(workdir):
         raise config_lib.ConfigError("--workdir='' is empty; name the folder of the run")
-    mapping = _check_cheaply(settings)
+    mapping = check_cheaply(settings)
     folder = Workdir(workdir, settings)
     if folder.status in ("done", "diverged"):
         logger.info("%s is finished (%s): nothing to do", folder.path, folder.status)
         return _outcome(folder)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_precision(settings["precision"]))
+        stack.enter_context(precision(settings["precision"]))
         arms = build_arms(settings)
         stack.callback(folder.close)
         folder.open(overrides=overrides or [], config_file=config_file)
         asked = stack.enter_context(_signals())
         return _train(folder, settings, arms, mapping, asked)
-
-
-def prepare(settings: dict[str, Any]) -> None:
-    """Build all that a run with these (checked) settings needs, to see whether it can be built.
-
-    Raises:
-        ConfigError: as `run`.
-    """
-    _check_cheaply(settings)
-    with _precision(settings["precision"]):
-        build_arms(settings)
-
-
-def _check_cheaply(settings):
-    """What needs no data: devices and expansions."""
-    mapping = build.build_mapping(settings["mapping"])
-    if mapping.devices > jax.device_count():
-        raise config_lib.ConfigError(
-            f"mapping.devices={mapping.devices}: this process has {jax.device_count()}; lower it, or on CPU start with "
-            f"--cpu_devices={mapping.devices}"
-        )
-    for name in settings["arms"]:
-        with _named_arm(name):
-            build.build_expansion(config_lib.arm_settings(settings, name)["expansion"])
-    return mapping
-
-
-def build_arms(settings: dict[str, Any]) -> list[Arm]:
-    """All arms of checked settings, with their data loaded; arms with the same data share it."""
-    arms, loaded = [], {}
-    for name in settings["arms"]:
-        own = config_lib.arm_settings(settings, name)
-        source = json.dumps(own["task"], sort_keys=True)
-        if source not in loaded:
-            loaded[source] = build.build_data(own["task"])
-        with _named_arm(name):
-            task = build.build_task(own, loaded[source])
-            steps = build.train_steps(own, task)
-            optimizer = build.build_optimizer(own["optimizer"], train_steps=steps)
-            finish = build.build_finish(own["finish"])
-            total = steps + (finish.steps if finish else 0)
-            monitor, monitor_steps = build.build_monitor(own, task, steps=total)
-        variables = jax.eval_shape(task.init, jax.random.key(0))
-        parameters = trees.size(variables["params"])
-        phases = (Phase(optimizer, steps), finish)
-        arms.append(Arm(name, task, phases, total, parameters, step_flops(task), monitor, monitor_steps))
-    return arms
-
-
-@contextlib.contextmanager
-def _named_arm(name: str):
-    """Say in errors which arm they are about."""
-    try:
-        yield
-    except config_lib.ConfigError as error:
-        raise config_lib.ConfigError(f"arm {name!r}: {error}") from error
-
-
-def step_flops(task: Task) -> float:
-    """FLOPs of loss and gradient of one replica and step, as XLA counts them in the program before optimisation."""
-    key = jax.random.key(0)
-    variables = jax.eval_shape(task.init, key)
-    batch = jax.eval_shape(task.sample, task.data, key, jnp.int32(0))
-
-    def gradient(params, variables, batch, key):
-        return jax.grad(lambda p: task.loss({**variables, "params": p}, batch, key)[0])(params)
-
-    cost = jax.jit(gradient).lower(variables["params"], variables, batch, key).cost_analysis()
-    return float(cost["flops"])
 
 
 def _train(folder: Workdir, settings: dict[str, Any], arms: list[Arm], mapping, asked) -> Outcome:
@@ -318,19 +231,6 @@ def _outcome(folder: Workdir) -> Outcome:
         build_report(folder.path)  # from what the run left; the same bytes as before they were lost
     summary = json.loads((folder.path / "summary.json").read_text())
     return Outcome(folder.status, format_table(summary), folder.path / "report.html", summary)
-
-
-@contextlib.contextmanager
-def _precision(section: dict[str, Any]):
-    """Matmul precision and double precision of a run."""
-    known = ("default", "high", "highest")
-    if section["matmul"] not in known:
-        raise config_lib.ConfigError(
-            f"precision.matmul={section['matmul']!r} is unknown{near(section['matmul'], known)}; "
-            f"known: {', '.join(known)}"
-        )
-    with jax.default_matmul_precision(section["matmul"]), jax.enable_x64(section["x64"]):
-        yield
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sbjax import build, experiment
+from sbjax import arms, build, experiment
 from sbjax import config as config_lib
 from sbjax.files import write_atomically
 from sbjax.workdir import Workdir
@@ -75,7 +75,7 @@ def run(
     finished = {name for name in entries if status[name] in ("done", "diverged")}
     for name, settings in entries.items():
         if name not in finished:
-            experiment.prepare(settings)
+            arms.prepare(settings)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / LISTED, json.dumps({"members": list(entries)}, indent=1))
     began, trained, outcomes = time.perf_counter(), 0, {}
