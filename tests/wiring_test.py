@@ -1,6 +1,8 @@
 """Every field of a config reaches what it is about, and arms are paired: the same seeds, batches and noise."""
 
 import csv
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,11 @@ import pytest
 
 from sbjax import build, experiment, trees
 from sbjax import config as config_lib
+from sbjax.config import ConfigError
 from sbjax.training.fit import fit
 from sbjax.training.mapping import Mapping
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
 
 
 def settings(**changes):
@@ -234,3 +239,47 @@ def test_refused_before_anything_is_written(tmp_path, changes, words):
 def test_empty_workdir():
     with pytest.raises(config_lib.ConfigError, match="--workdir='' is empty"):
         experiment.run(settings(), "")
+
+
+# Equations of a user's own
+
+
+def own_equation(tmp_path, monkeypatch, changes=()):
+    """The README's example as a file that can be imported."""
+    text = next(b for b in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "make_screened" in b)
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    name = f"screened_{len(list(tmp_path.iterdir()))}_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    return {"kind": "pinn", "equation": f"{name}:make_screened", "numbers": "k=5"}
+
+
+def test_an_equation_from_a_file_of_its_own(tmp_path, monkeypatch):
+    equation = build.build_data(own_equation(tmp_path, monkeypatch))
+    assert (equation.name, equation.numbers) == ("screened", {"k": 5.0})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ([("lower=(0.0,)", "lower=(1.0,)")], r"screened.lower=1.0 of 'x' must lie below its upper=1.0"),
+        ([('"upper")], 1.0)', '"upper")], float("nan"))')], "condition 'u_on_x_upper' is nan at"),
+        ([("def make_screened", "def make_other")], "has no attribute 'make_screened'"),
+    ],
+)
+def test_an_equation_that_cannot_be_is_refused(tmp_path, monkeypatch, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        build.build_data(own_equation(tmp_path, monkeypatch, changes))
+
+
+def test_equations_and_numbers_that_do_not_exist():
+    for fields, message in (
+        ({"equation": "burger"}, "did you mean 'burgers'"),
+        ({"equation": "no_such_module:make"}, "No module named 'no_such_module'"),
+        ({"numbers": "mu=1"}, "burgers.mu is no number of this equation"),
+        ({"numbers": "nu"}, "task.numbers='nu': 'nu' must be name=number"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            build.build_data({"kind": "pinn", "equation": "burgers", "numbers": "", **fields})
