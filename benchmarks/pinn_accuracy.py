@@ -34,7 +34,7 @@ BARS = {
 
 def measure(name, minutes, seeds):
     """(median error, all errors, step, seconds) at the last report within `minutes`."""
-    from sbjax import build
+    from sbjax import arms, build
     from sbjax import config as config_lib
     from sbjax.training.fit import Hooks, fit
 
