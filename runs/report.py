@@ -13,6 +13,7 @@ from pathlib import Path
 
 from absl import app, flags
 
+from sbjax import cli as cli_lib
 from sbjax import suite
 from sbjax.report import build_report
 
@@ -34,7 +35,7 @@ def main(argv: Sequence[str]) -> Path:
 
 def cli(argv: Sequence[str]) -> None:
     """`main`, and its path on the terminal: absl hands what this returns to sys.exit."""
-    sys.stdout.write(f"report: {main(argv)}\n")
+    sys.stdout.write(f"report: {cli_lib.guard(main, argv)}\n")
 
 
 if __name__ == "__main__":
