@@ -1,0 +1,209 @@
+"""Permutations of hidden units, and where in a tree of parameters each acts.
+
+A `Spec` says which axes of which arrays move together. Permuting the units of a layer, that is, the columns of its
+kernel, its bias and the rows of the next kernel alike, leaves the function of the network as it is. `sbjax.symmetry.spec`
+derives the spec of a network; here it is applied.
+
+Conventions: a permutation p is an array of indices, and unit i of the new network is unit p[i] of the old one.
+"""
+
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key, PyTree
+
+from sbjax import rng, trees
+from sbjax.suggest import near
+
+Permutations = dict[str, Int[Array, "n"]]
+"""Indices by the name of the permutation; a name that is left out is the identity."""
+
+
+class Move(NamedTuple):
+    """One axis of one array, on which a permutation acts.
+
+    Attributes:
+        leaf: flat name as `sbjax.trees.flatten` gives, 'dense_0/kernel', of the tree that the spec was made for.
+        axis: non-negative.
+        outer, inner: the axis is seen as [outer, n, inner] and its middle part is permuted. A map [h, w, c] flattened
+            before a dense layer has outer = h w.
+    """
+
+    leaf: str
+    axis: int
+    outer: int = 1
+    inner: int = 1
+
+
+class Spec(NamedTuple):
+    """Permutations of a network and where they act.
+
+    Attributes:
+        sizes: number of units n of each permutation.
+        moves: the axes on which each permutation acts.
+        fixed: 'leaf[axis]' -> why this axis, or a factor of it, is left unpermuted.
+    """
+
+    sizes: dict[str, int]
+    moves: dict[str, tuple[Move, ...]]
+    fixed: dict[str, str]
+
+
+def identity(spec: Spec) -> Permutations:
+    """The permutations that change nothing.
+
+    >>> identity(Spec({'dense_0': 3}, {'dense_0': ()}, {}))['dense_0'].tolist()
+    [0, 1, 2]
+    """
+    return {name: jnp.arange(n) for name, n in spec.sizes.items()}
+
+
+def random_permutations(key: Key[Array, ""], spec: Spec) -> Permutations:
+    """Independent uniformly random permutations; each depends on the key, its name and its size alone.
+
+    >>> p = random_permutations(jax.random.key(0), Spec({'dense_0': 3}, {'dense_0': ()}, {}))
+    >>> sorted(p['dense_0'].tolist())
+    [0, 1, 2]
+    """
+    return {name: jax.random.permutation(rng.stream(key, name), n) for name, n in spec.sizes.items()}
+
+
+def permute(spec: Spec, tree: PyTree, permutations: Permutations, *, missing: str = "error") -> PyTree:
+    """The tree with its units in another order: new[.., i, ..] = old[.., p[i], ..] wherever p acts.
+
+    Works under jit, vmap and grad with the spec closed over. Arrays of numpy stay arrays of numpy where the permutations
+    are too.
+
+    Args:
+        spec: where permutations act.
+        tree: parameters, or whichever tree the spec was made for.
+        permutations: indices by name.
+        missing: what to do where a leaf of the spec is not in the tree: 'error' or 'skip'. With 'skip' the spec of
+            whole variables applies to `{'params': params}`.
+
+    Raises:
+        ValueError: an unknown permutation or a wrong length; a leaf that is not there, or of a size that does not fit.
+
+    >>> spec = Spec({'p': 2}, {'p': (Move('a', 1), Move('b', 0))}, {})
+    >>> tree = {'a': np.array([[1, 2]]), 'b': np.array([3, 4])}
+    >>> {name: leaf.tolist() for name, leaf in permute(spec, tree, {'p': np.array([1, 0])}).items()}
+    {'a': [[2, 1]], 'b': [4, 3]}
+    """
+    if missing not in ("error", "skip"):
+        raise ValueError(f"missing={missing!r} is unknown: give 'error' or 'skip'")
+    check_permutations(spec, permutations)
+    leaves = trees.flatten(tree)
+    absent = lambda leaf: missing == "skip" and leaf not in leaves  # noqa: E731
+    for name in permutations:
+        for move in spec.moves.get(name, ()):
+            if not absent(move.leaf):
+                _check_move(name, spec.sizes[name], move, leaves)
+    for name, order in permutations.items():
+        for move in spec.moves.get(name, ()):
+            if not absent(move.leaf):
+                leaves[move.leaf] = _take(leaves[move.leaf], order, spec.sizes[name], move)
+    return jax.tree.unflatten(jax.tree.structure(tree), list(leaves.values()))
+
+
+def compose(first: Permutations, then: Permutations) -> Permutations:
+    """One permutation for two: permute(., compose(f, g)) = permute(permute(., f), g), that is, i -> f[g[i]].
+
+    >>> compose({'p': np.array([1, 2, 0])}, {'p': np.array([1, 0, 2])})['p'].tolist()
+    [2, 1, 0]
+    """
+    both = {name: first[name][then[name]] for name in first if name in then}
+    return {name: both.get(name, order) for name, order in (first | then).items()}
+
+
+def invert(permutations: Permutations) -> Permutations:
+    """The permutations that undo these.
+
+    >>> invert({'p': np.array([1, 2, 0])})['p'].tolist()
+    [2, 0, 1]
+    """
+    return {name: order.argsort() for name, order in permutations.items()}
+
+
+def check_permutations(spec: Spec, permutations: Permutations) -> None:
+    """Refuse names that the spec does not know and indices that are no permutation of its sizes.
+
+    Inside `jit`, where values are not known, shapes alone are tested.
+
+    Raises:
+        ValueError: naming the permutation.
+    """
+    for name, order in permutations.items():
+        if name not in spec.sizes:
+            raise ValueError(f"permutation {name!r} is not in the spec{near(name, spec.sizes)}")
+        n = spec.sizes[name]
+        if jnp.shape(order) != (n,):
+            raise ValueError(f"permutation {name!r} has shape {jnp.shape(order)}: give {n} indices")
+        if not isinstance(order, jax.core.Tracer) and sorted(np.asarray(order).tolist()) != list(range(n)):
+            raise ValueError(f"permutation {name!r} must hold each of 0 .. {n - 1} once")
+
+
+def check_spec(spec: Spec, tree: PyTree) -> None:
+    """Refuse a spec that does not fit a tree or does not say one thing.
+
+    Args:
+        spec: any.
+        tree: arrays, or anything with shapes.
+
+    Raises:
+        ValueError: sizes and moves of other names; a leaf or an axis that is not there; an axis of a size other than
+            outer n inner; one permutation twice on one axis; two on one axis that do not commute.
+
+    >>> check_spec(Spec({'p': 2}, {'p': (Move('a', 0),)}, {}), {'a': np.zeros(2)})
+    """
+    if spec.sizes.keys() != spec.moves.keys():
+        odd = ", ".join(sorted(spec.sizes.keys() ^ spec.moves.keys()))
+        raise ValueError(f"permutations {odd} have a size or moves, but not both: give both")
+    leaves = trees.flatten(tree)
+    by_axis: dict[tuple[str, int], list[tuple[str, Move]]] = {}
+    for name, moves in spec.moves.items():
+        for move in moves:
+            _check_move(name, spec.sizes[name], move, leaves)
+            by_axis.setdefault((move.leaf, move.axis), []).append((name, move))
+    for (leaf, axis), acting in by_axis.items():
+        for (name, move), (other, second) in itertools.combinations(acting, 2):
+            where = f"axis {axis} of leaf {leaf!r}"
+            if name == other:
+                raise ValueError(f"permutation {name!r} acts twice on {where}: drop one of {move} and {second}")
+            # Digits of a mixed-radix number: apart if one's unit is a multiple of the other's whole range.
+            apart = second.inner % (move.inner * spec.sizes[name]) == 0
+            apart = apart or move.inner % (second.inner * spec.sizes[other]) == 0
+            if not apart:
+                raise ValueError(
+                    f"permutations {name!r} and {other!r} overlap on {where} and do not commute: {move}, {second}; give "
+                    "them factors of the axis that are apart, or fix one"
+                )
+
+
+def _check_move(name: str, n: int, move: Move, leaves: dict[str, Any]) -> None:
+    if move.leaf not in leaves:
+        raise ValueError(
+            f"permutation {name!r} acts on leaf {move.leaf!r}, which is not there{near(move.leaf, leaves)}"
+        )
+    shape = jnp.shape(leaves[move.leaf])
+    if not 0 <= move.axis < len(shape):
+        raise ValueError(f"permutation {name!r} acts on axis {move.axis} of leaf {move.leaf!r} of shape {shape}")
+    if min(move.outer, n, move.inner) < 1 or math.prod((move.outer, n, move.inner)) != shape[move.axis]:
+        raise ValueError(
+            f"permutation {name!r} of {n} units acts on axis {move.axis} of leaf {move.leaf!r} of shape {shape}, seen as "
+            f"[{move.outer}, {n}, {move.inner}], whose product must be {shape[move.axis]}"
+        )
+
+
+def _take(leaf: Array, order: Array, n: int, move: Move) -> Array:
+    """`leaf` with the middle part of its axis, seen as [outer, n, inner], in another order."""
+    library = np if isinstance(leaf, np.ndarray) and isinstance(order, np.ndarray) else jnp
+    leaf = library.asarray(leaf)
+    if (move.outer, move.inner) == (1, 1):
+        return library.take(leaf, order, axis=move.axis)
+    before, after = leaf.shape[: move.axis], leaf.shape[move.axis + 1 :]
+    blocks = leaf.reshape(*before, move.outer, n, move.inner, *after)
+    return library.take(blocks, order, axis=move.axis + 1).reshape(leaf.shape)
