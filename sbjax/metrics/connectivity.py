@@ -1,0 +1,270 @@
+"""Linear mode connectivity: what a network becomes on the straight line between two trained ones.
+
+If all parameter symmetries were broken, independently trained replicas would lie in one basin and the loss between two
+of them would stay low. A barrier is how far it rises. There are several definitions, and they differ: the names here
+say which.
+
+Every barrier is positive where the path is worse, also that of an accuracy, which is then a drop. Read the numbers of
+the ends beside it: two networks that learned nothing have no barrier.
+
+Sources: arXiv 1912.05671 (linear mode connectivity), 2209.04836 (after matching), 2405.20231 (symmetry removed).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree
+
+from sbjax import trees
+from sbjax.metrics.curves import KINDS, Monotonicity, check_grid, heights, monotonicity
+from sbjax.metrics.interpolation import between, check_alike, check_alphas, first_difference
+
+__all__ = ["KINDS", "Barrier", "Monotonicity", "barrier", "barriers", "heights", "monotonicity", "summarise"]
+
+Variables = dict[str, PyTree]
+
+
+class Barrier(NamedTuple):
+    """Numbers along the line between two networks, or between several pairs.
+
+    Attributes:
+        alphas: [points], 0 is the first end.
+        curves: every number of `evaluate_fn` by name, [points], or [pair, points].
+        heights: by name, then by kind (`KINDS`), a number, or [pair].
+        finite_ends: whether all numbers at both ends are finite; heights are NaN where they are not.
+    """
+
+    alphas: Float[np.ndarray, " points"]
+    curves: dict[str, Float[np.ndarray, "*pair points"]]
+    heights: dict[str, dict[str, Float[np.ndarray, "*pair"]]]
+    finite_ends: np.ndarray
+
+
+def barrier(
+    evaluate_fn: Callable[[Variables], Mapping[str, Array]],
+    variables_a: Variables,
+    variables_b: Variables,
+    *,
+    alphas: Float[ArrayLike, " points"] | None = None,
+    recalibrate: Callable[[Variables], Variables] | None = None,
+    batch_stats: Literal["refuse", "interpolate"] = "refuse",
+    higher_is_better: Sequence[str] = ("accuracy",),
+    batch_size: int | None = None,
+) -> Barrier:
+    """Evaluates (1 - alpha) a + alpha b along the line, and says how high the barrier is.
+
+    Only 'params' are interpolated. All points are one program, compiled once for an `evaluate_fn` and a network.
+
+    Matching first: give `b` with its units permuted to those of `a`. The two hidden units of the net below are swapped:
+
+    >>> def evaluate(v):
+    ...     x = jnp.array([-1.0, 0.5, 2.0])
+    ...     y = jnp.tanh(x[:, None] * v['params']['w']) @ v['params']['u']
+    ...     return {'loss': jnp.mean((y - jnp.tanh(x)) ** 2)}
+    >>> a = {'params': {'w': jnp.array([1.0, 0.0]), 'u': jnp.array([1.0, 0.0])}}
+    >>> b = jax.tree.map(lambda leaf: leaf[::-1], a)
+    >>> round(float(barrier(evaluate, a, b).heights['loss']['midpoint_over_mean_of_ends']), 3)
+    0.059
+    >>> undone = jax.tree.map(lambda leaf: leaf[::-1], b)
+    >>> float(barrier(evaluate, a, undone).heights['loss']['midpoint_over_mean_of_ends'])
+    0.0
+
+    Args:
+        evaluate_fn: `variables -> {name: scalar}`, on the data that the caller means. Arrays in its closure become
+            constants of the program; those of a callable pytree (`jax.tree_util.Partial`, `over_parts`) arguments.
+        variables_a, variables_b: {'params': .., 'batch_stats': .., 'frozen': ..} of one network.
+        alphas: increasing, from 0 to 1 and with 0.5 among them; None = 25 equidistant points.
+        recalibrate: applied to the variables at every point, ends included; see
+            `interpolation.recalibrate_batch_stats`.
+        batch_stats: what becomes of running statistics without `recalibrate`: refuse them, or interpolate them too.
+        higher_is_better: names, or last parts of names ('accuracy' for 'test/accuracy'), of numbers to be large.
+        batch_size: points evaluated at once, which bounds memory; None = all, on CPU one after another, which is faster
+            there for dense layers (`benchmarks/connectivity.py`) and by far for convolutions, which are slow when
+            vectorised over their weights.
+
+    Raises:
+        ValueError: alphas that are not as above; networks that differ; 'batch_stats' without a way to treat them;
+            'frozen' (or any collection but these) that differs; numbers that are not scalars.
+    """
+    check_alike(variables_a, variables_b)
+    stacked = trees.stack([variables_a, variables_b])
+    found = barriers(
+        evaluate_fn,
+        stacked,
+        [(0, 1)],
+        alphas=alphas,
+        recalibrate=recalibrate,
+        batch_stats=batch_stats,
+        higher_is_better=higher_is_better,
+        batch_size=batch_size,
+    )
+    curves, heights, finite = jax.tree.map(lambda leaf: leaf[0], (found.curves, found.heights, found.finite_ends))
+    return Barrier(found.alphas, curves, heights, finite)
+
+
+def barriers(
+    evaluate_fn: Callable[[Variables], Mapping[str, Array]],
+    stacked: Variables,
+    pairs: Sequence[tuple[int, int]],
+    *,
+    alphas: Float[ArrayLike, " points"] | None = None,
+    recalibrate: Callable[[Variables], Variables] | None = None,
+    batch_stats: Literal["refuse", "interpolate"] = "refuse",
+    higher_is_better: Sequence[str] = ("accuracy",),
+    batch_size: int | None = None,
+) -> Barrier:
+    """As `barrier`, between pairs of replicas, one pair after another in one compiled program.
+
+    Args:
+        stacked: variables with the replica axis first in every leaf.
+        pairs: (i, j), such as `list(itertools.combinations(range(5), 2))`. Pairs that share a replica are not
+            independent.
+
+    Raises:
+        ValueError: as `barrier`; or no pairs, a replica that does not exist, a pair of a replica with itself.
+
+    >>> stacked = {'params': jnp.array([[0.0], [1.0], [4.0]])}
+    >>> found = barriers(lambda v: {'loss': jnp.sum(v['params'] ** 2)}, stacked, [(0, 1), (0, 2)])
+    >>> found.heights['loss']['midpoint_over_mean_of_ends'].tolist()
+    [-0.25, -4.0]
+    """
+    alphas = np.linspace(0.0, 1.0, 25) if alphas is None else np.asarray(alphas, np.float64)
+    check_grid(alphas)
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be >= 1, or None for all points at once")
+    pairs = _check_pairs(stacked, pairs)
+    moving, fixed = _divide(stacked, recalibrate, batch_stats)
+    for collection, tree in stacked.items():
+        _check_equal(collection, tree, pairs, everything=collection in fixed)
+    moving, fixed, grid = jax.device_put((moving, fixed, check_alphas(alphas)))
+    evaluate_fn, recalibrate = _as_pytree(evaluate_fn), _as_pytree(recalibrate)
+    rows = [
+        _curves(evaluate_fn, recalibrate, moving, fixed, jnp.int32(i), jnp.int32(j), grid, batch_size=batch_size)
+        for i, j in pairs
+    ]
+    curves = {name: np.stack([np.asarray(row[name], np.float64) for row in rows]) for name in rows[0]}
+    finite = np.all([np.isfinite(curve[:, [0, -1]]).all(1) for curve in curves.values()], axis=0)
+    better = {name: name in higher_is_better or name.rsplit("/", 1)[-1] in higher_is_better for name in curves}
+    found = {name: heights(curve, alphas, higher_is_better=better[name]) for name, curve in curves.items()}
+    return Barrier(alphas, curves, found, finite)
+
+
+def summarise(found: Barrier) -> dict[str, dict[str, float]]:
+    """Median, quartiles, mean and standard deviation over pairs, for JSON: by 'loss/midpoint_over_mean_of_ends' and the
+    like, and by 'loss/mean_of_ends', the number that belongs beside them.
+
+    Over the finite ones; 'pairs' says how many these are and 'not_finite' how many are left out. The standard deviation
+    is that of a sample (n - 1), NaN for one pair.
+
+    >>> once = summarise(barrier(lambda v: {'loss': v['params'] ** 2}, {'params': 0.0}, {'params': 2.0}))
+    >>> once['loss/midpoint_over_mean_of_ends']['median'], once['loss/mean_of_ends']['median']
+    (-1.0, 2.0)
+    """
+    summary = {}
+    for name, by_kind in found.heights.items():
+        ends = found.curves[name][..., [0, -1]]
+        for kind, values in {**by_kind, "mean_of_ends": ends[..., 0] / 2 + ends[..., 1] / 2}.items():
+            values = np.atleast_1d(values)
+            kept = values[np.isfinite(values)]
+            q1, median, q3 = np.quantile(kept, [0.25, 0.5, 0.75]) if len(kept) else [np.nan] * 3
+            numbers = {"median": median, "q1": q1, "q3": q3, "mean": kept.mean() if len(kept) else np.nan}
+            numbers["std"] = kept.std(ddof=1) if len(kept) > 1 else np.nan
+            summary[f"{name}/{kind}"] = {key: float(x) for key, x in numbers.items()} | {
+                "pairs": len(kept),
+                "not_finite": len(values) - len(kept),
+            }
+    return summary
+
+
+@functools.partial(jax.jit, static_argnames="batch_size")
+def _curves(evaluate_fn, recalibrate, moving, fixed, i, j, alphas, *, batch_size):
+    """Every number of `evaluate_fn` at every alpha, [points]."""
+    a, b, fixed = trees.take(moving, i), trees.take(moving, j), trees.take(fixed, i)
+
+    def point(alpha):
+        variables = {**fixed, **between(a, b, alpha)}
+        numbers = evaluate_fn(variables if recalibrate is None else recalibrate(variables))
+        if not isinstance(numbers, Mapping) or not numbers:
+            raise ValueError(f"evaluate_fn gave {type(numbers).__name__}; it must give a dict of named scalars")
+        for name, number in numbers.items():
+            if np.shape(number):
+                raise ValueError(f"evaluate_fn gave {name!r} of shape {np.shape(number)}; average it to a scalar")
+        return {name: jnp.asarray(number) for name, number in numbers.items()}
+
+    if batch_size is None:
+        batch_size = 1 if jax.default_backend() == "cpu" else len(alphas)
+    if batch_size >= len(alphas):
+        return jax.vmap(point)(alphas)
+    return jax.lax.map(point, alphas, batch_size=None if batch_size == 1 else batch_size)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Static:
+    """A plain function as a pytree without leaves: equal functions share a compiled program."""
+
+    fn: Callable = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, *args):
+        return self.fn(*args)
+
+
+def _as_pytree(fn: Any) -> Any:
+    leaves = jax.tree.leaves(fn)
+    return _Static(fn) if len(leaves) == 1 and leaves[0] is fn else fn
+
+
+def _check_pairs(stacked, pairs) -> Int[np.ndarray, "pair 2"]:
+    counts = {np.shape(leaf)[0] if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(stacked)}
+    if len(counts) != 1 or min(counts) < 2:
+        raise ValueError(
+            f"stacked: every leaf needs one leading axis of at least 2 replicas, got sizes {sorted(counts)}; stack the "
+            "variables of the replicas with sbjax.trees.stack"
+        )
+    replicas, array = counts.pop(), np.asarray(pairs)
+    if array.ndim != 2 or array.shape[-1] != 2 or not len(array) or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"pairs={pairs!r} must be a list of at least one pair (i, j) of replica numbers")
+    for i, j in array.tolist():
+        if not (0 <= i < replicas and 0 <= j < replicas) or i == j:
+            raise ValueError(f"pairs has ({i}, {j}); give two different replicas out of 0 .. {replicas - 1}")
+    return array
+
+
+def _divide(stacked, recalibrate, batch_stats) -> tuple[Variables, Variables]:
+    """Collections that are interpolated, and those that must be equal."""
+    if not isinstance(stacked, Mapping) or not jax.tree.leaves(stacked.get("params")):
+        raise ValueError("variables have no 'params'; give {'params': ..} and its other collections")
+    if batch_stats not in ("refuse", "interpolate"):
+        raise ValueError(f"batch_stats={batch_stats!r} is unknown; known: 'refuse', 'interpolate'")
+    if recalibrate is not None and batch_stats == "interpolate":
+        raise ValueError("batch_stats='interpolate' and recalibrate exclude one another; give one of them")
+    has_stats = bool(jax.tree.leaves(stacked.get("batch_stats", {})))
+    if has_stats and recalibrate is None and batch_stats == "refuse":
+        raise ValueError(
+            "variables have 'batch_stats': between two networks the running statistics of neither fit. Give "
+            "recalibrate=interpolation.recalibrate_batch_stats(apply_fn, batches), or batch_stats='interpolate' to "
+            "measure that mismatch too"
+        )
+    # Statistics that are to be re-estimated are interpolated as well, for no reason but to be of the right shape.
+    moving = {name: tree for name, tree in stacked.items() if name == "params" or (name == "batch_stats" and has_stats)}
+    return moving, {name: tree for name, tree in stacked.items() if name not in moving}
+
+
+def _check_equal(collection, tree, pairs, *, everything) -> None:
+    """Refuse pairs that differ where nothing may lie between them, leaf by leaf and byte by byte."""
+    for name, leaf in trees.flatten(tree).items():
+        if not everything and jnp.issubdtype(leaf.dtype, jnp.inexact):
+            continue
+        for i, j in pairs.tolist():
+            if first_difference(leaf[i], leaf[j]) is not None:
+                raise ValueError(
+                    f"{collection!r}: leaf {name!r} differs between the two networks of pair ({i}, {j}). It is not "
+                    "trained but part of the architecture, so that a point between them belongs to neither and its "
+                    "barrier means nothing; build both networks with the same key of masks and fixed weights, or "
+                    "compare replicas that share them"
+                )

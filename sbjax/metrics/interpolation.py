@@ -1,0 +1,232 @@
+"""Points on the straight line between two trees of weights, and what is done at each: batch statistics, evaluation."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from sbjax import trees
+
+
+def interpolate(tree_a: PyTree, tree_b: PyTree, alphas: Float[ArrayLike, " points"]) -> PyTree:
+    """(1 - alpha) a + alpha b of every leaf, stacked over alpha.
+
+    Leaves are summed in float32 or wider and keep their dtype; alpha = 0 and 1 give the ends to the last bit. Integers,
+    booleans and random keys must be equal in both trees and are repeated.
+
+    Args:
+        tree_a, tree_b: trees of one structure, with leaves of equal shape and dtype.
+        alphas: in [0, 1].
+
+    Returns:
+        A tree whose leaves have a leading axis `points`.
+
+    Raises:
+        ValueError: structures, shapes or dtypes differ, an alpha lies outside [0, 1], or a leaf that is not floating
+            differs (inside `jit`, where values are not known, neither values nor alphas are tested).
+
+    >>> interpolate({'w': jnp.array([0.0, 4.0])}, {'w': jnp.array([2.0, 0.0])}, [0.0, 0.5, 1.0])['w'].tolist()
+    [[0.0, 4.0], [1.0, 2.0], [2.0, 0.0]]
+    """
+    alphas = check_alphas(alphas)
+    check_alike(tree_a, tree_b)
+    constant = [{n: x for n, x in trees.flatten(t).items() if not _inexact(x)} for t in (tree_a, tree_b)]
+    if name := first_difference(*constant):
+        raise ValueError(
+            f"leaf {name!r} is not floating and differs between the two trees: there is nothing between two integers; "
+            "interpolate the parameters only, or make the leaf equal in both"
+        )
+    return jax.vmap(lambda alpha: between(tree_a, tree_b, alpha))(alphas)
+
+
+def between(tree_a: PyTree, tree_b: PyTree, alpha: Float[Array, ""]) -> PyTree:
+    """As `interpolate`, at one alpha and without its tests; leaves that are not floating are those of `tree_a`.
+
+    >>> between(jnp.array([1.0, 3.0]), jnp.array([2.0, 5.0]), jnp.float32(0.5)).tolist()
+    [1.5, 4.0]
+    """
+
+    def mix(a, b):
+        if not _inexact(a):
+            return a
+        a, b = jnp.asarray(a), jnp.asarray(b)
+        wide = trees.wide_dtype(a)
+        weight = jnp.asarray(alpha, wide)
+        return ((1 - weight) * a.astype(wide) + weight * b.astype(wide)).astype(a.dtype)
+
+    return jax.tree.map(mix, tree_a, tree_b)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class BatchStatsEstimate:
+    """The function that `recalibrate_batch_stats` makes: a pytree whose leaves are the batches."""
+
+    batches: PyTree
+    apply_fn: Callable = dataclasses.field(metadata={"static": True})
+    unroll: int = dataclasses.field(default=1, metadata={"static": True})
+
+    def __call__(self, variables: dict[str, PyTree]) -> dict[str, PyTree]:
+        stats = variables.get("batch_stats")
+        if not stats:
+            raise ValueError("variables have no 'batch_stats' to re-estimate; leave `recalibrate` out")
+        for name, leaf in trees.flatten(stats).items():
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
+                raise ValueError(f"batch_stats leaf {name!r} is {leaf.dtype}; only floating running averages are known")
+        zeros, ones = (jax.tree.map(lambda leaf, x=x: jnp.full_like(leaf, x), stats) for x in (0, 1))
+
+        def statistics(_, batch):
+            def update(stats):
+                return self.apply_fn({**variables, "batch_stats": stats}, batch)[1]["batch_stats"]
+
+            # In training mode the outputs do not see the running averages s, so the update m s + (1 - m) batch is
+            # affine in s: at s = 0 it is (1 - m) batch, and its derivative is m without any rounding.
+            update, momentum = jax.jvp(update, (zeros,), (ones,))
+            return None, jax.tree.map(lambda new, m: new / (1 - m), update, momentum)
+
+        _, each = jax.lax.scan(statistics, None, self.batches, unroll=self.unroll)
+        return {**variables, "batch_stats": jax.tree.map(lambda leaf: leaf.mean(0), each)}
+
+
+def recalibrate_batch_stats(
+    apply_fn: Callable[[dict[str, PyTree], Any], tuple[Any, dict[str, PyTree]]], batches: PyTree, *, unroll: int = 1
+) -> BatchStatsEstimate:
+    """A function that re-estimates the running statistics of batch normalisation by their mean over batches.
+
+    s = 1/B sum_b s_b, where s_b are mean and variance of batch b in training mode: each layer sees inputs that the
+    layers before it normalised with statistics of the same batch. It is the exact cumulative average (PyTorch's
+    `momentum=None`), whatever the momentum m of the layers: an update m s + (1 - m) s_b is solved for s_b. The variance
+    is the mean variance within a batch; what the means of batches differ by is no part of it.
+
+    Between two networks the running statistics belong to neither: without re-estimation a barrier measures their
+    mismatch (arXiv 2211.08403).
+
+    Args:
+        apply_fn: `(variables, batch) -> (outputs, updates)` in training mode with 'batch_stats' among the updates, such
+            as `lambda v, x: module.apply(v, x, train=True, mutable=['batch_stats'])`.
+        batches: arrays with leading axes [batches, batch].
+        unroll: batches in one turn of the loop; all of them where `apply_fn` has a convolution of `jax.lax` on CPU,
+            which is slow in a rolled loop.
+
+    Returns:
+        A function of variables. It is a pytree that holds the batches, so that `jit` takes them as an argument.
+
+    Raises:
+        ValueError: no batches, or leading axes differ; when called: no 'batch_stats', or some that are not floating.
+
+    >>> from flax import linen as nn
+    >>> norm = nn.BatchNorm(use_running_average=False, momentum=0.99)
+    >>> batches = jnp.array([[[0.0], [2.0]], [[2.0], [8.0]]])
+    >>> variables = norm.init(jax.random.key(0), batches[0])
+    >>> estimate = recalibrate_batch_stats(lambda v, x: norm.apply(v, x, mutable=['batch_stats']), batches)
+    >>> {name: round(float(leaf[0]), 5) for name, leaf in estimate(variables)['batch_stats'].items()}
+    {'mean': 3.0, 'var': 5.0}
+    """
+    counts = {np.shape(leaf)[0] if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(batches)}
+    if len(counts) != 1 or min(counts) < 1:
+        raise ValueError(f"batches: leaves need one leading axis of at least one batch, got sizes {sorted(counts)}")
+    return BatchStatsEstimate(jax.tree.map(jnp.asarray, batches), apply_fn, unroll)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PartsMean:
+    """The function that `over_parts` makes: a pytree whose leaves are the data."""
+
+    data: PyTree
+    evaluate: Callable = dataclasses.field(metadata={"static": True})
+    parts: int = dataclasses.field(metadata={"static": True})
+    unroll: int = dataclasses.field(default=1, metadata={"static": True})
+
+    def __call__(self, variables: dict[str, PyTree]) -> dict[str, Float[Array, ""]]:
+        def part(_, number):
+            return None, self.evaluate(self.data, variables, number)
+
+        _, each = jax.lax.scan(part, None, jnp.arange(self.parts), unroll=self.unroll)
+        return {name: average.total.sum() / average.weight.sum() for name, average in each.items()}
+
+
+def over_parts(
+    evaluate: Callable[[PyTree, dict, Array], dict], data: PyTree, parts: int, *, unroll: int = 1
+) -> PartsMean:
+    """The evaluation of a task as a function of variables only: `over_parts(task.evaluate, task.data, task.parts)`.
+
+    Args:
+        evaluate: `(data, variables, part) -> {name: (total, weight)}`, a named tuple with these fields.
+        data: handed on.
+        parts: how many there are; they are taken one after another.
+        unroll: parts in one turn of the loop, as for `recalibrate_batch_stats`.
+
+    Returns:
+        A function of variables that gives total over weight, all parts together. It is a pytree that holds the data, so
+        that `jit` takes them as an argument.
+
+    >>> from sbjax.tasks.task import Average
+    >>> rows = jnp.array([[1.0, 2.0], [3.0, 6.0]])
+    >>> mean = over_parts(lambda data, v, part: {'mean': Average(v * data[part].sum(), 2.0)}, rows, 2)
+    >>> float(mean(10.0)['mean'])
+    30.0
+    """
+    if parts < 1:
+        raise ValueError(f"parts={parts} must be >= 1")
+    return PartsMean(data, evaluate, parts, unroll)
+
+
+def check_alphas(alphas: Float[ArrayLike, " points"]) -> Float[Array, " points"]:
+    """Alphas as a floating array.
+
+    Raises:
+        ValueError: no vector, or a number outside [0, 1] or NaN.
+    """
+    if np.ndim(alphas) != 1 or not np.size(alphas):
+        raise ValueError(f"alphas has shape {np.shape(alphas)}; give a vector of numbers in [0, 1]")
+    if not isinstance(alphas, jax.core.Tracer):
+        values = np.asarray(alphas, np.float64)
+        outside = values[~((values >= 0) & (values <= 1))]
+        if outside.size:
+            raise ValueError(f"alphas has {outside[0]:g}; the line between two trees is 0 <= alpha <= 1")
+    return jnp.asarray(alphas, jnp.result_type(float))
+
+
+def check_alike(tree_a: PyTree, tree_b: PyTree) -> None:
+    """Refuse trees that differ in structure, or in the shape or dtype of a leaf.
+
+    Raises:
+        ValueError: naming the first leaf.
+    """
+    a, b = trees.flatten(tree_a), trees.flatten(tree_b)
+    if alone := sorted(a.keys() ^ b.keys()):
+        raise ValueError(f"leaf {alone[0]!r} is in one tree only ({len(alone)} differ); give two trees of one network")
+    for name, leaf in a.items():
+        here, there = (f"{jnp.asarray(x).dtype}{list(np.shape(x))}" for x in (leaf, b[name]))
+        if here != there:
+            raise ValueError(f"leaf {name!r} is {here} in one tree and {there} in the other; give trees of one network")
+
+
+def first_difference(tree_a: PyTree, tree_b: PyTree) -> str | None:
+    """The flat name of the first leaf whose bytes differ, or None; inside `jit` nothing is compared.
+
+    >>> first_difference({'a': np.array([np.nan]), 'b': 1}, {'a': np.array([np.nan]), 'b': 2})
+    'b'
+    """
+    b = trees.flatten(tree_b)
+    for name, leaf in trees.flatten(tree_a).items():
+        if isinstance(leaf, jax.core.Tracer) or isinstance(b[name], jax.core.Tracer):
+            continue
+        if _bytes(leaf) != _bytes(b[name]):
+            return name
+    return None
+
+
+def _bytes(leaf) -> bytes:
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return np.asarray(leaf).tobytes()
+
+
+def _inexact(leaf) -> bool:
+    return jnp.issubdtype(leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype, jnp.inexact)
