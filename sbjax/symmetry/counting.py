@@ -67,7 +67,7 @@ def G(r: int, m: int) -> int:
 
     G(r, m) = sum_{k_1 + .. + k_r = m, k >= 1} m! / (k_1! .. k_r!) = sum_{i=1}^r (-1)^(r-i) C(r, i) i^m
 
-    (arXiv 2105.12221, section 4). G(r, r) = r!, G(r, r+1) = r (r+1)! / 2.
+    (arXiv 2105.12221). G(r, r) = r!, G(r, r+1) = r (r+1)! / 2.
 
     Args:
         r: units of the narrow layer.
@@ -79,15 +79,15 @@ def G(r: int, m: int) -> int:
     >>> [G(2, m) for m in range(2, 7)]
     [2, 6, 14, 30, 62]
     """
-    r, m = _pair(r, m)
+    r, m = pair(r, m)
     return sum((-1) ** (r - i) * math.comb(r, i) * i**m for i in range(1, r + 1))
 
 
 def T(r: int, m: int) -> int:
     """Subspaces of the manifold of global minima: m units, r of them needed.
 
-    T(r, m) = sum_{u=0}^{m-r} C(m, u) G(r, m-u) B_u: u units cancel in groups, the others are copies (arXiv 2105.12221,
-    section 4). Generating function sum_m T(r, m) x^m / m! = (e^x - 1)^r exp(e^x - 1). T(r, r) = r!,
+    T(r, m) = sum_{u=0}^{m-r} C(m, u) G(r, m-u) B_u: u units cancel in groups, the others are copies (arXiv 2105.12221).
+    Generating function sum_m T(r, m) x^m / m! = (e^x - 1)^r exp(e^x - 1). T(r, r) = r!,
     T(r, r+1) = (r+2) (r+1)! / 2.
 
     Complete for activations without symmetries of their own, sigma(0) != 0 and inputs that fill the space; with a
@@ -98,7 +98,7 @@ def T(r: int, m: int) -> int:
     >>> [T(2, m) for m in range(2, 7)]
     [2, 12, 62, 320, 1712]
     """
-    r, m = _pair(r, m)
+    r, m = pair(r, m)
     # sum_u C(m, u) B_u i^(m-u), a polynomial in i by Horner's rule, instead of as many values of G. What the terms
     # with m - u < r add is zero, for there G is.
     coefficients, binomial = [], 1
@@ -244,7 +244,7 @@ def counts(r: int, widest: int) -> Counts:
     >>> np.exp(found.critical - found.minima).round(3).tolist()
     [2.125, 0.503, 0.162]
     """
-    r, widest = _pair(r, widest)
+    r, widest = pair(r, widest)
     rows = []
     for m, minima, critical in _scan(r):
         rows.append((m, log(minima), log(critical)))
@@ -274,7 +274,15 @@ def whole(name: str, value: int, least: int) -> int:
     return number
 
 
-def _pair(r, m) -> tuple[int, int]:
+def pair(r: int, m: int) -> tuple[int, int]:
+    """r and m as Python integers with 1 <= r <= m.
+
+    Raises:
+        ValueError: they are not.
+
+    >>> pair(2, np.int64(3))
+    (2, 3)
+    """
     r, m = whole("r", r, 1), whole("m", m, 1)
     if r > m:
         raise ValueError(f"r={r} > m={m}: m units cannot be copies of more than m units; choose r <= m")
