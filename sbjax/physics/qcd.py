@@ -1,0 +1,330 @@
+"""Thermodynamics of quarks and gluons as free particles with masses that depend on the temperature (quasi-partons).
+
+Units: GeV for temperatures, masses and chemical potentials; densities are scaled by powers of T to be dimensionless,
+`to_fm` turns them into GeV/fm^3 and 1/fm^3. Everything is a pure function of arrays, differentiable to any order.
+
+Sources: Li, Lü, Pang and Qin, arXiv 2211.07994 (vanishing chemical potential) and 2501.10012 (finite).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+SPECIES = ("ud", "s", "g")
+"""Up and down quarks together, strange quarks, gluons: the order of masses."""
+
+DEGENERACIES = (24, 12, 16)
+"""Flavours x (quark, antiquark) x spins x colours: 2 2 2 3, 1 2 2 3; gluons 8 colours x 2 polarisations."""
+
+FREE_PRESSURE = 95 * np.pi**2 / 180
+"""P/T^4 of massless partons: pi^2/90 (16 + 7/8 (24 + 12)) = 5.2090."""
+
+HBAR_C = 0.1973269804
+"""GeV fm (exact in SI, to ten digits)."""
+
+CUTOFF = 40.0  # of p/T: e^-40 is 4e-18
+
+
+class EquationOfState(NamedTuple):
+    """Dimensionless densities at vanishing chemical potential, arrays of one shape.
+
+    Attributes:
+        pressure: P/T^4.
+        energy: eps/T^4.
+        entropy: s/T^3.
+        anomaly: trace anomaly Delta/T^4 = (eps - 3P)/T^4 = T d(P/T^4)/dT.
+        sound_speed_squared: c_s^2 = dP/d eps = (dP/dT)/(d eps/dT).
+    """
+
+    pressure: Array
+    energy: Array
+    entropy: Array
+    anomaly: Array
+    sound_speed_squared: Array
+
+
+class FiniteDensity(NamedTuple):
+    """Dimensionless densities at baryon chemical potential mu_B, arrays of one shape.
+
+    Attributes:
+        pressure, energy, entropy: as `EquationOfState`, with eps = T s - P + mu_B n_B.
+        baryons: n_B/T^3, n_B = dP/dmu_B.
+        chi_2: second baryon susceptibility, (1/T) d^2(ln Z/V)/dmu_B^2.
+        chi_4: fourth, T d^4(ln Z/V)/dmu_B^4.
+    """
+
+    pressure: Array
+    energy: Array
+    entropy: Array
+    baryons: Array
+    chi_2: Array
+    chi_4: Array
+
+
+@functools.cache
+def quadrature(nodes: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of Int_0^inf f(x) dx for f that decays as e^-x: Gauss and Legendre's of u in x = 40 u^2.
+
+    The square takes the logarithm of a light boson at x = 0 away. With 64 nodes thermal integrals are within 1e-12.
+
+    Args:
+        nodes: 1 to 128.
+
+    Returns:
+        x, w [nodes] in float64, with w holding dx/du.
+
+    Raises:
+        ValueError: another number of nodes.
+
+    >>> x, w = quadrature(64)
+    >>> round(float(w @ np.exp(-x)), 12)
+    1.0
+    """
+    if not 1 <= nodes <= 128:
+        raise ValueError(f"nodes={nodes} must lie in 1 to 128; 64 give 12 digits")
+    u, w = np.polynomial.legendre.leggauss(nodes)
+    u, w = (u + 1) / 2, w / 2
+    return CUTOFF * u**2, 2 * CUTOFF * u * w
+
+
+def scaled_pressure(
+    T: Float[ArrayLike, "*shape"],
+    masses: Float[ArrayLike, "*shape 3"],
+    mu_B: Float[ArrayLike, "*shape"] | None = None,
+    *,
+    nodes: int = 64,
+) -> Float[Array, "*shape"]:
+    """P/T^4 = (ln Z/V)/T^3 of the quasi-partons.
+
+        ln Z_q / V = d_q/(2 pi^2) Int p^2 ln(1 + e^{-E/T}) dp,   ln Z_g / V = -d_g/(2 pi^2) Int p^2 ln(1 - e^{-E/T}) dp
+
+    with E = sqrt(p^2 + m^2), by quadrature in p/T. With `mu_B`, half of the quarks have E - mu_B/3 and half E + mu_B/3.
+
+    Args:
+        T: GeV, positive.
+        masses: GeV, in the order of `SPECIES`.
+        mu_B: GeV; None = 0, at half the cost.
+        nodes: of `quadrature`.
+
+    Raises:
+        ValueError: T that is not positive (tested outside `jit` only), masses whose last axis is not 3.
+
+    >>> round(float(scaled_pressure(0.2, jnp.zeros(3))), 3), round(FREE_PRESSURE, 3)
+    (5.209, 5.209)
+
+    Source: arXiv 2211.07994; degeneracies of the authors' code.
+    """
+    check_temperature(T)
+    T, masses = jnp.asarray(T), jnp.asarray(masses)
+    if masses.shape[-1:] != (3,):
+        raise ValueError(f"masses has shape {masses.shape}; its last axis holds the three of {', '.join(SPECIES)}")
+    dtype = jnp.result_type(T, masses, *(() if mu_B is None else (mu_B,)), jnp.float32)
+    x, weights = (jnp.asarray(part, dtype) for part in _nodes_and_weights(nodes))
+    ratio = (masses.astype(dtype) / T.astype(dtype)[..., None])[..., None]
+    energy = jnp.sqrt(x**2 + ratio**2)  # E/T [*shape, 3, nodes]
+    quark, gluon = energy[..., :2, :], energy[..., 2, :]
+    if mu_B is None:
+        fermions = jnp.log1p(jnp.exp(-quark))
+    else:
+        shift = (jnp.asarray(mu_B, dtype) / (3 * T.astype(dtype)))[..., None, None]
+        # ln(1 + e^(mu - E)) without overflow.
+        fermions = (jnp.logaddexp(0.0, shift - quark) + jnp.logaddexp(0.0, -shift - quark)) / 2
+    bosons = -jnp.log1p(-jnp.exp(-gluon))
+    logarithms = jnp.concatenate([fermions, bosons[..., None, :]], -2)
+    return jnp.sum(logarithms * weights, (-2, -1))
+
+
+def _nodes_and_weights(nodes):
+    """x [nodes] and d x^2 w / (2 pi^2) [3, nodes]."""
+    x, w = quadrature(nodes)
+    return x, np.array(DEGENERACIES)[:, None] * (x**2 * w) / (2 * np.pi**2)
+
+
+def log_partition(
+    T: Float[ArrayLike, "*shape"],
+    masses: Float[ArrayLike, "*shape 3"],
+    mu_B: Float[ArrayLike, "*shape"] | None = None,
+    *,
+    nodes: int = 64,
+) -> Float[Array, "*shape"]:
+    """ln Z / V = P/T in GeV^3. Arguments and errors as `scaled_pressure`."""
+    return scaled_pressure(T, masses, mu_B, nodes=nodes) * jnp.asarray(T) ** 3
+
+
+def pressure_and_anomaly(
+    pressure_fn: Callable[[Array], Array], T: Float[Array, "*shape"]
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+    """P/T^4 and Delta/T^4 = T d(P/T^4)/dT, for all temperatures in one forward-mode sweep.
+
+    Args:
+        pressure_fn: T -> P/T^4, entry by entry. Masses that depend on T belong inside: the derivative is the total one,
+            which makes s = dP/dT hold by construction.
+        T: GeV.
+
+    >>> [round(float(x), 4) for x in pressure_and_anomaly(lambda T: T**2, jnp.asarray(0.5))]
+    [0.25, 0.5]
+    """
+    return jax.jvp(pressure_fn, (T,), (T,))
+
+
+def equation_of_state(pressure_fn: Callable[[Array], Array], T: Float[ArrayLike, "*shape"]) -> EquationOfState:
+    """All densities from P/T^4 as a function of T, by its first two derivatives D = T d/dT.
+
+        Delta/T^4 = D p,  eps/T^4 = 3p + D p,  s/T^3 = 4p + D p,  c_s^2 = (4p + D p) / (12 p + 7 D p + D^2 p)
+
+    Args:
+        pressure_fn: T -> p = P/T^4, entry by entry.
+        T: GeV, positive.
+
+    Raises:
+        ValueError: T that is not positive (tested outside `jit` only).
+
+    >>> gas = equation_of_state(lambda T: scaled_pressure(T, jnp.zeros((*T.shape, 3))), jnp.array([0.2]))
+    >>> round(float(gas.sound_speed_squared[0]), 4)  # massless: 1/3
+    0.3333
+    """
+    check_temperature(T)
+    T = jnp.asarray(T)
+    T = T.astype(jnp.promote_types(T.dtype, jnp.float32))
+    (p, dp), (_, ddp) = jax.jvp(lambda t: pressure_and_anomaly(pressure_fn, t), (T,), (T,))
+    return EquationOfState(p, 3 * p + dp, 4 * p + dp, dp, (4 * p + dp) / (12 * p + 7 * dp + ddp))
+
+
+def to_fm(eos: EquationOfState, T: Float[ArrayLike, "*shape"]) -> EquationOfState:
+    """Dimensionless -> pressure, energy density and trace anomaly in GeV/fm^3, entropy density in 1/fm^3.
+
+    >>> eos = EquationOfState(*(jnp.ones(()) for _ in range(5)))
+    >>> round(float(to_fm(eos, 0.2).pressure), 4)  # 0.2^4 / 0.19733^3
+    0.2082
+    """
+    check_temperature(T)
+    T = jnp.asarray(T)
+    energy, number = T**4 / HBAR_C**3, T**3 / HBAR_C**3
+    return EquationOfState(
+        eos.pressure * energy, eos.energy * energy, eos.entropy * number, eos.anomaly * energy, eos.sound_speed_squared
+    )
+
+
+def finite_density(
+    masses_fn: Callable[[Array, Array], Array],
+    T: Float[ArrayLike, "*shape"],
+    mu_B: Float[ArrayLike, "*shape"] = 0.0,
+    *,
+    nodes: int = 64,
+) -> FiniteDensity:
+    """Densities and baryon susceptibilities at (T, mu_B), by nested forward differentiation.
+
+    Args:
+        masses_fn: (T, mu_B) -> masses [*shape, 3], entry by entry; derivatives go through it.
+        T: GeV, positive.
+        mu_B: GeV, broadcast to T.
+        nodes: of `quadrature`.
+
+    Raises:
+        ValueError: T that is not positive (tested outside `jit` only).
+
+    >>> gas = finite_density(lambda T, mu: jnp.zeros((*T.shape, 3)), 0.2)
+    >>> round(float(gas.chi_2), 4), round(float(gas.chi_4), 3)  # massless: 1/3 and 2/(9 pi^2)
+    (0.3333, 0.023)
+
+    Source: the code of arXiv 2501.10012: mu_q = mu_B/3 for all three flavours.
+    """
+    check_temperature(T)
+    T = jnp.asarray(T)
+    T = T.astype(jnp.promote_types(T.dtype, jnp.float32))
+    mu = jnp.broadcast_to(jnp.asarray(mu_B, T.dtype), T.shape)
+
+    def log_z(t, mu):
+        return log_partition(t, masses_fn(t, mu), mu, nodes=nodes)
+
+    def derivatives(order):
+        """f, f', .. of ln Z/V by mu, as a function of mu."""
+        if not order:
+            return lambda mu: (log_z(T, mu),)
+
+        def longer(mu):
+            values, slopes = jax.jvp(derivatives(order - 1), (mu,), (jnp.ones_like(mu),))
+            return (*values, slopes[-1])
+
+        return longer
+
+    z, z1, z2, _, z4 = derivatives(4)(mu)
+    _, slope = jax.jvp(lambda t: log_z(t, mu), (T,), (jnp.ones_like(T),))
+    p, s, n = z / T**3, (z + T * slope) / T**3, z1 / T**2
+    return FiniteDensity(p, s - p + mu * n / T, s, n, z2 / T, z4 * T)
+
+
+def tied_masses(
+    T: Float[ArrayLike, "*shape"],
+    pressure: Float[ArrayLike, "*shape"],
+    *,
+    nodes: int = 64,
+    strange: float = 0.09,
+    gluon: float = 1.5,
+) -> Float[Array, "*shape 3"]:
+    """The masses that have this pressure if m_s = m_ud + `strange` and m_g = `gluon` m_ud, by bisection.
+
+    An equation of state is one function and does not determine three masses; with these two relations at all
+    temperatures (the loss asks for them at high ones only) it does.
+
+    Args:
+        T: GeV, positive.
+        pressure: P/T^4, below that at m_ud = 0 and above that at m_ud = 20 T.
+        nodes: of `quadrature`.
+        strange: GeV.
+        gluon: ratio, in thermal perturbation theory sqrt(3/2 (N_c/3 + N_f/6)) = 1.5 for three colours and flavours.
+
+    Raises:
+        ValueError: T that is not positive, or a pressure out of reach (tested outside `jit` only).
+
+    >>> masses = tied_masses(0.2, 1.6224)
+    >>> [round(float(m), 2) for m in masses]
+    [0.48, 0.57, 0.72]
+    """
+    check_temperature(T)
+    T, pressure = jnp.broadcast_arrays(jnp.asarray(T), jnp.asarray(pressure))
+    dtype = jnp.result_type(T, pressure, jnp.float32)
+    T, pressure = T.astype(dtype), pressure.astype(dtype)
+
+    def masses(light):
+        return jnp.stack([light, light + strange, gluon * light], -1)
+
+    def excess(light):
+        return scaled_pressure(T, masses(light), nodes=nodes) - pressure
+
+    low, high = jnp.zeros_like(T), 20 * T
+    if not isinstance(T, jax.core.Tracer) and not isinstance(pressure, jax.core.Tracer):
+        missed = ~np.asarray((excess(low) > 0) & (excess(high) < 0))
+        if missed.any():
+            raise ValueError(
+                f"pressure={float(np.asarray(pressure)[missed].ravel()[0]):g} (P/T^4) is out of reach of these masses; "
+                f"give one in (0, {float(np.min(np.asarray(excess(low) + pressure))):.4g})"
+            )
+
+    def halve(_, ends):
+        low, high = ends
+        middle = (low + high) / 2
+        above = excess(middle) > 0
+        return jnp.where(above, middle, low), jnp.where(above, high, middle)
+
+    low, high = jax.lax.fori_loop(0, jnp.finfo(dtype).nmant + 4, halve, (low, high))
+    return masses((low + high) / 2)
+
+
+def check_temperature(T: ArrayLike) -> None:
+    """Refuse temperatures that are not positive and finite; inside `jit` values are not known and not tested.
+
+    Raises:
+        ValueError: naming the first one.
+    """
+    if isinstance(T, jax.core.Tracer):
+        return
+    T = np.asarray(T)
+    wrong = ~(np.isfinite(T) & (T > 0))
+    if wrong.any():
+        raise ValueError(f"T={T[wrong].ravel()[0]:g} must be a positive temperature in GeV, such as 0.155")

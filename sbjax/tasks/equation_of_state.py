@@ -1,0 +1,163 @@
+"""The equation of state of QCD as a task: masses of quasi-partons are trained until their gas has lattice QCD's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from sbjax.folding import fold as fold_expansion
+from sbjax.physics import lattice, qcd
+from sbjax.suggest import near
+from sbjax.tasks.task import Aux, Average, Grid, Task
+
+LOSSES = ("chi2", "l1")
+TIED_ABOVE = 2.5 * 0.150  # GeV: where the loss asks for the relations between the masses
+UNKNOWNS = ("P/T^4", "eps/T^4", "s/T^3", "Delta/T^4", "c_s^2", "m_ud", "m_s", "m_g")
+_FINE = 5  # steps of the grid that is drawn in one of the training temperatures
+
+
+def make_equation_of_state_task(
+    parametrisation: str,
+    network: nn.Module,
+    *,
+    lower: float = 0.155,
+    upper: float = 0.4,
+    points: int = 50,
+    loss: str = "chi2",
+    relative_error: float = 0.05,
+    mass_weight: float = 1.0,
+    nodes: int = 20,
+    fold: bool = False,
+) -> Task:
+    """Minimise the misfit of entropy density and trace anomaly at `points` temperatures, all in every batch.
+
+        'chi2':  mean ((s - s_0)/sigma_s)^2 + mean ((Delta - Delta_0)/sigma_Delta)^2 + w L_mass
+        'l1':    mean |s - s_0| + mean |Delta - Delta_0|/T + w L_mass, in GeV^3
+        L_mass = mean over all temperatures of [T > 0.375 GeV] (|m_g/m_ud - 1.5| + |(m_s - m_ud)/(0.09 GeV) - 1|)
+
+    with sigma = `relative_error` times the value, in place of the errors of the lattice points. s and Delta are total
+    derivatives of ln Z by the temperature, through the masses.
+
+    Numbers reported: 'train/loss', 'train/loss_entropy', 'train/loss_anomaly', 'train/loss_masses' (terms without w);
+    at temperatures half-way between those of the training, with 64 nodes, 'test/mae_pressure', 'test/mae_energy',
+    'test/mae_entropy' and 'test/mae_anomaly' (mean absolute error of P/T^4, eps/T^4, s/T^3, Delta/T^4) and
+    'test/worst_pressure', the largest relative error of P; a quarter of the way, 'validation/mae_pressure'.
+
+    Args:
+        parametrisation: a name of `lattice.PARAMETRISATIONS`.
+        network: T [n] -> masses [n, 3] in GeV, as `sbjax.models.quasi_parton.make_quasi_partons`.
+        lower, upper: GeV; the training temperatures are evenly spaced from one to the other.
+        points: how many.
+        loss: of `LOSSES`.
+        relative_error: sigma over value in 'chi2'.
+        mass_weight: w.
+        nodes: of the quadrature in training; 20 are within 2e-6 for masses above 0.04 GeV.
+        fold: start from a network with `network.expansion`, folded into one on raw input.
+
+    Raises:
+        ValueError: an unknown name or loss, temperatures outside the data, numbers out of range, nothing to fold.
+
+    Source: arXiv 2211.07994 and its authors' code ('chi2'); arXiv 2501.10012 without its susceptibilities ('l1').
+    """
+    lattice.check_name(parametrisation)
+    if loss not in LOSSES:
+        raise ValueError(f"task.loss={loss!r} is unknown{near(loss, LOSSES)}; known: {', '.join(LOSSES)}")
+    if not lattice.VALID[0] <= lower < upper <= lattice.VALID[1]:
+        raise ValueError(
+            f"task.lower={lower} and task.upper={upper} must be temperatures in GeV with {lattice.VALID[0]} <= lower < "
+            f"upper <= {lattice.VALID[1]}, such as 0.155 and 0.4"
+        )
+    if points < 2:
+        raise ValueError(f"task.points={points} must be >= 2 temperatures")
+    if not relative_error > 0:
+        raise ValueError(f"task.relative_error={relative_error} must be > 0, such as 0.05")
+    if not mass_weight >= 0:
+        raise ValueError(f"task.mass_weight={mass_weight} must be >= 0")
+    qcd.quadrature(nodes)
+    if fold and network.expansion is None:
+        raise ValueError("task.fold=True: there is no expansion to fold; set expansion.kind='vector'")
+    start, expansion = network, network.expansion
+    if fold:
+        network = network.clone(expansion=None)
+    dtype = network.dtype
+
+    # Rounded, so that a temperature that is to be 0.375 GeV is not above it.
+    train = np.round(np.linspace(lower, upper, points), 12)
+    step = (upper - lower) / (points - 1)
+    data = {
+        "train": _targets(parametrisation, train),
+        "test": _targets(parametrisation, train[:-1] + step / 2),
+        "validation": _targets(parametrisation, train[:-1] + step / 4),
+    }
+    data = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), data)
+    tied = jnp.asarray(train > TIED_ABOVE, dtype)
+
+    def init(key):
+        variables = start.init(key, jnp.ones(1, dtype))
+        if fold:  # one kind of parton after another
+            variables = {**variables, "params": jax.vmap(lambda p: fold_expansion(expansion, p))(variables["params"])}
+        return variables
+
+    def pressure_fn(variables, nodes):
+        return lambda T: qcd.scaled_pressure(T, network.apply(variables, T), nodes=nodes)
+
+    def terms(variables, batch):
+        def both(T):
+            masses = network.apply(variables, T)
+            return qcd.scaled_pressure(T, masses, nodes=nodes), masses
+
+        T = batch["T"]
+        (p, masses), (anomaly, _) = jax.jvp(both, (T,), (T,))
+        miss = {"entropy": 4 * p + anomaly - batch["entropy"], "anomaly": anomaly - batch["anomaly"]}
+        if loss == "chi2":
+            found = {name: jnp.mean((m / (relative_error * batch[name])) ** 2) for name, m in miss.items()}
+        else:
+            found = {name: jnp.mean(jnp.abs(m) * T**3) for name, m in miss.items()}
+        ud, s, g = jnp.moveaxis(masses, -1, 0)
+        return found | {"masses": jnp.mean(tied * (jnp.abs(g / ud - 1.5) + jnp.abs((s - ud) / 0.09 - 1)))}
+
+    def loss_fn(variables, batch, key):
+        del key
+        found = terms(variables, batch)
+        value = found["entropy"] + found["anomaly"] + mass_weight * found["masses"]
+        return value, Aux({}, {f"train/loss_{name}": term for name, term in found.items()})
+
+    def evaluate(data, variables, part):
+        del part
+        T = jnp.concatenate([data["test"]["T"], data["validation"]["T"]])
+        p, anomaly = qcd.pressure_and_anomaly(pressure_fn(variables, 64), T)
+        test, count = data["test"], len(data["test"]["T"])
+        found = {"pressure": p, "energy": 3 * p + anomaly, "entropy": 4 * p + anomaly, "anomaly": anomaly}
+        numbers = {f"test/mae_{name}": jnp.mean(jnp.abs(x[:count] - test[name])) for name, x in found.items()}
+        numbers["test/worst_pressure"] = jnp.max(jnp.abs(p[:count] / test["pressure"] - 1))
+        numbers["validation/mae_pressure"] = jnp.mean(jnp.abs(p[count:] - data["validation"]["pressure"]))
+        return {name: Average(number, jnp.ones((), number.dtype)) for name, number in numbers.items()}
+
+    def predict(variables):
+        T = jnp.asarray(fine, dtype)
+        eos = qcd.equation_of_state(pressure_fn(variables, 64), T)
+        return jnp.concatenate([jnp.stack(list(eos), -1), network.apply(variables, T)], -1)
+
+    fine = np.linspace(lower, upper, _FINE * (points - 1) + 1)
+    known = lattice.reference(parametrisation, fine)
+    drawn = np.concatenate([np.stack(known, -1), lattice.reference_masses(parametrisation, fine)], -1)
+
+    return Task(
+        data=data,
+        init=init,
+        sample=lambda data, key, step: data["train"],
+        loss=loss_fn,
+        evaluate=evaluate,
+        parts=1,
+        batch_size=1,  # temperatures are not split over devices
+        epoch_steps=None,
+        primary="test/mae_pressure",
+        selection="validation/mae_pressure",
+        goal="min",
+        outputs=lambda data, variables: network.apply(variables, data["validation"]["T"]),
+        grid=Grid(fine[:, None], drawn, ("T",), UNKNOWNS, predict),
+    )
+
+
+def _targets(parametrisation, T):
+    return {"T": T} | lattice.reference(parametrisation, T)._asdict()
