@@ -18,6 +18,7 @@ MODELS = {
     "cnn": CNN,
     "p4cnn": functools.partial(GroupCNN, group="p4", channels=(16, 32, 32)),
     "p4mcnn": functools.partial(GroupCNN, group="p4m", channels=(12, 22, 22)),
+    "resnet8": functools.partial(ResNet, stages=(1, 1, 1), base=16),
     "resnet18": functools.partial(ResNet, stages=(2, 2, 2, 2), base=64),
     "resnet20": functools.partial(ResNet, stages=(3, 3, 3), base=16),
 }
@@ -27,6 +28,7 @@ OPTIONS = {
     "cnn": ("channels", *COMMON),
     "p4cnn": ("channels", "readout", *COMMON),
     "p4mcnn": ("channels", "readout", *COMMON),
+    "resnet8": ("width", "stem", "shortcut", *COMMON),
     "resnet18": ("width", "stem", "shortcut", *COMMON),
     "resnet20": ("width", "stem", "shortcut", *COMMON),
 }
@@ -36,7 +38,7 @@ def make_model(name: str, *, classes: int, **options: Any) -> nn.Module:
     """A model by name, called as `module.apply(variables, x, train=.., rngs={'dropout': key}, mutable=[..])`.
 
     Args:
-        name: 'mlp', 'cnn', 'p4cnn', 'p4mcnn', 'resnet18' or 'resnet20'.
+        name: 'mlp', 'cnn', 'p4cnn', 'p4mcnn', 'resnet8', 'resnet18' or 'resnet20'.
         classes: number of outputs.
         options: fields of the module: norm, dropout, activation, dtype; widths (mlp); channels (cnn, p4cnn, p4mcnn);
             readout (p4cnn, p4mcnn); width, stem, shortcut (ResNets).

@@ -1,10 +1,12 @@
 """A small convolutional network."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax.asymmetry.figlu import Gate
 from sbjax.models import layers
 
 
@@ -19,7 +21,7 @@ class CNN(nn.Module):
         channels: output channels of each block.
         norm: 'batch', 'group', 'layer' or 'none'.
         dropout: rate in [0, 1) before the head.
-        activation: a name of `layers.ACTIVATIONS`.
+        activation: a name of `layers.ACTIVATIONS`, or a `Gate`.
         dtype: compute dtype; parameters and logits are float32 or wider.
     """
 
@@ -27,15 +29,16 @@ class CNN(nn.Module):
     channels: Sequence[int] = (32, 64, 64)
     norm: str = "batch"
     dropout: float = 0.0
-    activation: str = "relu"
+    activation: str | Gate = "relu"
     dtype: str = "float32"
+    accepts_gate: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch h w c"], train: bool = False) -> Float[Array, "batch classes"]:
         for i, features in enumerate(self.channels):
             x = layers.Conv(features, use_bias=self.norm == "none", dtype=self.dtype, name=f"conv_{i}")(x)
             x = layers.make_norm(self.norm, train=train, name=f"norm_{i}", dtype=self.dtype)(x)
-            x = layers.ACTIVATIONS[self.activation](x)
+            x = layers.make_activation(self.activation, name=f"act_{i}")(x)
             if min(x.shape[1:3]) >= 4:
                 x = layers.max_pool_2x2(x)
         x = layers.dropout(x.mean((1, 2)), self.dropout, train=train)

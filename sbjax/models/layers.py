@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax.asymmetry.figlu import Gate, figlu
 from sbjax.models.batch_norm import BatchNorm
 from sbjax.models.convolution import conv2d
 
@@ -88,6 +89,24 @@ def make_norm(kind: str, *, train: bool, name: str, dtype: Any = jnp.float32) ->
         return nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype, param_dtype=param_dtype(dtype), name=name)(x)
 
     return grouped
+
+
+class GatedActivation(nn.Module):
+    """`figlu` with a frozen matrix 'mixing' [d, d] in the collection 'frozen', which no key of `init` reaches."""
+
+    gate: Gate
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+        def matrix():
+            return jnp.asarray(self.gate.matrix("/".join(self.path), x.shape[-1]), param_dtype(x.dtype))
+
+        return figlu(x, self.variable("frozen", "mixing", matrix).value.astype(x.dtype))
+
+
+def make_activation(activation: str | Gate, *, name: str) -> Callable[[Array], Array]:
+    """An activation as a function of an array; one with a gate is a layer of this name."""
+    return ACTIVATIONS[activation] if isinstance(activation, str) else GatedActivation(activation, name=name)
 
 
 def param_dtype(dtype: Any) -> jnp.dtype:

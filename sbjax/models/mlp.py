@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import ClassVar
 
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax.asymmetry.figlu import Gate
 from sbjax.models import layers
 
 
@@ -17,7 +19,7 @@ class MLP(nn.Module):
         widths: hidden widths.
         norm: 'batch', 'group', 'layer' or 'none'.
         dropout: rate in [0, 1).
-        activation: a name of `layers.ACTIVATIONS`.
+        activation: a name of `layers.ACTIVATIONS`, or a `Gate`.
         dtype: compute dtype; parameters and logits are float32 or wider.
 
     >>> import jax, jax.numpy as jnp
@@ -31,8 +33,9 @@ class MLP(nn.Module):
     widths: Sequence[int] = (128, 128)
     norm: str = "none"
     dropout: float = 0.0
-    activation: str = "relu"
+    activation: str | Gate = "relu"
     dtype: str = "float32"
+    accepts_gate: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch ..."], train: bool = False) -> Float[Array, "batch classes"]:
@@ -42,5 +45,6 @@ class MLP(nn.Module):
         for i, width in enumerate(self.widths):
             x = dense(width, kernel_init=nn.initializers.he_normal(), name=f"dense_{i}")(x)
             x = layers.make_norm(self.norm, train=train, name=f"norm_{i}", dtype=self.dtype)(x)
-            x = layers.dropout(layers.ACTIVATIONS[self.activation](x), self.dropout, train=train)
+            x = layers.make_activation(self.activation, name=f"act_{i}")(x)
+            x = layers.dropout(x, self.dropout, train=train)
         return dense(self.classes, name=f"dense_{len(self.widths)}")(x).astype(wide)

@@ -1,12 +1,14 @@
-"""Residual networks: ResNet-18 and ResNet-20 (He et al., arXiv 1512.03385)."""
+"""Residual networks: ResNet-8, ResNet-18 and ResNet-20 (He et al., arXiv 1512.03385)."""
 
 from collections.abc import Sequence
 from functools import partial
+from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax.asymmetry.figlu import Gate
 from sbjax.models import layers
 
 
@@ -17,15 +19,15 @@ class Block(nn.Module):
     stride: int
     shortcut: str
     norm: str
-    activation: str
+    activation: str | Gate
     dtype: str
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch h w c"], train: bool = False) -> Float[Array, "batch h2 w2 features"]:
-        act = layers.ACTIVATIONS[self.activation]
+        act = partial(layers.make_activation, self.activation)
         norm = partial(layers.make_norm, self.norm, train=train, dtype=self.dtype)
         conv = partial(layers.Conv, self.features, use_bias=self.norm == "none", dtype=self.dtype)
-        y = act(norm(name="norm_0")(conv(stride=self.stride, name="conv_0")(x)))
+        y = act(name="act_0")(norm(name="norm_0")(conv(stride=self.stride, name="conv_0")(x)))
         y = norm(name="norm_1")(conv(name="conv_1")(y))
         if x.shape != y.shape:
             if self.shortcut == "projection":
@@ -34,7 +36,7 @@ class Block(nn.Module):
                 x = x[:, :: self.stride, :: self.stride]
                 missing = self.features - x.shape[-1]
                 x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)))
-        return act(x + y)
+        return act(name="act_1")(x + y)
 
 
 class ResNet(nn.Module):
@@ -49,7 +51,7 @@ class ResNet(nn.Module):
         shortcut: where shapes change, 'projection' (1x1 convolution and normalisation) or 'identity' (option A).
         norm: 'batch', 'group', 'layer' or 'none'.
         dropout: rate in [0, 1) before the head.
-        activation: a name of `layers.ACTIVATIONS`.
+        activation: a name of `layers.ACTIVATIONS`, or a `Gate`.
         dtype: compute dtype; parameters and logits are float32 or wider.
     """
 
@@ -61,8 +63,9 @@ class ResNet(nn.Module):
     shortcut: str = "projection"
     norm: str = "batch"
     dropout: float = 0.0
-    activation: str = "relu"
+    activation: str | Gate = "relu"
     dtype: str = "float32"
+    accepts_gate: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch h w c"], train: bool = False) -> Float[Array, "batch classes"]:
@@ -70,7 +73,7 @@ class ResNet(nn.Module):
         size, stride = (3, 1) if self.stem == "cifar" else (7, 2)
         x = layers.Conv(channels[0], size, stride, use_bias=self.norm == "none", dtype=self.dtype, name="conv_stem")(x)
         x = layers.make_norm(self.norm, train=train, name="norm_stem", dtype=self.dtype)(x)
-        x = layers.ACTIVATIONS[self.activation](x)
+        x = layers.make_activation(self.activation, name="act_stem")(x)
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for stage, (blocks, features) in enumerate(zip(self.stages, channels, strict=True)):

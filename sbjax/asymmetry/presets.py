@@ -1,0 +1,68 @@
+"""Published settings of W-asymmetric networks (arXiv 2405.20231, appendix on hyper-parameters)."""
+
+from sbjax.asymmetry.masks import MaskSpec
+from sbjax.asymmetry.spec import AsymmetrySpec
+
+# Frozen entries by pattern at width 1; at width 8 there are three times as many.
+_RESNET20 = (
+    ("conv_stem/kernel", 12),
+    ("stage_1_*/conv_shortcut/kernel", 6),
+    ("stage_2_*/conv_shortcut/kernel", 8),
+    ("stage_0_*/kernel", 36),
+    ("stage_1_*/kernel", 54),
+    ("stage_2_*/kernel", 72),
+    ("head/kernel", 8),
+)
+
+
+def mlp_mnist(mask_seed: int = 0, *, init: str = "same") -> AsymmetrySpec:
+    """For MNIST: `make_model('mlp', classes=10, widths=(512, 512, 512), norm='layer', activation='gelu')`.
+
+    >>> [(mask.n_fix, mask.kappa) for _, mask in mlp_mnist().masks]
+    [(64, 1.0), (64, 1.0), (64, 0.5), (256, 0.25)]
+    """
+    settings = ((64, 1.0), (64, 1.0), (64, 0.5), (256, 0.25))
+    masks = tuple((f"dense_{i}/kernel", MaskSpec(n_fix, kappa)) for i, (n_fix, kappa) in enumerate(settings))
+    return AsymmetrySpec("w", masks=masks, mask_seed=mask_seed, init=init)
+
+
+def resnet20(width: int = 1, mask_seed: int = 0, *, n_fix_stem: int | None = None, init: str = "same") -> AsymmetrySpec:
+    """For CIFAR: `make_model('resnet20', classes=10, width=width, norm='layer')`; kappa is 2 everywhere.
+
+    Args:
+        width: 1 or 8, the two that were published.
+        n_fix_stem: frozen entries a row of the first convolution; None = 12 at width 1. At width 8 the published 36
+            exceed the 27 entries that there are, so that the layer is entirely frozen: 12 leaves it trainable.
+        mask_seed, init: as in `AsymmetrySpec`.
+
+    Raises:
+        ValueError: another width.
+
+    >>> resnet20(8).masks[0]
+    ('conv_stem/kernel', MaskSpec(n_fix=36, kappa=2.0, kind='random_subsets', unit='entry', allow_all_frozen=True))
+    """
+    if width not in (1, 8):
+        raise ValueError(f"width={width!r}: settings were published for widths 1 and 8; give your own AsymmetrySpec")
+    factor = 1 if width == 1 else 3
+    masks = tuple((glob, MaskSpec(factor * n_fix, 2.0)) for glob, n_fix in _RESNET20)
+    if n_fix_stem is not None:
+        masks = ((masks[0][0], MaskSpec(n_fix_stem, 2.0)), *masks[1:])
+    elif width == 8:
+        masks = ((masks[0][0], MaskSpec(36, 2.0, allow_all_frozen=True)), *masks[1:])
+    return AsymmetrySpec("w", masks=masks, mask_seed=mask_seed, init=init)
+
+
+def resnet8(mask_seed: int = 0, *, init: str = "same") -> AsymmetrySpec:
+    """For CIFAR, `make_model('resnet8', classes=10)`: eight whole filters a row, eight entries in the head, kappa 2.
+
+    The three input channels make this freeze the first convolution entirely, as published.
+
+    >>> [mask.unit for _, mask in resnet8().masks]
+    ['filter', 'filter', 'entry']
+    """
+    masks = (
+        ("conv_stem/kernel", MaskSpec(8, 2.0, unit="filter", allow_all_frozen=True)),
+        ("stage_*/kernel", MaskSpec(8, 2.0, unit="filter")),
+        ("head/kernel", MaskSpec(8, 2.0)),
+    )
+    return AsymmetrySpec("w", masks=masks, mask_seed=mask_seed, init=init)

@@ -1,0 +1,96 @@
+"""What makes a network asymmetric, as a frozen dataclass."""
+
+import dataclasses
+
+from sbjax.asymmetry import draws
+from sbjax.asymmetry.masks import MaskSpec
+from sbjax.suggest import near
+
+INITS = ("same", "authors")
+# The fields that each kind reads, beside `mask_seed`.
+FIELDS = {
+    "standard": (),
+    "w": ("masks", "init"),
+    "sigma": ("gate_scale",),
+    "syre": ("sigma0", "where"),
+    "fixed_bias": ("bias_bound", "where"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class AsymmetrySpec:
+    """How a network is made asymmetric, by constants that are a pure function of (mask_seed, name of the leaf).
+
+    Every kind but 'sigma' replaces parameters W by F + D * W with constants F and D:
+
+    - 'standard': D = 1, F = 0;
+    - 'w' (Lim et al., arXiv 2405.20231): D = M in {0, 1}, F = (1 - M) kappa N on the kernels that `masks` names;
+    - 'syre' (Ziyin et al., arXiv 2408.15495): D = 1, F = sigma0 N on all parameters. To break symmetry it needs weight
+      decay of W, see `syre.weighted_decay`. With a larger sigma0 on the kernels alone, where=('*kernel',), it is the
+      dense noise W + kappa N;
+    - 'fixed_bias': D = 0, F = U[-bias_bound, bias_bound] on the hidden biases: a control that breaks no symmetry of
+      consequence;
+    - 'sigma' (arXiv 2405.20231) replaces the activation by sigmoid(F x) x, see `figlu.Gate`.
+
+    Attributes:
+        kind: one of these.
+        masks: pairs of a glob on flat names and a `MaskSpec`, such as ('dense_0/kernel', MaskSpec(64)); the first that
+            matches a leaf holds, and one that matches none is refused.
+        gate_scale: standard deviation of the entries of F with 'sigma'; None = 1 / sqrt(d).
+        sigma0: standard deviation of F with 'syre'; None = 0.01 / sqrt(d) in each leaf, d its fan-in (the length of a
+            vector). The source says 0.01 / sqrt(d) without saying what d is in a vector.
+        bias_bound: of the frozen biases.
+        where: globs on flat names; None = all parameters with 'syre', all leaves called 'bias' outside the output layer
+            with 'fixed_bias'.
+        mask_seed: of all constants. It has nothing to do with the seed of a run: replicas share their constants.
+        init: law of the trainable entries: 'same' as in the standard network, or the 'authors'' uniform law on
+            +-1/sqrt(fan-in) for kernels and biases of masked layers (their standard ResNets start from another one).
+
+    Raises:
+        ValueError: naming the field, its value and what is possible.
+
+    >>> AsymmetrySpec('syre', sigma0=0.1).kind
+    'syre'
+    """
+
+    kind: str = "standard"
+    masks: tuple[tuple[str, MaskSpec], ...] = ()
+    gate_scale: float | None = None
+    sigma0: float | None = None
+    bias_bound: float = 1.0
+    where: tuple[str, ...] | None = None
+    mask_seed: int = 0
+    init: str = "same"
+
+    def __post_init__(self):
+        if self.kind not in FIELDS:
+            raise ValueError(
+                f"asymmetry.kind={self.kind!r} is unknown{near(self.kind, FIELDS)}; known: {', '.join(FIELDS)}"
+            )
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name not in ("kind", "mask_seed", *FIELDS[self.kind]) and value != field.default:
+                raise ValueError(
+                    f"asymmetry.{field.name}={value!r} has no meaning with asymmetry.kind={self.kind!r}; leave it out"
+                )
+        draws.check_seed("asymmetry.mask_seed", self.mask_seed)
+        draws.check_number("asymmetry.bias_bound", self.bias_bound)
+        for name in ("gate_scale", "sigma0"):
+            if getattr(self, name) is not None:
+                draws.check_number(f"asymmetry.{name}", getattr(self, name), positive=name == "gate_scale")
+        if self.init not in INITS:
+            raise ValueError(
+                f"asymmetry.init={self.init!r} is unknown{near(self.init, INITS)}; known: {', '.join(INITS)}"
+            )
+        # Lists come from configs; what is left is hashable, as a field of a module has to be.
+        object.__setattr__(self, "masks", tuple(tuple(pair) for pair in self.masks))
+        if self.where is not None:
+            globs = (self.where,) if isinstance(self.where, str) else self.where
+            object.__setattr__(self, "where", tuple(globs))
+        for pair in self.masks:
+            if len(pair) != 2 or not isinstance(pair[0], str) or not isinstance(pair[1], MaskSpec):
+                raise ValueError(f"asymmetry.masks holds {pair!r}: give pairs such as ('dense_0/kernel', MaskSpec(64))")
+        if self.kind == "w" and not self.masks:
+            raise ValueError(
+                "asymmetry.masks=() masks nothing with asymmetry.kind='w'; name kernels, or use 'standard'"
+            )
