@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from sbjax.physics.equation import SIDES, Ansatz, Condition, Face, Partials, Reference, Scalar
+from sbjax.physics.ansatz import Ansatz
+from sbjax.physics.equation import SIDES, Condition, Face, Partials, Reference, Scalar
 
 # A value is a number or a function of the coordinates, value(x, t).
 Value = float | Callable[..., Scalar]
@@ -77,6 +78,7 @@ def hard(
     conditions: Sequence[str],
     offset: Callable[..., Scalar | tuple[Scalar, ...]] | float,
     distance: Callable[..., Scalar | tuple[Scalar, ...]],
+    mirror: tuple[str, int] | None = None,
 ) -> Ansatz:
     """u = offset + distance N for a network N: conditions that the offset meets hold whatever N is, if the distance
     vanishes on their faces, to second order in t for an initial velocity.
@@ -89,6 +91,7 @@ def hard(
         conditions: the names of those that are met.
         offset: of the coordinates, g(x, t), or a number; a tuple for several unknowns.
         distance: likewise.
+        mirror: of `Ansatz`; offset and distance must then have parities that go with it.
 
     Raises:
         ValueError: (when called) raw has another number of entries.
@@ -108,7 +111,7 @@ def hard(
             raise ValueError(f"raw has shape {raw.shape}, needs ({len(factors)},): an output for each unknown")
         return jnp.stack([value + factor * output for value, factor, output in zip(values, factors, raw)])
 
-    return Ansatz(fn, tuple(conditions), formula)
+    return Ansatz(fn, tuple(conditions), formula, mirror)
 
 
 def lift(

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from sbjax.physics.ansatz import Ansatz
 from sbjax.physics.derivatives import Solution, parse_partial, partials
 from sbjax.suggest import near
 
@@ -83,23 +84,6 @@ class Condition:
                 f"condition {self.name!r}: kind={self.kind!r} is unknown{near(self.kind, KINDS)}; "
                 f"known: {', '.join(KINDS)}"
             )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Ansatz:
-    """A form that meets conditions exactly, whatever smooth network is put into it. Made by
-    `sbjax.physics.building.hard`.
-
-    Attributes:
-        fn: `(x [d], raw [unknowns]) -> [unknowns]`; raw is the network's output at the point x. As an attempt at a
-            solution, `lambda x: ansatz.fn(x, network(x))`.
-        conditions: names of those that are met; the others are to be asked for.
-        formula: one line of text, 'u = sin(pi x) + 4 x (1 - x) t N'.
-    """
-
-    fn: Callable[[Float[Array, " d"], Float[Array, " unknowns"]], Float[Array, " unknowns"]]
-    conditions: tuple[str, ...]
-    formula: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -175,6 +159,13 @@ class Equation:
                 raise ValueError(
                     f"{self.name}.ansatz.conditions: {name!r} is no condition{near(name, names)}; "
                     f"known: {', '.join(names)}"
+                )
+        if self.ansatz and self.ansatz.mirror:
+            name, parity = self.ansatz.mirror
+            if name not in self.coordinates or parity not in (-1, 1):
+                raise ValueError(
+                    f"{self.name}.ansatz.mirror={self.ansatz.mirror} must name one of {', '.join(self.coordinates)} "
+                    "and a parity, 1 or -1"
                 )
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sbjax.models.field import Field, effective_layers
+from sbjax.physics.ansatz import mirrored
 from sbjax.physics.derivatives import MODES, mlp_partials, parse_partial, partials
 from sbjax.physics.equation import Equation
 from sbjax.suggest import near
@@ -85,6 +86,18 @@ def make_derive(equation: Equation, field: Field, *, mode: str = "auto", hard: b
     if not hard:
         return plain
 
+    def raw_partials(variables, points, names):
+        if equation.ansatz.mirror is None:
+            return plain(variables, points, names)
+        name, parity = equation.ansatz.mirror
+        both = plain(variables, jnp.concatenate([points, mirrored(equation, name, points)]), names)
+        i = equation.coordinates.index(name)
+        signs = {partial: parity * (-1) ** parse_partial(partial, **names_of)[1][i] for partial in names}
+        return {
+            partial: (values[: len(points)] + signs[partial] * values[len(points) :]) / 2
+            for partial, values in both.items()
+        }
+
     def through_ansatz(variables, points, names):
         wanted = {name: parse_partial(name, **names_of) for name in names}
         highest = [max(column) for column in zip(*(orders for _, orders in wanted.values()))]
@@ -92,7 +105,7 @@ def make_derive(equation: Equation, field: Field, *, mode: str = "auto", hard: b
             [[f"{u}_{c * k}" if k else u for u in equation.unknowns] for k in range(order + 1)]
             for c, order in zip(equation.coordinates, highest)
         ]
-        raw = plain(variables, points, sorted({name for tower in towers for row in tower for name in row}))
+        raw = raw_partials(variables, points, sorted({name for tower in towers for row in tower for name in row}))
         rows = [jnp.stack([jnp.stack([raw[name] for name in row], -1) for row in tower]) for tower in towers]
         along = [
             jax.vmap(lambda x, n, i=i: _along(equation.ansatz.fn, x, n, i), in_axes=(0, 1))(points, tower)
@@ -114,7 +127,15 @@ def make_solution(
     """`(variables, x [d]) -> [unknowns]`: the field, in the equation's ansatz if `hard`."""
     if not hard:
         return field.apply
-    return lambda variables, x: equation.ansatz.fn(x, field.apply(variables, x))
+    if equation.ansatz.mirror is None:
+        return lambda variables, x: equation.ansatz.fn(x, field.apply(variables, x))
+    name, parity = equation.ansatz.mirror
+
+    def solution(variables, x):
+        raw = field.apply(variables, jnp.stack([x, mirrored(equation, name, x)]))
+        return equation.ansatz.fn(x, (raw[0] + parity * raw[1]) / 2)
+
+    return solution
 
 
 def _asked(equation):

@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sbjax.models import Field
+from sbjax.physics.ansatz import mirrored
 from sbjax.physics.building import hard, lift
 from sbjax.physics.equation import evaluate, make_condition, make_residual, on_face, spread
 from sbjax.physics.pdes import EQUATIONS, make_equation
+from sbjax.tasks.field_partials import make_solution
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -89,6 +92,29 @@ def test_the_solution_is_within_reach(name, numbers):
     if numbers.get("beta") != 0:
         assert (abs(implied).max(0) > 0.02).all()
     assert abs(implied).max() < 12
+
+
+@pytest.mark.parametrize("name", [name for name in HARD if make_equation(name).ansatz.mirror])
+def test_a_mirrored_form_has_the_parity_of_the_solution(name):
+    """The reference by an independent route, and the form with any network to round-off."""
+    equation = make_equation(name)
+    coordinate, parity = equation.ansatz.mirror
+    points = jnp.asarray(spread(equation, 40))
+    other = mirrored(equation, coordinate, points)
+    gap = evaluate(equation, other) - parity * evaluate(equation, points)
+    assert abs(gap).max() < max(1e-9, 10 * equation.reference.floor_max)
+    field = Field(unknowns=1, widths=(5,), lower=equation.lower, upper=equation.upper, dtype="float64")
+    variables = field.init(jax.random.key(0), jnp.zeros(2))
+    u_fn = jax.vmap(lambda x: make_solution(equation, field, hard=True)(variables, x))
+    np.testing.assert_allclose(u_fn(other), parity * u_fn(points), atol=1e-15)
+    assert float(jnp.abs(u_fn(points)).max()) > 0.1
+
+
+def test_a_mirror_is_of_a_coordinate():
+    burgers = make_equation("burgers")
+    for mirror in (("y", 1), ("x", 2)):
+        with pytest.raises(ValueError, match=r"burgers.ansatz.mirror=.* must name one of x, t and a parity"):
+            dataclasses.replace(burgers, ansatz=hard("u = N", [], 0.0, lambda x, t: x, mirror=mirror))
 
 
 def test_taylor_mode_has_a_rule_for_all_that_they_are_made_of():

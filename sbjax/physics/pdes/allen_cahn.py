@@ -51,5 +51,11 @@ def make_allen_cahn(diffusion: float = 0.001, reaction: float = 5.0) -> Equation
         ),
         numbers={"diffusion": diffusion, "reaction": reaction},
         source="an example of DeepXDE (arXiv 1907.04502), with Dirichlet ends",
-        ansatz=hard("u = x^2 cos(pi x) + t (1 - x^2) N", ["u_on_x", "initial_u"], first, lambda x, t: t * (1 - x**2)),
+        ansatz=hard(
+            "u = x^2 cos(pi x) + t (1 - x^2) (N(x, t) + N(-x, t)) / 2",
+            ["u_on_x", "initial_u"],
+            first,
+            lambda x, t: t * (1 - x**2),
+            mirror=("x", 1),
+        ),
     )

@@ -45,5 +45,13 @@ def make_burgers(nu: float = 0.01 / math.pi) -> Equation:
         ),
         numbers={"nu": nu},
         source="Raissi, Perdikaris and Karniadakis, arXiv 1711.10561",
-        ansatz=hard("u = -sin(pi x) + t (1 - x^2) N", ["u_on_x", "initial_u"], first, lambda x, t: t * (1 - x**2)),
+        # Odd in x. An even error would move the front, which the equation itself hardly holds in place: its residual is
+        # exponentially small.
+        ansatz=hard(
+            "u = -sin(pi x) + t (1 - x^2) (N(x, t) - N(-x, t)) / 2",
+            ["u_on_x", "initial_u"],
+            first,
+            lambda x, t: t * (1 - x**2),
+            mirror=("x", -1),
+        ),
     )
