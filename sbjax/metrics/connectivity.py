@@ -60,18 +60,20 @@ def barrier(
 
     Only 'params' are interpolated. All points are one program, compiled once for an `evaluate_fn` and a network.
 
-    Matching first: give `b` with its units permuted to those of `a`. The two hidden units of the net below are swapped:
+    Matching first: give `b` with its units in the order of those of `a`. Here `b` is `a` with its two units swapped:
 
+    >>> from sbjax.symmetry.permutation import Move, Spec, permute
     >>> def evaluate(v):
     ...     x = jnp.array([-1.0, 0.5, 2.0])
     ...     y = jnp.tanh(x[:, None] * v['params']['w']) @ v['params']['u']
     ...     return {'loss': jnp.mean((y - jnp.tanh(x)) ** 2)}
-    >>> a = {'params': {'w': jnp.array([1.0, 0.0]), 'u': jnp.array([1.0, 0.0])}}
-    >>> b = jax.tree.map(lambda leaf: leaf[::-1], a)
-    >>> round(float(barrier(evaluate, a, b).heights['loss']['midpoint_over_mean_of_ends']), 3)
+    >>> a = {'w': jnp.array([1.0, 0.0]), 'u': jnp.array([1.0, 0.0])}
+    >>> spec, swap = Spec({'units': 2}, {'units': (Move('w', 0), Move('u', 0))}, {}), {'units': jnp.array([1, 0])}
+    >>> b = permute(spec, a, swap)
+    >>> for other in (b, permute(spec, b, swap)):
+    ...     found = barrier(evaluate, {'params': a}, {'params': other})
+    ...     print(round(float(found.heights['loss']['midpoint_over_mean_of_ends']), 3))
     0.059
-    >>> undone = jax.tree.map(lambda leaf: leaf[::-1], b)
-    >>> float(barrier(evaluate, a, undone).heights['loss']['midpoint_over_mean_of_ends'])
     0.0
 
     Args:
@@ -134,6 +136,7 @@ def barriers(
     [-0.25, -4.0]
     """
     alphas = np.linspace(0.0, 1.0, 25) if alphas is None else np.asarray(alphas, np.float64)
+    grid = check_alphas(alphas)
     check_grid(alphas)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be >= 1, or None for all points at once")
@@ -141,7 +144,7 @@ def barriers(
     moving, fixed = _divide(stacked, recalibrate, batch_stats)
     for collection, tree in stacked.items():
         _check_equal(collection, tree, pairs, everything=collection in fixed)
-    moving, fixed, grid = jax.device_put((moving, fixed, check_alphas(alphas)))
+    moving, fixed, grid = jax.device_put((moving, fixed, grid))
     evaluate_fn, recalibrate = _as_pytree(evaluate_fn), _as_pytree(recalibrate)
     rows = [
         _curves(evaluate_fn, recalibrate, moving, fixed, jnp.int32(i), jnp.int32(j), grid, batch_size=batch_size)

@@ -35,7 +35,7 @@ def interpolate(tree_a: PyTree, tree_b: PyTree, alphas: Float[ArrayLike, " point
     alphas = check_alphas(alphas)
     check_alike(tree_a, tree_b)
     constant = [{n: x for n, x in trees.flatten(t).items() if not _inexact(x)} for t in (tree_a, tree_b)]
-    if name := first_difference(*constant):
+    if (name := first_difference(*constant)) is not None:
         raise ValueError(
             f"leaf {name!r} is not floating and differs between the two trees: there is nothing between two integers; "
             "interpolate the parameters only, or make the leaf equal in both"
@@ -62,7 +62,7 @@ def between(tree_a: PyTree, tree_b: PyTree, alpha: Float[Array, ""]) -> PyTree:
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class BatchStatsEstimate:
     """The function that `recalibrate_batch_stats` makes: a pytree whose leaves are the batches."""
 
@@ -133,7 +133,7 @@ def recalibrate_batch_stats(
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class PartsMean:
     """The function that `over_parts` makes: a pytree whose leaves are the data."""
 
@@ -164,6 +164,9 @@ def over_parts(
     Returns:
         A function of variables that gives total over weight, all parts together. It is a pytree that holds the data, so
         that `jit` takes them as an argument.
+
+    Raises:
+        ValueError: parts < 1.
 
     >>> from sbjax.tasks.task import Average
     >>> rows = jnp.array([[1.0, 2.0], [3.0, 6.0]])
