@@ -16,6 +16,8 @@ FREE = ("task.data_dir", "task.cache_dir", "checkpoint.keep", "checkpoint.keep_b
 # Sections whose fields depend on a name in them; checked where the thing is built.
 OPEN = ("model", "expansion", "arms", "suite")
 
+MODELS = {"pinn": "field", "equation_of_state": "quasi_parton"}  # by kind of task, else an MLP
+
 ARM_SECTIONS = ("task", "model", "expansion", "optimizer", "finish")
 
 
@@ -39,7 +41,7 @@ def base_config(task: str = "images") -> ConfigDict:
             "reports": 10,  # evaluations, evenly spaced, besides the one before the first step
             "reference": "raw",  # the arm that the others are compared with
             "task": TASKS[task],
-            "model": {"name": "field" if task == "pinn" else "mlp"},
+            "model": {"name": MODELS.get(task, "mlp")},
             "expansion": {"kind": "none"},
             "optimizer": OPTIMIZER,
             # A second phase after train_steps; no steps = none.
@@ -103,6 +105,10 @@ def shrink(config: ConfigDict) -> ConfigDict:
     if config.task.kind == "pinn":
         config.finish.steps = min(config.finish.steps, 2)
         config.task.update(points=64, boundary_points=16, initial_points=16, test_points=256)
+        return config
+    if config.task.kind == "equation_of_state":
+        config.finish.steps = min(config.finish.steps, 2)
+        config.task.points = 8
         return config
     config.task.train_share = 0.05
     config.task.batch_size = 8

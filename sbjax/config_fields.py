@@ -14,6 +14,7 @@ LEAST = {
     "test_points": 1,
     "resample_every": 0,
     "balance_every": 1,
+    "nodes": 1,
 }
 
 # Fields of the section `task`, by its kind.
@@ -49,6 +50,18 @@ TASKS: dict[str, dict[str, Any]] = {
         "hard": False,  # meet conditions by the equation's ansatz instead of by the loss
         "fold": False,  # start as the expanded network would, folded: the matched-bias control
         "test_points": 4096,
+    },
+    "equation_of_state": {
+        "kind": "equation_of_state",
+        "parametrisation": "hotqcd_2014",  # of lattice QCD: a name of sbjax.physics.lattice
+        "lower": 0.155,  # GeV, the lowest temperature of the training
+        "upper": 0.4,  # GeV, the highest
+        "points": 50,  # temperatures, evenly spaced
+        "loss": "chi2",  # chi2, l1
+        "relative_error": 0.05,  # of entropy density and trace anomaly in chi2
+        "mass_weight": 1.0,  # of the relations between the masses
+        "nodes": 20,  # of the integrals over momenta in training
+        "fold": False,  # start as the expanded network would, folded: the matched-bias control
     },
 }
 

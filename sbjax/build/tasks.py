@@ -9,9 +9,12 @@ from sbjax import expansion as expansion_lib
 from sbjax.config import ConfigError
 from sbjax.data import images as images_lib
 from sbjax.models import make_field, make_model
+from sbjax.models.quasi_parton import make_quasi_partons
+from sbjax.physics import lattice
 from sbjax.physics.equation import Equation, check_conditions
 from sbjax.physics.pdes import make_equation
 from sbjax.suggest import near
+from sbjax.tasks.equation_of_state import make_equation_of_state_task
 from sbjax.tasks.images import make_image_task
 from sbjax.tasks.pinn import Points, make_pinn_task
 from sbjax.tasks.task import Task
@@ -65,14 +68,16 @@ def parse_fill(text: str) -> float | tuple[float, ...] | str:
     return numbers[0] if len(numbers) == 1 else numbers
 
 
-def build_data(section: dict[str, Any]) -> images_lib.ImageData | Equation:
-    """What a task section is about: images, or an equation.
+def build_data(section: dict[str, Any]) -> images_lib.ImageData | Equation | str:
+    """What a task section is about: images, an equation, or the name of an equation of state.
 
     Raises:
         ConfigError: it does not exist, cannot be read, or its numbers are impossible.
     """
     if section["kind"] == "pinn":
         return _build_equation(section["equation"], section["numbers"])
+    if section["kind"] == "equation_of_state":
+        return _check_parametrisation(section["parametrisation"])
     try:
         return images_lib.load(
             section["dataset"],
@@ -86,13 +91,13 @@ def build_data(section: dict[str, Any]) -> images_lib.ImageData | Equation:
         raise ConfigError(f"task.dataset={section['dataset']!r}: {error}") from error
 
 
-def build_task(settings: dict[str, Any], data: images_lib.ImageData | Equation) -> Task:
+def build_task(settings: dict[str, Any], data: images_lib.ImageData | Equation | str) -> Task:
     """The task of one arm (`config.arm_settings`).
 
     Raises:
         ConfigError: the model does not exist, or does not fit the expanded input.
     """
-    make, kind = (_image_task, "image") if settings["task"]["kind"] == "images" else (_pinn_task, "vector")
+    make, kind = _MAKERS[settings["task"]["kind"]]
     expansion = build_expansion(settings["expansion"])
     if not isinstance(expansion, EXPANSIONS[kind] | None):
         raise ConfigError(
@@ -160,6 +165,29 @@ def _pinn_task(settings, equation, expansion):
         fold=section["fold"],
         test_points=section["test_points"],
     )
+
+
+def _equation_of_state_task(settings, parametrisation, expansion):
+    model = dict(settings["model"])
+    network = make_quasi_partons(model.pop("name"), expansion=expansion, x64=bool(jax.config.jax_enable_x64), **model)
+    section = {name: value for name, value in settings["task"].items() if name not in ("kind", "parametrisation")}
+    return make_equation_of_state_task(parametrisation, network, **section)
+
+
+# By kind of task: what makes it, and the kind of expansion that fits.
+_MAKERS = {
+    "images": (_image_task, "image"),
+    "pinn": (_pinn_task, "vector"),
+    "equation_of_state": (_equation_of_state_task, "vector"),
+}
+
+
+def _check_parametrisation(name: str) -> str:
+    try:
+        lattice.check_name(name)
+    except ValueError as error:
+        raise ConfigError(f"task.parametrisation: {error}") from error
+    return name
 
 
 def _build_equation(name: str, numbers: str) -> Equation:

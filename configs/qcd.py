@@ -1,0 +1,69 @@
+"""The equation of state of QCD from quasi-partons: raw against expanded temperature, with the controls.
+
+    python runs/train.py --config=configs/qcd.py --workdir=/tmp/qcd
+    python runs/train.py --config=configs/qcd.py:quick --workdir=/tmp/qcd-quick
+    python runs/train.py --config=configs/qcd.py:wuppertal_budapest_2013 --workdir=/tmp/qcd-wb
+    python runs/train.py --config=configs/qcd.py:smoke --workdir=/tmp/qcd-smoke        # to see that it works
+
+Words: hotqcd_2014 (the default), wuppertal_budapest_2010 or wuppertal_budapest_2013; one of
+
+    standard    20 seeds, 5000 steps
+    quick       5 seeds, 1000 steps
+
+and smoke. Three networks of 15,905 parameters give the masses of light quarks, strange quarks and gluons at 50
+temperatures in 0.155 to 0.4 GeV; entropy density and trace anomaly of their gas are fitted to the parametrisation, by
+Adam from 1e-3, times 0.9 every 2000 steps. Arms are compared by the mean absolute error of P/T^4 at the temperatures
+half-way between. In float32. Hardware: 2 x86-64 cores.
+
+Arms: raw; `expanded` [pi, pi, T, pi, pi]; `ones` [1, 1, T, 1, 1]; `matched`, raw with the bias that the expansion by pi
+amounts to: its starting values (folded from the same draw) and its step size; `widened`, raw with a first layer of 18
+instead of 16 units (68 more parameters a network, where the expansion has 64).
+"""
+
+import math
+
+from sbjax import config as config_lib
+from sbjax.physics.lattice import PARAMETRISATIONS
+
+SCALES = {"standard": {"replicas": 20, "steps": 5000}, "quick": {"replicas": 5, "steps": 1000}}
+
+
+def get_config(argument=None):
+    """The configuration for words such as 'quick'."""
+    words = config_lib.parse_words(argument, {"parametrisation": tuple(PARAMETRISATIONS), "scale": tuple(SCALES)})
+    scale = SCALES[words["scale"]]
+    config = config_lib.base_config("equation_of_state")
+    config.replicas = scale["replicas"]
+    config.train_steps = scale["steps"]
+    config.reports = 20
+    config.precision.matmul = "highest"
+    config.task.parametrisation = words["parametrisation"]
+    config.optimizer.update(name="adam", learning_rate=1e-3, warmup_share=0.0, weight_decay=0.0)
+    config.optimizer.update(schedule="step", decay_every_steps=2000, decay_factor=0.9)
+    config.monitor.kinds = ""
+    config.model = {
+        "name": "quasi_parton",
+        "first": 16,
+        "width": 32,
+        "blocks": 7,
+        "largest": 3.0,
+        "dtype": "float32",
+    }
+    config.arms = {
+        "raw": {},
+        "expanded": {"expansion": around(math.pi)},
+        "ones": {"expansion": around(1.0)},
+        "matched": {
+            "expansion": around(math.pi),
+            "task": {"fold": True},
+            # The bias b = b_0 + sum c_j w_j moves (1 + sum |c_j|) times as far a step of Adam as b_0 alone.
+            "optimizer": {"first_bias_scale": 1 + 4 * math.pi},
+        },
+        "widened": {"model": {"first": 18}},
+    }
+    return config_lib.shrink(config) if words["smoke"] else config
+
+
+def around(value):
+    """Two constants on either side."""
+    return {"kind": "vector", "before": 2, "after": 2, "value": value}
