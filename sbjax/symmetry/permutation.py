@@ -1,8 +1,8 @@
 """Permutations of hidden units, and where in a tree of parameters each acts.
 
 A `Spec` says which axes of which arrays move together. Permuting the units of a layer, that is, the columns of its
-kernel, its bias and the rows of the next kernel alike, leaves the function of the network as it is. `sbjax.symmetry.spec`
-derives the spec of a network; here it is applied.
+kernel, its bias and the rows of the next kernel alike, leaves the function of the network as it is.
+`sbjax.symmetry.spec` derives the spec of a network; here it is applied.
 
 Conventions: a permutation p is an array of indices, and unit i of the new network is unit p[i] of the old one.
 """
@@ -75,8 +75,8 @@ def random_permutations(key: Key[Array, ""], spec: Spec) -> Permutations:
 def permute(spec: Spec, tree: PyTree, permutations: Permutations, *, missing: str = "error") -> PyTree:
     """The tree with its units in another order: new[.., i, ..] = old[.., p[i], ..] wherever p acts.
 
-    Works under jit, vmap and grad with the spec closed over. Arrays of numpy stay arrays of numpy where the permutations
-    are too.
+    Works under jit, vmap and grad with the spec closed over. Arrays of numpy stay arrays of numpy where the
+    permutations are too.
 
     Args:
         spec: where permutations act.
@@ -178,8 +178,8 @@ def check_spec(spec: Spec, tree: PyTree) -> None:
             apart = apart or move.inner % (second.inner * spec.sizes[other]) == 0
             if not apart:
                 raise ValueError(
-                    f"permutations {name!r} and {other!r} overlap on {where} and do not commute: {move}, {second}; give "
-                    "them factors of the axis that are apart, or fix one"
+                    f"permutations {name!r} and {other!r} overlap on {where} and do not commute: {move}, {second}; "
+                    "give them factors of the axis that are apart, or fix one"
                 )
 
 
@@ -193,8 +193,8 @@ def _check_move(name: str, n: int, move: Move, leaves: dict[str, Any]) -> None:
         raise ValueError(f"permutation {name!r} acts on axis {move.axis} of leaf {move.leaf!r} of shape {shape}")
     if min(move.outer, n, move.inner) < 1 or math.prod((move.outer, n, move.inner)) != shape[move.axis]:
         raise ValueError(
-            f"permutation {name!r} of {n} units acts on axis {move.axis} of leaf {move.leaf!r} of shape {shape}, seen as "
-            f"[{move.outer}, {n}, {move.inner}], whose product must be {shape[move.axis]}"
+            f"permutation {name!r} of {n} units acts on axis {move.axis} of leaf {move.leaf!r} of shape {shape}, seen "
+            f"as [{move.outer}, {n}, {move.inner}], whose product must be {shape[move.axis]}"
         )
 
 

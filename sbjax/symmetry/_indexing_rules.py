@@ -1,0 +1,156 @@
+"""Rules, as in `sbjax.symmetry._rules`, of the primitives that take arrays apart and put them together."""
+
+from sbjax.symmetry._factors import axis, fix, join, regroup, size
+from sbjax.symmetry._rules import Rule, join_all, order_matters, replace
+
+
+def _slice(equation, operands):
+    """A block of equal blocks, or every s-th entry, picks one entry of a factor and keeps the other whole.
+
+    Gates or heads that one kernel computes side by side are taken apart so.
+    """
+    params = equation.params
+    shape = equation.invars[0].aval.shape
+    strides = params["strides"] or (1,) * len(shape)
+    result = []
+    for n, factors, start, limit, stride in zip(
+        shape, operands[0], params["start_indices"], params["limit_indices"], strides
+    ):
+        kept = -(-(limit - start) // stride)
+        if kept == n:
+            result.append(factors)
+        elif stride == 1 and n % kept == 0 and start % kept == 0:
+            blocks, inside = regroup(factors, (n // kept, kept))
+            fix(blocks, "slice")
+            result.append(inside)
+        elif kept * stride == n:
+            kept_factors, phases = regroup(factors, (kept, stride))
+            fix(phases, "slice")
+            result.append(kept_factors)
+        else:
+            fix(factors, "slice")
+            result.append(axis(kept, "slice"))
+    return [tuple(result)]
+
+
+def _split(equation, operands):
+    place, sizes = equation.params["axis"], equation.params["sizes"]
+    if len(set(sizes)) == 1:
+        blocks, inside = regroup(operands[0][place], (len(sizes), sizes[0]))
+        fix(blocks, "split")
+        return [replace(operands[0], place, inside)] * len(sizes)
+    fix(operands[0][place], "split into unequal parts")
+    return [replace(operands[0], place, axis(n, "split into unequal parts")) for n in sizes]
+
+
+def _concatenate(equation, operands):
+    place = equation.params["dimension"]
+    sizes = [var.aval.shape[place] for var in equation.invars]
+    if len(set(sizes)) == 1:
+        joined = join_all(*operands)
+        return [replace(joined, place, (*axis(len(sizes), "concatenate"), *joined[place]))]
+    reason = "concatenate of unequal parts"
+    for operand in operands:
+        fix(operand[place], reason)
+    joined = join_all(*(replace(operand, place, ()) for operand in operands))
+    return [replace(joined, place, axis(sum(sizes), reason))]
+
+
+def _stack(equation, operands):
+    joined, place = join_all(*operands), equation.params["axis"]
+    return [(*joined[:place], axis(len(operands), "stack"), *joined[place:])]
+
+
+def _pad(equation, operands):
+    padded = [place for place, config in enumerate(equation.params["padding_config"]) if any(config)]
+    return [order_matters(operands[0], padded, "pad", equation.outvars[0].aval.shape)]
+
+
+def _dynamic_slice(equation, operands):
+    shape, sizes = equation.invars[0].aval.shape, equation.params["slice_sizes"]
+    cut = [place for place, (n, kept) in enumerate(zip(shape, sizes)) if kept != n]
+    return [order_matters(operands[0], cut, "dynamic_slice", sizes)]
+
+
+def _dynamic_update_slice(equation, operands):
+    whole, part = (var.aval.shape for var in equation.invars[:2])
+    result = []
+    for n, m, old, new in zip(whole, part, *operands[:2]):
+        if n == m:
+            result.append(join(old, new))
+            continue
+        for factors in (old, new):
+            fix(factors, "dynamic_update_slice")
+        result.append(axis(n, "dynamic_update_slice"))
+    return [tuple(result)]
+
+
+def _gather(equation, operands):
+    """result[batch, window] = operand[indices[batch]][window], with the window of every axis that is taken whole."""
+    numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
+    operand, indices = operands
+    fix(indices[-1], "gather")
+    window = []
+    for place, factors in enumerate(operand):
+        if place in numbers.operand_batching_dims:
+            partner = numbers.start_indices_batching_dims[numbers.operand_batching_dims.index(place)]
+            join(factors, indices[partner])
+        elif place not in numbers.start_index_map and sizes[place] == size(factors):
+            if place not in numbers.collapsed_slice_dims:
+                window.append(factors)
+        else:
+            fix(factors, "gather")
+            if place not in numbers.collapsed_slice_dims:
+                window.append(axis(sizes[place], "gather"))
+    window, batch = iter(window), iter(indices[:-1])
+    rank = len(equation.outvars[0].aval.shape)
+    return [tuple(next(window) if place in numbers.offset_dims else next(batch) for place in range(rank))]
+
+
+def _scatter(equation, operands):
+    """Updates [batch, window] are added to, multiplied into, .. operand[indices[batch]][window]."""
+    name, numbers = equation.primitive.name, equation.params["dimension_numbers"]
+    operand, indices, updates = operands
+    fix(indices[-1], name)
+    batch = [factors for place, factors in enumerate(updates) if place not in numbers.update_window_dims]
+    batch = join_all(tuple(batch), tuple(indices[:-1]))
+    if name == "scatter":  # where indices repeat, the last one wins
+        for factors in batch:
+            fix(factors, name)
+    window = iter([updates[place] for place in numbers.update_window_dims])
+    result = []
+    for place, factors in enumerate(operand):
+        if place in numbers.operand_batching_dims:
+            partner = numbers.scatter_indices_batching_dims[numbers.operand_batching_dims.index(place)]
+            result.append(join(factors, batch[partner]))
+            continue
+        update = None if place in numbers.inserted_window_dims else next(window)
+        whole = update is not None and size(update) == size(factors)
+        if whole and place not in numbers.scatter_dims_to_operand_dims:
+            result.append(join(factors, update))
+            continue
+        for part in (factors, update or ()):
+            fix(part, name)
+        result.append(axis(size(factors), name))
+    return [tuple(result)]
+
+
+def _unstack(equation, operands):
+    place = equation.params["axis"]
+    fix(operands[0][place], "unstack")
+    return [(*operands[0][:place], *operands[0][place + 1 :])] * len(equation.outvars)
+
+
+INDEXING_RULES: dict[str, Rule] = {
+    **{f"scatter-{name}": _scatter for name in ("add", "sub", "mul", "min", "max")},
+    "concatenate": _concatenate,
+    "dynamic_slice": _dynamic_slice,
+    "dynamic_update_slice": _dynamic_update_slice,
+    "gather": _gather,
+    "pad": _pad,
+    "scatter": _scatter,
+    "slice": _slice,
+    "split": _split,
+    "stack": _stack,
+    "unstack": _unstack,
+}

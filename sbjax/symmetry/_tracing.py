@@ -1,0 +1,118 @@
+"""Follows the axes of all arrays through a jaxpr (`sbjax.symmetry._rules` says how through one equation)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+from sbjax.symmetry._factors import CONSTANT, Axes, axes, axis, fix, size
+from sbjax.symmetry._indexing_rules import INDEXING_RULES
+from sbjax.symmetry._rules import RULES, join_all, unknown
+
+_RULES = RULES | INDEXING_RULES
+# What is called, by the name of the primitive; custom derivatives have no say in the values.
+_CALLS = {
+    "call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vmap_call": "call",
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "remat": "jaxpr",
+    "remat2": "jaxpr",
+}
+
+
+def follow(closed: ClosedJaxpr, arguments: Sequence[Axes], see: Callable[[Axes], None]) -> list[Axes]:
+    """The axes of the results.
+
+    Args:
+        closed: the function.
+        arguments: axes of its arguments.
+        see: called with the axes of every operand, in the order in which they are used.
+    """
+    jaxpr = closed.jaxpr
+    known = {var: of_constant(value) for var, value in zip(jaxpr.constvars, closed.consts)}
+    known |= dict(zip(jaxpr.invars, arguments))
+    read = lambda var: of_constant(var.val) if isinstance(var, Literal) else known[var]  # noqa: E731
+    for equation in _needed(jaxpr):
+        operands = [read(var) for var in equation.invars]
+        name = equation.primitive.name
+        if name in _CALLS or name in _CONTROL:
+            results = _follow_inside(equation, operands, see)
+        else:
+            for operand in operands:
+                see(operand)
+            # Axes without entries have no factors.
+            empty = any(0 in getattr(var.aval, "shape", ()) for var in (*equation.invars, *equation.outvars))
+            results = (unknown if empty else _RULES.get(name, unknown))(equation, operands)
+        known.update(zip(equation.outvars, results))
+    return [read(var) for var in jaxpr.outvars]
+
+
+def of_constant(value: Any) -> Axes:
+    """Axes of an array that the function holds: constant where its entries do not change along them."""
+    if not isinstance(value, np.ndarray | jax.Array) or jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended):
+        return axes(np.shape(value), "constant of the function")
+    value = np.asarray(value)
+    same = [bool((value == value.take([0], i)).all()) if value.size else False for i in range(value.ndim)]
+    return tuple(axis(n, CONSTANT if s else "constant of the function") for n, s in zip(value.shape, same))
+
+
+def _needed(jaxpr: Jaxpr) -> list:
+    """The equations on which results depend, and those with effects."""
+    live = {var for var in jaxpr.outvars if not isinstance(var, Literal)}
+    needed = []
+    for equation in reversed(jaxpr.eqns):
+        if equation.effects or not live.isdisjoint(equation.outvars):
+            needed.append(equation)
+            live.update(var for var in equation.invars if not isinstance(var, Literal))
+    return needed[::-1]
+
+
+def _follow_inside(equation: Any, operands: list[Axes], see: Callable[[Axes], None]) -> list[Axes]:
+    name, params = equation.primitive.name, equation.params
+    if name in _CONTROL:
+        return _CONTROL[name](params, operands, see)
+    inner = params.get(_CALLS[name])
+    closed = ClosedJaxpr(inner, ()) if isinstance(inner, Jaxpr) else inner
+    if not isinstance(closed, ClosedJaxpr) or len(closed.jaxpr.invars) != len(operands):
+        return unknown(equation, operands)
+    return follow(closed, operands, see)
+
+
+def _cond(params, operands, see):
+    return [
+        join_all(*results) for results in zip(*(follow(branch, operands[1:], see) for branch in params["branches"]))
+    ]
+
+
+def _scan(params, operands, see):
+    """What is carried has the same factors in every round; the scanned axes stay in order."""
+    first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+    carry = [_carried(operand) for operand in operands[first:last]]
+    for operand in operands[last:]:
+        fix(operand[0], "scan")
+    results = follow(params["jaxpr"], [*operands[:first], *carry, *(operand[1:] for operand in operands[last:])], see)
+    carry = [join_all(*pair) for pair in zip(carry, results)]
+    return carry + [(axis(params["length"], "scan"), *result) for result in results[len(carry) :]]
+
+
+def _while(params, operands, see):
+    tested, total = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+    carry = [_carried(operand) for operand in operands[total:]]
+    follow(params["cond_jaxpr"], [*operands[:tested], *carry], see)
+    results = follow(params["body_jaxpr"], [*operands[tested:total], *carry], see)
+    return [join_all(*pair) for pair in zip(carry, results)]
+
+
+def _carried(start: Axes) -> Axes:
+    """Axes that may be constant at the start only."""
+    return join_all(axes([size(factors) for factors in start]), start)
+
+
+_CONTROL = {"cond": _cond, "scan": _scan, "while": _while}

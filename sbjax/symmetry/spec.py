@@ -1,0 +1,213 @@
+"""Permutation specs without writing them by hand: which axes of which arrays can be permuted together.
+
+`derive_spec` follows every axis of every array through the jaxpr of a function. Axes that meet in a contraction, a sum
+or an elementwise operation are joined; axes of inputs, outputs and constants are fixed, and so is whatever an operation
+needs in order. What is left free can be permuted without changing the function. The method is exact but not complete:
+it never guesses, and says in `Spec.fixed` why an axis stays.
+
+What it follows:
+
+- elementwise functions, broadcasting, reductions, `dot_general`, convolutions (grouped ones too), pooling, transposes,
+  indexing along other axes, segment sums, `jit`, custom derivatives, `checkpoint`, `cond`, `scan`, `while`.
+- Reshapes, by the factors of an axis. A map [h, w, c] flattened before a dense layer leaves moves in blocks. A group
+  norm with g groups of c / g channels leaves two permutations, one of whole groups and one within a group, the same in
+  all of them (the symmetry is larger: the permutations within could differ from group to group).
+- Equal parts of an axis side by side, sliced or concatenated: gates of a recurrent cell, one kernel for queries, keys
+  and values. All parts move alike.
+
+What it does not: parts of unequal sizes, padding of channels (the shortcut 'identity' of `sbjax.models.resnet`), linear
+algebra, `shard_map`, random numbers of the shape of a layer (dropout in training): the axes concerned are fixed.
+
+Source of the format: Ainsworth, Hayase, Srinivasa, "Git Re-Basin", arXiv 2209.04836.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key, PyTree
+
+from sbjax import trees
+from sbjax.suggest import near
+from sbjax.symmetry import verification
+from sbjax.symmetry._factors import FREE, Axes, Factor, axes, fix, resolve
+from sbjax.symmetry._tracing import follow
+from sbjax.symmetry.permutation import Move, Spec, check_spec
+from sbjax.symmetry.verification import verify
+
+__all__ = ["derive_spec", "spec_from_axes", "verify"]
+
+
+def derive_spec(
+    apply_fn: Callable, variables: PyTree, *inputs: PyTree, key: Key[Array, ""] | None = None, verify: bool = True
+) -> Spec:
+    """The permutations of units under which a function stays the same, found by following its axes.
+
+    Args:
+        apply_fn: pure function of (variables, *inputs). Let it return outputs alone, not new batch statistics, which
+            would be outputs whose axes are fixed; and evaluate, without dropout.
+        variables: any pytree: Flax variables with batch statistics and frozen arrays, parameters alone, a dict of
+            arrays. Arrays or `jax.ShapeDtypeStruct`s.
+        inputs: examples of the inputs, likewise; small ones are enough. Axes of size 1 or of one size by chance do no
+            harm.
+        key: of the verification; key 0 unless given.
+        verify: test the result, see `verify`; compiles the function once in float64.
+
+    Returns:
+        The spec. Permutations are in the order in which the function comes upon them and are named after the first
+        array each acts on: 'dense_0' for 'params/dense_0/kernel', with a number where one array has several
+        ('conv_stem.0' of whole groups, 'conv_stem.1' within). Arrays that the function does not use are fixed.
+
+    Raises:
+        ValueError: the verification fails (a function that is not deterministic, or a defect here), see `verify`.
+
+    >>> params = {'a': {'kernel': jnp.ones((3, 4)), 'bias': jnp.ones(4)}, 'b': {'kernel': jnp.ones((4, 2))}}
+    >>> apply = lambda params, x: jnp.tanh(x @ params['a']['kernel'] + params['a']['bias']) @ params['b']['kernel']
+    >>> spec = derive_spec(apply, params, jnp.ones(3))
+    >>> spec.sizes
+    {'a': 4}
+    >>> [(move.leaf, move.axis) for move in spec.moves['a']]
+    [('a/bias', 0), ('a/kernel', 1), ('b/kernel', 0)]
+    >>> spec.fixed
+    {'a/kernel[0]': 'input', 'b/kernel[1]': 'output'}
+    """
+    leaves = {name: axes(jnp.shape(leaf)) for name, leaf in trees.flatten(variables).items()}
+    used = _follow_leaves(apply_fn, variables, inputs, leaves)
+    for name, leaf in leaves.items():
+        for factors in leaf:
+            if name not in used:
+                fix(factors, "not used by the function")
+            for factor in resolve(factors):
+                if resolve(factors).count(factor) > 1:
+                    fix((factor,), "would be permuted twice on one axis")
+    moves, fixed = _moves(leaves)
+    spec = _named(moves, fixed, used)
+    check_spec(spec, variables)
+    if verify:
+        verification.verify(spec, apply_fn, variables, *inputs, key=jax.random.key(0) if key is None else key)
+    return spec
+
+
+def spec_from_axes(axes: Mapping[str, Sequence[str | None]], tree: PyTree) -> Spec:
+    """A spec written by hand: for each array the permutation of each axis, or None.
+
+    Args:
+        axes: flat name -> one entry an axis. Arrays that are left out are not permuted.
+        tree: arrays, or anything with shapes.
+
+    Raises:
+        ValueError: an unknown array, a wrong number of entries, axes of different sizes under one name, and as
+            `sbjax.symmetry.permutation.check_spec`. Whether the function stays the same is tested by `verify`.
+
+    >>> tree = {'a': jnp.ones((3, 4)), 'b': jnp.ones((4, 2))}
+    >>> spec_from_axes({'a': (None, 'p'), 'b': ('p', None)}, tree).sizes
+    {'p': 4}
+
+    Source: the `axes_to_perm` of git-re-basin.
+    """
+    shapes = {name: jnp.shape(leaf) for name, leaf in trees.flatten(tree).items()}
+    sizes: dict[str, int] = {}
+    moves: dict[str, list[Move]] = {}
+    for leaf, names in axes.items():
+        if leaf not in shapes:
+            raise ValueError(f"axes: there is no leaf {leaf!r}{near(leaf, shapes)}")
+        if isinstance(names, str) or len(names) != len(shapes[leaf]):
+            raise ValueError(
+                f"axes: {leaf!r} has shape {shapes[leaf]}: give a name or None for each axis, got {names!r}"
+            )
+        for axis, name in enumerate(names):
+            if name is None:
+                continue
+            n = shapes[leaf][axis]
+            if sizes.setdefault(name, n) != n:
+                first = moves[name][0]
+                raise ValueError(
+                    f"axes: {name!r} names axis {axis} of {leaf!r} of size {n} and axis {first.axis} of {first.leaf!r} "
+                    f"of size {sizes[name]}: give axes of different sizes different names"
+                )
+            moves.setdefault(name, []).append(Move(leaf, axis))
+    moved = {(move.leaf, move.axis) for group in moves.values() for move in group}
+    fixed = {
+        f"{leaf}[{axis}]": "not named"
+        for leaf, shape in shapes.items()
+        for axis in range(len(shape))
+        if (leaf, axis) not in moved
+    }
+    spec = Spec(sizes, {name: tuple(group) for name, group in moves.items()}, fixed)
+    check_spec(spec, tree)
+    return spec
+
+
+def _follow_leaves(apply_fn: Callable, variables: PyTree, inputs: tuple, leaves: dict[str, Axes]) -> list[str]:
+    """Joins and fixes the factors of the leaves; the leaves that are used, in order of first use."""
+    closed = jax.make_jaxpr(apply_fn)(variables, *inputs)
+    fixed = [axes(jnp.shape(leaf), "input") for leaf in jax.tree.leaves(inputs)]
+    owners = {id(leaf): name for name, leaf in leaves.items() if leaf}
+    used: dict[str, None] = {}
+
+    def see(operand: Axes) -> None:
+        if id(operand) in owners:
+            used.setdefault(owners[id(operand)])
+
+    for result in follow(closed, [*leaves.values(), *fixed], see):
+        see(result)
+        for factors in result:
+            fix(factors, "output")
+    return list(used)
+
+
+def _moves(leaves: dict[str, Axes]) -> tuple[dict[Factor, list[Move]], dict[str, str]]:
+    """The free factors and where they are, and why the other axes are fixed."""
+    moves: dict[Factor, list[Move]] = {}
+    fixed: dict[str, str] = {}
+    for name, leaf in leaves.items():
+        for place, unresolved in enumerate(leaf):
+            factors = resolve(unresolved)
+            sizes = [factor.size for factor in factors]
+            reasons = []
+            for i, factor in enumerate(factors):
+                if factor.kind == FREE:
+                    move = Move(name, place, math.prod(sizes[:i]), math.prod(sizes[i + 1 :]))
+                    moves.setdefault(factor, []).append(move)
+                elif factor.kind not in reasons:
+                    reasons.append(factor.kind)
+            if reasons or not factors:
+                partly = any(factor.kind == FREE for factor in factors)
+                fixed[f"{name}[{place}]"] = ("in part: " if partly else "") + ("; ".join(reasons) or "size 1")
+    return moves, fixed
+
+
+def _named(moves: dict[Factor, list[Move]], fixed: dict[str, str], used: list[str]) -> Spec:
+    """Permutations in order of first use, named after the array that is used first."""
+    order = {leaf: place for place, leaf in enumerate(used)}
+    first = {factor: min(places, key=lambda move: (order[move.leaf], move.axis)) for factor, places in moves.items()}
+    found = sorted(moves, key=lambda factor: (order[first[factor].leaf], first[factor].axis, first[factor].outer))
+    stems: dict[str, list[Factor]] = {}
+    for factor in found:
+        stems.setdefault(_stem(first[factor].leaf), []).append(factor)
+    names: dict[Factor, str] = {}
+    for stem, factors in stems.items():
+        several = [first[factor].leaf for factor in factors]
+        for i, factor in enumerate(factors):
+            if len(factors) == 1:
+                name = stem
+            elif len(set(several)) == len(several):
+                name = several[i]
+            else:
+                name = f"{stem}.{i}"
+            while name in names.values():
+                name += "'"
+            names[factor] = name
+    sizes = {names[factor]: factor.size for factor in found}
+    return Spec(sizes, {names[factor]: tuple(moves[factor]) for factor in found}, fixed)
+
+
+def _stem(leaf: str) -> str:
+    """'params/dense_0/kernel' -> 'dense_0'.
+
+    >>> _stem('params/dense_0/kernel'), _stem('weight')
+    ('dense_0', 'weight')
+    """
+    parts = leaf.removeprefix("params/").split("/")
+    return "/".join(parts[:-1]) or parts[0] or "leaf"
