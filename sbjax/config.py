@@ -18,6 +18,8 @@ OPEN = ("model", "expansion", "arms", "suite")
 
 MODELS = {"pinn": "field", "equation_of_state": "quasi_parton"}  # by kind of task, else an MLP
 
+LINES = ("pairs", "start")
+
 ARM_SECTIONS = ("task", "model", "expansion", "optimizer", "finish")
 
 
@@ -53,6 +55,14 @@ def base_config(task: str = "images") -> ConfigDict:
                 "at": "end",  # steps: numbers, shares such as 10%, 'start', 'end', 'reports'; 'start,50,25%,end'
                 "solver": "sliced",  # of neuron_cloud: sliced, assignment, sinkhorn
                 "probe_size": 256,  # held-out examples that 'function' compares outputs on
+            },
+            # Losses on straight lines between networks, after training.
+            "lines": {
+                "between": "",  # pairs (of replicas), start (each replica's start and end); 'pairs,start'; '' = none
+                "points": 25,
+                "pairs": 10,  # at most so many; disjoint ones come first
+                "rebase": False,  # pairs once more with hidden units matched, where the network has no constants
+                "examples": 5000,  # training examples
             },
             "checkpoint": {"saves": 4, "keep": 2, "keep_best": 0},
             "arms": {},
@@ -110,6 +120,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
         config.finish.steps = min(config.finish.steps, 2)
         config.task.points = 8
         return config
+    config.lines.points, config.lines.examples = 5, 64
     config.task.train_share = 0.05
     config.task.batch_size = 8
     config.task.eval_batch_size = 64
@@ -202,6 +213,9 @@ def _impossible(settings):
         "finish.steps": (settings["finish"]["steps"], 0),
         **{f"task.{name}": (task[name], bound) for name, bound in LEAST.items() if name in task},
         "monitor.probe_size": (settings["monitor"]["probe_size"], 1),
+        "lines.points": (settings["lines"]["points"], 3),
+        "lines.pairs": (settings["lines"]["pairs"], 1),
+        "lines.examples": (settings["lines"]["examples"], 1),
         "checkpoint.saves": (checkpoint["saves"], 0),
         "checkpoint.keep": (checkpoint["keep"], 1),
         "checkpoint.keep_best": (checkpoint["keep_best"], 0),
@@ -212,6 +226,18 @@ def _impossible(settings):
         for field, value in _flat(settings).items()
         if isinstance(value, float) and not math.isfinite(value)
     ]
+    between = [word.strip() for word in settings["lines"]["between"].split(",") if word.strip()]
+    for word in between:
+        if word not in LINES:
+            problems.append(f"lines.between={word!r} is unknown{near(word, LINES)}; known: {', '.join(LINES)}")
+    if between and task["kind"] != "images":
+        problems.append(
+            f"lines.between={settings['lines']['between']!r}: task.kind={task['kind']!r} has no lines; set ''"
+        )
+    if settings["lines"]["points"] % 2 == 0:
+        problems.append(f"lines.points={settings['lines']['points']} must be odd: one of them is the midpoint")
+    if "pairs" in between and settings["replicas"] < 2:
+        problems.append(f"lines.between='pairs' needs replicas >= 2, not {settings['replicas']}")
     for field in ("train_share", "eval_share"):
         if not 0 < task.get(field, 1) <= 1:
             problems.append(f"task.{field}={task[field]} must lie in (0, 1]")

@@ -1,5 +1,6 @@
 """Asymmetric networks: weights F + D * W with frozen F and D, and frozen gates, so that permuted copies differ."""
 
+from sbjax.asymmetry.controls import StartedFrom
 from sbjax.asymmetry.figlu import Gate, figlu
 from sbjax.asymmetry.masks import MaskSpec, make_mask
 from sbjax.asymmetry.network import Asymmetric, make_asymmetric
@@ -20,6 +21,7 @@ __all__ = [
     "AsymmetrySpec",
     "Gate",
     "MaskSpec",
+    "StartedFrom",
     "check_same_constants",
     "constants",
     "decay_weights",

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from sbjax import expansion as expansion_lib
+from sbjax.build.asymmetry import build_asymmetric
 from sbjax.config import ConfigError
 from sbjax.data import images as images_lib
 from sbjax.models import make_field, make_model
@@ -114,9 +115,10 @@ def build_task(settings: dict[str, Any], data: images_lib.ImageData | Equation |
 
 def _image_task(settings, data, expansion):
     section, model = settings["task"], dict(settings["model"])
+    asymmetry = model.pop("asymmetry", None)
     return make_image_task(
         data,
-        make_model(model.pop("name"), classes=data.classes, **model),
+        build_asymmetric(make_model(model.pop("name"), classes=data.classes, **model), asymmetry),
         expansion=expansion,
         batch_size=section["batch_size"],
         crop_padding=section["crop_padding"],
@@ -125,6 +127,7 @@ def _image_task(settings, data, expansion):
         eval_batch_size=section["eval_batch_size"],
         eval_share=section["eval_share"],
         probe_size=settings["monitor"]["probe_size"],
+        line_examples=settings["lines"]["examples"],
     )
 
 

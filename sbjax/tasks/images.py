@@ -11,7 +11,8 @@ from sbjax import rng
 from sbjax.data.augment import random_crop_flip
 from sbjax.data.images import ImageData
 from sbjax.data.shuffle import epoch_indices
-from sbjax.tasks.task import Aux, Average, Task
+from sbjax.metrics.interpolation import recalibrate_batch_stats
+from sbjax.tasks.task import Aux, Average, Lines, Task
 
 VALIDATION, TEST, PADDING = 0, 1, 2
 
@@ -28,6 +29,7 @@ def make_image_task(
     eval_batch_size: int = 500,
     eval_share: float = 1.0,
     probe_size: int = 256,
+    line_examples: int = 5000,
 ) -> Task:
     """Classify images by cross-entropy.
 
@@ -46,6 +48,7 @@ def make_image_task(
         eval_batch_size: examples in one evaluation call; bounds memory only.
         eval_share: evaluate on the first share of the validation and of the test split, for quick looks.
         probe_size: `outputs` are logits on this many of the first validation images.
+        line_examples: training examples that losses on lines between networks are taken on.
 
     Returns:
         A `Task` with numbers 'validation/accuracy', 'validation/loss', 'test/accuracy', 'test/loss'.
@@ -111,6 +114,37 @@ def make_image_task(
     def outputs(arrays, variables):
         return module.apply(variables, prepare(arrays["probe"]), train=False)
 
+    line_parts = -(-min(line_examples, examples) // eval_batch_size)
+    line_size = min(line_examples, examples) // line_parts
+
+    def evaluate_line(arrays, variables, part):
+        def rows(name):
+            return jax.lax.dynamic_slice_in_dim(arrays[name], part * line_size, line_size)
+
+        logits, labels = module.apply(variables, prepare(rows("images")), train=False), rows("labels")
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, data.classes), label_smoothing)
+        per_example = {
+            "train/loss": optax.softmax_cross_entropy(logits, targets),
+            "train/accuracy": (logits.argmax(-1) == labels).astype(jnp.float32),
+        }
+        return {name: Average(value.sum(), jnp.float32(line_size)) for name, value in per_example.items()}
+
+    def train_pass(variables, images):
+        noise = {"dropout": jax.random.key(0)}
+        return module.apply(variables, prepare(images), train=True, rngs=noise, mutable=["batch_stats"])
+
+    def recalibrate(arrays):
+        images = arrays["images"][: line_parts * line_size]
+        batches = images.reshape(line_parts, line_size, *images.shape[1:])
+        return recalibrate_batch_stats(train_pass, batches, unroll=line_parts)
+
+    lines = Lines(
+        evaluate=evaluate_line,
+        parts=line_parts,
+        recalibrate=recalibrate,
+        apply=lambda variables, x: module.apply(variables, x, train=False),
+        inputs=lambda arrays: prepare(arrays["images"][:2]),
+    )
     return Task(
         data=jax.tree.map(jnp.asarray, arrays),
         init=init,
@@ -124,6 +158,7 @@ def make_image_task(
         selection="validation/accuracy",
         goal="max",
         outputs=outputs,
+        lines=lines,
     )
 
 

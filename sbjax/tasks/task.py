@@ -46,6 +46,25 @@ class Aux(NamedTuple):
     scalars: dict[str, Float[Array, ""]]
 
 
+class Lines(NamedTuple):
+    """What is evaluated on straight lines between networks, beside `Task.evaluate`.
+
+    Attributes:
+        evaluate: `(data, variables, part) -> {'train/name': Average}` on part `part` of `parts` of fixed training
+            examples, without augmentation and dropout: the loss that is minimised, on examples that do not change.
+        parts: number of parts.
+        recalibrate: `(data) -> (variables -> variables)` with running statistics of these examples.
+        apply: `(variables, inputs) -> outputs` without dropout, for following axes of parameters.
+        inputs: `(data) -> a few inputs`.
+    """
+
+    evaluate: Callable[[PyTree, Variables, Int[Array, ""]], dict[str, Average]]
+    parts: int
+    recalibrate: Callable[[PyTree], Callable[[Variables], Variables]]
+    apply: Callable[[Variables, Array], Array]
+    inputs: Callable[[PyTree], Array]
+
+
 class Task(NamedTuple):
     """One replica's learning problem. Every function is pure and is mapped over replicas by the caller.
 
@@ -69,6 +88,7 @@ class Task(NamedTuple):
         residuals: `(variables, batch, key) -> r` with loss = |r|^2, for Gauss-Newton methods; None where the loss is no
             sum of squares.
         grid: where predictions are drawn beside a reference; None where there is nothing of the kind.
+        lines: what is evaluated between networks; None where that is not done.
     """
 
     data: PyTree
@@ -85,3 +105,4 @@ class Task(NamedTuple):
     outputs: Callable[[PyTree, Variables], Array] | None = None
     residuals: Callable[[Variables, Batch, Key[Array, ""]], Float[Array, " n"]] | None = None
     grid: Grid | None = None
+    lines: Lines | None = None
