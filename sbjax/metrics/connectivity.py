@@ -85,9 +85,9 @@ def barrier(
             `interpolation.recalibrate_batch_stats`.
         batch_stats: what becomes of running statistics without `recalibrate`: refuse them, or interpolate them too.
         higher_is_better: names, or last parts of names ('accuracy' for 'test/accuracy'), of numbers to be large.
-        batch_size: points evaluated at once, which bounds memory; None = all, on CPU one after another, which is faster
-            there for dense layers (`benchmarks/connectivity.py`) and by far for convolutions, which are slow when
-            vectorised over their weights.
+        batch_size: points evaluated at once, which bounds memory; None = all, on CPU one after another, which takes no
+            longer there for dense layers (`benchmarks/connectivity.py`), while convolutions are slow when vectorised
+            over their weights.
 
     Raises:
         ValueError: alphas that are not as above; networks that differ; 'batch_stats' without a way to treat them;

@@ -1,0 +1,221 @@
+"""Figures and table rows of linear mode connectivity: curves between replicas, barriers, distances, matching."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import ArrayLike, Float
+
+from sbjax.metrics.connectivity import Barrier
+from sbjax.report import tables
+from sbjax.report.figures import COLOURS, DASHES, legend, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Objective(NamedTuple):
+    """Objective of matching two layers, larger = more alike.
+
+    Attributes:
+        identity: of the units in the order they have.
+        optimal: of the best permutation.
+        random: of random permutations, the scale of the two.
+    """
+
+    identity: float
+    optimal: float
+    random: Float[ArrayLike, " draws"]
+
+
+def interpolation_curves(arms: Mapping[str, Barrier], names: Sequence[str] | None = None) -> "Figure":
+    """Numbers along the line between two replicas, one panel a name: median and quartiles over pairs by arm.
+
+    A pair with a point that is not finite is left out of a panel, and the legend says how many are.
+
+    Args:
+        arms: what `sbjax.metrics.connectivity.barriers` (or `barrier`) found, by arm.
+        names: such as ('test/loss', 'test/accuracy'); None = all of the first arm.
+
+    Raises:
+        ValueError: no arms, a name that an arm lacks, or an arm without a finite pair in every panel.
+    """
+    if not arms:
+        raise ValueError("arms is empty: give the barriers of at least one arm")
+    names = list(next(iter(arms.values())).curves if names is None else names)
+    curves = {arm: {name: _pairs(arm, found, name) for name in names} for arm, found in arms.items()}
+    labels = {arm: _label(arm, list(by_name.values())) for arm, by_name in curves.items()}
+    with styled():
+        figure = new_figure((0.9 + 2.6 * len(names), 2.7))
+        panels = figure.subplots(1, len(names), squeeze=False)[0]
+        for panel, name in zip(panels, names):
+            scale = 100.0 if tables.in_percent(name) else 1.0
+            for n, (arm, found) in enumerate(arms.items()):
+                kept = _finite(curves[arm][name])
+                if not len(kept):
+                    continue
+                q1, median, q3 = scale * np.quantile(kept, [0.25, 0.5, 0.75], axis=0)
+                colour = COLOURS[n % len(COLOURS)]
+                panel.plot(found.alphas, median, DASHES[n % len(DASHES)], color=colour, label=labels[arm])
+                panel.fill_between(found.alphas, q1, q3, color=colour, alpha=0.2, linewidth=0)
+            panel.set_xlabel("alpha")
+            panel.set_ylabel(name.replace("/", " ").replace("_", " ") + (" (%)" if tables.in_percent(name) else ""))
+            panel.set_xlim(0, 1)
+        legend(figure, panels)
+    return figure
+
+
+def barrier_rows(
+    summaries: Mapping[str, Mapping[str, Mapping[str, float]]],
+    published: Mapping[str, tuple[float, float] | None],
+    *,
+    name: str = "test/loss",
+    kind: str = "midpoint_over_mean_of_ends",
+) -> list[list[str]]:
+    """Rows of a table of barriers, ours beside the published ones; the first is the header.
+
+    Args:
+        summaries: what `sbjax.metrics.connectivity.summarise` gives, by arm.
+        published: mean and standard deviation by arm; None or left out where there is none.
+        name: of the number.
+        kind: of the barrier; a published number is comparable only if it is of this kind.
+
+    Returns:
+        [arm, median and quartiles, mean and standard deviation, pairs, the number itself at the ends, published].
+
+    Raises:
+        ValueError: a summary without this number or kind.
+
+    >>> numbers = {'median': 0.1, 'q1': 0.05, 'q3': 0.2, 'mean': 0.12, 'std': 0.03, 'pairs': 10, 'not_finite': 0}
+    >>> summary = {'test/loss/midpoint_over_mean_of_ends': numbers, 'test/loss/mean_of_ends': numbers}
+    >>> for line in barrier_rows({'raw': summary}, {'raw': (0.188, 0.12)}):
+    ...     print(' | '.join(line))
+    arm | ours, median [IQR] | ours, mean +- std | pairs | test/loss at the ends | published, mean +- std
+    raw | 0.1 [0.05, 0.2] | 0.12 +- 0.03 | 10 | 0.1 | 0.188 +- 0.12
+    """
+    header = [
+        "arm",
+        "ours, median [IQR]",
+        "ours, mean +- std",
+        "pairs",
+        f"{name} at the ends",
+        "published, mean +- std",
+    ]
+    rows = [header]
+    for arm, summary in summaries.items():
+        if (key := f"{name}/{kind}") not in summary:
+            raise ValueError(f"the summary of arm {arm!r} has no {key!r}; it has {', '.join(map(repr, summary))}")
+        ours, ends, theirs = summary[key], summary[f"{name}/mean_of_ends"], published.get(arm)
+        lost = f", {ours['not_finite']} not finite" if ours["not_finite"] else ""
+        rows.append(
+            [
+                arm,
+                tables.spread(name, _none_for_nan(ours)),
+                _mean(name, ours["mean"], ours["std"]),
+                f"{ours['pairs']}{lost}",
+                tables.value(name, _none_for_nan(ends)["median"]),
+                tables.NONE if theirs is None else _mean(name, *theirs),
+            ]
+        )
+    return rows
+
+
+def replica_maps(matrices: Mapping[str, Float[ArrayLike, "replica replica"]]) -> "Figure":
+    """Distances between all pairs of replicas as heat maps, such as D0 (unmatched) and D3 (matched) side by side.
+
+    All panels share one scale of colours from 0, so that what matching takes away is seen; up to 8 replicas have their
+    numbers written in.
+
+    Raises:
+        ValueError: no matrices, some that are not square or differ in size, or none with a finite value off the
+            diagonal.
+    """
+    arrays = {name: np.asarray(matrix, np.float64) for name, matrix in matrices.items()}
+    shapes = {array.shape for array in arrays.values()}
+    if len(shapes) != 1 or len(shape := next(iter(shapes))) != 2 or shape[0] != shape[1] or shape[0] < 2:
+        raise ValueError(f"matrices have shapes {sorted(shapes)}; give square ones of the same replicas")
+    replicas = shape[0]
+    # The distance of a replica to itself is no news and is left blank.
+    shown = {name: np.where(np.eye(replicas, dtype=bool), np.nan, array) for name, array in arrays.items()}
+    finite = np.concatenate([array[np.isfinite(array)] for array in shown.values()])
+    if not finite.size:
+        raise ValueError("no distance between two replicas is finite; nothing to draw")
+    top = finite.max() or 1.0
+    with styled():
+        figure = new_figure((0.8 + 2.2 * len(shown), 2.4))
+        panels = figure.subplots(1, len(shown), squeeze=False)[0]
+        for panel, (name, array) in zip(panels, shown.items()):
+            image = panel.imshow(array, cmap="viridis", vmin=0.0, vmax=top)
+            panel.set_title(name, fontsize=8)
+            panel.set_xlabel("replica")
+            panel.set_xticks(range(replicas) if replicas <= 8 else [0, replicas - 1])
+            panel.set_yticks(range(replicas) if replicas <= 8 else [0, replicas - 1])
+            for i, j in np.argwhere(np.isfinite(array)) if replicas <= 8 else ():
+                # Dark letters on viridis' bright upper half.
+                colour = "black" if array[i, j] > 0.6 * top else "white"
+                panel.text(j, i, f"{array[i, j]:.2g}", ha="center", va="center", fontsize=5, color=colour)
+        panels[0].set_ylabel("replica")
+        figure.colorbar(image, ax=list(panels), shrink=0.8)
+    return figure
+
+
+def matching_objectives(arms: Mapping[str, Mapping[str, Objective]]) -> "Figure":
+    """Objective of matching layer by layer, one panel an arm: identity and optimum over the range of random orders.
+
+    If the identity is near the optimum, the units of two replicas need no permutation: the symmetry is broken. If it is
+    among the random ones, it is not.
+
+    Raises:
+        ValueError: no arms, an arm without layers, or a layer without random permutations.
+    """
+    if not arms or not all(arms.values()):
+        raise ValueError("arms: give at least one arm, and at least one layer an arm")
+    for arm, layers in arms.items():
+        if empty := [layer for layer, objective in layers.items() if not np.size(objective.random)]:
+            raise ValueError(f"arm {arm!r}: layer {empty[0]!r} has no random permutations, which give it a scale")
+    with styled():
+        figure = new_figure((0.9 + 2.2 * len(arms), 2.7))
+        panels = figure.subplots(1, len(arms), sharey=True, squeeze=False)[0]
+        for panel, (arm, layers) in zip(panels, arms.items()):
+            x = np.arange(len(layers))
+            random = [np.asarray(objective.random, np.float64) for objective in layers.values()]
+            ends = np.array([[draws.min(), draws.max()] for draws in random])
+            panel.bar(x, ends[:, 1] - ends[:, 0], 0.6, ends[:, 0], color="0.8", zorder=0)
+            medians = [np.median(draws) for draws in random]
+            panel.plot(x, medians, "_", color="0.4", markersize=12, label="random (range, median)")
+            panel.plot(x, [o.optimal for o in layers.values()], "^", color=COLOURS[0], markersize=5, label="optimal")
+            panel.plot(x, [o.identity for o in layers.values()], "o", color=COLOURS[1], markersize=4, label="identity")
+            panel.set_xticks(x, list(layers), rotation=20, ha="right")
+            panel.set_xlim(-0.6, len(layers) - 0.4)
+            panel.set_title(arm, fontsize=8)
+        panels[0].set_ylabel("matching objective")
+        legend(figure, panels)
+    return figure
+
+
+def _pairs(arm: str, found: Barrier, name: str) -> Float[np.ndarray, "pair points"]:
+    if name not in found.curves:
+        raise ValueError(f"arm {arm!r} has no {name!r}; it has {', '.join(map(repr, found.curves))}")
+    return np.atleast_2d(found.curves[name])
+
+
+def _finite(curves: Float[np.ndarray, "pair points"]) -> Float[np.ndarray, "kept points"]:
+    return curves[np.isfinite(curves).all(1)]
+
+
+def _label(arm: str, curves: Sequence[Float[np.ndarray, "pair points"]]) -> str:
+    kept, pairs = min(len(_finite(each)) for each in curves), len(curves[0])
+    if not kept and not any(len(_finite(each)) for each in curves):
+        raise ValueError(f"arm {arm!r} has no pair whose curve is finite; nothing to draw")
+    return arm if kept == pairs else f"{arm} ({pairs - kept} of {pairs} pairs left out)"
+
+
+def _none_for_nan(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(x, float) and np.isnan(x) else x for key, x in numbers.items()}
+
+
+def _mean(name: str, mean: float, std: float) -> str:
+    if np.isnan(mean):
+        return tables.NONE
+    middle = tables.value(name, mean)
+    return middle if np.isnan(std) else f"{middle} +- {tables.value(name, std).removesuffix(' %')}"
