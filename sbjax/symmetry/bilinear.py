@@ -1,0 +1,169 @@
+"""The objective of weight matching, <theta_A, pi(theta_B)>, as cost matrices of one permutation at a time.
+
+A leaf whose axes are moved by several permutations is linear in each of them. `Term` is one leaf seen from one of its
+moves: with everything else held fixed, its part of the objective is sum_i G[i, p[i]] with the Gram matrix
+G[i, j] = <a_i, b_j> between unit i of A and unit j of B. Arrays lie on the host, where assignments are solved.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PyTree
+
+from sbjax import trees
+from sbjax.symmetry.permutation import Move, Permutations, Spec
+
+MOST_NUMPY = 2**18  # multiplications up to which OpenBLAS stays on one thread
+
+
+class Term(NamedTuple):
+    """One leaf seen from one of its moves.
+
+    Attributes:
+        leaf: its flat name.
+        name: the permutation.
+        a, b: the leaf of either tree, [..., n], the moved axis last.
+        others: what moves the leading axes: (axis, permutation) pairs.
+    """
+
+    leaf: str
+    name: str
+    a: Float[np.ndarray, "... n"]
+    b: Float[np.ndarray, "... n"]
+    others: tuple[tuple[int, str], ...]
+
+
+def make_terms(
+    spec: Spec, reference: PyTree, model: PyTree, where: trees.Where = None
+) -> tuple[list[Term], float, float]:
+    """All terms of a pair of trees; the part of the objective that nothing moves; and the objective at the identity.
+
+    Raises:
+        ValueError: a leaf of the spec is missing or of another shape, or an entry is NaN or infinite.
+    """
+    sides = [trees.floating(tree, where, what=what) for tree, what in ((reference, "reference"), (model, "model"))]
+    for side, what in zip(sides, ("reference", "model"), strict=True):
+        trees.check_finite(side, what)
+    if alone := sorted(sides[0].keys() ^ sides[1].keys()):
+        here, there = ("reference", "model") if alone[0] in sides[0] else ("model", "reference")
+        raise ValueError(f"{here} has a leaf {alone[0]!r} that {there} lacks; match two trees of one structure")
+    a, b = ({name: wide(leaf) for name, leaf in side.items()} for side in sides)
+    moved: dict[str, list[tuple[str, Move]]] = {}
+    for name, moves in spec.moves.items():
+        for move in moves:
+            moved.setdefault(move.leaf, []).append((name, move))
+    have = trees.flatten(reference)
+    if missing := [leaf for leaf in moved if leaf not in have]:
+        raise ValueError(
+            f"the spec moves {missing[0]!r}, which the trees lack; they have {', '.join(map(repr, list(have)[:6]))}: "
+            "derive the spec from a tree of the same structure"
+        )
+    terms, constant, unpermuted = [], 0.0, 0.0
+    for leaf in a:
+        if a[leaf].shape != b[leaf].shape:
+            raise ValueError(f"leaf {leaf!r} has shape {a[leaf].shape} in reference and {b[leaf].shape} in model")
+        product = _dot(a[leaf], b[leaf])
+        unpermuted += product
+        if leaf not in moved:
+            constant += product
+        else:
+            terms += _terms_of_leaf(leaf, a[leaf], b[leaf], moved[leaf], spec.sizes)
+    return terms, constant, unpermuted
+
+
+def wide(leaf) -> np.ndarray:
+    """The leaf on the host, float32 or wider."""
+    leaf = np.asarray(leaf)
+    return np.ascontiguousarray(leaf, trees.wide_dtype(leaf))
+
+
+def gram(term: Term, permutations: Permutations) -> Float[np.ndarray, "n n"]:
+    """<a_i, b_j> with the leading axes of b permuted."""
+    b = term.b
+    for axis, other in term.others:
+        b = np.take(b, permutations[other], axis)
+    return _product(term.a, b)
+
+
+def optimistic_gram(term: Term, permutations: Permutations) -> Float[np.ndarray, "n n"]:
+    """The largest <a_i, b_j> over all rearrangements of the axes whose permutations are not known yet, pair by pair.
+
+    By the rearrangement inequality it is the product of sorted entries. Where B is a permuted copy of A, the right pair
+    attains |a_i|^2, which no other assignment can exceed in sum.
+    """
+    a, b = term.a, term.b
+    unknown = []
+    for axis, other in term.others:
+        if other in permutations:
+            b = np.take(b, permutations[other], axis)
+        else:
+            unknown.append(axis)
+    return _product(_sorted(a, unknown), _sorted(b, unknown))
+
+
+def value(term: Term, permutations: Permutations) -> float:
+    """The leaf's part of the objective."""
+    b = np.take(term.b, permutations[term.name], -1)
+    for axis, other in term.others:
+        b = np.take(b, permutations[other], axis)
+    return _dot(term.a, b)
+
+
+def _product(a, b):
+    n = a.shape[-1]
+    a, b = a.reshape(-1, n), b.reshape(-1, n)
+    # Small products need no compilation. OpenBLAS works on larger ones with threads that wait by spinning, which on a
+    # busy machine is thirty times slower; and XLA's are twice as fast on a quiet one.
+    return a.T @ b if n * a.size <= MOST_NUMPY else np.asarray(_compiled_product(a, b))
+
+
+@jax.jit
+def _compiled_product(a, b):
+    return jnp.matmul(a.T, b, precision="highest")
+
+
+def _dot(a, b):
+    """In double precision, and without threads."""
+    return float(np.einsum("i,i", a.reshape(-1), b.reshape(-1), dtype=np.float64))
+
+
+def _sorted(x, axes):
+    if not axes:
+        return x
+    rest = [axis for axis in range(x.ndim - 1) if axis not in axes]
+    x = np.transpose(x, [*rest, x.ndim - 1, *axes])
+    x = np.sort(x.reshape(*x.shape[: len(rest) + 1], -1), -1)
+    return np.ascontiguousarray(np.moveaxis(x, -1, 0))
+
+
+def _terms_of_leaf(leaf, a, b, moves, sizes):
+    """Terms of one leaf, its axes cut into the pieces that the moves permute."""
+    shape, pieces = [], []  # pieces: (dimension of the cut leaf, permutation)
+    for axis, size in enumerate(a.shape):
+        here = [(name, move) for name, move in moves if move.axis % a.ndim == axis]
+        left = size
+        for name, move in sorted(here, key=lambda item: -item[1].inner * sizes[item[0]]):
+            n = sizes[name]
+            if move.outer * n * move.inner != size:
+                raise ValueError(
+                    f"leaf {leaf!r} has {size} entries along axis {axis}, but {name!r} sees it as "
+                    f"{move.outer} x {n} x {move.inner}; derive the spec from a tree of these shapes"
+                )
+            block = n * move.inner
+            if left % block:
+                raise ValueError(f"leaf {leaf!r}: the moves of axis {axis} are not nested; describe it by nested ones")
+            shape.append(left // block)
+            pieces.append((len(shape), name))
+            shape.append(n)
+            left = move.inner
+        shape.append(left)
+    a, b = a.reshape(shape), b.reshape(shape)
+    terms = []
+    for dim, name in pieces:
+        leading = [d for d in range(len(shape)) if d != dim]
+        others = tuple((leading.index(d), other) for d, other in pieces if d != dim)
+        sides = (np.ascontiguousarray(np.moveaxis(x, dim, -1)) for x in (a, b))
+        terms.append(Term(leaf, name, *sides, others))
+    return terms
