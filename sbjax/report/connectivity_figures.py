@@ -186,6 +186,7 @@ def matching_objectives(arms: Mapping[str, Mapping[str, Objective]]) -> "Figure"
             panel.plot(x, [o.optimal for o in layers.values()], "^", color=COLOURS[0], markersize=5, label="optimal")
             panel.plot(x, [o.identity for o in layers.values()], "o", color=COLOURS[1], markersize=4, label="identity")
             panel.set_xticks(x, list(layers), rotation=20, ha="right")
+            panel.use_sticky_edges = False  # else the lowest bar stands on the axis as if it began at 0
             panel.set_xlim(-0.6, len(layers) - 0.4)
             panel.set_title(arm, fontsize=8)
         panels[0].set_ylabel("matching objective")
