@@ -17,6 +17,7 @@ _CALLS = {
     "call": "call_jaxpr",
     "checkpoint": "jaxpr",
     "closed_call": "call_jaxpr",
+    "composite": "jaxpr",
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
     "custom_vmap_call": "call",
@@ -79,10 +80,11 @@ def _follow_inside(equation: Any, operands: list[Axes], see: Callable[[Axes], No
     if name in _CONTROL:
         return _CONTROL[name](params, operands, see)
     inner = params.get(_CALLS[name])
-    closed = ClosedJaxpr(inner, ()) if isinstance(inner, Jaxpr) else inner
-    if not isinstance(closed, ClosedJaxpr) or len(closed.jaxpr.invars) != len(operands):
+    if isinstance(inner, Jaxpr) and not inner.constvars:
+        inner = ClosedJaxpr(inner, ())
+    if not isinstance(inner, ClosedJaxpr) or len(inner.jaxpr.invars) != len(operands):
         return unknown(equation, operands)
-    return follow(closed, operands, see)
+    return follow(inner, operands, see)
 
 
 def _cond(params, operands, see):

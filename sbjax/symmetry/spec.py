@@ -72,7 +72,8 @@ def derive_spec(
     >>> spec.fixed
     {'a/kernel[0]': 'input', 'b/kernel[1]': 'output'}
     """
-    leaves = {name: axes(jnp.shape(leaf)) for name, leaf in trees.flatten(variables).items()}
+    shapes = {name: jnp.shape(leaf) for name, leaf in trees.flatten(variables).items()}
+    leaves = {name: axes(shape, "empty" if 0 in shape else FREE) for name, shape in shapes.items()}
     used = _follow_leaves(apply_fn, variables, inputs, leaves)
     for name, leaf in leaves.items():
         for factors in leaf:

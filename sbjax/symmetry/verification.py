@@ -82,7 +82,7 @@ def _verify(spec, apply_fn, variables, inputs, seed, trials, dtype) -> float:
     tolerance = _TOLERANCE[_narrowest_bits(traced.jaxpr.jaxpr)]
 
     def change(names) -> float:
-        orders = {name: generator.permutation(spec.sizes[name]) for name in names}
+        orders = {name: _shuffled(generator, spec.sizes[name]) for name in names}
         return _distance(reference, evaluate(permute(spec, drawn, orders)))
 
     worst = max(change(spec.sizes) for _ in range(trials))
@@ -97,10 +97,17 @@ def _verify(spec, apply_fn, variables, inputs, seed, trials, dtype) -> float:
         for name, size in broken.items()
     )
     raise ValueError(
-        f"{where or 'the permutations change the function when taken together, none of them alone'}; the largest "
-        f"change is {worst:.1e}, the tolerance {tolerance:.0e}: compare the moves with the layers that read and write "
-        "the units"
+        f"{where or 'together the permutations change the function'}; the largest change is {worst:.1e}, the tolerance "
+        f"{tolerance:.0e}: compare the moves with the layers that read and write the units"
     )
+
+
+def _shuffled(generator, n: int) -> np.ndarray:
+    """A random permutation other than the identity, which would show nothing."""
+    order = generator.permutation(n)
+    while n > 1 and (order == np.arange(n)).all():
+        order = generator.permutation(n)
+    return order
 
 
 def _map(function: Callable[[str, Any], Any], tree: PyTree) -> PyTree:
