@@ -1,8 +1,8 @@
 """Weight matching: the permutation of hidden units that lays one network on another.
 
 max_pi <theta_A, pi(theta_B)>, which is min_pi |theta_A - pi(theta_B)|, is a sum of bilinear assignment problems:
-NP-hard in general, one linear assignment for one hidden layer. Coordinate descent solves for one permutation at a time, the
-others fixed, until none can gain; the objective never decreases.
+NP-hard in general, one linear assignment for one hidden layer. Coordinate descent solves for one permutation at a
+time, the others fixed, until none can gain; the objective never decreases.
 
 Beyond the published algorithm: the default start is not the identity, which is arbitrary, but propagated, that is,
 permutations are solved outward from what is not permuted (inputs, outputs), each from the axes known by then. A
@@ -160,7 +160,7 @@ def match_many(
         >>> match_many(spec, models, key=jax.random.key(0)).mean['w'].tolist()
         [1.0, 2.0, 3.0]
 
-    Source: MergeMany, arXiv 2209.04836, algorithm 3.
+    Source: MergeMany of arXiv 2209.04836.
     """
     if len(models) < 2:
         raise ValueError(f"models has {len(models)} trees; a common frame needs at least 2")
