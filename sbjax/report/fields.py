@@ -7,7 +7,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from sbjax.files import write_atomically
-from sbjax.report import figures
+from sbjax.report import figures, qcd_figures
 from sbjax.report.results import Results
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def save_figures(results: Results, workdir: Path) -> dict[str, Path]:
     drawn = {}
     if term_names(results):
         drawn["term_curves"] = term_curves(results)
-    fields = load_fields(results, workdir)
+    fields = {} if qcd_figures.is_equation_of_state(results) else load_fields(results, workdir)
     if fields:
         drawn["solution_maps"] = solution_maps(results, fields)
     paths = {}

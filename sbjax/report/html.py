@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sbjax.files import write_atomically
-from sbjax.report import fields, figures, markup, statistics, tables
+from sbjax.report import fields, figures, lines, markup, qcd_figures, statistics, tables
 from sbjax.report import results as results_lib
 from sbjax.report.markup import note, page, table, tag
 
@@ -22,6 +22,8 @@ _CAPTIONS = {
     "Line: median over the seeds; band: quartiles.",
     "solution_maps": "The reference solution and every arm's absolute error, of the replica with the median {primary}. "
     "Predictions are kept in float32: errors below 1e-7 of the solution are rounding.",
+    **qcd_figures.CAPTIONS,
+    **lines.CAPTIONS,
 }
 _DISTANCE_NOTE = (
     "Mean over the pairs of replicas [95 % interval], as measured last. A smaller distance = symmetry more broken; "
@@ -52,8 +54,11 @@ def build_report(workdir: str | os.PathLike) -> Path:
     results_lib.save_table(workdir, results)
     results_lib.save_summary(workdir, summary)
     paths = figures.save_figures(results, workdir / "figures") | fields.save_figures(results, workdir)
+    paths |= qcd_figures.save_figures(results, workdir)
+    paths |= lines.save_figures(results, workdir)
     images = {name: path.read_bytes() for name, path in paths.items()}
-    write_atomically(workdir / "report.html", _page(results, summary, images))
+    between = lines.section(lines.load_lines(workdir, results.arms), lines.published(results.config))
+    write_atomically(workdir / "report.html", _page(results, summary, images, between))
     return workdir / "report.html"
 
 
@@ -84,7 +89,9 @@ def sentence(summary: Mapping[str, Any], entry: Mapping[str, Any], *, at: str) -
     )
 
 
-def _page(results: results_lib.Results, summary: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
+def _page(
+    results: results_lib.Results, summary: Mapping[str, Any], images: Mapping[str, bytes], between: list[str]
+) -> str:
     others = [arm for arm in results.arms if arm != results.reference]
     named = ", ".join(others) if len(others) <= 5 else f"{len(others)} arms"
     title = f"{named} against {results.reference}" if others else results.reference
@@ -94,6 +101,7 @@ def _page(results: results_lib.Results, summary: Mapping[str, Any], images: Mapp
         *(part for at in tables.WHERE for part in _comparisons(summary, at)),
         *_arms(summary),
         *_distances(summary),
+        *between,
         *_failures(results),
         *markup.figures(images, {name: text.format(primary=results.primary) for name, text in _CAPTIONS.items()}),
         *_reproduction(results),

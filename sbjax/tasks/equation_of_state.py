@@ -94,8 +94,9 @@ def make_equation_of_state_task(
 
     def init(key):
         variables = start.init(key, jnp.ones(1, dtype))
-        if fold:  # one kind of parton after another
-            variables = {**variables, "params": jax.vmap(lambda p: fold_expansion(expansion, p))(variables["params"])}
+        if fold:
+            folded = jax.vmap(lambda params: fold_expansion(expansion, params, layer="dense_0"))(variables["params"])
+            variables = {**variables, "params": folded}
         return variables
 
     def pressure_fn(variables, nodes):
