@@ -34,7 +34,7 @@ def decay_weights(params: PyTree, spread: float, seed: int = 0) -> PyTree:
     def draw(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         noise = draws.generator(seed, f"{name}/decay").standard_normal(leaf.shape)
-        return jnp.asarray(np.exp(spread * noise - spread**2 / 2), leaf.dtype)
+        return jnp.asarray(np.exp(spread * noise - spread**2 / 2).astype(leaf.dtype))
 
     return jax.tree_util.tree_map_with_path(draw, params)
 

@@ -1,0 +1,75 @@
+"""Training step of asymmetric networks against the standard network of the same shape.
+
+    pip install -e '.[benchmarks]' && python benchmarks/asymmetric_step.py
+
+Same data, batch of 64 and optimiser (AdamW as in the MNIST recipe of arXiv 2405.20231); least seconds of runs that take
+turns. FiGLU adds a square matrix product to every activation: its bar holds only where that is small.
+"""
+
+import jax
+import numpy as np
+from common import figure, least
+
+from sbjax import asymmetry
+from sbjax.data.images import ImageData
+from sbjax.models import make_model
+from sbjax.tasks.images import make_image_task
+from sbjax.training import mapping as mapping_lib
+from sbjax.training import optimizer as optimizer_lib
+
+BATCH, EXAMPLES, BAR = 64, 1024, 1.1
+CNN_MASKS = tuple((f"conv_{i}/kernel", asymmetry.MaskSpec(n_fix, 2.0)) for i, n_fix in enumerate((4, 72, 72)))
+CASES = {
+    # name: (model, options, steps in a run, W-asymmetric specification)
+    "mlp 3x512": (
+        "mlp",
+        {"widths": (512, 512, 512), "norm": "layer", "activation": "gelu"},
+        40,
+        asymmetry.mlp_mnist(),
+    ),
+    "small cnn": ("cnn", {"norm": "batch"}, 10, asymmetry.AsymmetrySpec("w", masks=CNN_MASKS)),
+}
+
+
+def runner(module, steps):
+    """A function that trains one network for `steps` steps."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (EXAMPLES, 28, 28, 1), np.uint8)
+    labels = rng.integers(0, 10, EXAMPLES).astype(np.int32)
+    held = (images[:8], labels[:8])
+    data = ImageData("random", 10, images, labels, *held, *held, (0.5,), (0.25,))
+    task = make_image_task(data, module, batch_size=BATCH)
+    optimizer = optimizer_lib.make_optimizer("adamw", 1e-3, weight_decay=0.03)
+    program = mapping_lib.Program(task, optimizer, mapping=mapping_lib.Mapping(), replicas=1, key=jax.random.key(0))
+    carry = [program.init()]
+
+    def run():
+        carry[0] = program.advance(carry[0], 0, steps)
+
+    return run
+
+
+def main() -> None:
+    for name, (model, options, steps, w) in CASES.items():
+        module = make_model(model, classes=10, **options)
+        specs = {
+            "standard": asymmetry.AsymmetrySpec(),
+            "w": w,
+            "syre": asymmetry.AsymmetrySpec("syre"),
+            "sigma": asymmetry.AsymmetrySpec("sigma"),
+        }
+        runs = {kind: runner(asymmetry.make_asymmetric(module, spec), steps) for kind, spec in specs.items()}
+        seconds = least(runs, rounds=15)
+        for kind in ("w", "syre", "sigma"):
+            figure(
+                f"{kind}-asymmetric {name}, training step, over standard",
+                seconds[kind] / seconds["standard"],
+                unit="ratio",
+                bar=BAR,
+                asymmetric_ms=1e3 * seconds[kind] / steps,
+                standard_ms=1e3 * seconds["standard"] / steps,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""What a specification refuses."""
+
+import pytest
+
+from sbjax.asymmetry import AsymmetrySpec, MaskSpec
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kind": "W"}, "asymmetry.kind='W' is unknown"),
+        ({"kind": "syr"}, "asymmetry.kind='syr' is unknown, did you mean 'syre'"),
+        ({"kind": "w"}, r"asymmetry.masks=\(\) masks nothing"),
+        ({"kind": "w", "masks": (("a", 3),)}, "asymmetry.masks holds .* give pairs"),
+        ({"kind": "sigma", "sigma0": 1.0}, "asymmetry.sigma0=1.0 has no meaning with asymmetry.kind='sigma'"),
+        ({"kind": "syre", "init": "authors"}, "asymmetry.init='authors' has no meaning"),
+        ({"kind": "syre", "sigma0": -1.0}, "asymmetry.sigma0=-1.0 must be a finite number >= 0"),
+        ({"kind": "sigma", "gate_scale": 0.0}, "asymmetry.gate_scale=0.0 must be a finite number > 0"),
+        ({"kind": "fixed_bias", "bias_bound": float("inf")}, "asymmetry.bias_bound=inf must be a finite number"),
+        ({"kind": "syre", "mask_seed": 0.5}, "asymmetry.mask_seed=0.5 must be a whole number"),
+        ({"kind": "w", "masks": (("a", MaskSpec(1)),), "init": "author"}, "init='author' is unknown, did you mean"),
+    ],
+)
+def test_errors(fields, message):
+    with pytest.raises(ValueError, match=message):
+        AsymmetrySpec(**fields)
+
+
+def test_lists_from_a_config():
+    pairs = [["dense_0/kernel", MaskSpec(1)]]
+    assert hash(AsymmetrySpec("w", masks=pairs)) == hash(AsymmetrySpec("w", masks=(("dense_0/kernel", MaskSpec(1)),)))
