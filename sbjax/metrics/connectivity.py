@@ -22,7 +22,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
 from sbjax import trees
 from sbjax.metrics.curves import KINDS, Monotonicity, check_grid, heights, monotonicity
-from sbjax.metrics.interpolation import between, check_alike, check_alphas, first_difference
+from sbjax.metrics.interpolation import between, check_alike, check_alphas
 
 __all__ = ["KINDS", "Barrier", "Monotonicity", "barrier", "barriers", "heights", "monotonicity", "summarise"]
 
@@ -263,8 +263,11 @@ def _check_equal(collection, tree, pairs, *, everything) -> None:
     for name, leaf in trees.flatten(tree).items():
         if not everything and jnp.issubdtype(leaf.dtype, jnp.inexact):
             continue
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        host = jax.device_get(jax.random.key_data(leaf) if is_key else leaf)
+        rows = {replica: host[replica].tobytes() for replica in np.unique(pairs).tolist()}
         for i, j in pairs.tolist():
-            if first_difference(leaf[i], leaf[j]) is not None:
+            if rows[i] != rows[j]:
                 raise ValueError(
                     f"{collection!r}: leaf {name!r} differs between the two networks of pair ({i}, {j}). It is not "
                     "trained but part of the architecture, so that a point between them belongs to neither and its "

@@ -135,6 +135,10 @@ def test_frozen_entries_must_be_the_same_bytes():
             barrier(square, a, b)
     with pytest.raises(ValueError, match="'frozen/w/fixed' is in one tree only"):
         barrier(square, a, {"params": a["params"]})
+    keys = [a | {"other": jax.random.key(seed)} for seed in (0, 0, 1)]
+    barrier(square, *keys[:2])
+    with pytest.raises(ValueError, match="'other': leaf '' differs"):
+        barrier(square, *keys[1:])
     # Each pair is seen alone: replicas 0 and 1 share what is frozen, 2 and 3 share something else.
     stacked = {"params": np.arange(4.0), "frozen": np.array([1.0, 1.0, 5.0, 5.0])}
     found = barriers(lambda v: {"loss": v["params"] + v["frozen"]}, stacked, [(0, 1), (2, 3)])
