@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from sbjax import build, trees
 from sbjax import config as config_lib
+from sbjax.asymmetry import trainable_size
 from sbjax.metrics.monitor import Monitor
 from sbjax.suggest import near
 from sbjax.tasks.task import Task
@@ -64,6 +65,7 @@ def build_arms(settings: dict[str, Any]) -> list[Arm]:
             loaded[source] = build.build_data(own["task"])
         with _named_arm(name):
             task = build.build_task(own, loaded[source])
+            task = build.build_population(own, task)
             steps = build.train_steps(own, task)
             optimizer = build.build_optimizer(own["optimizer"], train_steps=steps)
             finish = build.build_finish(own["finish"])
@@ -71,6 +73,8 @@ def build_arms(settings: dict[str, Any]) -> list[Arm]:
             monitor, monitor_steps = build.build_monitor(own, task, steps=total)
         variables = jax.eval_shape(task.init, jax.random.key(0))
         parameters = trees.size(variables["params"])
+        if "asymmetry" in variables.get("frozen", {}):  # part of the parameters is never trained
+            parameters = trainable_size(jax.jit(task.init)(jax.random.key(0)))
         phases = (Phase(optimizer, steps), finish)
         arms.append(Arm(name, task, phases, total, parameters, step_flops(task), monitor, monitor_steps))
     return arms

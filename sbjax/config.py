@@ -14,7 +14,7 @@ from sbjax.suggest import near
 FREE = ("task.data_dir", "task.cache_dir", "checkpoint.keep", "checkpoint.keep_best")
 
 # Sections whose fields depend on a name in them; checked where the thing is built.
-OPEN = ("model", "expansion", "arms", "suite")
+OPEN = ("model", "expansion", "arms", "suite", "lines.published")
 
 MODELS = {"pinn": "field", "equation_of_state": "quasi_parton"}  # by kind of task, else an MLP
 
@@ -48,6 +48,9 @@ def base_config(task: str = "images") -> ConfigDict:
             "optimizer": OPTIMIZER,
             # A second phase after train_steps; no steps = none.
             "finish": {"steps": 0, **OPTIMIZER, "name": "lbfgs", "weight_decay": 0.0, "schedule": "constant"},
+            # Hyper-parameters that are drawn for each replica: decades below the optimiser's learning rate and decay,
+            # and the largest label smoothing; 0 = the same for all.
+            "population": {"learning_rate": 0.0, "weight_decay": 0.0, "label_smoothing": 0.0},
             "precision": {"matmul": "default", "x64": False},
             "mapping": {"replicas": "auto", "steps": "auto", "compile": "jit", "devices": 0},
             "monitor": {
@@ -63,6 +66,7 @@ def base_config(task: str = "images") -> ConfigDict:
                 "pairs": 10,  # at most so many; disjoint ones come first
                 "rebase": False,  # pairs once more with hidden units matched, where the network has no constants
                 "examples": 5000,  # training examples
+                "published": {},  # (mean, standard deviation) of barriers by arm, for the table
             },
             "checkpoint": {"saves": 4, "keep": 2, "keep_best": 0},
             "arms": {},

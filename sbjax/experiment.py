@@ -110,6 +110,8 @@ def _train(folder: Workdir, settings: dict[str, Any], arms: list[Arm], mapping, 
         metrics[arm.name] = _arm_metrics(fitted.history)
         if arm.task.grid is not None:
             folder.save_grid(arm.name, arm.task.grid, fitted.variables)
+        if settings["lines"]["between"].strip():
+            _measure_lines(folder, settings, arm, fitted, progress)
         failures += [{"arm": arm.name, **failure._asdict()} for failure in fitted.failures]
         progress.show(f"{arm.name} done")
     progress.end()
@@ -217,6 +219,20 @@ def _fit(folder, settings, arm: Arm, mapping, asked, progress: Progress) -> fit_
     return fitted
 
 
+def _measure_lines(folder, settings, arm: Arm, fitted: fit_lib.Fitted, progress: Progress) -> None:
+    from sbjax.lines import measure_lines, save_lines
+
+    progress.show(f"{arm.name}: lines between networks")
+    began = time.perf_counter()
+    stopped = {failure.replica for failure in fitted.failures}
+    running = [replica for replica in range(settings["replicas"]) if replica not in stopped]
+    key = jax.random.key(settings["seed"])
+    save_lines(
+        folder.path, arm.name, measure_lines(arm.task, fitted.variables, settings["lines"], key=key, running=running)
+    )
+    folder.add_timing(arm=arm.name, lines_seconds=round(time.perf_counter() - began, 3))
+
+
 def _arm_metrics(history: list[fit_lib.Record]) -> dict[str, dict[str, float]]:
     """What the monitor reported last."""
     measures = ({name: x for name, x in record.items() if isinstance(x, dict)} for record in reversed(history))
@@ -224,13 +240,16 @@ def _arm_metrics(history: list[fit_lib.Record]) -> dict[str, dict[str, float]]:
 
 
 def _outcome(folder: Workdir) -> Outcome:
-    from sbjax.report import build_report
+    from sbjax.report import build_report, lines
     from sbjax.report.tables import format_table
 
     if not all((folder.path / name).exists() for name in ("summary.json", "report.html")):
         build_report(folder.path)  # from what the run left; the same bytes as before they were lost
     summary = json.loads((folder.path / "summary.json").read_text())
-    return Outcome(folder.status, format_table(summary), folder.path / "report.html", summary)
+    config = json.loads((folder.path / "config.json").read_text())["config"]
+    between = lines.format_lines(lines.load_lines(folder.path, list(summary["arms"])), lines.published(config))
+    table = "\n\n".join(filter(None, (format_table(summary), between)))
+    return Outcome(folder.status, table, folder.path / "report.html", summary)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from sbjax.build.training import (
     build_mapping,
     build_monitor,
     build_optimizer,
+    build_population,
     parse_steps,
     train_steps,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "build_mapping",
     "build_monitor",
     "build_optimizer",
+    "build_population",
     "build_task",
     "parse_fill",
     "parse_steps",

@@ -14,6 +14,7 @@ from sbjax.tasks.task import Task
 from sbjax.training import optimizer as optimizer_lib
 from sbjax.training.fit import Phase, boundaries
 from sbjax.training.mapping import Mapping
+from sbjax.training.population import Population, with_population
 from sbjax.training.rescaled import rescaled
 
 
@@ -53,6 +54,25 @@ def build_finish(section: dict[str, Any]) -> Phase | None:
         return Phase(build_optimizer(fields, train_steps=steps), steps) if steps else None
     except ConfigError as error:
         raise ConfigError(f"finish: {error}") from error
+
+
+def build_population(settings: dict[str, Any], task: Task) -> Task:
+    """The task with hyper-parameters of the section `population` drawn for each replica.
+
+    Raises:
+        ConfigError: an impossible law, or an optimiser or a task that does not read what is drawn.
+    """
+    section = settings["population"]
+    try:
+        drawn = with_population(task, Population(**section))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    name = settings["optimizer"]["name"]
+    if (section["learning_rate"] or section["weight_decay"]) and name != "adamw":
+        raise ConfigError(f"population: optimizer.name={name!r} does not read the drawn learning rates; use 'adamw'")
+    if section["label_smoothing"] and settings["task"]["kind"] != "images":
+        raise ConfigError(f"population.label_smoothing={section['label_smoothing']} is for task.kind='images'; set 0")
+    return drawn
 
 
 def _first_bias(params: PyTree, scale: float) -> PyTree:

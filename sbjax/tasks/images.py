@@ -81,13 +81,19 @@ def make_image_task(
         images = random_crop_flip(arrays["images"][indices], key=augment_key, padding=crop_padding, flip=flip)
         return {"images": images, "labels": arrays["labels"][indices]}
 
+    def smoothing(hyper):
+        return hyper.get("label_smoothing", label_smoothing)
+
     def loss(variables, batch, key):
-        # 'frozen' holds constants; every other collection beside the parameters is state that the pass may replace.
+        # 'frozen' and 'hyper' hold constants; every other collection beside the parameters is state that the pass may
+        # replace.
+        hyper = variables.get("hyper", {})
+        variables = {name: tree for name, tree in variables.items() if name != "hyper"}
         mutable = [name for name in variables if name not in ("params", "frozen")]
         logits, updates = module.apply(
             variables, prepare(batch["images"]), train=True, rngs={"dropout": key}, mutable=mutable
         )
-        targets = optax.smooth_labels(jax.nn.one_hot(batch["labels"], data.classes), label_smoothing)
+        targets = optax.smooth_labels(jax.nn.one_hot(batch["labels"], data.classes), smoothing(hyper))
         value = optax.softmax_cross_entropy(logits, targets).mean()
         correct = logits.argmax(-1) == batch["labels"]
         return value, Aux(dict(updates), {"train/accuracy": correct.mean(dtype=jnp.float32)})
@@ -122,7 +128,8 @@ def make_image_task(
             return jax.lax.dynamic_slice_in_dim(arrays[name], part * line_size, line_size)
 
         logits, labels = module.apply(variables, prepare(rows("images")), train=False), rows("labels")
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, data.classes), label_smoothing)
+        smooth = smoothing(variables.get("hyper", {}))
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, data.classes), smooth)
         per_example = {
             "train/loss": optax.softmax_cross_entropy(logits, targets),
             "train/accuracy": (logits.argmax(-1) == labels).astype(jnp.float32),

@@ -6,6 +6,7 @@ from jaxtyping import PyTree
 
 from sbjax.suggest import near
 from sbjax.training.gauss_newton import gauss_newton
+from sbjax.training.population import population_adamw
 from sbjax.training.quasi_newton import self_scaled
 from sbjax.training.soap import soap
 
@@ -124,7 +125,7 @@ def make_optimizer(
     elif name == "adam":
         chain = [*clip, optax.adam(learning_rate, b1, b2)]
     elif name == "adamw":
-        chain = [*clip, optax.adamw(learning_rate, b1, b2, weight_decay=weight_decay, mask=kernels)]
+        chain = [*clip, population_adamw(learning_rate, b1, b2, weight_decay, mask=kernels)]
     elif name == "soap":
         chain = [*clip, soap(learning_rate, b1, b2, weight_decay, precondition_every, mask=kernels)]
     elif name == "gauss_newton":
@@ -142,8 +143,8 @@ def kernels(params: PyTree) -> PyTree:
 def _without_residuals(optimizer: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
     """optax's line search refuses arguments that it does not know."""
 
-    def update(updates, state, params=None, *, residual_fn=None, **extra):
-        del residual_fn
+    def update(updates, state, params=None, *, residual_fn=None, hyper=None, **extra):
+        del residual_fn, hyper
         return optimizer.update(updates, state, params, **extra)
 
     return optax.GradientTransformationExtraArgs(optimizer.init, update)

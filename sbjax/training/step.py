@@ -93,6 +93,8 @@ def make_step(
 
         (value, aux), grads = mean(jax.value_and_grad(loss_fn, has_aux=True)(params))
         extra = {} if task.residuals is None else {"residual_fn": residual_fn}
+        if "hyper" in state.variables:
+            extra["hyper"] = state.variables["hyper"]
         updates, opt_state = optimizer.update(
             grads, state.opt_state, params, value=value, grad=grads, value_fn=lambda p: loss_fn(p)[0], **extra
         )

@@ -1,0 +1,53 @@
+"""Monotonic linear interpolation: does the training loss fall all the way on the line from start to end?
+
+    python runs/train.py --config=configs/mli.py:cifar10 --workdir=/tmp/mli                 # 300 networks a kind: days
+    python runs/train.py --config=configs/mli.py:cifar10,quick --workdir=/tmp/mli
+    python runs/train.py --config=configs/mli.py:digits,smoke --workdir=/tmp/smoke
+
+ResNet-8, as many networks a kind as replicas, each with hyper-parameters of its own: learning rate 0.5 10^-U(0, 2), decay
+0.1 10^-U(0, 4), label smoothing U(0, 0.2), the same ones for all kinds. AdamW, warm-up over a fifth of the training,
+then a cosine (published: a triangle, and 10 to 40 epochs by network; here 25 for all).
+
+Words: cifar10 or digits; quick (50 networks a kind, 10 % of the data at 16 pixels, batch 128, 5 epochs); smoke.
+
+Arms: `standard`, `sigma`, `w` (eight whole filters frozen for each output channel).
+
+Source: Lim et al., arXiv 2405.20231, section on monotonic linear interpolation.
+"""
+
+from sbjax import config as config_lib
+
+RESNET = {"name": "resnet8", "width": 1.0, "norm": "batch", "activation": "relu", "dropout": 0.0}
+
+
+def get_config(argument=None):
+    """The configuration for words such as 'cifar10,quick'; 'cifar10' by default."""
+    words = config_lib.parse_words(argument, {"dataset": ("cifar10", "digits")}, flags=("quick", "smoke"))
+    config = config_lib.base_config()
+    config.reference = "standard"
+    config.task.dataset = words["dataset"]
+    config.task.batch_size = 512
+    config.model = RESNET
+    config.optimizer.update(name="adamw", learning_rate=0.5, weight_decay=0.1, schedule="cosine", warmup_share=0.2)
+    config.population.update(learning_rate=2.0, weight_decay=4.0, label_smoothing=0.2)
+    config.replicas, config.train_epochs, config.reports = 300, 25.0, 2
+    config.monitor.kinds = ""
+    config.checkpoint.saves = 2
+    if words["dataset"] == "cifar10":
+        config.task.update(crop_padding=2, flip=True)
+    else:
+        config.task.batch_size, config.replicas = 64, 20
+    if words["quick"]:
+        config.replicas = 50
+        config.train_epochs = 5.0
+        config.task.batch_size = 128
+        if words["dataset"] == "cifar10":
+            config.task.update(train_share=0.1, image_size=16, eval_share=0.1)
+        config.lines.examples = 1000
+    config.lines.update(between="start", points=25)
+    config.arms = {
+        "standard": {},
+        "sigma": {"model": {"asymmetry": {"kind": "sigma"}}},
+        "w": {"model": {"asymmetry": {"kind": "w", "preset": "resnet8"}}},
+    }
+    return config_lib.shrink(config) if words["smoke"] else config

@@ -1,0 +1,199 @@
+"""Straight lines between the trained networks of an arm, and from where they started: what `config.lines` asks for."""
+
+import itertools
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Key
+
+from sbjax import rng, trees
+from sbjax.asymmetry import effective
+from sbjax.files import write_atomically
+from sbjax.metrics.connectivity import barriers, monotonicity, summarise
+from sbjax.metrics.interpolation import over_parts
+from sbjax.symmetry.matching import match_weights
+from sbjax.symmetry.permutation import Permutations, permute, random_permutations
+from sbjax.symmetry.spec import derive_spec
+from sbjax.tasks.task import Task, Variables
+
+MOST_ALIGNED = 6  # replicas between which all pairs are matched
+DRAWS = 3  # random orders beside the best one
+
+
+def measure_lines(
+    task: Task, variables: Variables, section: dict[str, Any], *, key: Key[Array, ""], running: list[int]
+) -> dict[str, Any]:
+    """Everything that the config section `lines` asks for about one arm, as plain numbers for JSON.
+
+    - 'pairs': barriers of held-out numbers between pairs of replicas, `{'pairs', 'alphas', 'curves', 'summary'}`;
+    - with 'rebase', 'rebased': the same with the second network's hidden units matched to the first's (absent where the
+      network has constants: a permutation of the weights alone would be another function), and 'alignment': see
+      `Alignment.between`;
+    - 'start': the training loss from each replica's start to its end, with `monotonicity`.
+
+    Running statistics are estimated again at every point, by the mean over the batches of `lines.examples` examples.
+
+    Args:
+        task: with `lines`.
+        variables: of all replicas, stacked.
+        section: `{'between', 'points', 'pairs', 'rebase', ..}`.
+        key: of the run, which the starts come from.
+        running: replicas that did not stop.
+    """
+    stacked = variables
+    variables = {name: tree for name, tree in variables.items() if name != "hyper"}
+    words = [word.strip() for word in section["between"].split(",") if word.strip()]
+    alphas = np.linspace(0.0, 1.0, section["points"])
+    recalibrate = task.lines.recalibrate(task.data) if "batch_stats" in variables else None
+    options = {"alphas": alphas, "recalibrate": recalibrate}
+    found: dict[str, Any] = {}
+    if "pairs" in words and len(running) > 1:
+        held_out = over_parts(task.evaluate, task.data, task.parts, unroll=task.parts if recalibrate else 1)
+        pairs = choose_pairs(running, section["pairs"])
+        found["pairs"] = _plain(barriers(held_out, variables, pairs, **options), pairs)
+        if section["rebase"]:
+            alignment = Alignment(task, variables, key)
+            found["alignment"] = alignment.between(running[:MOST_ALIGNED])
+            if "frozen" not in variables and alignment.spec.sizes:
+                count = len(pairs)
+                moved = trees.stack([alignment.moved(variables, i, j) for i, j in pairs])
+                first = trees.take(variables, np.array([i for i, _ in pairs]))
+                both = jax.tree.map(lambda a, b: np.concatenate([np.asarray(a), np.asarray(b)]), first, moved)
+                found["rebased"] = _plain(
+                    barriers(held_out, both, [(i, count + i) for i in range(count)], **options), pairs
+                )
+    if "start" in words and running:
+        on_train = over_parts(task.lines.evaluate, task.data, task.lines.parts)
+        starts = jax.jit(jax.vmap(lambda r: task.init(rng.replica_stream(key, "init", r))))(np.array(running))
+        ends = trees.take(stacked, np.array(running))
+        # Constants of a replica, to the last bit: they may have been compiled otherwise.
+        starts = {**ends, "params": starts["params"]}
+        both = jax.tree.map(lambda a, b: np.concatenate([np.asarray(a), np.asarray(b)]), starts, ends)
+        count = len(running)
+        line = barriers(on_train, both, [(i, count + i) for i in range(count)], **options)
+        shape = monotonicity(line.curves["train/loss"])
+        found["start"] = {
+            **_plain(line, [(i, i) for i in running]),
+            "monotonicity": {name: np.asarray(value).tolist() for name, value in shape._asdict().items()},
+        }
+    return found
+
+
+def save_lines(workdir: pathlib.Path, arm: str, found: dict[str, Any]) -> None:
+    """Write `lines/<arm>.json`."""
+    (workdir / "lines").mkdir(exist_ok=True)
+    write_atomically(workdir / "lines" / f"{arm}.json", json.dumps(found) + "\n")
+
+
+def choose_pairs(replicas: list[int], most: int) -> list[tuple[int, int]]:
+    """At most so many pairs of replicas: first disjoint ones, which are independent, then the others.
+
+    >>> choose_pairs([0, 1, 2, 3], 3)
+    [(0, 1), (2, 3), (0, 2)]
+    """
+    disjoint = list(zip(replicas[::2], replicas[1::2], strict=False))
+    others = [pair for pair in itertools.combinations(replicas, 2) if pair not in disjoint]
+    return [*disjoint, *others][:most]
+
+
+class Alignment:
+    """Weight matching between the replicas of an arm, each pair at most once.
+
+    Permutations are those of the network as it computes, with effective weights; constants, which permutations would
+    have to move too, are left out, so that for an asymmetric network it says how far its replicas are from being each
+    other's permutations, and not how to connect them.
+
+    Attributes:
+        spec: which units can be permuted.
+    """
+
+    def __init__(self, task: Task, variables: Variables, key: Key[Array, ""]):
+        spec = derive_spec(task.lines.apply, trees.take(variables, 0), task.lines.inputs(task.data))
+        moves = {
+            name: tuple(m for m in moves if not m.leaf.startswith("frozen/")) for name, moves in spec.moves.items()
+        }
+        self.spec = spec._replace(moves=moves)
+        self._weights = {
+            **{name: tree for name, tree in variables.items() if name != "frozen"},
+            "params": jax.tree.map(np.asarray, effective(variables)),
+        }
+        self._key, self._known = rng.stream(key, "matching"), {}
+
+    def permutations(self, i: int, j: int) -> Permutations:
+        """Of replica j, to lie on replica i."""
+        if (i, j) not in self._known:
+            a, b = trees.take(self._weights, i), trees.take(self._weights, j)
+            key = jax.random.fold_in(jax.random.fold_in(self._key, i), j)
+            self._known[i, j] = match_weights(self.spec, a, b, key=key, where="params/*").permutations
+        return self._known[i, j]
+
+    def moved(self, variables: Variables, i: int, j: int) -> Variables:
+        """Replica j in the order of replica i."""
+        return jax.tree.map(np.asarray, permute(self.spec, trees.take(variables, j), self.permutations(i, j)))
+
+    def between(self, replicas: list[int]) -> dict[str, Any]:
+        """Root mean square distances of weights between replicas (D0), after matching (D3), and for every kernel the
+        cosine between two replicas as they are, matched, and in random orders: means over the pairs.
+        """
+        count = len(replicas)
+        d0, d3 = np.zeros((count, count)), np.zeros((count, count))
+        cosines: dict[str, dict[str, list[float]]] = {}
+        for x, y in itertools.combinations(range(count), 2 if self.spec.sizes else count + 1):
+            i, j = replicas[x], replicas[y]
+            a = trees.take(self._weights, i)["params"]
+            key = jax.random.fold_in(jax.random.fold_in(rng.stream(self._key, "random"), i), j)
+            orders = {"identity": {}, "optimal": self.permutations(i, j)}
+            orders |= {f"random_{n}": random_permutations(jax.random.fold_in(key, n), self.spec) for n in range(DRAWS)}
+            for order, permutations in orders.items():
+                b = permute(self.spec, trees.take(self._weights, j), permutations)["params"]
+                if order == "identity":
+                    d0[x, y] = d0[y, x] = _rms(a, b)
+                if order == "optimal":
+                    d3[x, y] = d3[y, x] = _rms(a, b)
+                for name, cosine in _cosines(a, b).items():
+                    cosines.setdefault(name, {}).setdefault(order, []).append(cosine)
+        return {
+            "replicas": replicas,
+            "d0": d0.tolist(),
+            "d3": d3.tolist(),
+            "cosines": {
+                name: {order: float(np.mean(x)) for order, x in orders.items()} for name, orders in cosines.items()
+            },
+            "permutations": dict(self.spec.sizes),
+            "fixed": dict(self.spec.fixed),
+        }
+
+
+def _rms(a, b) -> float:
+    squares = jax.tree.map(lambda x, y: float(np.sum((np.asarray(x, np.float64) - np.asarray(y)) ** 2)), a, b)
+    return float(np.sqrt(sum(jax.tree.leaves(squares)) / trees.size(a)))
+
+
+def _cosines(a, b) -> dict[str, float]:
+    def cosine(x, y):
+        x, y = np.asarray(x, np.float64).ravel(), np.asarray(y, np.float64).ravel()
+        return float(x @ y / max(np.linalg.norm(x) * np.linalg.norm(y), np.finfo(np.float64).tiny))
+
+    b = trees.flatten(b)
+    return {name: cosine(leaf, b[name]) for name, leaf in trees.flatten(a).items() if np.ndim(leaf) >= 2}
+
+
+def _plain(found, pairs):
+    def numbers(array):
+        return [[float(x) if np.isfinite(x) else None for x in row] for row in np.atleast_2d(array)]
+
+    return {
+        "pairs": [list(pair) for pair in pairs],
+        "alphas": found.alphas.tolist(),
+        "curves": {name: numbers(curve) for name, curve in found.curves.items()},
+        "heights": {
+            name: {kind: numbers(values)[0] for kind, values in kinds.items()} for name, kinds in found.heights.items()
+        },
+        "summary": {
+            name: {field: x if np.isfinite(x) else None for field, x in fields.items()}
+            for name, fields in summarise(found).items()
+        },
+    }
