@@ -1,0 +1,136 @@
+"""Products with the curvature of a loss, without its matrix, for networks of any size.
+
+A matrix is a function v -> A v of flat vectors in the order of `jax.flatten_util.ravel_pytree`, made of a loss and a
+list of batches, of which one at a time is in use: memory is that of a gradient on one batch, times two or so.
+`sbjax.metrics.spectrum` has their eigenvalues, trace and density; `sbjax.metrics.hessian` the dense matrices of small
+networks.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Key, PyTree
+
+from sbjax import trees
+
+Product = Callable[[Float[Array, " n"]], Float[Array, " n"]]
+
+
+def in_batches(data: PyTree, size: int) -> list[PyTree]:
+    """A tree of arrays with the examples first, in slices of `size` of them; the last may be shorter.
+
+    Raises:
+        ValueError: `size` < 1, or leaves that do not share the first axis.
+
+    >>> import jax.numpy as jnp
+    >>> [len(batch['x']) for batch in in_batches({'x': jnp.zeros((5, 2)), 'y': jnp.zeros(5)}, 2)]
+    [2, 2, 1]
+    """
+    counts = {len(leaf) for leaf in jax.tree.leaves(data)}
+    if size < 1 or len(counts) != 1:
+        raise ValueError(f"size={size} must be >= 1 and the leaves of data, of lengths {sorted(counts)}, of one length")
+    return [trees.take(data, slice(first, first + size)) for first in range(0, counts.pop(), size)]
+
+
+def task_loss(task: Any, variables: dict[str, PyTree], *, key: Key[Array, ""]) -> Callable[[PyTree, PyTree], Array]:
+    """The training loss of a task as (params, batch) -> scalar, for the products here.
+
+    Dropout and other noise of the step are held by `key`. A batch norm normalises with the statistics of each batch,
+    as in training, so that the mean over batches depends on how they are cut.
+
+    Args:
+        task: an `sbjax.tasks.task.Task`, or whatever has `loss(variables, batch, key) -> (value, aux)`.
+        variables: collections beside 'params' are constants.
+        key: of the step.
+    """
+    return lambda params, batch: task.loss({**variables, "params": params}, batch, key)[0]
+
+
+def hessian_product(
+    loss_fn: Callable[[PyTree, PyTree], Float[Array, ""]], params: PyTree, batches: Sequence[PyTree]
+) -> Product:
+    """v -> H v with H the Hessian of the mean loss over all examples, forward over reverse.
+
+    Args:
+        loss_fn: (params, batch) -> mean loss of the batch.
+        params: tree of floats, n in all.
+        batches: trees of arrays with the examples first; they weigh by their number of examples.
+
+    Returns:
+        A function of [n], compiled once a batch shape.
+
+    Raises:
+        ValueError: no batches, or a batch without examples.
+
+    >>> import jax.numpy as jnp
+    >>> product = hessian_product(lambda w, x: jnp.mean((x @ w) ** 2), jnp.zeros(2), [jnp.eye(2), jnp.ones((2, 2))])
+    >>> product(jnp.array([1.0, 0.0])).tolist()
+    [1.5, 1.0]
+
+    Source: Pearlmutter 1994, Neural Computation 6(1).
+    """
+    flat, unravel = ravel_pytree(params)
+
+    @jax.jit
+    def product(w, v, batch):
+        return jax.jvp(jax.grad(lambda w: loss_fn(unravel(w), batch)), (w,), (v,))[1]
+
+    return _over_batches(product, flat, batches)
+
+
+def gauss_newton_product(
+    outputs_fn: Callable[[PyTree, PyTree], Array],
+    loss_fn: Callable[[Array, PyTree], Float[Array, ""]],
+    params: PyTree,
+    batches: Sequence[PyTree],
+) -> Product:
+    """v -> G v with G = mean J^T L'' J: the Hessian without the curvature of the network, J = d outputs / dw.
+
+    Positive semidefinite for losses that are convex in the outputs; the Fisher matrix for cross-entropy.
+
+    Args:
+        outputs_fn: (params, batch) -> outputs, of any shape.
+        loss_fn: (outputs, batch) -> mean loss of the batch.
+        params: tree of floats, n in all.
+        batches: as in `hessian_product`.
+
+    Returns:
+        A function of [n], compiled once a batch shape.
+
+    Raises:
+        ValueError: as `hessian_product`.
+
+    >>> import jax.numpy as jnp
+    >>> product = gauss_newton_product(lambda w, x: x * w[0] * w[1], lambda f, x: jnp.mean(f**2), jnp.array([1.0, 2.0]),
+    ...                                [jnp.ones(3)])
+    >>> product(jnp.array([1.0, 0.0])).tolist()
+    [8.0, 4.0]
+
+    Source: Schraudolph 2002, Neural Computation 14(7).
+    """
+    flat, unravel = ravel_pytree(params)
+
+    @jax.jit
+    def product(w, v, batch):
+        outputs, push = jax.linearize(lambda w: outputs_fn(unravel(w), batch), w)
+        bent = jax.jvp(jax.grad(lambda f: loss_fn(f, batch)), (outputs,), (push(v),))[1]
+        return jax.linear_transpose(push, w)(bent)[0]
+
+    return _over_batches(product, flat, batches)
+
+
+def _over_batches(product, flat, batches) -> Product:
+    counts = [len(jax.tree.leaves(batch)[0]) for batch in batches]
+    if not counts or not min(counts):
+        raise ValueError(f"batches have {counts} examples: give at least one batch, and none without examples")
+    shares = [count / sum(counts) for count in counts]
+
+    def multiply(v):
+        total = shares[0] * product(flat, v, batches[0])
+        for share, batch in zip(shares[1:], batches[1:]):
+            total = total + share * product(flat, v, batch)
+        return total
+
+    return multiply

@@ -1,0 +1,289 @@
+"""Eigenvalues, trace and spectral density of a symmetric matrix that is known by its products v -> A v.
+
+`sbjax.metrics.curvature` has the products of a loss. The iterations run on the host, around one compiled product. A
+loop inside the program (matfree's, on request) has to trace every batch, and a convolution in a rolled loop is slow on
+XLA's CPU backend.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# `scipy.sparse.linalg` takes half a second to import and is loaded by its first use, not by this line.
+import scipy
+from jaxtyping import Array, ArrayLike, Float, Key
+
+from sbjax.metrics.curvature import Product
+from sbjax.metrics.hessian import MAX_BYTES
+
+
+class Estimate(NamedTuple):
+    """A mean over probes and its standard error."""
+
+    value: float
+    error: float
+
+
+class Eigenpairs(NamedTuple):
+    """Eigenvalues in ascending order.
+
+    Attributes:
+        values: [k].
+        vectors: [n, k], orthonormal columns.
+        residuals: [k], |A v - lambda v|: an eigenvalue lies within that of each value.
+    """
+
+    values: np.ndarray
+    vectors: np.ndarray
+    residuals: np.ndarray
+
+
+class Spectrum(NamedTuple):
+    """A spectral density as point masses, a quadrature rule a probe.
+
+    Attributes:
+        nodes: [probe, step], ascending.
+        weights: [probe, step], non-negative, summing to 1 in each row.
+        size: n; n times the density counts eigenvalues.
+    """
+
+    nodes: np.ndarray
+    weights: np.ndarray
+    size: int
+
+
+def trace(product: Product, n: int, *, key: Key[Array, ""], probes: int = 30, dtype: Any = None) -> Estimate:
+    """tr A = E v^T A v with entries v_i = +-1; the error of one probe is sqrt(2 sum_{i != j} A_ij^2).
+
+    Args:
+        product: v -> A v, A symmetric [n, n].
+        n: size.
+        key: of the probes.
+        probes: number of products, >= 2.
+        dtype: of the probes; None = jax's default float.
+
+    Raises:
+        ValueError: fewer than 2 probes, n < 1.
+
+    >>> trace(lambda v: 3.0 * v, 5, key=jax.random.key(0))
+    Estimate(value=15.0, error=0.0)
+
+    Source: Hutchinson 1990, Communications in Statistics 19(2).
+    """
+    _check(n=(n, 1), probes=(probes, 2))
+    values = [float(v @ product(v)) for v in _signs(key, probes, n, dtype)]
+    return Estimate(float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(probes)))
+
+
+def extreme_eigenvalues(
+    product: Product,
+    n: int,
+    k: int = 1,
+    *,
+    which: str = "largest",
+    tol: float = 1e-4,
+    key: Key[Array, ""],
+    dtype: Any = None,
+    max_bytes: int = MAX_BYTES,
+) -> Eigenpairs:
+    """The k largest or smallest eigenvalues (by sign, not size) by ARPACK's restarted Lanczos.
+
+    Args:
+        product: v -> A v, A symmetric [n, n].
+        n: size.
+        k: how many, 1 <= k < n.
+        which: 'largest', 'smallest', or 'both' for k / 2 at each end.
+        tol: relative accuracy; in float32 not below 1e-6.
+        key: of the first vector.
+        dtype: of the vectors; None = jax's default float.
+        max_bytes: refuse bases that take more: max(2 k + 1, 20) vectors.
+
+    Raises:
+        ValueError: k, `which` or the memory; ARPACK's iterations did not converge.
+
+    >>> d = jnp.arange(10.0)
+    >>> pairs = extreme_eigenvalues(lambda v: d * v, 10, 2, key=jax.random.key(0))
+    >>> [round(float(x), 3) for x in pairs.values]
+    [8.0, 9.0]
+
+    Source: Lehoucq, Sorensen, Yang, ARPACK Users' Guide, 1998 (through scipy).
+    """
+    ends = {"largest": "LA", "smallest": "SA", "both": "BE"}
+    if which not in ends:
+        raise ValueError(f"which={which!r} is unknown: give 'largest', 'smallest' or 'both'")
+    if not 1 <= k < n:
+        raise ValueError(f"k={k} must lie between 1 and n - 1 = {n - 1}: for all eigenvalues take the dense matrix")
+    first = jax.random.normal(key, (n,), dtype)
+    width = min(n, max(2 * k + 1, 20))
+    _check_basis(width, n, first.dtype, max_bytes)
+    operator = scipy.sparse.linalg.LinearOperator(
+        (n, n), matvec=lambda v: np.asarray(product(jnp.asarray(v.ravel(), first.dtype))), dtype=first.dtype
+    )
+    try:
+        values, vectors = scipy.sparse.linalg.eigsh(
+            operator, k, which=ends[which], v0=np.asarray(first), tol=tol, ncv=width
+        )
+    except scipy.sparse.linalg.ArpackNoConvergence as error:
+        raise ValueError(f"{len(error.eigenvalues)} of k={k} eigenvalues converged to tol={tol}: raise tol") from error
+    order = np.argsort(values)
+    values, vectors = values[order], vectors[:, order]
+    gaps = [np.linalg.norm(operator.matvec(v) - value * v) for value, v in zip(values, vectors.T)]
+    return Eigenpairs(values, vectors, np.array(gaps))
+
+
+def tridiagonalise(
+    product: Product,
+    vector: Float[Array, " n"],
+    steps: int,
+    *,
+    in_program: bool = False,
+    max_bytes: int = MAX_BYTES,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lanczos with full reorthogonalisation: diagonal [j] and off-diagonal [j - 1] of T = Q^T A Q, q_1 ~ `vector`.
+
+    j = steps, or fewer where the Krylov space is exhausted.
+
+    Args:
+        product: v -> A v, A symmetric [n, n].
+        vector: not zero.
+        steps: products, 1 <= steps <= n.
+        in_program: one compiled loop, by matfree; for small networks and accelerators. It needs a product that can be
+            traced, and finds no exhaustion.
+        max_bytes: refuse bases [steps, n] that take more.
+
+    Raises:
+        ValueError: steps, the memory, or a product that is not finite.
+
+    >>> diagonal, beside = tridiagonalise(lambda v: jnp.array([1.0, 3.0]) * v, jnp.ones(2), 2)
+    >>> [round(float(x), 3) for x in np.linalg.eigvalsh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))]
+    [1.0, 3.0]
+    """
+    n = len(vector)
+    if not 1 <= steps <= n:
+        raise ValueError(f"steps={steps} must lie between 1 and the {n} parameters")
+    _check_basis(steps, n, vector.dtype, max_bytes)
+    if in_program:
+        import matfree.decomp
+
+        method = matfree.decomp.tridiag_sym(steps, reortho="full", materialize=False, custom_vjp=False)
+        diagonal, beside = (
+            np.asarray(part, np.float64) for part in jax.jit(lambda v: method(product, v).J_small)(vector)
+        )
+    else:
+        diagonal, beside = _on_host(product, vector, steps)
+    if not (np.isfinite(diagonal).all() and np.isfinite(beside).all()):
+        raise ValueError(
+            "the product gives NaN or infinite entries"
+            + (", or the Krylov space is exhausted: lower steps, or in_program=False" if in_program else "")
+        )
+    return diagonal, beside
+
+
+def spectral_density(
+    product: Product,
+    n: int,
+    *,
+    key: Key[Array, ""],
+    steps: int = 100,
+    probes: int = 1,
+    in_program: bool = False,
+    dtype: Any = None,
+    max_bytes: int = MAX_BYTES,
+) -> Spectrum:
+    """Density of the eigenvalues by stochastic Lanczos quadrature: E of sum_i |<u_i, v>|^2 delta(lambda_i), |v| = 1.
+
+    A probe v with entries +-1 / sqrt(n) gives nodes (the eigenvalues of its T) and weights (the squared first entries
+    of T's eigenvectors), exact for polynomials of degree < 2 steps.
+
+    Args:
+        product: v -> A v, A symmetric [n, n].
+        n: size.
+        key: of the probes.
+        steps: products a probe.
+        probes: number of probes.
+        in_program: as in `tridiagonalise`.
+        dtype: of the probes; None = jax's default float.
+        max_bytes: for the basis of one probe.
+
+    Raises:
+        ValueError: as `tridiagonalise`; probes < 1.
+
+    >>> d = jnp.array([0.0, 0.0, 0.0, 2.0])
+    >>> spectrum = spectral_density(lambda v: d * v, 4, key=jax.random.key(0), steps=2)
+    >>> spectrum.nodes.round(3).tolist(), spectrum.weights.round(3).tolist()
+    ([[0.0, 2.0]], [[0.75, 0.25]])
+
+    Source: Golub and Welsch 1969; Ghorbani, Krishnan, Xiao, arXiv 1901.10159.
+    """
+    _check(n=(n, 1), probes=(probes, 1))
+    nodes, weights = np.zeros((2, probes, steps))
+    for row, probe in enumerate(_signs(key, probes, n, dtype)):
+        diagonal, beside = tridiagonalise(product, probe, steps, in_program=in_program, max_bytes=max_bytes)
+        values, vectors = scipy.linalg.eigh_tridiagonal(diagonal, beside)
+        nodes[row] = np.pad(values, (0, steps - len(values)), mode="edge")
+        weights[row, : len(values)] = vectors[0] ** 2
+    return Spectrum(nodes, weights, n)
+
+
+def smooth(spectrum: Spectrum, grid: Float[ArrayLike, " g"], width: float) -> Float[np.ndarray, " g"]:
+    """The density on a grid, each node a normal distribution of that standard deviation; integrates to 1.
+
+    Raises:
+        ValueError: width <= 0.
+
+    >>> spectrum = Spectrum(np.array([[0.0, 2.0]]), np.array([[0.75, 0.25]]), 4)
+    >>> smooth(spectrum, [0.0], 0.1).round(3).tolist()
+    [2.992]
+    """
+    if not width > 0:
+        raise ValueError(f"width={width} must be > 0: the standard deviation that a node is smeared to")
+    grid = np.asarray(grid, np.float64)
+    bumps = scipy.stats.norm.pdf(grid[:, None], spectrum.nodes.ravel(), width)
+    return bumps @ spectrum.weights.ravel() / len(spectrum.nodes)
+
+
+def _on_host(product, vector, steps):
+    basis = jnp.zeros((steps, len(vector)), vector.dtype)
+    q, beside, diagonal = vector / jnp.linalg.norm(vector), [], []
+    for step in range(steps):
+        basis, w, alpha, beta = _advance(basis, q, product(q), step)
+        diagonal.append(float(alpha))
+        scale = max(map(abs, diagonal + beside))
+        if step + 1 == steps or float(beta) <= 10 * jnp.finfo(vector.dtype).eps * scale:
+            break
+        beside.append(float(beta))
+        q = w
+    return np.array(diagonal), np.array(beside)
+
+
+@jax.jit
+def _advance(basis, q, image, step):
+    """Store q; the next vector, with everything in the basis taken out twice, and its length."""
+    basis = basis.at[step].set(q)
+    alpha = q @ image
+    w = image
+    for _ in range(2):
+        w = w - basis.T @ (basis @ w)
+    beta = jnp.linalg.norm(w)
+    return basis, w / jnp.where(beta > 0, beta, 1.0), alpha, beta
+
+
+def _signs(key, probes, n, dtype):
+    for probe in jax.random.split(key, probes):
+        yield jax.random.rademacher(probe, (n,), jnp.dtype(dtype or jnp.result_type(float)))
+
+
+def _check(**least):
+    for name, (value, low) in least.items():
+        if value < low:
+            raise ValueError(f"{name}={value} must be >= {low}")
+
+
+def _check_basis(vectors, n, dtype, max_bytes):
+    if (need := vectors * n * np.dtype(dtype).itemsize) > max_bytes:
+        raise ValueError(
+            f"a basis of {vectors} vectors of {n:,} entries takes {need / 1e9:.1f} GB, more than "
+            f"max_bytes={max_bytes / 1e9:.1f} GB: take fewer steps or eigenvalues, or raise max_bytes"
+        )
