@@ -12,6 +12,7 @@ from sbjax.symmetry._indexing_rules import INDEXING_RULES
 from sbjax.symmetry._rules import RULES, join_all, unknown
 
 _RULES = RULES | INDEXING_RULES
+FOLLOWED = frozenset(_RULES)
 # What is called, by the name of the primitive; custom derivatives have no say in the values.
 _CALLS = {
     "call": "call_jaxpr",
@@ -43,8 +44,10 @@ def follow(closed: ClosedJaxpr, arguments: Sequence[Axes], see: Callable[[Axes],
     for equation in _needed(jaxpr):
         operands = [read(var) for var in equation.invars]
         name = equation.primitive.name
-        if name in _CALLS or name in _CONTROL:
-            results = _follow_inside(equation, operands, see)
+        if (inner := called(equation)) is not None:
+            results = follow(inner, operands, see)
+        elif name in _CONTROL:
+            results = _CONTROL[name](equation.params, operands, see)
         else:
             for operand in operands:
                 see(operand)
@@ -75,16 +78,13 @@ def _needed(jaxpr: Jaxpr) -> list:
     return needed[::-1]
 
 
-def _follow_inside(equation: Any, operands: list[Axes], see: Callable[[Axes], None]) -> list[Axes]:
-    name, params = equation.primitive.name, equation.params
-    if name in _CONTROL:
-        return _CONTROL[name](params, operands, see)
-    inner = params.get(_CALLS[name])
+def called(equation: Any) -> ClosedJaxpr | None:
+    """The function that an equation calls on its operands, if it is a plain call."""
+    inner = equation.params.get(_CALLS.get(equation.primitive.name))
     if isinstance(inner, Jaxpr) and not inner.constvars:
         inner = ClosedJaxpr(inner, ())
-    if not isinstance(inner, ClosedJaxpr) or len(inner.jaxpr.invars) != len(operands):
-        return unknown(equation, operands)
-    return follow(inner, operands, see)
+    plain = isinstance(inner, ClosedJaxpr) and len(inner.jaxpr.invars) == len(equation.invars)
+    return inner if plain else None
 
 
 def _cond(params, operands, see):

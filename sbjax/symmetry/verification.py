@@ -1,18 +1,19 @@
 """Whether a permutation spec is one: the function must not change under it."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import jaxprs_in_params
 from jaxtyping import Array, Key, PyTree
 
 from sbjax import trees
+from sbjax.symmetry import _widened as widened
 from sbjax.symmetry.permutation import Spec, check_spec, permute
 
-# By the bits of the narrowest float in the function. A wrong spec changes outputs by about their own size.
+# By the bits of the narrowest float that stays. A wrong spec changes outputs by about their own size.
 _TOLERANCE = {64: 1e-9, 32: 1e-4, 16: 0.1}
 
 
@@ -26,7 +27,8 @@ def verify(
     and scales of the given arrays are kept, so that variances stay positive. Integers stay as they are, but for those
     that move, whose entries are shuffled.
 
-    The tolerance is 1e-9, or 1e-4 or 0.1 for functions that compute in 32 or 16 bits whatever they are given.
+    A network that casts to float32 or bfloat16 is computed in float64 all the same, and the tolerance is 1e-9. Where an
+    operation cannot be widened (`bitcast_convert_type`, `pure_callback`), it is 1e-4 or 0.1.
 
     Args:
         spec: any.
@@ -52,25 +54,20 @@ def verify(
     check_spec(spec, variables)
     if not spec.sizes:
         return 0.0
-    seed = np.asarray(jax.random.key_data(key)).tolist()
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
+    closed = jax.make_jaxpr(apply_fn)(variables, *inputs)
     with jax.enable_x64(True):
-        try:
-            return _verify(spec, apply_fn, variables, inputs, seed, trials, np.float64)
-        except TypeError:  # a function that holds arrays of its own dtype in a loop, say
-            pass
-    return _verify(spec, apply_fn, variables, inputs, seed, trials, None)
+        return _verify(spec, closed, variables, inputs, generator, trials)
 
 
-def _verify(spec, apply_fn, variables, inputs, seed, trials, dtype) -> float:
-    generator = np.random.default_rng(seed)
+def _verify(spec, closed, variables, inputs, generator, trials) -> float:
     moved = {move.leaf for moves in spec.moves.values() for move in moves}
+    compiled = jax.jit(functools.partial(widened.evaluate, closed))
+    evaluate = lambda tree: _numbers(compiled(jax.tree.leaves((tree, examples))))  # noqa: E731
     for spread in (1.0, 0.1):
-        draw = lambda name, value, spread=spread: _draw(generator, name, value, spread, name in moved, dtype)  # noqa: E731
-        drawn = _map(draw, variables)
-        examples = tuple(_map(lambda _, value, draw=draw: draw("", value), x) for x in inputs)
-        traced = jax.jit(lambda variables, examples: apply_fn(variables, *examples)).trace(drawn, examples)
-        compiled = traced.lower().compile()
-        evaluate = lambda tree: _numbers(compiled(tree, examples))  # noqa: E731, B023
+        draw = functools.partial(_draw, generator, spread=spread)
+        drawn = _map(lambda name, value, draw=draw: draw(name, value, shuffled=name in moved), variables)
+        examples = _map(lambda name, value, draw=draw: draw("", value, shuffled=False), inputs)
         reference = evaluate(drawn)
         if all(np.isfinite(output).all() for output in reference):
             break
@@ -79,7 +76,7 @@ def _verify(spec, apply_fn, variables, inputs, seed, trials, dtype) -> float:
             "the outputs of apply_fn are not finite at random variables of the signs and scales of those given, so "
             "that the spec cannot be verified; give variables and inputs around which they are finite"
         )
-    tolerance = _TOLERANCE[_narrowest_bits(traced.jaxpr.jaxpr)]
+    tolerance = _TOLERANCE[widened.narrowest_bits(closed.jaxpr)]
 
     def change(names) -> float:
         orders = {name: _shuffled(generator, spec.sizes[name]) for name in names}
@@ -115,29 +112,29 @@ def _map(function: Callable[[str, Any], Any], tree: PyTree) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(tree), [function(name, value) for name, value in named.items()])
 
 
-def _draw(generator, name: str, value: Any, spread: float, moved: bool, dtype: Any) -> Any:
+def _draw(generator, name: str, value: Any, *, spread: float, shuffled: bool) -> Any:
     """Random values of the sign and the size of those given; of a plausible size where only a shape is."""
     abstract = isinstance(value, jax.ShapeDtypeStruct)
     shape = jnp.shape(value)
-    given = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
-    if jnp.issubdtype(given, jax.dtypes.extended):
-        return jax.random.key(0, impl=jax.random.key_impl(value)) if abstract else value
-    if not jnp.issubdtype(given, jnp.inexact):
-        value = np.zeros(shape, given) if abstract else np.asarray(value)
-        return generator.permutation(value.ravel()).reshape(shape) if moved else value
-    wide = np.complex128 if jnp.issubdtype(given, jnp.complexfloating) else np.float64
+    dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
+        return jax.random.key(0) if abstract else value
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        with jax.enable_x64(False):  # as it was traced
+            value = np.zeros(shape, dtype) if abstract else np.asarray(value)
+            value = value.astype(jax.dtypes.canonicalize_dtype(dtype))
+        return generator.permutation(value.ravel()).reshape(shape) if shuffled else value
+    wide = np.complex128 if jnp.issubdtype(dtype, jnp.complexfloating) else np.float64
     old = np.zeros(shape) if abstract else np.asarray(value).astype(wide)
     if abstract and name.rpartition("/")[2] == "var":  # the running variances of Flax
         old = np.ones(shape)
     scale = np.sqrt(np.mean(np.abs(old) ** 2)) if old.size else 0.0
     if spread < 1:
-        new = old + spread * (scale or 1.0) * generator.uniform(-1, 1, shape) * (np.abs(old) if scale else 1.0)
-    elif scale and wide is np.float64 and (old.min() >= 0 or old.max() <= 0):
-        new = np.mean(old) * generator.uniform(0.5, 1.5, shape)
-    else:
-        new = (scale or 1 / np.sqrt(np.prod(shape[:-1]) if abstract else 2)) * generator.standard_normal(shape)
-    narrow = given if dtype is None else wide
-    return np.asarray(new).astype(narrow)
+        return old + spread * generator.uniform(-1, 1, shape) * (np.abs(old) if scale else 1.0)
+    if scale and wide is np.float64 and (old.min() >= 0 or old.max() <= 0):
+        return np.mean(old) * generator.uniform(0.5, 1.5, shape)
+    size = scale or 1 / np.sqrt(max(1, np.prod(shape[:-1])) if abstract else 2)
+    return (size * generator.standard_normal(shape)).astype(wide)
 
 
 def _numbers(outputs: PyTree) -> list[np.ndarray]:
@@ -153,16 +150,3 @@ def _distance(before: list[np.ndarray], after: list[np.ndarray]) -> float:
             difference = np.abs(a - b).max() / (np.abs(a).max() or 1.0)
             largest = max(largest, float("inf") if np.isnan(difference) else float(difference))
     return largest
-
-
-def _narrowest_bits(jaxpr) -> int:
-    """Bits of the narrowest float in a jaxpr, 16 for anything below that."""
-    bits = 64
-    for equation in jaxpr.eqns:
-        for var in equation.outvars:
-            dtype = getattr(var.aval, "dtype", None)
-            if dtype is not None and jnp.issubdtype(dtype, jnp.inexact):
-                bits = min(bits, max(16, jnp.finfo(dtype).bits))
-        for inner in jaxprs_in_params(equation.params):
-            bits = min(bits, _narrowest_bits(inner))
-    return bits
