@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from sbjax import trees
 from sbjax.symmetry.permutation import Move, Permutations, Spec, check_spec
@@ -24,13 +24,14 @@ class Term(NamedTuple):
     Attributes:
         leaf: its flat name.
         name: the permutation.
-        a, b: the leaf of either tree, [..., n], the moved axis last.
-        others: what moves the leading axes: (axis, permutation) pairs.
+        a: the leaf of A, the moved axis first.
+        b: the leaf of B, the moved axis last, the order of the others as in `a`: so laid out, the product is fastest.
+        others: what moves the other axes: (axis of b, permutation) pairs.
     """
 
     leaf: str
     name: str
-    a: Float[np.ndarray, "... n"]
+    a: Float[np.ndarray | Array, "n ..."]
     b: Float[np.ndarray, "... n"]
     others: tuple[tuple[int, str], ...]
 
@@ -59,7 +60,8 @@ def make_terms(
     for leaf in a:
         if a[leaf].shape != b[leaf].shape:
             raise ValueError(f"leaf {leaf!r} has shape {a[leaf].shape} in reference and {b[leaf].shape} in model")
-        product = _dot(a[leaf], b[leaf])
+        # In double precision; `np.vdot` would wake the threads of OpenBLAS.
+        product = float(np.einsum("i,i", a[leaf].reshape(-1), b[leaf].reshape(-1), dtype=np.float64))
         unpermuted += product
         if leaf not in moved:
             constant += product
@@ -95,7 +97,9 @@ def optimistic_gram(term: Term, permutations: Permutations) -> Float[np.ndarray,
             b = np.take(b, permutations[other], axis)
         else:
             unknown.append(axis)
-    return _product(_sorted(a, unknown), _sorted(b, unknown))
+    n = b.shape[-1]
+    a, b = _sorted(np.moveaxis(np.asarray(a), 0, -1), unknown), _sorted(b, unknown)
+    return _product(np.ascontiguousarray(a.reshape(-1, n).T), b)
 
 
 def value(term: Term, permutations: Permutations) -> float:
@@ -103,25 +107,24 @@ def value(term: Term, permutations: Permutations) -> float:
     b = np.take(term.b, permutations[term.name], -1)
     for axis, other in term.others:
         b = np.take(b, permutations[other], axis)
-    return _dot(term.a, b)
+    return float(np.einsum("ik,ki", *_flat(np.asarray(term.a), b), dtype=np.float64))
+
+
+def _flat(a, b):
+    return a.reshape(len(a), -1), b.reshape(-1, len(a))
 
 
 def _product(a, b):
-    n = a.shape[-1]
-    a, b = a.reshape(-1, n), b.reshape(-1, n)
     # Small products need no compilation. OpenBLAS works on larger ones with threads that wait by spinning, which on a
-    # busy machine is thirty times slower; and XLA's are twice as fast on a quiet one.
-    return a.T @ b if n * a.size <= MOST_NUMPY else np.asarray(_compiled_product(a, b))
+    # busy machine is up to thirty times slower; and XLA's are twice as fast on a quiet one.
+    if len(a) * a.size <= MOST_NUMPY:
+        return np.matmul(*_flat(a, b))
+    return np.asarray(_compiled_product(a, b))
 
 
 @jax.jit
 def _compiled_product(a, b):
-    return jnp.matmul(a.T, b, precision="highest")
-
-
-def _dot(a, b):
-    """In double precision, and without threads."""
-    return float(np.einsum("i,i", a.reshape(-1), b.reshape(-1), dtype=np.float64))
+    return jnp.matmul(*_flat(a, b), precision="highest")
 
 
 def _sorted(x, axes):
@@ -152,6 +155,7 @@ def _terms_of_leaf(leaf, a, b, moves, sizes):
     for dim, name in pieces:
         leading = [d for d in range(len(shape)) if d != dim]
         others = tuple((leading.index(d), other) for d, other in pieces if d != dim)
-        sides = (np.ascontiguousarray(np.moveaxis(x, dim, -1)) for x in (a, b))
-        terms.append(Term(leaf, name, *sides, others))
+        first, last = (np.ascontiguousarray(np.moveaxis(x, dim, to)) for x, to in ((a, 0), (b, -1)))
+        first = first if len(first) * first.size <= MOST_NUMPY else jnp.asarray(first)  # once, not in every product
+        terms.append(Term(leaf, name, first, last, others))
     return terms

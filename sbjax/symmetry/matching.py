@@ -222,9 +222,12 @@ def _descend(grams, start, constant, rng, max_sweeps):
     permutations = dict(start)
     history = [constant + grams.value(permutations)]
     stale = {name for name, terms in grams.by_name.items() if terms}
-    for _ in range(max_sweeps):
+    for sweep in range(max_sweeps):
         gained = 0.0
-        for name in rng.permutation(sorted(stale)):
+        # First in the order of the spec, which is that of the layers where it was derived: what is learned of one
+        # layer serves the next.
+        order = rng.permutation(sorted(stale)) if sweep else [name for name in grams.by_name if name in stale]
+        for name in order:
             terms = grams.by_name[name]
             matrix = sum(grams.at(name, number, permutations) for number in range(len(terms)))
             stale.discard(name)
