@@ -22,7 +22,12 @@ from sbjax.asymmetry import (
     make_asymmetric,
     standard_from,
 )
+from sbjax.data.images import ImageData
 from sbjax.models import CNN, MLP, GroupCNN, ResNet
+from sbjax.tasks.images import make_image_task
+from sbjax.training.fit import fit
+from sbjax.training.mapping import Mapping
+from sbjax.training.optimizer import make_optimizer
 
 MODULE = MLP(classes=3, widths=(6,), norm="batch", activation="tanh")
 W = AsymmetrySpec("w", masks=(("dense_0/kernel", MaskSpec(2, 2.0)), ("dense_1/kernel", MaskSpec(3, 0.5))))
@@ -235,3 +240,31 @@ def test_float64_and_bfloat16(kind, x64):
         dtypes = {leaf.dtype.name for leaf in jax.tree.leaves(variables)} - {"bool"}
         assert dtypes == {kept}
         assert jax.eval_shape(net.apply, variables, X).dtype.name == kept
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("mapping", ["vmap", "map", "sequential"])
+def test_training_loop_keeps_the_constants(mapping):
+    """Two replicas of W + sigma in the training loop, whatever the mapping: one set of constants, unmoved."""
+    images = np.random.default_rng(0).integers(0, 256, (64, 6, 6, 1), np.uint8)
+    labels = np.arange(64, dtype=np.int32) % 3
+    held = (images[:8], labels[:8])
+    data = ImageData("random", 3, images, labels, *held, *held, (0.5,), (0.25,))
+    net = make_asymmetric(make_asymmetric(MODULE, AsymmetrySpec("sigma")), W)
+    task = make_image_task(data, net, batch_size=16)
+    fitted = fit(
+        task,
+        make_optimizer("adamw", 0.01, weight_decay=0.1),
+        steps=5,
+        replicas=2,
+        key=KEY,
+        reports=1,
+        mapping=Mapping(replicas=mapping),
+    )
+    start = task.init(KEY)
+    ends = [trees.take(fitted.variables, replica) for replica in (0, 1)]
+    check_same_constants(start, *ends)
+    mask = np.asarray(start["frozen"]["asymmetry"]["trainable"]["dense_0"]["kernel"])
+    first, second = (np.asarray(end["params"]["dense_0"]["kernel"]) for end in ends)
+    assert (first[mask] != second[mask]).all()
+    assert not first[~mask].any()

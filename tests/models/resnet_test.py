@@ -17,6 +17,7 @@ def shapes(name, side=32, **options):
 @pytest.mark.parametrize(
     ("name", "options", "count"),
     [
+        ("resnet8", {"classes": 10}, 78_042),  # by hand: 432 + 32, 4672, 14528, 57728, 650
         ("resnet18", {"classes": 10}, 11_173_962),
         ("resnet18", {"classes": 1000, "stem": "imagenet"}, 11_689_512),
         ("resnet20", {"classes": 10}, 272_474),
