@@ -132,7 +132,10 @@ def reference_masses(name: str, T: Float[ArrayLike, "*shape"]) -> Float[np.ndarr
     """`tied_masses` of a parametrisation in float64. Arguments and errors as `reference`."""
     pressure = reference(name, T).pressure
     with jax.enable_x64(True):
-        return np.asarray(jax.jit(tied_masses)(np.asarray(T, np.float64), pressure))
+        return np.asarray(_tied_masses(np.asarray(T, np.float64), pressure))
+
+
+_tied_masses = jax.jit(tied_masses)
 
 
 def check_name(name: str) -> None:

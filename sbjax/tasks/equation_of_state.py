@@ -84,11 +84,10 @@ def make_equation_of_state_task(
     # Rounded, so that a temperature that is to be 0.375 GeV is not above it.
     train = np.round(np.linspace(lower, upper, points), 12)
     step = (upper - lower) / (points - 1)
-    data = {
-        "train": _targets(parametrisation, train),
-        "test": _targets(parametrisation, train[:-1] + step / 2),
-        "validation": _targets(parametrisation, train[:-1] + step / 4),
-    }
+    fine = np.linspace(lower, upper, _FINE * (points - 1) + 1)
+    sets = {"train": train, "test": train[:-1] + step / 2, "validation": train[:-1] + step / 4, "fine": fine}
+    data = _targets(parametrisation, sets)
+    known = data.pop("fine")
     data = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), data)
     tied = jnp.asarray(train > TIED_ABOVE, dtype)
 
@@ -139,9 +138,8 @@ def make_equation_of_state_task(
         eos = qcd.equation_of_state(pressure_fn(variables, 64), T)
         return jnp.concatenate([jnp.stack(list(eos), -1), network.apply(variables, T)], -1)
 
-    fine = np.linspace(lower, upper, _FINE * (points - 1) + 1)
-    known = lattice.reference(parametrisation, fine)
-    drawn = np.concatenate([np.stack(known, -1), lattice.reference_masses(parametrisation, fine)], -1)
+    densities = np.stack([known[name] for name in qcd.EquationOfState._fields], -1)
+    drawn = np.concatenate([densities, lattice.reference_masses(parametrisation, fine)], -1)
 
     return Task(
         data=data,
@@ -160,5 +158,9 @@ def make_equation_of_state_task(
     )
 
 
-def _targets(parametrisation, T):
-    return {"T": T} | lattice.reference(parametrisation, T)._asdict()
+def _targets(parametrisation, sets):
+    """{name: {'T', 'pressure', ..}} of sets of temperatures, by one call: a set of its own would compile again."""
+    ends = np.cumsum([len(T) for T in sets.values()])[:-1]
+    found = lattice.reference(parametrisation, np.concatenate(list(sets.values())))._asdict()
+    parts = {density: np.split(values, ends) for density, values in found.items()}
+    return {name: {"T": T} | {d: parts[d][i] for d in parts} for i, (name, T) in enumerate(sets.items())}
