@@ -11,6 +11,7 @@ from sbjax import build, trees
 from sbjax import config as config_lib
 from sbjax.asymmetry import trainable_size
 from sbjax.metrics.monitor import Monitor
+from sbjax.programs import own_program
 from sbjax.suggest import near
 from sbjax.tasks.task import Task
 from sbjax.training.fit import Phase
@@ -38,7 +39,8 @@ def prepare(settings: dict[str, Any]) -> None:
     """
     check_cheaply(settings)
     with precision(settings["precision"]):
-        build_arms(settings)
+        own = own_program(settings)
+        build_arms(settings) if own is None else own.check(settings)
 
 
 def check_cheaply(settings: dict[str, Any]) -> Mapping:

@@ -16,7 +16,7 @@ FREE = ("task.data_dir", "task.cache_dir", "checkpoint.keep", "checkpoint.keep_b
 # Sections whose fields depend on a name in them; checked where the thing is built.
 OPEN = ("model", "expansion", "arms", "suite", "lines.published")
 
-MODELS = {"pinn": "field", "equation_of_state": "quasi_parton"}  # by kind of task, else an MLP
+MODELS = {"pinn": "field", "equation_of_state": "quasi_parton", "regression": "field"}  # by kind of task, else an MLP
 
 LINES = ("pairs", "start")
 
@@ -123,6 +123,14 @@ def shrink(config: ConfigDict) -> ConfigDict:
     if config.task.kind == "equation_of_state":
         config.finish.steps = min(config.finish.steps, 2)
         config.task.points = 8
+        return config
+    if config.task.kind == "regression":
+        config.finish.steps = min(config.finish.steps, 2)
+        config.task.update(points=32, test_points=64)
+        return config
+    if config.task.kind == "ising":
+        config.replicas = 32  # as many as share a word
+        config.task.size = 8
         return config
     config.lines.points, config.lines.examples = 5, 64
     config.task.train_share = 0.05

@@ -15,6 +15,7 @@ LEAST = {
     "resample_every": 0,
     "balance_every": 1,
     "nodes": 1,
+    "size": 2,
 }
 
 # Fields of the section `task`, by its kind.
@@ -62,6 +63,22 @@ TASKS: dict[str, dict[str, Any]] = {
         "mass_weight": 1.0,  # of the relations between the masses
         "nodes": 20,  # of the integrals over momenta in training
         "fold": False,  # start as the expanded network would, folded: the matched-bias control
+    },
+    "regression": {
+        "kind": "regression",
+        "function": "sine",  # a name of sbjax.tasks.regression.TARGETS
+        "points": 256,  # evenly spaced, fitted all at once
+        "test_points": 2000,
+        "fold": False,  # start as the expanded network would, folded: the matched-bias control
+        "program": "frame",  # frame: arm after arm, any optimiser; grid: all arms by L-BFGS in one program
+        "tolerance": 1e-9,  # of 'grid': a fit ends where no entry of the gradient is larger
+    },
+    "ising": {
+        "kind": "ising",
+        "size": 32,  # side of the periodic lattice; replicas are quenched for train_steps sweeps
+        "temperature": 1.5,  # in units of the coupling
+        "field": 0.0,
+        "mean_field_temperature": 2.0,  # of the free energy in mean field, which is drawn beside
     },
 }
 

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from sbjax import config as config_lib
 from sbjax.arms import Arm, build_arms, check_cheaply, precision
+from sbjax.programs import own_program
 from sbjax.training import checkpoint as checkpoint_lib
 from sbjax.training import fit as fit_lib
 from sbjax.training.progress import Progress
@@ -86,11 +87,31 @@ def run(
         return _outcome(folder)
     with contextlib.ExitStack() as stack:
         stack.enter_context(precision(settings["precision"]))
-        arms = build_arms(settings)
+        own = own_program(settings)
+        arms = build_arms(settings) if own is None else own.check(settings)
         stack.callback(folder.close)
         folder.open(overrides=overrides or [], config_file=config_file)
         asked = stack.enter_context(_signals())
+        if own is not None:
+            return _run_own(own, folder, settings, asked)
         return _train(folder, settings, arms, mapping, asked)
+
+
+def _run_own(own, folder: Workdir, settings: dict[str, Any], asked) -> Outcome:
+    """A kind of experiment with a program of its own, which is not taken up in the middle."""
+    folder.set_status("running", pid=os.getpid())
+    if not own.run(folder, settings, stop=lambda: bool(asked)):
+        folder.set_status("interrupted")
+        name = signal.Signals(asked[0]).name
+        raise Interrupted(asked[0], f"stopped by {name}. Nothing of it is kept: the same command starts it again")
+    from sbjax.report import build_report
+    from sbjax.report.results import load_results, stopped_replicas
+
+    build_report(folder.path)
+    results = load_results(folder.path)
+    gone = [arm for arm in results.arms if len(stopped_replicas(results, arm)) == results.replicas]
+    folder.set_status("diverged" if gone else "done", **({"arms": gone} if gone else {}))
+    return _outcome(folder)
 
 
 def _train(folder: Workdir, settings: dict[str, Any], arms: list[Arm], mapping, asked) -> Outcome:

@@ -18,6 +18,7 @@ from sbjax.suggest import near
 from sbjax.tasks.equation_of_state import make_equation_of_state_task
 from sbjax.tasks.images import make_image_task
 from sbjax.tasks.pinn import Points, make_pinn_task
+from sbjax.tasks.regression import LOWER, UPPER, make_regression_task, make_target
 from sbjax.tasks.task import Task
 
 EXPANSIONS = {
@@ -79,6 +80,8 @@ def build_data(section: dict[str, Any]) -> images_lib.ImageData | Equation | str
         return _build_equation(section["equation"], section["numbers"])
     if section["kind"] == "equation_of_state":
         return _check_parametrisation(section["parametrisation"])
+    if section["kind"] == "regression":
+        return _check_function(section["function"])
     try:
         return images_lib.load(
             section["dataset"],
@@ -178,10 +181,36 @@ def _equation_of_state_task(settings, parametrisation, expansion):
 
 
 # By kind of task: what makes it, and the kind of expansion that fits.
+def _regression_task(settings, function, expansion):
+    section, model = settings["task"], dict(settings["model"])
+    if section["fold"] and expansion is None:
+        raise ConfigError("task.fold=True: there is no expansion to fold; set expansion.kind='vector'")
+    field = make_field(
+        model.pop("name"),
+        unknowns=1,
+        lower=(LOWER,),
+        upper=(UPPER,),
+        expansion=expansion,
+        x64=bool(jax.config.jax_enable_x64),
+        **model,
+    )
+    numbers = {name: section[name] for name in ("points", "test_points", "fold")}
+    return make_regression_task(make_target(function), field, **numbers)
+
+
+def _check_function(name: str) -> str:
+    try:
+        make_target(name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return name
+
+
 _MAKERS = {
     "images": (_image_task, "image"),
     "pinn": (_pinn_task, "vector"),
     "equation_of_state": (_equation_of_state_task, "vector"),
+    "regression": (_regression_task, "vector"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Wolff's cluster updates without a field, for temperatures near the critical one: 32 replicas in the bits of a word."""
+"""Wolff's cluster updates without a field, for use near the critical temperature: 32 replicas to a word."""
 
 import functools
 
