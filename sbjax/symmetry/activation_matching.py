@@ -151,7 +151,8 @@ def recorded(spec: Spec, variables: PyTree, intermediates: PyTree) -> Activation
     """Activations from what Flax captured: the outputs of every module whose kernel, bias or scale has its last axis
     moved by the permutation.
 
-    Outputs of modules are pre-activations; a permutation of a residual stream has several places.
+    Outputs of modules are pre-activations; a permutation of a residual stream has several places. Permutations that see
+    their axis in blocks (of a group norm) are left out, for they do not act on single units.
 
     Args:
         spec: of the whole variables or of the parameters alone.
