@@ -62,12 +62,14 @@ def verify(
 
 def _verify(spec, closed, variables, inputs, generator, trials) -> float:
     moved = {move.leaf for moves in spec.moves.values() for move in moves}
+    leaves, structure = jax.tree.flatten(variables)
+    names = [*trees.flatten(variables), *[""] * len(jax.tree.leaves(inputs))]
+    given = list(zip(names, [*leaves, *jax.tree.leaves(inputs)], closed.in_avals))
     compiled = jax.jit(functools.partial(widened.evaluate, closed))
-    evaluate = lambda tree: _numbers(compiled(jax.tree.leaves((tree, examples))))  # noqa: E731
+    evaluate = lambda tree: _numbers(compiled([*jax.tree.leaves(tree), *examples]))  # noqa: E731
     for spread in (1.0, 0.1):
-        draw = functools.partial(_draw, generator, spread=spread)
-        drawn = _map(lambda name, value, draw=draw: draw(name, value, shuffled=name in moved), variables)
-        examples = _map(lambda name, value, draw=draw: draw("", value, shuffled=False), inputs)
+        values = [_draw(generator, *entry, spread=spread, shuffled=entry[0] in moved) for entry in given]
+        drawn, examples = jax.tree.unflatten(structure, values[: len(leaves)]), values[len(leaves) :]
         reference = evaluate(drawn)
         if all(np.isfinite(output).all() for output in reference):
             break
@@ -107,22 +109,13 @@ def _shuffled(generator, n: int) -> np.ndarray:
     return order
 
 
-def _map(function: Callable[[str, Any], Any], tree: PyTree) -> PyTree:
-    named = trees.flatten(tree)
-    return jax.tree.unflatten(jax.tree.structure(tree), [function(name, value) for name, value in named.items()])
-
-
-def _draw(generator, name: str, value: Any, *, spread: float, shuffled: bool) -> Any:
+def _draw(generator, name: str, value: Any, aval: Any, *, spread: float, shuffled: bool) -> Any:
     """Random values of the sign and the size of those given; of a plausible size where only a shape is."""
-    abstract = isinstance(value, jax.ShapeDtypeStruct)
-    shape = jnp.shape(value)
-    dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+    abstract, shape, dtype = isinstance(value, jax.ShapeDtypeStruct), aval.shape, aval.dtype
     if jnp.issubdtype(dtype, jax.dtypes.extended):
         return jax.random.key(0) if abstract else value
     if not jnp.issubdtype(dtype, jnp.inexact):
-        with jax.enable_x64(False):  # as it was traced
-            value = np.zeros(shape, dtype) if abstract else np.asarray(value)
-            value = value.astype(jax.dtypes.canonicalize_dtype(dtype))
+        value = np.zeros(shape, dtype) if abstract else np.asarray(value).astype(dtype)
         return generator.permutation(value.ravel()).reshape(shape) if shuffled else value
     wide = np.complex128 if jnp.issubdtype(dtype, jnp.complexfloating) else np.float64
     old = np.zeros(shape) if abstract else np.asarray(value).astype(wide)

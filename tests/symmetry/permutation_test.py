@@ -136,7 +136,7 @@ def test_names_without_sizes():
 def test_overlap_means_that_the_order_counts():
     """For every pair of factorisations of 12: refused if, and only if, some permutations do not commute."""
     views = [(o, n, 12 // (o * n)) for o in (1, 2, 3, 4, 6) for n in (2, 3, 4, 6) if 12 % (o * n) == 0]
-    for (o1, n1, i1), (o2, n2, i2) in itertools.combinations(views, 2):
+    for (o1, n1, i1), (o2, n2, i2) in itertools.permutations(views, 2):
         spec = Spec({"p": n1, "q": n2}, {"p": (Move("x", 0, o1, i1),), "q": (Move("x", 0, o2, i2),)}, {})
         tree, commute = {"x": np.arange(12)}, True
         for a, b in itertools.product(range(n1 - 1), range(n2 - 1)):  # neighbours exchanged: they generate all

@@ -162,6 +162,41 @@ FOUND = {
         {"a": 4, "c": 5},
     ),
     "sorted": (AB, X, lambda p, x: jnp.sort(x @ p["a"]) @ p["b"], {"a": 4}),
+    "while": (
+        AB | {"w": (4, 4)},
+        X,
+        lambda p, x: (
+            lax.while_loop(lambda c: c[1] < 3, lambda c: (jnp.sin(c[0] @ p["w"]), c[1] + 1), (x @ p["a"], 0))[0]
+            @ p["b"]
+        ),
+        {"a": 4},
+    ),
+    "branches": (
+        AB | {"c": (3, 4)},
+        X,
+        lambda p, x: lax.cond(x[0, 0] > 0, lambda: x @ p["a"], lambda: x @ p["c"]) @ p["b"],
+        {"c": 4},
+    ),
+    # What has no common factors, or would need one permutation twice on an axis, stays in place.
+    "reshaped": ({"a": (3, 6), "b": (4, 2)}, X, lambda p, x: (x @ p["a"]).reshape(3, 4) @ p["b"], {}),
+    "two and three": (
+        {"a": (3, 6), "c": (3, 6), "b": (6, 2)},
+        X,
+        lambda p, x: (
+            (
+                jax.nn.softmax((x @ p["a"]).reshape(2, 2, 3)).reshape(2, 6)
+                + jax.nn.softmax((x @ p["c"]).reshape(2, 3, 2)).reshape(2, 6)
+            )
+            @ p["b"]
+        ),
+        {},
+    ),
+    "squares": (
+        {"a": (3, 4), "b": (16, 2)},
+        X,
+        lambda p, x: (lambda h: (h[:, :, None] * h[:, None]).reshape(-1, 16))(x @ p["a"]) @ p["b"],
+        {},
+    ),
     "zeros": (
         AB,
         X,
@@ -178,7 +213,7 @@ def hidden(function):
 def by_reference(h):
     ref = jax.new_ref(jnp.zeros_like(h))
     ref[:, 0] = h[:, 1]
-    return ref[...] + h
+    return ref[...][:, :1] + h
 
 
 # Functions of hidden units that need them in order.
@@ -188,15 +223,16 @@ ORDERED = {
     "roll": lambda h: jnp.roll(h, 1, 1),
     "reverse": lambda h: h[:, ::-1],
     "index": lambda h: h[:, np.array([1, 0, 3, 2])],
-    "part": lambda h: jnp.concatenate([h[:, :3], h[:, 1:2]], 1),
+    "part": lambda h: h + h[:, :3].sum(1, keepdims=True),
+    "unequal": lambda h: jnp.concatenate([h.mean(1, keepdims=True), h], 1)[:, :4] + h,
     "argmax": lambda h: h + jnp.argmax(h, 1)[:, None],
     "top": lambda h: h + lax.top_k(h, 2)[1].sum(),
     "causal": lambda h: h @ jnp.tril(jnp.ones((4, 4))),
     "noise": lambda h: h + jax.random.normal(KEY, h.shape),
     "pad": lambda h: jnp.pad(h, ((0, 0), (1, 0)))[:, :4],
-    "payload": lambda h: lax.sort([h, h * 0 + np.arange(4)], dimension=1, num_keys=1)[1],
+    "payload": lambda h: lax.sort([h * 0, h], dimension=1, num_keys=1)[1],
     "rounds": lambda h: h + lax.scan(lambda c, u: (jnp.sin(c + u), None), jnp.zeros(2, h.dtype), h.T)[0][:, None],
-    "solve": lambda h: h + jnp.linalg.cholesky(h.T @ h + np.eye(4))[0],
+    "fourier": lambda h: h + jnp.abs(jnp.fft.fft(h))[:, 1:2],
     "window": lambda h: jnp.convolve(h[0], np.array([1.0, 2.0, 3.0]), mode="same")[None],
     "reference": by_reference,
     "set": lambda h: h.at[:, 2].set(0.0),

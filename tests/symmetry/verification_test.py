@@ -117,6 +117,20 @@ def test_values_are_those_of_the_function(x64):
     np.testing.assert_allclose(evaluate(single, jax.tree.leaves((p, x)))[0], double(p, x), rtol=1e-14)
 
 
+def test_integers_and_keys(x64):
+    """Indices of nodes, counters and keys among the variables stay what they are, in either mode of jax."""
+    tree = ZEROS | {"order": np.array([2, 0, 1]), "count": 3, "key": jax.random.key(3)}
+
+    def apply(p, x):
+        noise = jax.random.normal(p["key"], x.shape)
+        return perceptron(p, (x + noise)[p["order"]]) * p["count"]
+
+    for mode in (True, False):
+        with jax.enable_x64(mode):
+            spec = derive_spec(apply, tree, np.zeros(3))
+            assert spec.sizes == {"order": 3, "a": 4, "b": 4}  # rows of a kernel may change with the indices
+
+
 def test_bad_input():
     spec = spec_from_axes(AXES, ZEROS)
     with pytest.raises(ValueError, match="trials=0"):
