@@ -79,9 +79,9 @@ def matched_distance(
         pairs = matched_pairs(tree, spec, key=rng.stream(key, "match"), p=p, restarts=restarts, where=where)
         return pairs, trees.replica_rows(tree, where), 0
 
-    raw = replica._measured("matched", measure, p, *sides)
+    raw = replica.measured("matched", measure, p, *sides)
     sides = [None if side is None else _unit_scale(side, where) for side in sides]
-    return raw._replace(scale_free=replica._measured("matched", measure, p, *sides).raw)
+    return raw._replace(scale_free=replica.measured("matched", measure, p, *sides).raw)
 
 
 class Hidden(NamedTuple):
@@ -163,7 +163,7 @@ def _prepared(stacked, where, canonical):
 
 def _unit_scale(stacked, where):
     """Every selected leaf divided by its standard deviation over all replicas and entries."""
-    scales = replica._scales(trees.replica_rows(stacked, where))
+    scales = replica.layer_scales(trees.replica_rows(stacked, where))
     leaves = trees.flatten(stacked)
     leaves |= {name: jnp.asarray(leaves[name]) / (scale or 1.0) for name, scale in scales.items()}
     return jax.tree.unflatten(jax.tree.structure(stacked), list(leaves.values()))

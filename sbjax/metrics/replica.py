@@ -12,6 +12,8 @@ Four kinds, all in units of one weight (or output), each seeing more than the on
 - `unmatched_distance` (D0) compares entry with entry;
 - `function_distance` (D4) compares outputs.
 
+A fifth one, D3 of `sbjax.metrics.matched`, is D0 after the best consistent permutation of hidden units, D2 <= D3 <= D0.
+
 For one order p, D1 <= D2 <= D0, since each is a minimum over fewer rearrangements. The scale-free form divides a layer
 by the standard deviation of all its entries over all replicas; independent draws are then sqrt(2) apart in D0.
 
@@ -54,7 +56,7 @@ class ReplicaDistance(NamedTuple):
     """A replica distance.
 
     Attributes:
-        kind: 'marginal', 'neuron_cloud', 'unmatched' or 'function'.
+        kind: 'marginal', 'neuron_cloud', 'unmatched', 'matched' or 'function'.
         raw: in units of one weight (output).
         scale_free: each layer divided by its standard deviation.
         pairs: raw [replica, replica] matrices by layer.
@@ -103,7 +105,7 @@ def marginal_distance(
         rows = trees.replica_rows(tree, where)
         return {name: pairwise_1d(leaf, p) for name, leaf in rows.items()}, rows, 0
 
-    return _measured("marginal", measure, p, stacked, null_replicas(stacked, where=where, key=key))
+    return measured("marginal", measure, p, stacked, null_replicas(stacked, where=where, key=key))
 
 
 def unmatched_distance(
@@ -129,7 +131,7 @@ def unmatched_distance(
         rows = trees.replica_rows(tree, where)
         return {name: pairwise_lp(leaf, 2.0) for name, leaf in rows.items()}, rows, 0
 
-    return _measured("unmatched", measure, 2.0, stacked, null_replicas(stacked, where=where, key=key))
+    return measured("unmatched", measure, 2.0, stacked, null_replicas(stacked, where=where, key=key))
 
 
 def neuron_cloud_distance(
@@ -184,7 +186,7 @@ def neuron_cloud_distance(
         solved = {name: neurons.pairwise_sinkhorn(cloud, epsilon=epsilon) for name, cloud in clouds.items()}
         return {name: matrix for name, (matrix, _) in solved.items()}, clouds, sum(bad for _, bad in solved.values())
 
-    return _measured("neuron_cloud", measure, 2.0, stacked, null_replicas(stacked, where=where, key=key))
+    return measured("neuron_cloud", measure, 2.0, stacked, null_replicas(stacked, where=where, key=key))
 
 
 def function_distance(
@@ -216,7 +218,7 @@ def function_distance(
         return {name: pairwise_lp(leaf, 2.0) for name, leaf in rows.items()}, rows, 0
 
     null = None if null_outputs is None else {"outputs": null_outputs}
-    return _measured("function", measure, 2.0, {"outputs": outputs}, null)
+    return measured("function", measure, 2.0, {"outputs": outputs}, null)
 
 
 def replica_outputs(
@@ -271,23 +273,23 @@ def _moments(leaf):
     return unit * (wide / unit).mean(), jnp.where(wide.max() == wide.min(), 0, unit * (wide / unit).std())
 
 
-def _measured(kind, measure, p, stacked, null) -> ReplicaDistance:
+def measured(kind: str, measure: Callable, p: float, stacked: PyTree, null: PyTree | None) -> ReplicaDistance:
     """Raw and scale-free readings from a function that gives matrices, entries and unconverged pairs of a tree."""
     pairs, entries, unconverged = measure(stacked)
     explain_nonfinite(pairs, {"stacked": entries})
-    scales, sizes = _scales(entries), {name: leaf[0].size for name, leaf in entries.items()}
+    scales, sizes = layer_scales(entries), {name: leaf[0].size for name, leaf in entries.items()}
     pairs = {name: np.asarray(matrix) for name, matrix in pairs.items()}
     nulls, null_scales = None, scales
     if null is not None:
         nulls, null_entries, bad = measure(null)
         nulls = {name: np.asarray(matrix) for name, matrix in nulls.items()}
-        null_scales, unconverged = _scales(null_entries), unconverged + bad
+        null_scales, unconverged = layer_scales(null_entries), unconverged + bad
     ones = dict.fromkeys(pairs, 1.0)
     raw = _reading(pairs, nulls, ones, ones, sizes, p)
     return ReplicaDistance(kind, raw, _reading(pairs, nulls, scales, null_scales, sizes, p), pairs, scales, unconverged)
 
 
-def _scales(entries):
+def layer_scales(entries: dict[str, Array]) -> dict[str, float]:
     return {name: float(_moments(leaf)[1]) for name, leaf in entries.items()}
 
 
