@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sbjax.files import write_atomically
-from sbjax.report import fields, figures, lines, markup, qcd_figures, statistics, tables
+from sbjax.report import fields, figures, ising_figures, lines, markup, qcd_figures, statistics, tables
 from sbjax.report import results as results_lib
 from sbjax.report.markup import note, page, table, tag
 
@@ -24,6 +24,7 @@ _CAPTIONS = {
     "Predictions are kept in float32: errors below 1e-7 of the solution are rounding.",
     **qcd_figures.CAPTIONS,
     **lines.CAPTIONS,
+    **ising_figures.CAPTIONS,
 }
 _DISTANCE_NOTE = (
     "Mean over the pairs of replicas [95 % interval], as measured last. A smaller distance = symmetry more broken; "
@@ -56,8 +57,10 @@ def build_report(workdir: str | os.PathLike) -> Path:
     paths = figures.save_figures(results, workdir / "figures") | fields.save_figures(results, workdir)
     paths |= qcd_figures.save_figures(results, workdir)
     paths |= lines.save_figures(results, workdir)
+    paths |= ising_figures.save_figures(results, workdir)
     images = {name: path.read_bytes() for name, path in paths.items()}
     between = lines.section(lines.load_lines(workdir, results.arms), lines.published(results.config))
+    between += ising_figures.section(workdir)
     write_atomically(workdir / "report.html", _page(results, summary, images, between))
     return workdir / "report.html"
 
