@@ -29,7 +29,7 @@ FIFTEEN = tuple(EQUATIONS)[:15]
 SCALES = {
     "standard": {"replicas": 20, "width": 32, "points": 2000, "faces": 200, "adam": 5000, "finish": 500},
     "quick": {"replicas": 10, "width": 20, "points": 500, "faces": 50, "adam": 2000, "finish": 200},
-    "accurate": {"replicas": 5, "width": 20, "points": 2000, "faces": 200, "adam": 1000, "finish": 20_000},
+    "accurate": {"replicas": 5, "width": 20, "points": 2000, "faces": 200, "adam": 1000, "finish": 40_000},
 }
 PI = {"kind": "vector", "before": 2, "after": 2, "value": math.pi}
 ONES = {"kind": "vector", "before": 0, "after": 4, "value": 1.0}
