@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from sbjax.files import write_atomically
-from sbjax.report import fields, figures, ising_figures, lines, markup, qcd_figures, statistics, tables
+from sbjax.report import (
+    fields,
+    figures,
+    ising_figures,
+    lines,
+    markup,
+    qcd_figures,
+    regression_figures,
+    statistics,
+    tables,
+)
 from sbjax.report import results as results_lib
 from sbjax.report.markup import note, page, table, tag
 
@@ -25,6 +35,7 @@ _CAPTIONS = {
     **qcd_figures.CAPTIONS,
     **lines.CAPTIONS,
     **ising_figures.CAPTIONS,
+    **regression_figures.CAPTIONS,
 }
 _DISTANCE_NOTE = (
     "Mean over the pairs of replicas [95 % interval], as measured last. A smaller distance = symmetry more broken; "
@@ -54,13 +65,15 @@ def build_report(workdir: str | os.PathLike) -> Path:
     summary = statistics.summarise(results)
     results_lib.save_table(workdir, results)
     results_lib.save_summary(workdir, summary)
-    paths = figures.save_figures(results, workdir / "figures") | fields.save_figures(results, workdir)
+    few = regression_figures.few_arms(results)
+    paths = figures.save_figures(few, workdir / "figures") | fields.save_figures(few, workdir)
     paths |= qcd_figures.save_figures(results, workdir)
     paths |= lines.save_figures(results, workdir)
     paths |= ising_figures.save_figures(results, workdir)
+    paths |= regression_figures.save_figures(results, workdir)
     images = {name: path.read_bytes() for name, path in paths.items()}
     between = lines.section(lines.load_lines(workdir, results.arms), lines.published(results.config))
-    between += ising_figures.section(workdir)
+    between += ising_figures.section(workdir) + regression_figures.section(results)
     write_atomically(workdir / "report.html", _page(results, summary, images, between))
     return workdir / "report.html"
 
