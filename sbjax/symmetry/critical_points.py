@@ -17,7 +17,16 @@ from jaxtyping import Array, Float, Key
 
 from sbjax import trees
 from sbjax.symmetry import splitting
-from sbjax.symmetry.layered import Activation, Loss, Network, check_data, forward, hidden_layer, mean_squared_error
+from sbjax.symmetry.layered import (
+    Activation,
+    Loss,
+    Network,
+    check_data,
+    forward,
+    hidden_layer,
+    mean_squared_error,
+    warn_of_symmetry,
+)
 from sbjax.symmetry.manifold import Piece
 from sbjax.symmetry.splitting import Coefficients, Inertia, Member
 
@@ -221,7 +230,13 @@ def certified_minimum(
     rtol: float = 1e-11,
     tolerance: float = 1e-9,
 ) -> Certificate:
-    """Certificate of a point of zero loss of a two-layer network, with the nullity of `zero_loss_nullity`."""
+    """Certificate of a point of zero loss of a two-layer network, with the nullity of `zero_loss_nullity`.
+
+    Warns of an activation with a symmetry of its own, for which the prediction may be too small.
+
+    Errors as `certify` and `zero_loss_nullity`.
+    """
+    warn_of_symmetry(activation, "units equivalent by that add to the null space, which the prediction leaves out")
     nullity = zero_loss_nullity(params, tolerance=tolerance)
     predicted = Inertia(0, nullity, trees.size(params) - nullity)
     return certify(params, x, y, activation, predicted=predicted, rtol=rtol)

@@ -1,5 +1,6 @@
 """Counts against brute force, generating functions, recurrences and published tables."""
 
+import decimal
 import itertools
 import math
 import time
@@ -101,13 +102,13 @@ def test_edges_stirling_and_bell():
 
 
 def test_large_counts_are_quick():
-    start = time.perf_counter()
+    start = time.process_time()
     copies, minima = lib.G(500, 1000), lib.T(500, 1000)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     # 500 units in their places, the others copies of any.
     assert minima > copies > math.factorial(500) * 500**500
     assert lib.T(1000, 1000) == math.factorial(1000)
-    assert lib.log(minima) == pytest.approx(float(sympy.log(minima).evalf(20)), rel=1e-14)
+    assert lib.log(minima) == pytest.approx(float(decimal.Decimal(minima).ln()), rel=1e-14)
 
 
 def test_ratios():

@@ -99,6 +99,15 @@ def test_certificate_of_a_global_minimum(name, dout, x64):
     assert not found._replace(predicted=splitting.Inertia(0, 0, 18)).holds()
 
 
+def test_symmetric_activations_have_more_zeros(x64):
+    """tanh: two antipodal units have the features of one, which the formula takes for two."""
+    units = {"w": np.array([[0.6, 0.5], [-0.6, -0.5], [0.1, -0.6]]), "a": np.ones((3, 1))}
+    y = np.tanh(X @ units["w"].T) @ units["a"]
+    with pytest.warns(UserWarning, match="the activation is odd: .*null space"):
+        found = lib.certified_minimum(units, X, y, jax.numpy.tanh)
+    assert (found.nullity_predicted, found.nullity_measured, found.holds()) == (0, 3, False)
+
+
 @functools.lru_cache(maxsize=1)
 def narrow():
     """A minimum of width 2 at positive loss."""
