@@ -15,6 +15,12 @@ temperatures in 0.155 to 0.4 GeV; entropy density and trace anomaly of their gas
 Adam from 1e-3, times 0.9 every 2000 steps. Arms are compared by the mean absolute error of P/T^4 at the temperatures
 half-way between. In float32. Hardware: 2 x86-64 cores.
 
+Measured: `quick`, all arms, 6 minutes 19 seconds beside other work, most of it compilation; median error of P/T^4 0.006
+(raw), 0.015 (expanded), 0.006 (ones), 0.031 (matched), 0.011 (widened) of values from 0.7 to 3.8, where no arm is shown
+to be better than raw: with five seeds a step of Adam moves the last report by as much. The raw arm of `standard`: 560
+seconds beside other work, median 0.0046; the largest relative error of P over all temperatures is 0.4 % for the median
+seed and 2.6 % for the worst.
+
 Arms: raw; `expanded` [pi, pi, T, pi, pi]; `ones` [1, 1, T, 1, 1]; `matched`, raw with the bias that the expansion by pi
 amounts to: its starting values (folded from the same draw) and its step size; `widened`, raw with a first layer of 18
 instead of 16 units (68 more parameters a network, where the expansion has 64).

@@ -96,9 +96,9 @@ def make_quasi_partons(
 
     >>> import jax
     >>> masses = make_quasi_partons('quasi_parton', blocks=1)
-    >>> variables = masses.init(jax.random.key(0), jnp.ones(4))
-    >>> masses.apply(variables, jnp.ones(4)).shape
-    (4, 3)
+    >>> shapes, variables = jax.eval_shape(lambda: masses.init_with_output(jax.random.key(0), jnp.ones(4)))
+    >>> shapes.shape, variables['params']['dense_0']['kernel'].shape
+    ((4, 3), (3, 1, 16))
     """
     if name != "quasi_parton":
         raise ValueError(

@@ -8,6 +8,7 @@ from scipy import integrate
 from scipy.special import kn
 
 from sbjax.physics import lattice, qcd
+from sbjax.physics.finite_density import finite_density
 
 pressure = jax.jit(qcd.scaled_pressure, static_argnames="nodes")
 T = np.array([0.13, 0.155, 0.2, 0.25, 0.3, 0.4])
@@ -123,7 +124,7 @@ def test_units():
 def test_finite_density_at_zero_against_differences():
     """chi_B2 = (1/T) d^2/dmu^2, chi_B4 = T d^4/dmu^4 of ln Z/V, through masses that depend on mu."""
     t, h = np.array([0.16, 0.3]), 0.02
-    found = jax.jit(lambda t: qcd.finite_density(masses_fn, t))(t)
+    found = jax.jit(lambda t: finite_density(masses_fn, t))(t)
     grid = h * np.arange(-4, 5)
     log_z = jax.jit(lambda t, mu: qcd.log_partition(t, masses_fn(t, mu), mu))
     z = np.array([log_z(t, np.full(2, mu)) for mu in grid])
@@ -141,7 +142,7 @@ def test_massless_quarks_at_finite_density():
     """P/T^4 gains 3 (q^2/2 + q^4/(4 pi^2)) with q = mu_B/(3 T) from three flavours: exact, at every mu."""
     t, mu = np.array([0.15, 0.3]), np.array([0.2, 0.5])
     q = mu / (3 * t)
-    massless = jax.jit(lambda t, mu: qcd.finite_density(lambda t, mu: jnp.zeros((2, 3)), t, mu))
+    massless = jax.jit(lambda t, mu: finite_density(lambda t, mu: jnp.zeros((2, 3)), t, mu))
     found = massless(t, mu)
     expected = qcd.FREE_PRESSURE + 3 * (q**2 / 2 + q**4 / (4 * np.pi**2))
     np.testing.assert_allclose(found.pressure, expected, rtol=1e-11)
@@ -214,7 +215,7 @@ def test_tied_masses():
     ("call", "message"),
     [
         (lambda: qcd.scaled_pressure(np.array([0.2, -0.1]), jnp.ones((2, 3))), "T=-0.1 must be a positive temperature"),
-        (lambda: qcd.finite_density(masses_fn, 0.0), "T=0 must be a positive temperature in GeV, such as 0.155"),
+        (lambda: finite_density(masses_fn, 0.0), "T=0 must be a positive temperature in GeV, such as 0.155"),
         (lambda: qcd.equation_of_state(lambda t: t, np.nan), "T=nan must be"),
         (lambda: qcd.scaled_pressure(0.2, jnp.ones(2)), r"masses has shape \(2,\); its last axis"),
         (lambda: qcd.quadrature(0), "nodes=0 must lie in 1 to 128"),
