@@ -4,9 +4,9 @@
     python runs/train.py --config=configs/mli.py:cifar10,quick --workdir=/tmp/mli
     python runs/train.py --config=configs/mli.py:digits,smoke --workdir=/tmp/smoke
 
-ResNet-8, as many networks a kind as replicas, each with hyper-parameters of its own: learning rate 0.5 10^-U(0, 2), decay
-0.1 10^-U(0, 4), label smoothing U(0, 0.2), the same ones for all kinds. AdamW, warm-up over a fifth of the training,
-then a cosine (published: a triangle, and 10 to 40 epochs by network; here 25 for all).
+ResNet-8, as many networks a kind as replicas, each with hyper-parameters of its own: learning rate 0.5 10^-U(0, 2),
+decay 0.1 10^-U(0, 4), label smoothing U(0, 0.2), the same ones for all kinds. AdamW, warm-up over a fifth of the
+training, then a cosine (published: a triangle, and 10 to 40 epochs by network; here 25 for all).
 
 Words: cifar10 or digits; quick (50 networks a kind, 10 % of the data at 16 pixels, batch 128, 5 epochs); smoke.
 
@@ -43,7 +43,7 @@ def get_config(argument=None):
         config.task.batch_size = 128
         if words["dataset"] == "cifar10":
             config.task.update(train_share=0.1, image_size=16, eval_share=0.1)
-        config.lines.examples = 1000
+        config.lines.examples = 250
     config.lines.update(between="start", points=25)
     config.arms = {
         "standard": {},

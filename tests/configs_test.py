@@ -36,7 +36,9 @@ def load(name, words, data, arms=None, **model):
 
 
 def test_all_configs_are_known_here():
-    assert {path.name for path in CONFIGS.glob("*.py")} == {"quickstart.py", "images.py", "designs.py", "pdes.py"}
+    assert {path.stem for path in CONFIGS.glob("*.py")} == {
+        *("quickstart", "images", "designs", "pdes", "lmc", "mli", "qcd", "ising", "functions"),
+    }
 
 
 @pytest.mark.parametrize("words", ["", "smoke"])
@@ -75,6 +77,26 @@ def test_brief_and_rotated_designs(data):
     assert brief["task"]["train_share"] == 0.1 * full["task"]["train_share"]
     assert brief["task"]["quarter_turns"] is not full["task"]["quarter_turns"]
     assert list(brief["arms"]) == list(full["arms"])
+
+
+@pytest.mark.parametrize("words", ["mnist", "cifar10", "digits"])
+def test_networks_of_the_connectivity_configs(words, data):
+    """Published numbers of trainable parameters, and controls of the same size."""
+    full = config_lib.check(load("lmc.py", words, data))
+    assert next(iter(full["arms"])) == "standard"
+    assert full["lines"]["published"].get("w") == {"mnist": (-0.012, 0.0), "cifar10": (0.934, 0.72)}.get(words)
+    smoke = load("lmc.py", f"{words},smoke", data, ("standard", "w", "narrow", "from_w", "sigma"))
+    arms = {arm.name: arm.parameters for arm in experiment.build_arms(config_lib.check(smoke))}
+    published = {"mnist": (935_434, 834_570), "cifar10": (272_474, 230_026)}
+    if words in published:
+        assert (arms["standard"], arms["w"]) == published[words]
+    assert arms["from_w"] == arms["sigma"] == arms["standard"]
+    assert abs(arms["narrow"] / arms["w"] - 1) < (0.05 if words == "cifar10" else 0.01)
+
+
+def test_networks_of_the_interpolation_config(data):
+    arms = {arm.name: arm.parameters for arm in experiment.build_arms(config_lib.check(load("mli.py", "smoke", data)))}
+    assert arms == {"standard": 78_042, "sigma": 78_042, "w": 60_634}
 
 
 EQUATION_WORDS = [
