@@ -2,9 +2,9 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -177,22 +177,3 @@ def show(found: Ratio) -> str:
     ('0.5 [0.41, 0.625]', '-')
     """
     return tables.measure(found._asdict() if found.value is not None else None, 3)
-
-
-def over_functions(runs: Sequence[Results]) -> dict[str, Any]:
-    """Cuts over several functions, by arm: 1 minus the median ratio to the reference, of iterations and of the error.
-
-    Returns:
-        `{arm: {'iterations': [by run], 'error': [by run]}}`, entries None where there is no number. Their means stand
-        beside `PUBLISHED`.
-    """
-    found: dict[str, Any] = {}
-    for results in runs:
-        for arm in results.arms:
-            if arm == results.reference:
-                continue
-            cuts = found.setdefault(arm, {"iterations": [], "error": []})
-            for what, metric in (("iterations", ITERATIONS + chosen_level(results)), ("error", ERROR)):
-                value = ratio(results, arm, metric).value
-                cuts[what].append(None if value is None else 1 - value)
-    return found

@@ -8,6 +8,8 @@ from typing import Any
 from sbjax.files import write_atomically
 from sbjax.report import figures, suite_figures, tables
 from sbjax.report import results as results_lib
+from sbjax.report.regression_figures import is_grid
+from sbjax.report.regression_suite import build_grid_suite
 from sbjax.report.suite_html import headline, ratio, ratio_interval, share_rows, suite_page
 from sbjax.report.suite_members import Member, load_classical, load_members
 from sbjax.report.suite_statistics import LOSS, summarise_suite
@@ -36,6 +38,8 @@ def build_suite_report(folder: str | os.PathLike, names: Sequence[str]) -> tuple
         raise ValueError(f"names={list(names)!r}: a suite has at least one run")
     folder = Path(folder)
     members = load_members(folder, names)
+    if any(m.results is not None and is_grid(m.results) for m in members):
+        return build_grid_suite(folder, members)
     summary = summarise_suite(members, classical=load_classical(folder))
     rows = [{"equation": m.name, **row} for m in members if m.results for row in results_lib.table_rows(m.results)]
     results_lib.save_rows(folder, rows, first=("equation", *results_lib.FACTS))

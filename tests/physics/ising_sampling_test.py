@@ -37,7 +37,7 @@ def half_sweep_matrix(temperature, field, colour):
     return matrix
 
 
-@pytest.mark.parametrize(("temperature", "field"), [(3.0, 0.0), (3.0, 0.45)])
+@pytest.mark.parametrize(("temperature", "field"), [pytest.param(3.0, 0.0, marks=pytest.mark.extended), (3.0, 0.45)])
 def test_balance_on_two_by_two(temperature, field):
     _, bonds, total = two_by_two()
     weights = np.exp((bonds + field * total) / temperature)
@@ -69,18 +69,18 @@ def within(value, error, expected, sigmas=4.0):
     assert abs(value - expected) < sigmas * error, (value, error, expected)
 
 
-def test_metropolis_on_four_by_four_with_and_without_a_field():
+@pytest.mark.parametrize("field", [pytest.param(0.0, marks=pytest.mark.extended), 0.45])
+def test_metropolis_on_four_by_four(field):
     temperatures = np.array([2.0, 3.0])
     states = exact.enumerate_states(4, 4)
     lattices = metropolis.make_lattices(jax.random.key(0), 4, 640, batch=(2,))
-    for field in (0.0, 0.45):
-        lattices, _ = metropolis.sample(lattices, temperatures, field, measurements=40, every=3)
-        lattices, found = metropolis.sample(lattices, temperatures, field, measurements=40, every=3)
-        for i, temperature in enumerate(temperatures):
-            wanted = exact.thermal_averages(states, temperature, field)
-            energy = found.energy[:, i] - field * found.magnetisation[:, i]
-            within(*statistics.blocked(energy, blocks=1), wanted.energy)
-            within(*statistics.blocked(np.abs(found.magnetisation[:, i]), blocks=1), wanted.absolute_magnetisation)
+    lattices, _ = metropolis.sample(lattices, temperatures, field, measurements=40, every=3)
+    lattices, found = metropolis.sample(lattices, temperatures, field, measurements=40, every=3)
+    for i, temperature in enumerate(temperatures):
+        wanted = exact.thermal_averages(states, temperature, field)
+        energy = found.energy[:, i] - field * found.magnetisation[:, i]
+        within(*statistics.blocked(energy, blocks=1), wanted.energy)
+        within(*statistics.blocked(np.abs(found.magnetisation[:, i]), blocks=1), wanted.absolute_magnetisation)
 
 
 def test_onsager_on_64_by_64():
