@@ -1,11 +1,12 @@
 """Gradient flow of small networks, and points where the gradient vanishes to round-off.
 
-`gradient_flow` integrates the flow; `polish` goes on from where it ends by damped Gauss-Newton steps, then by Newton
-steps on the gradient that leave out directions without curvature: on the manifolds of an over-parameterised network the
-Hessian is singular. All of it is one program and maps over seeds. Use double precision.
+`gradient_flow` integrates the flow; `polish` goes on from where it ends, by damped Gauss-Newton and Newton steps that
+bear the singular Hessians of over-parameterised networks. All of it is one program and maps over seeds. Use double
+precision.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -38,7 +39,7 @@ class Polished(NamedTuple):
         params: where the largest entry of the gradient was smallest.
         loss: there.
         gradient: the largest entry there.
-        steps: Gauss-Newton steps taken.
+        steps: of the first two parts.
     """
 
     params: PyTree
@@ -112,25 +113,28 @@ def polish(
     params: PyTree,
     *,
     steps: int = 1000,
-    newton_steps: int = 50,
+    newton_steps: int = 300,
+    final_steps: int = 20,
     tol: float = 1e-13,
 ) -> Polished:
-    """From a point to a critical one of L = sum r^2: Levenberg-Marquardt, then Newton on the gradient.
+    """From a point to a critical one of L = sum r^2, in three parts.
 
-    Levenberg-Marquardt takes -sum_i u_i (u_i . J^T r) / (lambda_i + damping) over the eigenpairs of J^T J, until no
-    step lowers the loss in round-off, which is where |grad L| is some sqrt(eps L |H|). (`sbjax.training.gauss_newton`
-    keeps the condition number by a QR factorisation, but XLA's CPU backend takes milliseconds for one of 1681 rows;
-    here the Newton steps make up for it.) Newton's step is -sum_i u_i (u_i . g) / lambda_i over eigenvalues
-    |lambda_i| > c max |lambda|, or the damped one with |lambda_i| + c max |lambda| for lambda_i; of both and all c in
-    `CUTOFFS` the one with the smallest gradient is taken, and none that raises the gradient. Without the first part it
-    ends at the nearest critical point of any kind.
+    1. Levenberg-Marquardt, -sum_i u_i (u_i . J^T r) / (lambda_i + damping) over the eigenpairs of J^T J. With residuals
+       left it converges linearly. (`sbjax.training.gauss_newton` keeps the condition number by a QR factorisation, but
+       XLA's CPU backend takes milliseconds for one of 1681 rows; here Newton steps make up for it.)
+    2. Damped Newton, the same with half the Hessian for J^T J and |lambda_i| for lambda_i: quadratic convergence. It
+       ends where no step lowers the loss in round-off, which is where |grad L| is some sqrt(eps L |H|).
+    3. Newton on the gradient, -sum_i u_i (u_i . g) / lambda_i over |lambda_i| > c max |lambda|, or damped with c in
+       place of a cut: of both and all c in `CUTOFFS` the one with the smallest gradient, and none that raises it.
+       Alone it ends at the nearest critical point of any kind.
 
     Args:
         residual_fn: params -> r [m].
         params: tree of floats, some hundred in all.
         steps: Levenberg-Marquardt steps at most.
-        newton_steps: Newton steps.
-        tol: Levenberg-Marquardt ends where the largest entry of the gradient is below.
+        newton_steps: damped Newton steps at most.
+        final_steps: Newton steps on the gradient.
+        tol: the first two parts end where the largest entry of the gradient is below.
 
     Returns:
         `Polished`.
@@ -156,21 +160,30 @@ def polish(
         found = jnp.max(jnp.abs(slope(w)))
         return jnp.where(jnp.isfinite(found), found, jnp.inf)
 
-    def searching(carry):
+    def searching(most, carry):
         step, w, _, _, stuck = carry
-        return (step < steps) & (size(w) > tol) & (stuck < 40)
+        return (step < most) & (size(w) > tol) & (stuck < 40)
 
-    def search(carry):
-        step, w, damping, growth, stuck = carry
+    def gauss_newton(w):
         r, push = jax.linearize(residuals, w)
         jacobian = jax.vmap(push)(jnp.eye(len(w), dtype=w.dtype))  # [n, m]
-        values, vectors = jnp.linalg.eigh(jacobian @ jacobian.T)
-        floor = jnp.finfo(w.dtype).eps * values[-1]
-        along = vectors.T @ (jacobian @ r)
+        return jnp.sum(r**2), jacobian @ r, jacobian @ jacobian.T
+
+    def full(w):
+        g, push = jax.linearize(slope, w)
+        matrix = jax.vmap(push)(jnp.eye(len(w), dtype=w.dtype))
+        return loss(w), g / 2, (matrix + matrix.T) / 4
+
+    def search(model, carry):
+        step, w, damping, growth, stuck = carry
+        before, half, matrix = model(w)
+        values, vectors = jnp.linalg.eigh(matrix)
+        values = jnp.abs(values)
+        along = vectors.T @ half
         # Relative to the largest eigenvalue, so that no scale has to be guessed.
-        scaled = jnp.maximum(values, 0.0) + jnp.maximum(damping * values[-1], floor)
+        scaled = values + jnp.maximum(damping, jnp.finfo(w.dtype).eps) * jnp.max(values)
         tried = w - vectors @ (along / scaled)
-        before, after = jnp.sum(r**2), loss(tried)
+        after = loss(tried)
         good = after < before  # false for NaN
         promised = jnp.sum(along**2 / scaled * (1 + (scaled - values) / scaled))
         gain = jnp.where(good, (before - after) / jnp.maximum(promised, jnp.finfo(w.dtype).tiny), 0.0)
@@ -179,19 +192,22 @@ def polish(
         return step + 1, jnp.where(good, tried, w), jnp.clip(damping, 1e-16, 1e8), growth, jnp.where(good, 0, stuck + 1)
 
     zero, first = jnp.zeros((), jnp.int32), jnp.full((), 1e-3, flat.dtype)
-    taken, w, *_ = jax.lax.while_loop(searching, search, (zero, flat, first, 2 * jnp.ones_like(first), zero))
+    w, taken = flat, zero
+    for model, most in ((gauss_newton, steps), (full, newton_steps)):
+        start = (zero, w, first, 2 * jnp.ones_like(first), zero)
+        more, w, *_ = jax.lax.while_loop(partial(searching, most), partial(search, model), start)
+        taken = taken + more
     cutoffs = jnp.asarray(CUTOFFS, flat.dtype)
 
     def newton(_, w):
-        push = jax.linearize(slope, w)[1]
-        matrix = jax.vmap(push)(jnp.eye(len(w), dtype=w.dtype))
-        values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
+        _, half, matrix = full(w)
+        values, vectors = jnp.linalg.eigh(matrix)
         kept = jnp.abs(values) > cutoffs[:, None] * jnp.max(jnp.abs(values))
-        g = vectors.T @ slope(w)
-        along = jnp.where(kept, g / jnp.where(kept, values, 1.0), 0.0)
-        damped = g / (jnp.abs(values) + cutoffs[:, None] * jnp.max(jnp.abs(values)))
-        tried = jnp.concatenate([w[None], w - along @ vectors.T, w - damped @ vectors.T])
+        along = vectors.T @ half
+        exact = jnp.where(kept, along / jnp.where(kept, values, 1.0), 0.0)
+        damped = along / (jnp.abs(values) + cutoffs[:, None] * jnp.max(jnp.abs(values)))
+        tried = jnp.concatenate([w[None], w - exact @ vectors.T, w - damped @ vectors.T])
         return tried[jnp.argmin(jax.vmap(size)(tried))]
 
-    w = jax.lax.fori_loop(0, newton_steps, newton, w)
+    w = jax.lax.fori_loop(0, final_steps, newton, w)
     return Polished(unravel(w), loss(w), size(w), taken)

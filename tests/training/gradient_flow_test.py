@@ -52,6 +52,6 @@ def test_newton_stays_at_a_saddle(x64):
     def residuals(w):
         return jnp.stack([w[0] ** 2 - w[1] ** 2 + 2.0])
 
-    found = jax.jit(lambda w: polish(residuals, w, steps=0))(jnp.array([0.1, -0.1]))
+    found = jax.jit(lambda w: polish(residuals, w, steps=0, newton_steps=0))(jnp.array([0.1, -0.1]))
     np.testing.assert_allclose(found.params, 0.0, atol=1e-13)
     assert found.loss == pytest.approx(4.0)
