@@ -111,6 +111,8 @@ def _run_own(own, folder: Workdir, settings: dict[str, Any], asked) -> Outcome:
     results = load_results(folder.path)
     gone = [arm for arm in results.arms if len(stopped_replicas(results, arm)) == results.replicas]
     folder.set_status("diverged" if gone else "done", **({"arms": gone} if gone else {}))
+    if asked:  # while the report was made; the runs that follow in a suite are not started
+        raise Interrupted(asked[0], f"stopped by {signal.Signals(asked[0]).name}; {folder.path} is finished")
     return _outcome(folder)
 
 

@@ -98,7 +98,7 @@ def run_grid(
     pad = pad or least
     if pad[0] < least[0] or pad[1] < least[1]:
         raise ValueError(f"pad={pad} is smaller than the largest arm, {least}")
-    where = jnp.asarray(points.x), jnp.asarray(points.y), jnp.asarray(points.test_x), jnp.asarray(points.test_y)
+    where = tuple(np.asarray(part) for part in points)
     jobs, owners = [], []
     for name, arm in arms.items():
         started = initial_params(arm, widths, activation, key, replicas)
@@ -128,13 +128,14 @@ def initial_params(
 ) -> dict[str, PyTree]:
     """Parameters of all replicas, stacked, in the arm's own shapes: on expanded input, or on raw input if folded."""
     keys = jnp.stack([rng.replica_stream(key, "init", replica) for replica in range(replicas)])
-    params = _drawn(arm.inputs, (arm.width, *widths), activation)(keys)
+    # From here on numpy: small operations in jax would be compiled one by one.
+    params = jax.tree.map(np.asarray, _drawn(arm.inputs, (arm.width, *widths), activation)(keys))
     if not arm.fold:
         return params
     kernel, bias = params["dense_0"]["kernel"], params["dense_0"]["bias"]
     constants, before = np.asarray(arm.expansion.constants), arm.expansion.before
     others = np.delete(np.arange(arm.inputs), before)
-    shift = jnp.einsum("c,rch->rh", constants, kernel[:, others], precision="highest")
+    shift = np.einsum("c,rch->rh", constants, kernel[:, others])
     folded = {"kernel": kernel[:, before : before + 1], "bias": (bias + shift) / arm.bias_scale}
     return {**params, "dense_0": folded}
 
@@ -152,11 +153,11 @@ def _padded(params, pad):
     inputs, width = pad
     first, second = params["dense_0"], params["dense_1"]
     missing = width - first["kernel"].shape[1]
-    kernel = jnp.pad(first["kernel"], ((0, inputs - first["kernel"].shape[0]), (0, missing)))
+    kernel = np.pad(first["kernel"], ((0, inputs - first["kernel"].shape[0]), (0, missing)))
     return {
         **params,
-        "dense_0": {"kernel": kernel, "bias": jnp.pad(first["bias"], (0, missing))},
-        "dense_1": {**second, "kernel": jnp.pad(second["kernel"], ((0, missing), (0, 0)))},
+        "dense_0": {"kernel": kernel, "bias": np.pad(first["bias"], (0, missing))},
+        "dense_1": {**second, "kernel": np.pad(second["kernel"], ((0, missing), (0, 0)))},
     }
 
 
@@ -170,7 +171,7 @@ def _input(arm, inputs):
         slope[before] = 1
         offset[:before] = constants[:before]
         offset[before + 1 : arm.inputs] = constants[before:]
-    return jnp.asarray(slope), jnp.asarray(offset), jnp.float64(arm.bias_scale)
+    return slope, offset, np.float64(arm.bias_scale)
 
 
 def apply_padded(

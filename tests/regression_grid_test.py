@@ -38,7 +38,7 @@ KEY = jax.random.key(3)
 @pytest.fixture(scope="module")
 def grid():
     """On one device, to compile once."""
-    with jax.enable_x64(True), mock.patch.object(fit_many.jax, "local_devices", lambda: jax.devices()[:1]):
+    with jax.enable_x64(True), mock.patch.object(fit_many.jax, "local_devices", return_value=jax.devices()[:1]):
         return run_grid(POINTS, ARMS, replicas=2, key=KEY, widths=(5,), steps=6, records=6)
 
 

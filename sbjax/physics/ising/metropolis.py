@@ -55,14 +55,19 @@ def make_lattices(
         raise ValueError(f"replicas={replicas} must be a multiple of {bits.WORD}, which share a word")
     if start not in ("random", "up"):
         raise ValueError(f"start={start!r} is unknown; use 'random' or 'up'")
-    shape = (*batch, size, size // 2, replicas // bits.WORD)
+    return _make(key, (*batch, size, size // 2, replicas // bits.WORD), start == "up")
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _make(key, shape, up):
     seed, spins = jax.random.split(key)
     black, white = jax.random.bits(spins, (2, *shape), jnp.uint32)
-    if start == "up":
+    if up:
         black = white = jnp.full(shape, 0xFFFFFFFF, jnp.uint32)
     return Lattices(black, white, bits.make_generator(seed, shape))
 
 
+@jax.jit
 def pack(spins: Int8[Array, "*batch replicas L L"], key: Key[Array, ""]) -> Lattices:
     """Lattices from spins +-1; the inverse of `unpack`.
 
@@ -78,6 +83,7 @@ def pack(spins: Int8[Array, "*batch replicas L L"], key: Key[Array, ""]) -> Latt
     return empty._replace(black=bits.pack(black), white=bits.pack(white))
 
 
+@jax.jit
 def unpack(lattices: Lattices) -> Int8[Array, "*batch replicas L L"]:
     """Spins +-1.
 
@@ -161,6 +167,7 @@ def _sample(lattices, temperature, field, *, measurements, every, with_field):
     return jax.lax.scan(body, lattices, length=measurements)
 
 
+@jax.jit
 def measure(lattices: Lattices) -> Sample:
     """Bond energy -sum_<ij> s_i s_j and magnetisation per spin, [*batch, replicas]; the field is not in the energy."""
     black, white = (_spins(sites) for sites in lattices[:2])
