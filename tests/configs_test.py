@@ -79,7 +79,7 @@ def test_brief_and_rotated_designs(data):
     assert list(brief["arms"]) == list(full["arms"])
 
 
-@pytest.mark.parametrize("words", ["mnist", "cifar10", "digits"])
+@pytest.mark.parametrize("words", ["mnist", pytest.param("cifar10", marks=pytest.mark.extended), "digits"])
 def test_networks_of_the_connectivity_configs(words, data):
     """Published numbers of trainable parameters, and controls of the same size."""
     full = config_lib.check(load("lmc.py", words, data))
@@ -134,7 +134,7 @@ def test_the_list_of_equations(capsys):
 @pytest.mark.parametrize(
     ("name", "words", "arms", "model"),
     [
-        ("quickstart.py", "smoke", ("raw", "expanded"), {}),
+        pytest.param("quickstart.py", "smoke", ("raw", "expanded"), {}, marks=pytest.mark.extended),
         ("images.py", "mnist,mlp,smoke", ("raw", "zero"), {}),
         pytest.param("images.py", "fashion_mnist,cnn,smoke", ("raw", "bilinear"), {}, marks=pytest.mark.extended),
         pytest.param("images.py", "cifar10,resnet20,smoke", ("raw",), {"width": 0.25}, marks=pytest.mark.extended),

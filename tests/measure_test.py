@@ -15,7 +15,7 @@ from sbjax.config import ConfigError
 from sbjax.metrics.replica import marginal_distance, unmatched_distance
 
 ROOT = pathlib.Path(__file__).parents[1]
-ARMS = ("plain", "dropout_20", "half_width", "p4", "wrong")
+ARMS = ("plain", "dropout_20", "half_width", "p4")
 
 
 def designs(words="digits,smoke", arms=ARMS, kinds="unmatched,marginal"):
@@ -24,7 +24,7 @@ def designs(words="digits,smoke", arms=ARMS, kinds="unmatched,marginal"):
     config.monitor.kinds = kinds
     # Two small layers, which compile sooner than three.
     config.model.channels = (8, 16)
-    for arm in set(arms) & {"half_width", "p4", "wrong"}:
+    for arm in set(arms) & {"half_width", "p4"}:
         config.arms[arm].model.channels = (4, 8)
     return config
 

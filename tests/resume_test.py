@@ -126,7 +126,9 @@ def test_killed_at_random_moments(unbroken, tmp_path_factory):
     assert checkpoints == unbroken[1][1]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.extended)]
+)
 def test_asked_to_stop(unbroken, number, code):
     workdir = unbroken[0].parent / number.name
     process = start(workdir)

@@ -119,7 +119,9 @@ def test_convolutions_against_scipy(group, size, x64):
                 close(y[image, :, :, g, o], sums + params["bias"][o], 1e-13)
 
 
-@pytest.mark.parametrize(("group", "lifting"), [("p4", True), ("p4m", True), ("p4", False)])
+@pytest.mark.parametrize(
+    ("group", "lifting"), [("p4", True), pytest.param("p4m", True, marks=pytest.mark.extended), ("p4", False)]
+)
 def test_filters_span_all_equivariant_maps(group, lifting):
     """Null space of rho_out(g) W - W rho_in(g) on a 3x3 torus, translations among the g, by singular values.
 

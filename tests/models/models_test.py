@@ -64,7 +64,7 @@ def test_evaluation_is_deterministic_and_treats_images_one_by_one(name):
     np.testing.assert_allclose(first, alone, rtol=0, atol=1e-5 * np.abs(first).max())
 
 
-@pytest.mark.parametrize("name", ["cnn", "mlp", "resnet, CIFAR stem"])
+@pytest.mark.parametrize("name", ["cnn", "mlp", pytest.param("resnet, CIFAR stem", marks=pytest.mark.extended)])
 def test_bfloat16_computes_close_to_float32(name):
     x = images()
     wide, narrow = (SMALL[name](classes=5, dtype=dtype, norm="none") for dtype in ("float32", "bfloat16"))

@@ -140,7 +140,7 @@ def test_dtype_goes_all_the_way(dtype):
         # SGD: the bias moves 1 + |c|^2 times as far, since its coordinate is sqrt(1 + |c|^2) times smaller.
         ("sgd", 1e-3, np.sqrt(1 + 4 * np.pi**2), 60, 1e-11),
         # Adam's step does not know the size of a gradient, so it moves 1 + sum |c| times as far (to its epsilon).
-        ("adam", 1e-3, 1 + 4 * np.pi, 20, 1e-4),
+        pytest.param("adam", 1e-3, 1 + 4 * np.pi, 20, 1e-4, marks=pytest.mark.extended),
         pytest.param("lbfgs", 0.0, np.sqrt(1 + 4 * np.pi**2), 15, 1e-7, marks=pytest.mark.extended),
     ],
 )
@@ -280,7 +280,7 @@ def test_self_adaptive_weights_rise_with_the_residual():
 # Training
 
 
-@pytest.mark.parametrize("name", ["ssbroyden", "gauss_newton"])
+@pytest.mark.parametrize("name", ["ssbroyden", pytest.param("gauss_newton", marks=pytest.mark.extended)])
 def test_poisson_is_solved(name):
     """Relative L2 against the exact solution, on points that were not trained on."""
     task = make_task("poisson", points=Points(32), hard=True, model={"widths": (12, 12)}, test_points=200)

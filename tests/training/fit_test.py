@@ -38,7 +38,9 @@ def fast_pulses():
     fit_lib.PULSE_SECONDS = before
 
 
-@pytest.mark.parametrize("mapping", [Mapping(devices=1), Mapping("sequential", "loop", devices=2)])
+@pytest.mark.parametrize(
+    "mapping", [pytest.param(Mapping(devices=1), marks=pytest.mark.extended), Mapping("sequential", "loop", devices=2)]
+)
 def test_interrupted_and_resumed_is_byte_identical(toys, tmp_path, mapping):
     """Stopped again and again, also between two reports, where the running sums are part of the state."""
     task = toys.classification(toys.Dense(dropout=0.3))
