@@ -15,7 +15,7 @@ from sbjax.config import ConfigError
 from sbjax.metrics.replica import marginal_distance, unmatched_distance
 
 ROOT = pathlib.Path(__file__).parents[1]
-ARMS = ("plain", "dropout_20", "half_width", "p4")
+ARMS = ("plain", "dropout_20", "dropout_40", "half_width", "p4")
 
 
 def designs(words="digits,smoke", arms=ARMS, kinds="unmatched,marginal"):
