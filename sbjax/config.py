@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sbjax.config_fields import LEAST, OPTIMIZER, TASKS
+from sbjax.landscape import load_experiment
 from sbjax.suggest import near
 
 # Where a run reads and how many checkpoints it keeps may change between a run and its continuation.
@@ -27,12 +28,13 @@ class ConfigError(ValueError):
     """A configuration that cannot be run. The message names field, value and remedy."""
 
 
-def base_config(task: str = "images") -> ConfigDict:
+def base_config(task: str = "images", experiment: str = "two_layer") -> ConfigDict:
     """Every field with its default, for a kind of task. A config file changes fields of this one.
 
     Durations are given once: `train_epochs` or `train_steps`, the other one 0. `arms` maps a name to the fields of
     `task`, `model`, `expansion`, `optimizer` and `finish` in which this arm differs; all arms share seeds, data order
-    and steps. `suite` maps a name to sections in which one of several experiments differs, see `sbjax.suite`.
+    and steps. `suite` maps a name to sections in which one of several experiments differs, see `sbjax.suite`. A task of
+    kind 'landscape' has the fields of its `experiment`, see `sbjax.landscape`.
     """
     return ConfigDict(
         {
@@ -42,7 +44,7 @@ def base_config(task: str = "images") -> ConfigDict:
             "train_steps": 0,
             "reports": 10,  # evaluations, evenly spaced, besides the one before the first step
             "reference": "raw",  # the arm that the others are compared with
-            "task": TASKS[task],
+            "task": TASKS[task] | (_of_experiment(experiment) if task == "landscape" else {}),
             "model": {"name": MODELS.get(task, "mlp")},
             "expansion": {"kind": "none"},
             "optimizer": OPTIMIZER,
@@ -128,6 +130,9 @@ def shrink(config: ConfigDict) -> ConfigDict:
         config.finish.steps = min(config.finish.steps, 2)
         config.task.update(points=32, test_points=64)
         return config
+    if config.task.kind == "landscape":
+        config.task.update(load_experiment(config.task.experiment).SMOKE)
+        return config
     if config.task.kind == "ising":
         config.replicas = 32  # as many as share a word
         config.task.size = 8
@@ -150,7 +155,7 @@ def check(config: ConfigDict | dict) -> dict[str, Any]:
     kind = (given.get("task") or {}).get("kind", "images") if isinstance(given.get("task"), dict) else "images"
     if kind not in TASKS:
         raise ConfigError(f"task.kind={kind!r} is unknown{near(kind, TASKS)}; known: {', '.join(TASKS)}")
-    base = base_config(kind).to_dict()
+    base = _base_of(given).to_dict()
     problems = _compare(given, base, "")
     if not problems:
         problems = _impossible(_merge(base, given))
@@ -186,6 +191,17 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
         for name in names
         if ours.get(name) != theirs.get(name) and name not in FREE
     ]
+
+
+def _base_of(given):
+    """The defaults for the kind of task of a config, and for its experiment."""
+    task = given.get("task")
+    task = task if isinstance(task, dict) else {}
+    return base_config(task.get("kind", "images"), task.get("experiment", "two_layer"))
+
+
+def _of_experiment(name):
+    return {"experiment": name, **load_experiment(name).FIELDS}
 
 
 def _compare(given, base, prefix):
@@ -284,7 +300,7 @@ def _impossible(settings):
                     f"{', '.join(ARM_SECTIONS)}"
                 )
             elif section not in OPEN:
-                problems += _compare(values, base_config(task["kind"]).to_dict()[section], f"arms.{arm}.{section}.")
+                problems += _compare(values, _base_of(settings).to_dict()[section], f"arms.{arm}.{section}.")
     return problems
 
 

@@ -73,6 +73,10 @@ TASKS: dict[str, dict[str, Any]] = {
         "program": "frame",  # frame: arm after arm, any optimiser; grid: all arms by L-BFGS in one program
         "tolerance": 1e-9,  # of 'grid': a fit ends where no entry of the gradient is larger
     },
+    "landscape": {
+        "kind": "landscape",
+        "experiment": "two_layer",  # a module of sbjax.landscape, which has the other fields
+    },
     "ising": {
         "kind": "ising",
         "size": 32,  # side of the periodic lattice; replicas are quenched for train_steps sweeps

@@ -98,12 +98,12 @@ def run(
 
 
 def _run_own(own, folder: Workdir, settings: dict[str, Any], asked) -> Outcome:
-    """A kind of experiment with a program of its own, which is not taken up in the middle."""
+    """A kind of experiment with a program of its own, which says itself what is kept of it."""
     folder.set_status("running", pid=os.getpid())
     if not own.run(folder, settings, stop=lambda: bool(asked)):
         folder.set_status("interrupted")
         name = signal.Signals(asked[0]).name
-        raise Interrupted(asked[0], f"stopped by {name}. Nothing of it is kept: the same command starts it again")
+        raise Interrupted(asked[0], f"stopped by {name}. {getattr(own, 'KEPT', 'Nothing of it is kept')}: the same command starts it again")
     from sbjax.report import build_report
     from sbjax.report.results import load_results, stopped_replicas
 

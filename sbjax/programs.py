@@ -14,6 +14,10 @@ def own_program(settings: dict[str, Any]) -> ModuleType | None:
     True
     """
     # Imported where needed: most runs need neither.
+    if settings["task"]["kind"] == "landscape":
+        from sbjax.landscape import run
+
+        return run
     if settings["task"]["kind"] == "ising":
         from sbjax import ising_quench
 
