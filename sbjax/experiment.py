@@ -103,7 +103,8 @@ def _run_own(own, folder: Workdir, settings: dict[str, Any], asked) -> Outcome:
     if not own.run(folder, settings, stop=lambda: bool(asked)):
         folder.set_status("interrupted")
         name = signal.Signals(asked[0]).name
-        raise Interrupted(asked[0], f"stopped by {name}. {getattr(own, 'KEPT', 'Nothing of it is kept')}: the same command starts it again")
+        kept = getattr(own, "KEPT", "Nothing of it is kept")
+        raise Interrupted(asked[0], f"stopped by {name}. {kept}: the same command starts it again")
     from sbjax.report import build_report
     from sbjax.report.results import load_results, stopped_replicas
 

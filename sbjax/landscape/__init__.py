@@ -68,7 +68,7 @@ def load_experiment(name: str) -> ModuleType:
         ConfigError: there is none of that name.
 
     >>> load_experiment('counts').PRIMARY
-    'log10_ratio'
+    'path_loss'
     """
     from sbjax.config import ConfigError  # which imports this package to know the fields
     from sbjax.suggest import near

@@ -37,6 +37,34 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 TEACHER_ROWS = ((0.6, 0.5), (-0.5, 0.5), (-0.2, -0.6), (0.1, -0.6))
 
+# Rows of weights and biases of each layer, to six digits of those in the published code (scripts/training3.jl of
+# github.com/jbrea/SymmetrySaddles.jl).
+DEEP_TEACHER = (
+    (
+        ((-0.182958, 0.780468), (0.0788402, -0.146559), (-0.00067761, -0.575334), (-0.00408773, 0.187659)),
+        (2.59655, 0.543655, 0.102309, -0.282711),
+    ),
+    (
+        (
+            (-1.49662, -0.120767, 0.894756, 1.51145),
+            (-0.227772, -2.03657, -0.483086, -2.59562),
+            (2.28119, -0.07242, -2.85103, -6.10843),
+            (0.366559, 1.12833, 2.86403, 8.27658),
+        ),
+        (1.37643, 0.0369456, -2.87644, 2.64494),
+    ),
+    (
+        (
+            (1.87318, 14.9965, -1.65452, 5.21831),
+            (3.79364, -1.1612, 1.11787, -1.45142),
+            (-9.89278, 0.416311, -5.0125, -3.32607),
+            (-1.00084, 2.38216, -0.533525, 0.526989),
+        ),
+        (-1.23078, 1.89972, 1.84682, 1.091),
+    ),
+    (((-2.039, -16.3692, -11.1095, -13.541),), (6.03487,)),
+)
+
 
 class Share(NamedTuple):
     """A share of seeds and the ends of its Clopper-Pearson interval."""
@@ -52,11 +80,15 @@ class Tally(NamedTuple):
     Attributes:
         copies: whose incoming vector is one of the teacher's.
         zero_type: {b: neurons in groups of b with one incoming vector whose outgoing vectors add up to zero}.
-        other: neither.
+        antipodal: whose incoming vector is minus one of the teacher's, which sigmoid and tanh allow at zero loss.
+        constant: without an incoming vector, likewise.
+        other: none of these.
     """
 
     copies: int
     zero_type: dict[int, int]
+    antipodal: int
+    constant: int
     other: int
 
 
@@ -151,6 +183,15 @@ def deep_tanh(layers: list[tuple[Array, Array]], inputs: Float[Array, "n d"]) ->
     return inputs @ layers[-1][0] + layers[-1][1]
 
 
+def deep_teacher() -> list[tuple[np.ndarray, np.ndarray]]:
+    """The teacher 2-4-4-4-1 with tanh units and biases for `deep_tanh`, fitted to `deep_target` by the authors.
+
+    >>> [kernel.shape for kernel, _ in deep_teacher()]
+    [(2, 4), (4, 4), (4, 4), (4, 1)]
+    """
+    return [(np.array(rows).T, np.array(biases)) for rows, biases in DEEP_TEACHER]
+
+
 def deep_target(inputs: Float[Array, "n 2"]) -> Float[Array, "n 1"]:
     """sin(2x) + x + cos(3y) - 0.4 (y - 1)^2, to which the deep teacher is fitted.
 
@@ -204,7 +245,8 @@ def tally_neurons(
     """Neurons of one student by kind: groups with one incoming vector, then whether they copy or cancel.
 
     Groups are the connected components of |w_i - w_j| < distance. A group within `distance` of a teacher's vector is of
-    copies; another one whose outgoing vectors add up to less than `zero` in every entry is of zero type.
+    copies; another one whose outgoing vectors add up to less than `zero` in every entry is of zero type; what is left may
+    be within `distance` of minus a teacher's vector or of 0.
 
     Args:
         student: {'w': [m, d], 'a': [m, out]} at zero loss.
@@ -217,20 +259,25 @@ def tally_neurons(
 
     >>> student = {'w': np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 3.0]]), 'a': np.array([[0.4], [0.6], [0.0]])}
     >>> tally_neurons(student, {'w': np.array([[1.0, 0.0]]), 'a': np.ones((1, 1))})
-    Tally(copies=2, zero_type={1: 1}, other=0)
+    Tally(copies=2, zero_type={1: 1}, antipodal=0, constant=0, other=0)
     """
     w, a, known = (np.asarray(part) for part in (student["w"], student["a"], teacher["w"]))
     if w.shape[1] != known.shape[1]:
         raise ValueError(f"the student's incoming vectors have {w.shape[1]} entries and the teacher's {known.shape[1]}")
     close = scipy.spatial.distance.cdist(w, w) < distance
     groups, labels = scipy.sparse.csgraph.connected_components(close)
-    copies, other, zero_type = 0, 0, {}
+    copies = antipodal = constant = other = 0
+    zero_type: dict[int, int] = {}
     for group in range(groups):
         members = np.flatnonzero(labels == group)
         if scipy.spatial.distance.cdist(w[members], known).min() < distance:
             copies += len(members)
         elif np.abs(a[members].sum(0)).max() < zero:
             zero_type[len(members)] = zero_type.get(len(members), 0) + len(members)
+        elif scipy.spatial.distance.cdist(-w[members], known).min() < distance:
+            antipodal += len(members)
+        elif np.linalg.norm(w[members], axis=1).min() < distance:
+            constant += len(members)
         else:
             other += len(members)
-    return Tally(copies, dict(sorted(zero_type.items())), other)
+    return Tally(copies, dict(sorted(zero_type.items())), antipodal, constant, other)

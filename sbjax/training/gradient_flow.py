@@ -112,6 +112,8 @@ def polish(
     residual_fn: Callable[[PyTree], Float[Array, " m"]],
     params: PyTree,
     *,
+    jacobian_fn: Callable[[PyTree], Float[Array, "n m"]] | None = None,
+    hessian_fn: Callable[[PyTree], Float[Array, "n n"]] | None = None,
     steps: int = 1000,
     newton_steps: int = 300,
     final_steps: int = 20,
@@ -131,6 +133,9 @@ def polish(
     Args:
         residual_fn: params -> r [m].
         params: tree of floats, some hundred in all.
+        jacobian_fn: params -> dr/dw, a row for each entry of `ravel_pytree(params)`; None = forward mode, a pass for each
+            parameter. Networks of few outputs have it in one pass.
+        hessian_fn: params -> d^2 L / dw^2 in the same order, of the whole L; None = forward over reverse.
         steps: Levenberg-Marquardt steps at most.
         newton_steps: damped Newton steps at most.
         final_steps: Newton steps on the gradient.
@@ -165,13 +170,19 @@ def polish(
         return (step < most) & (size(w) > tol) & (stuck < 40)
 
     def gauss_newton(w):
-        r, push = jax.linearize(residuals, w)
-        jacobian = jax.vmap(push)(jnp.eye(len(w), dtype=w.dtype))  # [n, m]
+        if jacobian_fn is None:
+            r, push = jax.linearize(residuals, w)
+            jacobian = jax.vmap(push)(jnp.eye(len(w), dtype=w.dtype))  # [n, m]
+        else:
+            r, jacobian = residuals(w), jacobian_fn(unravel(w))
         return jnp.sum(r**2), jacobian @ r, jacobian @ jacobian.T
 
     def full(w):
-        g, push = jax.linearize(slope, w)
-        matrix = jax.vmap(push)(jnp.eye(len(w), dtype=w.dtype))
+        if hessian_fn is None:
+            g, push = jax.linearize(slope, w)
+            matrix = jax.vmap(push)(jnp.eye(len(w), dtype=w.dtype))
+        else:
+            g, matrix = slope(w), hessian_fn(unravel(w))
         return loss(w), g / 2, (matrix + matrix.T) / 4
 
     def search(model, carry):

@@ -73,17 +73,24 @@ def test_share_has_the_interval_of_the_beta_distribution():
 
 
 def test_tally():
-    """A copied pair, a copy, a triple that cancels, a single of weight zero, a pair that does not cancel."""
-    rows = [[0.6, 0.5], [0.6, 0.5], [-0.5, 0.5], *[[2.0, 2.0]] * 3, [5.0, 0.0], *[[-3.0, 1.0]] * 2]
-    out = [0.7, 0.3, 1.0, 0.5, 0.5, -1.0, 0.0, 0.5, 0.2]
+    """A copied pair, a copy, a triple that cancels, a single of weight zero, a pair that does not cancel, and two others."""
+    rows = [[0.6, 0.5], [0.6, 0.5], [-0.5, 0.5], *[[2.0, 2.0]] * 3, [5.0, 0.0], *[[-3.0, 1.0]] * 2, [0.2, 0.6], [0.0, 0.0]]
+    out = [0.7, 0.3, 1.0, 0.5, 0.5, -1.0, 0.0, 0.5, 0.2, 0.3, 0.4]
     order = RNG.permutation(len(rows))
     student = {"w": np.array(rows)[order], "a": np.array(out)[order, None]}
     teacher = ts.two_layer_teacher()
-    assert ts.tally_neurons(student, teacher) == (3, {1: 1, 3: 3}, 2)
+    assert ts.tally_neurons(student, teacher) == (3, {1: 1, 3: 3}, 1, 1, 2)
     # A group sum of -1 is not zero, whatever its sign.
-    assert ts.tally_neurons({"w": np.array([[5.0, 0.0]]), "a": np.array([[-1.0]])}, teacher) == (0, {}, 1)
+    assert ts.tally_neurons({"w": np.array([[5.0, 0.0]]), "a": np.array([[-1.0]])}, teacher) == (0, {}, 0, 0, 1)
     with pytest.raises(ValueError, match="3 entries"):
         ts.tally_neurons({"w": np.ones((2, 3)), "a": np.ones((2, 1))}, teacher)
+
+
+def test_deep_teacher_is_near_what_it_was_fitted_to(x64):
+    inputs = ts.grid_inputs()
+    target = ts.deep_target(inputs)
+    outputs = np.asarray(ts.deep_tanh(ts.deep_teacher(), inputs))
+    assert np.mean((outputs - target) ** 2) < 0.1 * np.var(target)
 
 
 def test_unknown_activation():

@@ -1,0 +1,104 @@
+"""The geometry of the loss landscape: counts of critical points, and students that learn from a teacher.
+
+    python runs/train.py --config=configs/landscape.py:counts --workdir=/tmp/counts             # seconds
+    python runs/train.py --config=configs/landscape.py:two_layer --workdir=/tmp/two_layer
+    python runs/train.py --config=configs/landscape.py:two_layer,g --workdir=/tmp/two_layer_g
+    python runs/train.py --config=configs/landscape.py:deep --workdir=/tmp/deep
+    python runs/train.py --config=configs/landscape.py:two_layer,quick --workdir=/tmp/quick     # fewer seeds and steps
+
+Words: an experiment, `standard` or `quick`, and `smoke`; with two_layer also `sigmoid` or `g`, the activation.
+
+    two_layer     students of widths 4 to 45 of a teacher of width 4: shares at zero loss, what the others end at
+    deep          the same with three hidden layers and tanh
+    counts        exact numbers of subspaces of global minima and critical points, paths of zero loss
+    recovery      the teacher's weights from over-parameterised students (Expand-and-Cluster)
+    mnist         loss, gradient and update of networks on MNIST by width
+    copy_average  narrower students of an erf teacher: copy neurons, or average them
+
+`replicas` are the seeds, `train_steps` the steps of the optimiser; other fields are in `task`, see the modules of
+`sbjax/landscape`. A run that was stopped goes on with the first arm that is not finished.
+"""
+
+from sbjax import config as config_lib
+from sbjax.landscape import EXPERIMENTS
+
+
+def by_width(widths):
+    """An arm for each width."""
+    return {f"m{width}": {"task": {"width": width}} for width in widths}
+
+
+# Seeds, steps and arms; `quick` and `smoke` change some of them. The first arm is the reference.
+SETTINGS = {
+    "two_layer": {
+        "replicas": 50,
+        "train_steps": 20_000,
+        "arms": by_width((4, 5, 6, 8, 10, 20, 45)),
+        "quick": {"replicas": 10, "train_steps": 5000, "arms": by_width((4, 5, 6, 8, 10))},
+        "smoke": {"arms": by_width((4, 5))},
+    },
+    "deep": {
+        "replicas": 50,
+        "train_steps": 20_000,
+        "arms": by_width((4, 5, 8)),
+        "quick": {"replicas": 10, "train_steps": 5000},
+        "smoke": {"arms": by_width((4,))},
+    },
+    "counts": {
+        "replicas": 10,
+        "train_steps": 1,
+        "arms": {
+            f"r{'_'.join(map(str, widths))}": {"task": {"widths": widths}} for widths in ((4,), (10,), (4, 4, 4))
+        },
+        "quick": {},
+        "smoke": {},
+    },
+    "recovery": {
+        "replicas": 10,
+        "train_steps": 20_000,
+        "arms": {name: {"task": {"activation": name}} for name in ("g", "sigmoid", "tanh")},
+        "quick": {"replicas": 5, "train_steps": 5000},
+        "smoke": {},
+    },
+    "mnist": {
+        "replicas": 10,
+        "train_steps": 500,
+        "arms": by_width((10, 20, 50, 100, 250, 1000)),
+        "quick": {"replicas": 5, "train_steps": 100, "arms": by_width((10, 20, 50, 100))},
+        "smoke": {"arms": by_width((10, 20))},
+    },
+    "copy_average": {
+        "replicas": 50,
+        "train_steps": 20_000,
+        "arms": {f"n{n}_k{k}": {"task": {"students": n, "teachers": k}} for n, k in ((1, 4), (2, 4), (3, 6), (4, 6))},
+        "quick": {"replicas": 10, "train_steps": 5000},
+        "smoke": {},
+    },
+}
+DOUBLE = ("two_layer", "deep", "counts", "recovery", "copy_average")
+
+
+def get_config(argument=None):
+    """The configuration for words such as 'two_layer,g,quick'; 'two_layer,sigmoid,standard' by default."""
+    choices = {"experiment": EXPERIMENTS, "activation": ("sigmoid", "g"), "scale": ("standard", "quick")}
+    words = config_lib.parse_words(argument, choices)
+    experiment = words["experiment"]
+    settings = dict(SETTINGS[experiment])
+    quick, smoke = settings.pop("quick"), settings.pop("smoke")
+    if words["scale"] == "quick":
+        settings |= quick
+    config = config_lib.base_config("landscape", experiment)
+    if words["activation"] != "sigmoid":
+        if experiment != "two_layer":
+            raise config_lib.ConfigError(f"config argument 'g' goes with two_layer, not with {experiment}; leave it out")
+        config.task.activation = words["activation"]
+    if words["smoke"]:
+        config = config_lib.shrink(config)
+        settings = {"arms": settings["arms"]} | smoke
+    config.update({name: value for name, value in settings.items() if name != "arms"})
+    config.arms = settings["arms"]
+    config.reference = next(iter(settings["arms"]))
+    config.monitor.kinds = ""
+    config.precision.x64 = experiment in DOUBLE
+    config.precision.matmul = "highest"
+    return config
