@@ -12,6 +12,7 @@ from sbjax.report import (
     fields,
     figures,
     ising_figures,
+    landscape,
     lines,
     markup,
     qcd_figures,
@@ -71,9 +72,11 @@ def build_report(workdir: str | os.PathLike) -> Path:
     paths |= lines.save_figures(results, workdir)
     paths |= ising_figures.save_figures(results, workdir)
     paths |= regression_figures.save_figures(results, workdir)
+    paths |= landscape.save_figures(results, workdir)
     images = {name: path.read_bytes() for name, path in paths.items()}
     between = lines.section(lines.load_lines(workdir, results.arms), lines.published(results.config))
     between += ising_figures.section(workdir) + regression_figures.section(results)
+    between += landscape.section(results, workdir)
     write_atomically(workdir / "report.html", _page(results, summary, images, between))
     return workdir / "report.html"
 
@@ -111,6 +114,7 @@ def _page(
     others = [arm for arm in results.arms if arm != results.reference]
     named = ", ".join(others) if len(others) <= 5 else f"{len(others)} arms"
     title = f"{named} against {results.reference}" if others else results.reference
+    captions = _CAPTIONS | landscape.captions(results)
     body = [
         tag("h1", f"{title}: {results.primary}"),
         *_findings(summary),
@@ -119,7 +123,7 @@ def _page(
         *_distances(summary),
         *between,
         *_failures(results),
-        *markup.figures(images, {name: text.format(primary=results.primary) for name, text in _CAPTIONS.items()}),
+        *markup.figures(images, {name: text.format(primary=results.primary) for name, text in captions.items()}),
         *_reproduction(results),
     ]
     return page(title, body)
