@@ -87,8 +87,8 @@ def T(r: int, m: int) -> int:
     """Subspaces of the manifold of global minima: m units, r of them needed.
 
     T(r, m) = sum_{u=0}^{m-r} C(m, u) G(r, m-u) B_u: u units cancel in groups, the others are copies (arXiv 2105.12221).
-    Generating function sum_m T(r, m) x^m / m! = (e^x - 1)^r exp(e^x - 1). T(r, r) = r!,
-    T(r, r+1) = (r+2) (r+1)! / 2.
+    Generating function sum_m T(r, m) x^m / m! = (e^x - 1)^r exp(e^x - 1), so that it is sum_{j=0}^{m-r} G(r+j, m) / j!
+    as well. T(r, r) = r!, T(r, r+1) = (r+2) (r+1)! / 2.
 
     Complete for activations without symmetries of their own, sigma(0) != 0 and inputs that fill the space; with a
     sigmoid or tanh there are further minima (units of opposite sign, constant units).
@@ -99,18 +99,17 @@ def T(r: int, m: int) -> int:
     [2, 12, 62, 320, 1712]
     """
     r, m = pair(r, m)
-    # sum_u C(m, u) B_u i^(m-u), a polynomial in i by Horner's rule, instead of as many values of G. What the terms
-    # with m - u < r add is zero, for there G is.
+    # sum_u C(m, u) B_u i^(m-u), a polynomial in i by Horner's rule, instead of as many values of G.
     coefficients, binomial = [], 1
-    for u, b in enumerate(_bells(m)):
+    for u, b in enumerate(_bells(m - r)):
         coefficients.append(binomial * b)
         binomial = binomial * (m - u) // (u + 1)
     total = 0
-    for i in range(r + 1):
+    for i in range(1, r + 1):
         value = 0
         for c in coefficients:
             value = value * i + c
-        total += (-1) ** (r - i) * math.comb(r, i) * value
+        total += (-1) ** (r - i) * math.comb(r, i) * value * i**r
     return total
 
 
@@ -222,7 +221,8 @@ def crossing(r: int) -> int:
     """The first width m at which global minima have as many subspaces as all critical points of narrower networks.
 
     T(r, m) >= sum_{s<r} G(s, m), counting one irreducible critical point at each width s < r, of which theory does not
-    know the number.
+    know the number. It holds for all larger m as well: Stirling numbers are totally positive (Brenti 1995, JCTA 71), so
+    that G(t, m) / G(s, m) does not fall with m for t > s, and T is a sum of G(t, m) with t >= r.
 
     Raises:
         ValueError: r < 1 or no integer.
@@ -231,7 +231,13 @@ def crossing(r: int) -> int:
     [5, 6, 8, 11, 13]
     """
     r = whole("r", r, 1)
-    return next(m for m, minima, critical in _scan(r) if minima >= critical)
+    m = _likely_crossing(r)
+    # Exact integers have the last word.
+    while T(r, m) < _narrower(r, m):
+        m += 1
+    while m > r and T(r, m - 1) >= _narrower(r, m - 1):
+        m -= 1
+    return m
 
 
 def counts(r: int, widest: int) -> Counts:
@@ -299,16 +305,37 @@ def _surjections() -> Iterator[tuple[int, list[int]]]:
 
 def _scan(r: int) -> Iterator[tuple[int, int, int]]:
     """(m, T(r, m), sum_{s<r} G(s, m)) for m = r, r + 1, .."""
-    column, bells, rows = [], [], _bell_numbers()
     for m, row in _surjections():
         if m >= r:
-            column.append(row[r])
-            bells.append(next(rows))
-            minima, binomial = 0, 1
-            for u, b in enumerate(bells):
-                minima += binomial * column[m - u - r] * b
-                binomial = binomial * (m - u) // (u + 1)
-            yield m, minima, sum(row[1:r])
+            # sum_j G(r+j, m) / j! over the common denominator (m - r)!.
+            total = 0
+            for j, copies in enumerate(row[r:]):
+                total = total * j + copies
+            yield m, total // math.factorial(m - r), sum(row[1:r])
+
+
+def _narrower(r: int, m: int) -> int:
+    """sum_{s<r} G(s, m) = sum_{i<r} c_i i^m with c_i = sum_{s=i}^{r-1} (-1)^(s-i) C(s, i)."""
+    total, coefficient = 0, r % 2
+    for i in range(1, r):
+        # By Pascal's rule, from c_{i-1}.
+        coefficient = (coefficient - (-1) ** (r + i) * math.comb(r, i)) // 2
+        total += coefficient * i**m
+    return total
+
+
+def _likely_crossing(r: int) -> int:
+    """`crossing` in floats: right, but for rounding where both sides nearly agree. At most 2 r."""
+    sizes = np.log(np.arange(1, 2 * r + 1))
+    factorials = np.concatenate([[0.0], np.cumsum(sizes)])
+    copies = np.concatenate([[0.0], np.full(2 * r, -np.inf)])  # log G(s, m) at s = 0 .. 2 r, for m = 0
+    for m in range(1, 2 * r):
+        copies[1:] = sizes + np.logaddexp(copies[1:], copies[:-1])
+        copies[0] = -np.inf
+        minima = np.logaddexp.reduce(copies[r:] - factorials[: r + 1])
+        if m >= r and minima >= np.logaddexp.reduce(copies[1:r]):
+            return m
+    return 2 * r
 
 
 def _bell_numbers() -> Iterator[int]:

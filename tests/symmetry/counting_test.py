@@ -104,11 +104,13 @@ def test_edges_stirling_and_bell():
 def test_large_counts_are_quick():
     start = time.process_time()
     copies, minima = lib.G(500, 1000), lib.T(500, 1000)
+    cross = lib.crossing(1000)
     assert time.process_time() - start < 5
     # 500 units in their places, the others copies of any.
     assert minima > copies > math.factorial(500) * 500**500
     assert lib.T(1000, 1000) == math.factorial(1000)
     assert lib.log(minima) == pytest.approx(float(decimal.Decimal(minima).ln()), rel=1e-14)
+    assert cross == 1464  # found by counting in full at every width from 1000 on
 
 
 def test_ratios():
@@ -140,6 +142,26 @@ def test_crossing_widths():
     expected = {4: 5, 5: 6, 6: 8, 8: 11, 10: 13, 15: 21, 20: 28, 30: 42, 40: 57, 60: 86, 80: 115}
     assert {r: lib.crossing(r) for r in expected} == expected
     assert lib.crossing(1) == 1
+
+
+def test_crossing_against_sums_of_all_counts():
+    for r in range(1, 21):
+        narrower = {m: sum(lib.G(s, m) for s in range(1, r)) for m in range(r, 2 * r + 1)}
+        more = [lib.T(r, m) >= total for m, total in narrower.items()]
+        # Once true it stays so, on which the search relies.
+        assert more == sorted(more)
+        assert lib.crossing(r) == r + more.index(True)
+
+
+@pytest.mark.parametrize("off", [-3, 2])
+def test_exact_counts_settle_the_crossing(monkeypatch, off):
+    monkeypatch.setattr(lib, "_likely_crossing", lambda r: 13 + off)
+    assert lib.crossing(10) == 13
+
+
+def test_minima_as_a_sum_over_wider_copies():
+    for r, m in [(1, 9), (6, 6), (7, 31)]:
+        assert lib.T(r, m) == sum(Fraction(lib.G(r + j, m), math.factorial(j)) for j in range(m - r + 1))
 
 
 def test_fullest_width():
