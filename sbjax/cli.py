@@ -52,7 +52,7 @@ def parse(argv: list[str]) -> list[str]:
         said = said.replace("could not convert string to float:", "give a number, not")
         sys.exit(f"error: {'--config: ' if raised else ''}{said.strip()}\n--help lists the flags")
     except (AttributeError, KeyError) as error:
-        name, *hint = str(error).replace("\\n", " ").replace("\\'", "").strip("'").split()
+        name, *hint = str(error).replace("\\n", " ").replace("\\'", "").replace("'", "").replace('"', "").split()
         flag = next((word for word in argv if word.split("=")[0].endswith(f".{name}")), f"--config.{name}")
         sys.exit(f"error: {flag}: the config has no such field. {' '.join(hint)}".rstrip())
     if len(rest) > 1:
