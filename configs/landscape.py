@@ -28,6 +28,11 @@ def by_width(widths):
     return {f"m{width}": {"task": {"width": width}} for width in widths}
 
 
+def by_neurons(*pairs):
+    """An arm for each pair of neurons of student and teacher."""
+    return {f"n{n}_k{k}": {"task": {"students": n, "teachers": k}} for n, k in pairs}
+
+
 # Seeds, steps and arms; `quick` and `smoke` change some of them. The first arm is the reference.
 SETTINGS = {
     "two_layer": {
@@ -47,9 +52,7 @@ SETTINGS = {
     "counts": {
         "replicas": 10,
         "train_steps": 1,
-        "arms": {
-            f"r{'_'.join(map(str, widths))}": {"task": {"widths": widths}} for widths in ((4,), (10,), (4, 4, 4))
-        },
+        "arms": {f"r{'_'.join(map(str, widths))}": {"task": {"widths": widths}} for widths in ((4,), (10,), (4, 4, 4))},
         "quick": {},
         "smoke": {},
     },
@@ -68,11 +71,11 @@ SETTINGS = {
         "smoke": {"arms": by_width((10, 20))},
     },
     "copy_average": {
-        "replicas": 50,
-        "train_steps": 20_000,
-        "arms": {f"n{n}_k{k}": {"task": {"students": n, "teachers": k}} for n, k in ((1, 4), (2, 4), (3, 6), (4, 6))},
-        "quick": {"replicas": 10, "train_steps": 5000},
-        "smoke": {},
+        "replicas": 100,
+        "train_steps": 50,
+        "arms": by_neurons((1, 4), (2, 4), (3, 6), (4, 6)),
+        "quick": {"replicas": 10},
+        "smoke": {"arms": by_neurons((1, 4))},
     },
 }
 DOUBLE = ("two_layer", "deep", "counts", "recovery", "copy_average")
@@ -90,7 +93,9 @@ def get_config(argument=None):
     config = config_lib.base_config("landscape", experiment)
     if words["activation"] != "sigmoid":
         if experiment != "two_layer":
-            raise config_lib.ConfigError(f"config argument 'g' goes with two_layer, not with {experiment}; leave it out")
+            raise config_lib.ConfigError(
+                f"config argument 'g' goes with two_layer, not with {experiment}; leave it out"
+            )
         config.task.activation = words["activation"]
     if words["smoke"]:
         config = config_lib.shrink(config)

@@ -14,7 +14,7 @@ A config of kind 'landscape' names one of them in `task.experiment`; the module 
     (`config.arm_settings`): `settings['task']` the fields, `settings['replicas']` the seeds, `settings['train_steps']`
     the steps of the optimiser. Called for every arm before anything is written.
 `run_arm(settings, arm_settings, key, say, stop) -> ArmResult | None`
-    Runs one arm in the precision of the config. `settings` are those of the experiment, `arm_settings` those of the arm,
+    Runs one arm in the precision of the config. `settings` are those of the experiment, `arm_settings` of the arm,
     `key` is the same for all arms, `say(text)` tells of progress, `stop()` is true once the run was asked to end: look
     every some seconds and return None.
 `section(workdir, results) -> list[str]`
@@ -58,7 +58,7 @@ class ArmResult(NamedTuple):
     summary: dict[str, Any]
     arrays: dict[str, np.ndarray]
     parameters: int = 0
-    history: Mapping[int, dict[str, list[float]]] = {}  # noqa: RUF012, never changed
+    history: Mapping[int, dict[str, list[float]]] = {}
 
 
 def load_experiment(name: str) -> ModuleType:

@@ -4,6 +4,7 @@ Counts are exact (`sbjax.symmetry.counting`). Beside them, in each arm: networks
 neuron a layer are connected to a permuted copy of themselves by a path of constant function and by a straight line.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -40,8 +41,8 @@ CAPTIONS = {
     "count_ratios": "Left: critical points of all narrower networks over global minima, by width, with one irreducible "
     "critical point at each narrower width. Right: critical points with one neuron too few in each of L hidden layers, "
     "needed width 10. Below the line there are more global minima.",
-    "intersection_graphs": "Pieces of the manifold of global minima of r needed neurons in a layer of m, and where they "
-    "meet: isolated at m = r, connected from one neuron more.",
+    "intersection_graphs": "Pieces of the manifold of global minima of r needed neurons in a layer of m, and where "
+    "they meet: isolated at m = r, connected from one neuron more.",
     "path_losses": "Loss between a network with one spare neuron a layer and a permuted copy of itself: along the path "
     "of constant function and along the straight line, first seed.",
 }
@@ -147,7 +148,7 @@ def random_network(random: np.random.Generator, widths: tuple[int, ...]) -> dict
     """
     sizes = [2, *(r + 1 for r in widths), 1]
     net = {}
-    for layer, (fan_in, out) in enumerate(zip(sizes, sizes[1:])):
+    for layer, (fan_in, out) in enumerate(itertools.pairwise(sizes)):
         kernel = random.normal(size=(fan_in, out)) / np.sqrt(fan_in)
         if layer:
             kernel[-1] = 0

@@ -54,8 +54,8 @@ class Trained(NamedTuple):
 def two_layer_problem(inputs: Float[Array, "n d"], targets: Float[Array, " n"], activation: str) -> Problem:
     """Students {'w': [m, d], 'a': [m, 1]} without biases, f(x) = sum_i a_i s(w_i . x).
 
-    Derivatives are written out: J has the rows s(w_i . x) and a_i s'(w_i . x) x, and beside 2 J J^T the Hessian has only
-    blocks of one neuron, sum_x c(x) s'(w_i . x) x and sum_x c(x) a_i s''(w_i . x) x x^T with c = 2 (f - y) / n.
+    Derivatives are written out: J has the rows s(w_i . x) and a_i s'(w_i . x) x, and beside 2 J J^T the Hessian has
+    only blocks of one neuron, sum_x c(x) s'(w_i . x) x and sum_x c(x) a_i s''(w_i . x) x x^T with c = 2 (f - y) / n.
 
     >>> x = np.linspace(-1, 1, 5)[:, None]
     >>> problem = two_layer_problem(x, x[:, 0], 'tanh')
@@ -113,7 +113,9 @@ def deep_problem(inputs: Float[Array, "n d"], targets: Float[Array, " n"]) -> Pr
         return ((kernel.T @ h + bias[:, None])[0] - y) / root
 
     def jacobian(layers):
-        slopes = jax.vmap(jax.grad(lambda layers, point: deep_tanh(layers, point[None])[0, 0]), (None, 0), -1)(layers, x)
+        slopes = jax.vmap(jax.grad(lambda layers, point: deep_tanh(layers, point[None])[0, 0]), (None, 0), -1)(
+            layers, x
+        )
         return jnp.concatenate([leaf.reshape(-1, len(y)) for leaf in jax.tree.leaves(slopes)]) / root
 
     def hessian(layers):

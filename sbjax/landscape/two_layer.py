@@ -53,7 +53,7 @@ REFERENCE = {
 figures only; the published code asserts that all 50 students of g and width 10 end below 1e-20."""
 
 CAPTIONS = {
-    "student_losses": "Loss at the end, one dot a seed, by width. Lines: 1e-14 and 1e-20, below which it is called zero.",
+    "student_losses": "Loss at the end, one dot a seed, by width. Lines: 1e-14 and 1e-20, the bars for zero.",
     "student_kinds": "What the students ended at, by width. Symmetry-induced: a critical point of a narrower student, "
     "of which neurons are copies.",
     "neuron_types": "Neurons of the students at zero loss, by width: copies of a teacher's neuron, neurons or groups "

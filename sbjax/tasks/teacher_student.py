@@ -245,8 +245,8 @@ def tally_neurons(
     """Neurons of one student by kind: groups with one incoming vector, then whether they copy or cancel.
 
     Groups are the connected components of |w_i - w_j| < distance. A group within `distance` of a teacher's vector is of
-    copies; another one whose outgoing vectors add up to less than `zero` in every entry is of zero type; what is left may
-    be within `distance` of minus a teacher's vector or of 0.
+    copies; another one whose outgoing vectors add up to less than `zero` in every entry is of zero type; what is left
+    may be within `distance` of minus a teacher's vector or of 0.
 
     Args:
         student: {'w': [m, d], 'a': [m, out]} at zero loss.

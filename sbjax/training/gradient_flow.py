@@ -133,8 +133,8 @@ def polish(
     Args:
         residual_fn: params -> r [m].
         params: tree of floats, some hundred in all.
-        jacobian_fn: params -> dr/dw, a row for each entry of `ravel_pytree(params)`; None = forward mode, a pass for each
-            parameter. Networks of few outputs have it in one pass.
+        jacobian_fn: params -> dr/dw, a row for each entry of `ravel_pytree(params)`; None = forward mode, a pass for
+            each parameter. Networks of few outputs have it in one pass.
         hessian_fn: params -> d^2 L / dw^2 in the same order, of the whole L; None = forward over reverse.
         steps: Levenberg-Marquardt steps at most.
         newton_steps: damped Newton steps at most.

@@ -73,8 +73,17 @@ def test_share_has_the_interval_of_the_beta_distribution():
 
 
 def test_tally():
-    """A copied pair, a copy, a triple that cancels, a single of weight zero, a pair that does not cancel, and two others."""
-    rows = [[0.6, 0.5], [0.6, 0.5], [-0.5, 0.5], *[[2.0, 2.0]] * 3, [5.0, 0.0], *[[-3.0, 1.0]] * 2, [0.2, 0.6], [0.0, 0.0]]
+    """A copied pair, a copy, a triple that cancels, a single of weight zero, a pair that does not, two others."""
+    rows = [
+        [0.6, 0.5],
+        [0.6, 0.5],
+        [-0.5, 0.5],
+        *[[2.0, 2.0]] * 3,
+        [5.0, 0.0],
+        *[[-3.0, 1.0]] * 2,
+        [0.2, 0.6],
+        [0.0, 0.0],
+    ]
     out = [0.7, 0.3, 1.0, 0.5, 0.5, -1.0, 0.0, 0.5, 0.2, 0.3, 0.4]
     order = RNG.permutation(len(rows))
     student = {"w": np.array(rows)[order], "a": np.array(out)[order, None]}
