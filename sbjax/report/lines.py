@@ -17,17 +17,16 @@ from sbjax.report.results import Results
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-REBASED = "_rebased"
 _BARRIER_NOTE = (
     "Barrier: the number in the middle of the line minus the mean of its ends, of held-out examples; for an accuracy, "
-    "the drop. Beside it the number at the ends: networks that learned nothing have no barrier. '_rebased': the second "
-    "network's units in the order of the first's."
+    "the drop. Beside it loss and accuracy at the ends: networks that learned nothing have no barrier. '_rebased': "
+    "the second network's units in the order of the first's."
 )
 _MONOTONE_NOTE = (
     "Training loss (with its label smoothing) of fixed examples on the line from start to end. Delta: largest rise "
     "between two points; monotonic: delta <= 0, with a 95 % interval; local convexity: share of points with a positive "
     "second difference; global: share on or below the chord; authors' chord: the line with the slope of the first step "
-    "instead, as in the program published with arXiv 2405.20231."
+    "instead, as in the program published with arXiv 2405.20231; which of the two its table has is not known."
 )
 CAPTIONS = {
     "line_curves": "Held-out numbers on the line between two replicas. Line: median over pairs; band: quartiles.",
@@ -35,6 +34,13 @@ CAPTIONS = {
     "quartiles.",
     "replica_maps": "Root mean square distance of weights between replicas, as they are (D0) and matched (D3).",
     "matching_objectives": "Cosine between the kernels of two replicas, as they are, matched, and in random orders.",
+}
+
+_SHAPES = {
+    "delta": "delta",
+    "local_convexity": "local convexity",
+    "global_convexity": "global convexity",
+    "authors_global_convexity": "authors' chord",
 }
 
 
@@ -54,23 +60,24 @@ def load_lines(workdir: Path, arms: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {arm: json.loads(path.read_text()) for arm, path in paths.items() if path.exists()}
 
 
-def published(config: Mapping[str, Any]) -> dict[str, Sequence[float]]:
-    """Published barriers that a config brings along in `lines.published`."""
+def published(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Published numbers that a config brings along in `lines.published`: see `section`."""
     return config.get("lines", {}).get("published", {})
 
 
-def section(found: Mapping[str, Mapping[str, Any]], published: Mapping[str, Sequence[float]]) -> list[str]:
+def section(found: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]) -> list[str]:
     """Pieces of HTML: barriers, monotonicity; [] where nothing was measured.
 
     Args:
         found: by arm.
-        published: (mean, standard deviation) of the barrier of 'test/loss' by row.
+        published: by row, (mean, standard deviation) of the barrier of 'test/loss'; or by arm, a dict with 'networks',
+            the share 'monotonic', and (mean, standard deviation) of other numbers of `monotonicity_rows`.
     """
     parts = []
     rows = pairs_of(found)
     if rows:
         parts.append(markup.tag("h2", "Barriers between replicas"))
-        known = {arm: tuple(numbers) for arm, numbers in published.items()}
+        known = _of_barriers(published)
         for name in sorted({name for row in rows.values() for name in row["curves"] if name.startswith("test/")}):
             header, *body = drawing.barrier_rows(
                 {arm: _numbers(row["summary"]) for arm, row in rows.items()},
@@ -81,20 +88,20 @@ def section(found: Mapping[str, Mapping[str, Any]], published: Mapping[str, Sequ
         parts.append(markup.note(_BARRIER_NOTE))
     starts = {arm: lines["start"] for arm, lines in found.items() if "start" in lines}
     if starts:
-        header, *body = monotonicity_rows(starts)
+        header, *body = monotonicity_rows(starts, published)
         parts += [markup.tag("h2", "From start to end"), markup.table(header, body), markup.note(_MONOTONE_NOTE)]
     return parts
 
 
-def format_lines(found: Mapping[str, Mapping[str, Any]], published: Mapping[str, Sequence[float]]) -> str:
+def format_lines(found: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]) -> str:
     """The same tables as text for a terminal; '' where nothing was measured."""
     blocks = []
     if rows := pairs_of(found):
-        known = {arm: tuple(numbers) for arm, numbers in published.items()}
+        known = _of_barriers(published)
         summaries = {arm: _numbers(row["summary"]) for arm, row in rows.items()}
         blocks.append(tables.columns(drawing.barrier_rows(summaries, known)))
     if starts := {arm: lines["start"] for arm, lines in found.items() if "start" in lines}:
-        blocks.append(tables.columns(monotonicity_rows(starts)))
+        blocks.append(tables.columns(monotonicity_rows(starts, published)))
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
@@ -110,16 +117,15 @@ def draw(found: Mapping[str, Mapping[str, Any]]) -> dict[str, "Figure"]:
         figures["start_curves"] = drawing.interpolation_curves(starts, ("train/loss",))
     aligned = {arm: lines["alignment"] for arm, lines in found.items() if lines.get("alignment", {}).get("cosines")}
     if aligned:
-        # Arms differ in the scale of their weights: a map for each of the first ones.
-        matrices = {f"{arm}: {kind.upper()}": lines[kind] for arm, lines in aligned.items() for kind in ("d0", "d3")}
-        shape = np.shape(next(iter(matrices.values())))
-        alike = {name: matrix for name, matrix in matrices.items() if np.shape(matrix) == shape}
-        figures["replica_maps"] = drawing.replica_maps(dict(list(alike.items())[:6]))
+        figures["replica_maps"] = drawing.replica_maps(
+            {arm: {kind.upper(): lines[kind] for kind in ("d0", "d3")} for arm, lines in aligned.items()}
+        )
         figures["matching_objectives"] = drawing.matching_objectives(
             {
                 arm: {name: _objective(orders) for name, orders in lines["cosines"].items()}
                 for arm, lines in aligned.items()
-            }
+            },
+            what="cosine",
         )
     return figures
 
@@ -128,41 +134,55 @@ def pairs_of(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, A
     """Barriers by row: each arm, and after it the same re-based."""
     rows = {}
     for arm, lines in found.items():
-        for kind, suffix in (("pairs", ""), ("rebased", REBASED)):
+        for kind, suffix in (("pairs", ""), ("rebased", drawing.REBASED)):
             if kind in lines:
                 rows[arm + suffix] = lines[kind]
     return rows
 
 
-def monotonicity_rows(starts: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """[arm, networks, share monotonic with its 95 % interval, mean and deviation of the other numbers]."""
+def monotonicity_rows(starts: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]) -> list[list[str]]:
+    """[arm, networks, share monotonic with its 95 % interval, mean and deviation of the other numbers], and after an
+    arm the same as published where it is; the first row is the header.
+
+    Args:
+        starts: what `sbjax.lines.measure_lines` found from start to end, by arm.
+        published: as in `section`.
+
+    >>> shapes = {'delta': [-0.1, 0.2], 'monotonic': [True, False]} | dict.fromkeys(list(_SHAPES)[1:], [1.0, 0.5])
+    >>> known = {'networks': 300, 'monotonic': 0.263, 'delta': (0.079, 0.109)}
+    >>> for row in monotonicity_rows({'raw': {'monotonicity': shapes}}, {'raw': known}):
+    ...     print(' | '.join(row[:4]))
+    arm | networks | monotonic | delta
+    raw | 2 | 50 % [9, 91] | 0.050 +- 0.212
+    raw, published | 300 | 26.3 % | 0.079 +- 0.109
+    """
     from scipy.stats import binomtest
 
-    columns = {
-        "delta": "delta",
-        "local_convexity": "local convexity",
-        "global_convexity": "global convexity",
-        "authors_global_convexity": "authors' chord",
-    }
-    rows = [["arm", "networks", "monotonic", *columns.values()]]
+    rows = [["arm", "networks", "monotonic", *_SHAPES.values()]]
     for arm, line in starts.items():
         shape = {name: np.array(values, float) for name, values in line["monotonicity"].items()}
         kept = np.isfinite(shape["delta"])
         n, share = int(kept.sum()), int(shape["monotonic"][kept].sum())
-        if not n:
+        if n:
+            low, high = binomtest(share, n).proportion_ci(method="wilson")
+            numbers = ((shape[c][kept].mean(), shape[c][kept].std(ddof=min(n - 1, 1))) for c in _SHAPES)
+            monotonic = f"{100 * share / n:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+            rows.append([arm, str(n), monotonic, *map(_mean, numbers)])
+        else:
             rows.append([arm, "0", *[tables.NONE] * 5])
-            continue
-        low, high = binomtest(share, n).proportion_ci(method="wilson")
-        spread = 1 if n > 1 else 0
-        rows.append(
-            [
-                arm,
-                str(n),
-                f"{100 * share / n:.0f} % [{100 * low:.0f}, {100 * high:.0f}]",
-                *(f"{shape[c][kept].mean():.3f} +- {shape[c][kept].std(ddof=spread):.3f}" for c in columns),
-            ]
-        )
+        if isinstance(known := published.get(arm), Mapping):
+            monotonic = f"{100 * known['monotonic']:.1f} %" if "monotonic" in known else tables.NONE
+            networks = str(known.get("networks", tables.NONE))
+            rows.append([f"{arm}, published", networks, monotonic, *(_mean(known.get(c)) for c in _SHAPES)])
     return rows
+
+
+def _mean(numbers: Sequence[float] | None) -> str:
+    return tables.NONE if numbers is None else "{:.3f} +- {:.3f}".format(*numbers)
+
+
+def _of_barriers(published: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    return {row: tuple(numbers) for row, numbers in published.items() if not isinstance(numbers, Mapping)}
 
 
 def _numbers(summary):

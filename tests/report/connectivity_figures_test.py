@@ -9,6 +9,7 @@ from sbjax.report import connectivity_figures as lib
 from sbjax.report.figures import to_png
 
 ALPHAS = np.linspace(0, 1, 5)
+SQUARE = np.ones((2, 2))
 
 
 def found(pairs, seed=0, spoil=()):
@@ -58,8 +59,12 @@ def test_rows_have_ours_beside_published():
     numbers = [float(x) for x in re.findall(r"-?[\d.]+", first[1] + " " + first[2])]
     expected = [np.median(values), *np.percentile(values, [25, 75]), values.mean(), values.std(ddof=1)]
     np.testing.assert_allclose(numbers, expected, rtol=1e-3)
-    assert (first[3], first[5], second[3], second[5]) == ("6", "0.188 +- 0.12", "4, 1 not finite", "-")
+    assert header[4:] == ["ends: loss", "ends: accuracy", "published"]
+    assert (first[3], first[-1], second[3], second[-1]) == ("6", "0.188 +- 0.12", "4, 1 not finite", "-")
+    ends = one.curves["test/accuracy"][:, [0, -1]].mean(1)
+    assert first[5] == f"{100 * np.median(ends):.2f} %"
     drops = lib.barrier_rows(summaries, {}, name="test/accuracy", kind="maximum_over_chord")
+    assert drops[0][4:] == ["ends: accuracy", "published"]
     middle = 100 * np.median(one.heights["test/accuracy"]["maximum_over_chord"])
     assert drops[1][1].startswith(f"{middle:.2f} %")
     nothing = {"raw": summarise(found(1, spoil=(0,)))}
@@ -68,32 +73,42 @@ def test_rows_have_ours_beside_published():
         lib.barrier_rows(summaries, published, kind="height")
 
 
-def test_maps_share_their_colours_and_leave_the_diagonal_blank():
-    matrices = {}
-    for name, top in (("D0", 4.0), ("D3", 1.0)):
-        matrix = np.zeros((3, 3))
-        for i, j in itertools.combinations(range(3), 2):
-            matrix[i, j] = matrix[j, i] = top / (1 + i + j)
-        matrices[name] = matrix
-    figure = lib.replica_maps(matrices)
-    for panel, (name, matrix) in zip(figure.axes, matrices.items()):
+def test_maps_of_an_arm_share_their_colours_and_leave_the_diagonal_blank():
+    arms = {}
+    for arm, size in (("raw", 1.0), ("expanded", 10.0), ("narrow", 1.0)):
+        arms[arm] = {}
+        for kind, top in (("D0", 4.0), ("D3", 1.0)):
+            matrix = np.zeros((3, 3))
+            for i, j in itertools.combinations(range(3), 2):
+                matrix[i, j] = matrix[j, i] = size * top / (1 + i + j)
+            arms[arm][kind] = matrix
+    figure = lib.replica_maps(arms)
+    panels = [panel for panel in figure.axes if panel.images and panel.get_title()]
+    assert [panel.get_title() for panel in panels] == [f"{arm}: {kind}" for arm in arms for kind in ("D0", "D3")]
+    # Two arms a row, and the third one's panels below those of the first.
+    lefts = [round(panel.get_position().x0, 3) for panel in panels]
+    assert lefts[:2] == lefts[4:]
+    assert panels[4].get_position().y1 < panels[0].get_position().y0
+    for panel, matrix in zip(panels, (m for kinds in arms.values() for m in kinds.values()), strict=True):
         (image,) = panel.images
-        assert panel.get_title() == name
-        assert image.get_clim() == (0.0, 2.0)
+        assert image.get_clim() == (0.0, 20.0 if "expanded" in panel.get_title() else 2.0)
         shown = np.ma.filled(image.get_array(), np.nan)
         np.testing.assert_array_equal(np.isnan(shown), np.eye(3, dtype=bool))
         off = ~np.eye(3, dtype=bool)
         np.testing.assert_array_equal(shown[off], matrix[off])
         assert sorted(text.get_text() for text in panel.texts) == sorted(f"{x:.2g}" for x in matrix[off])
     many = np.ones((9, 9))
-    assert not lib.replica_maps({"D0": many}).axes[0].texts
+    assert not lib.replica_maps({"raw": {"D0": many}}).axes[0].texts
 
 
 def test_objectives_stand_over_the_range_of_random_ones():
     rng = np.random.default_rng(0)
-    layers = {f"dense_{i}": lib.Objective(2.0 + i, 3.0 + i, rng.uniform(size=20)) for i in range(3)}
-    figure = lib.matching_objectives({"raw": layers, "expanded": layers})
-    assert [panel.get_title() for panel in figure.axes] == ["raw", "expanded"]
+    layers = {f"dense_{i}/kernel": lib.Objective(2.0 + i, 3.0 + i, rng.uniform(size=20)) for i in range(3)}
+    low = {"dense_0/kernel": lib.Objective(-4.0, 1.0, [0.0, 1.0])}
+    figure = lib.matching_objectives({"raw": layers, "expanded": layers, "low": low})
+    assert [panel.get_title() for panel in figure.axes] == ["raw", "expanded", "low"]
+    assert len({panel.get_ylim() for panel in figure.axes}) == 1
+    assert figure.axes[0].get_ylim()[0] < -4
     panel = figure.axes[0]
     lines = {line.get_label(): line.get_ydata() for line in panel.lines}
     np.testing.assert_array_equal(lines["identity"], [2, 3, 4])
@@ -102,8 +117,21 @@ def test_objectives_stand_over_the_range_of_random_ones():
     for bar, objective in zip(panel.patches, layers.values(), strict=True):
         low, high = bar.get_y(), bar.get_y() + bar.get_height()
         np.testing.assert_allclose([low, high], [objective.random.min(), objective.random.max()])
-    assert [label.get_text() for label in panel.get_xticklabels()] == list(layers)
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["dense_0", "dense_1", "dense_2"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(lines)
+
+
+def test_many_arms_of_many_layers_stay_within_a_page():
+    layers = {f"stage_0_block_{i}/conv_0/kernel": lib.Objective(0.0, 1.0, [0.0, 0.1]) for i in range(21)}
+    figure = lib.matching_objectives({f"arm_{i}": layers for i in range(5)})
+    assert figure.get_figwidth() < 13
+    tops = [round(panel.get_position().y0, 3) for panel in figure.axes]
+    assert [tops.count(top) for top in sorted(set(tops), reverse=True)] == [4, 1]
+    # The names of 21 layers, a line apart, do not run into one another.
+    panel = figure.axes[0]
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in panel.get_xticklabels()]
+    assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(boxes))
 
 
 @pytest.mark.parametrize(
@@ -112,10 +140,12 @@ def test_objectives_stand_over_the_range_of_random_ones():
         (lambda: lib.interpolation_curves({}), "arms is empty"),
         (lambda: lib.interpolation_curves({"raw": found(2)}, ["train/loss"]), "'raw' has no 'train/loss'"),
         (lambda: lib.interpolation_curves({"raw": found(1, spoil=(0,))}, ["test/loss"]), "nothing to draw"),
-        (lambda: lib.replica_maps({}), "give square ones"),
-        (lambda: lib.replica_maps({"D0": np.ones((2, 3))}), "give square ones"),
-        (lambda: lib.replica_maps({"D0": np.ones((2, 2)), "D3": np.ones((3, 3))}), "give square ones"),
-        (lambda: lib.replica_maps({"D0": np.full((2, 2), np.nan)}), "nothing to draw"),
+        (lambda: lib.replica_maps({}), "at least one arm"),
+        (lambda: lib.replica_maps({"raw": {}}), "at least one arm"),
+        (lambda: lib.replica_maps({"raw": {"D0": SQUARE}, "w": {"D3": SQUARE}}), "all the same kinds"),
+        (lambda: lib.replica_maps({"raw": {"D0": np.ones((2, 3))}}), "arm 'raw': .* give square ones"),
+        (lambda: lib.replica_maps({"raw": {"D0": SQUARE, "D3": np.ones((3, 3))}}), "give square ones"),
+        (lambda: lib.replica_maps({"raw": {"D0": SQUARE * np.nan}}), "nothing to draw"),
         (lambda: lib.matching_objectives({}), "at least one arm"),
         (lambda: lib.matching_objectives({"raw": {}}), "at least one layer"),
         (lambda: lib.matching_objectives({"raw": {"a": lib.Objective(1.0, 2.0, [])}}), "'a' has no random"),
@@ -124,3 +154,14 @@ def test_objectives_stand_over_the_range_of_random_ones():
 def test_refusals(draw, match):
     with pytest.raises(ValueError, match=match):
         draw()
+
+
+def test_a_re_based_arm_has_the_colour_of_its_own_dotted():
+    names = [f"arm_{i}" for i in range(8)]
+    arms = {arm: found(2) for name in names for arm in (name, name + lib.REBASED)}
+    lines = {line.get_label(): line for line in lib.interpolation_curves(arms, ["test/loss"]).axes[0].lines}
+    styles = {arm: (line.get_color(), line.get_linestyle()) for arm, line in lines.items()}
+    assert len({styles[name] for name in names}) == 8
+    for name in names:
+        assert styles[name + lib.REBASED] == (styles[name][0], ":")
+        assert styles[name][1] != ":"
