@@ -1,7 +1,7 @@
 """Points on the straight line between two trees of weights, and what is done at each: batch statistics, evaluation."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ def interpolate(tree_a: PyTree, tree_b: PyTree, alphas: Float[ArrayLike, " point
     """(1 - alpha) a + alpha b of every leaf, stacked over alpha.
 
     Leaves are summed in float32 or wider and keep their dtype; alpha = 0 and 1 give the ends to the last bit. Integers,
-    booleans and random keys must be equal in both trees and are repeated.
+    booleans, random keys and the constants under 'frozen' beside 'params' must be equal in both trees and are repeated.
 
     Args:
         tree_a, tree_b: trees of one structure, with leaves of equal shape and dtype.
@@ -27,20 +27,38 @@ def interpolate(tree_a: PyTree, tree_b: PyTree, alphas: Float[ArrayLike, " point
 
     Raises:
         ValueError: structures, shapes or dtypes differ, an alpha lies outside [0, 1], or a leaf that is not floating
-            differs (inside `jit`, where values are not known, neither values nor alphas are tested).
+            or is frozen differs (inside `jit`, where values are not known, neither values nor alphas are tested).
 
     >>> interpolate({'w': jnp.array([0.0, 4.0])}, {'w': jnp.array([2.0, 0.0])}, [0.0, 0.5, 1.0])['w'].tolist()
     [[0.0, 4.0], [1.0, 2.0], [2.0, 0.0]]
     """
     alphas = check_alphas(alphas)
     check_alike(tree_a, tree_b)
-    constant = [{n: x for n, x in trees.flatten(t).items() if not _inexact(x)} for t in (tree_a, tree_b)]
+    has_frozen = isinstance(tree_a, Mapping) and {"params", "frozen"} <= tree_a.keys()
+
+    def is_frozen(name):
+        return has_frozen and name.split("/")[0] == "frozen"
+
+    constant = [
+        {name: leaf for name, leaf in trees.flatten(tree).items() if not _inexact(leaf) or is_frozen(name)}
+        for tree in (tree_a, tree_b)
+    ]
     if (name := first_difference(*constant)) is not None:
+        if is_frozen(name):
+            raise ValueError(
+                f"leaf {name!r} differs between the two networks. It is not trained but part of the architecture, so "
+                "a point between them belongs to neither; build both from one AsymmetrySpec with the same mask_seed"
+            )
         raise ValueError(
             f"leaf {name!r} is not floating and differs between the two trees: there is nothing between two integers; "
             "interpolate the parameters only, or make the leaf equal in both"
         )
-    return jax.vmap(lambda alpha: between(tree_a, tree_b, alpha))(alphas)
+
+    def point(alpha):
+        mixed = between(tree_a, tree_b, alpha)
+        return {**mixed, "frozen": tree_a["frozen"]} if has_frozen else mixed
+
+    return jax.vmap(point)(alphas)
 
 
 def between(tree_a: PyTree, tree_b: PyTree, alpha: Float[Array, ""]) -> PyTree:

@@ -105,3 +105,15 @@ def test_parts_of_different_weight_make_an_exact_mean():
     assert {name: float(x) for name, x in got.items()} == {"test/x": 20.0, "test/on": pytest.approx(5 / 6)}
     with pytest.raises(ValueError, match="parts=0"):
         over_parts(evaluate, data, 0)
+
+
+def test_constants_of_asymmetric_networks_are_repeated_and_must_be_equal():
+    """Also where they are floating numbers, as those of syre and of gates are."""
+    frozen = {"asymmetry": {"fixed": {"w": np.float32([0.1, 0.7])}}}
+    a, b = ({"params": {"w": np.full(2, x, np.float32)}, "frozen": frozen} for x in (0, 1))
+    got = interpolate(a, b, [0.0, 0.3, 1.0])
+    np.testing.assert_allclose(got["params"]["w"][:, 0], [0, 0.3, 1])
+    np.testing.assert_array_equal(got["frozen"]["asymmetry"]["fixed"]["w"], [frozen["asymmetry"]["fixed"]["w"]] * 3)
+    other = {"asymmetry": {"fixed": {"w": np.float32([0.1, 0.71])}}}
+    with pytest.raises(ValueError, match=r"'frozen/asymmetry/fixed/w' differs .* with the same mask_seed"):
+        interpolate(a, {**b, "frozen": other}, [0.5])
