@@ -90,16 +90,24 @@ def derive_spec(
     return spec
 
 
-def spec_from_axes(axes: Mapping[str, Sequence[str | None]], tree: PyTree) -> Spec:
+def spec_from_axes(
+    axes: Mapping[str, Sequence[str | None]],
+    tree: PyTree,
+    apply_fn: Callable | None = None,
+    *inputs: PyTree,
+    key: Key[Array, ""] | None = None,
+) -> Spec:
     """A spec written by hand: for each array the permutation of each axis, or None.
 
     Args:
         axes: flat name -> one entry an axis. Arrays that are left out are not permuted.
         tree: arrays, or anything with shapes.
+        apply_fn, inputs, key: as in `derive_spec`; with them the spec is tested, see `verify`; without them
+            nothing says whether the function stays the same.
 
     Raises:
         ValueError: an unknown array, a wrong number of entries, axes of different sizes under one name, and as
-            `sbjax.symmetry.permutation.check_spec`. Whether the function stays the same is tested by `verify`.
+            `sbjax.symmetry.permutation.check_spec`; with `apply_fn`, a permutation that changes the function.
 
     >>> tree = {'a': jnp.ones((3, 4)), 'b': jnp.ones((4, 2))}
     >>> spec_from_axes({'a': (None, 'p'), 'b': ('p', None)}, tree).sizes
@@ -137,6 +145,8 @@ def spec_from_axes(axes: Mapping[str, Sequence[str | None]], tree: PyTree) -> Sp
     }
     spec = Spec(sizes, {name: tuple(group) for name, group in moves.items()}, fixed)
     check_spec(spec, tree)
+    if apply_fn is not None:
+        verification.verify(spec, apply_fn, tree, *inputs, key=jax.random.key(0) if key is None else key)
     return spec
 
 

@@ -89,12 +89,15 @@ TREE = {"a": np.zeros((3, 4)), "bias": np.zeros(4), "b": np.zeros((4, 4)), "c": 
 
 
 def test_spec_by_hand():
-    spec = spec_from_axes(HAND, TREE)
-    found = derive_spec(lambda p, x: jnp.sin(jnp.sin(x @ p["a"] + p["bias"]) @ p["b"]) @ p["c"], TREE, np.zeros(3))
+    apply = lambda p, x: jnp.sin(jnp.sin(x @ p["a"] + p["bias"]) @ p["b"]) @ p["c"]  # noqa: E731
+    spec = spec_from_axes(HAND, TREE, apply, np.zeros(3))
+    found = derive_spec(apply, TREE, np.zeros(3), verify=False)
     assert spec.sizes == {"p": 4, "q": 4}
     assert [{*spec.moves["p"]}, {*spec.moves["q"]}] == [{*found.moves["a"]}, {*found.moves["b"]}]
     assert spec.fixed == {"a[0]": "not named", "c[1]": "not named"}
     assert found.fixed == {"a[0]": "input", "c[1]": "output"}
+    with pytest.raises(ValueError, match="permutation 'p' changes the function"):  # a duplicated name
+        spec_from_axes(HAND | {"b": ("p", "p")}, TREE, apply, np.zeros(3))
 
 
 def test_bad_input():
