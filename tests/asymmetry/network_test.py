@@ -157,6 +157,27 @@ def test_other_kinds_reach_the_function(kind):
         np.testing.assert_allclose(net.apply(variables, X), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("module", "shape"), [(nn.Dense(4), (5, 6)), (nn.Conv(4, (3, 3)), (2, 4, 4, 3))], ids=["dense", "conv"]
+)
+def test_layers_of_flax(module, shape):
+    """W-asymmetric Dense and Conv alone: the layer at F + D * W, and nothing but the trainable entries moves."""
+    net = make_asymmetric(module, AsymmetrySpec("w", masks=(("kernel", MaskSpec(5, 0.5)),)))
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    variables = jax.jit(net.init)(KEY, x)
+    kernel, made = variables["params"]["kernel"], variables["frozen"]["asymmetry"]
+    fixed, trainable = (np.asarray(made[part]["kernel"]) for part in ("fixed", "trainable"))
+    assert (~trainable).reshape(-1, 4).sum(0).tolist() == [5] * 4
+    whole = {"kernel": np.where(trainable, kernel, fixed), "bias": variables["params"]["bias"]}
+    gradient = jax.jit(jax.grad(lambda params: (net.apply(variables | {"params": params}, x) ** 2).sum()))
+    expected = jax.jit(jax.grad(lambda params: (module.apply({"params": params}, x) ** 2).sum()))(whole)
+    ours = gradient(variables["params"])
+    np.testing.assert_allclose(ours["kernel"], trainable * expected["kernel"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(ours["bias"], expected["bias"], rtol=1e-5, atol=1e-5)
+    junk = variables | {"params": {**variables["params"], "kernel": np.where(trainable, kernel, 7.0)}}
+    np.testing.assert_array_equal(net.apply(junk, x), net.apply(variables, x))
+
+
 def test_standard_is_the_module_itself():
     assert make_asymmetric(MODULE, AsymmetrySpec()) is MODULE
 

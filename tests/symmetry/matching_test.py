@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from sbjax import trees
+from sbjax.models import make_model
 from sbjax.symmetry import bilinear
 from sbjax.symmetry.matching import match_many, match_weights
 from sbjax.symmetry.permutation import Move, Spec, invert, permute
+from sbjax.symmetry.spec import derive_spec
 
 KEY = jax.random.key(0)
 
@@ -76,6 +78,24 @@ def test_planted_in_residual_networks(case):
     """Of the published algorithm, which starts at the identity, one in ten is known here (git-re-basin #8)."""
     shapes, spec = residual(**case)
     assert all(recovered(spec, shapes, seed) for seed in range(10))
+
+
+def test_planted_in_a_residual_network_of_the_package():
+    """As initialised: biases that are all zero and scales that are all one tell no units apart."""
+    net = make_model("resnet20", classes=10, width=0.5, norm="layer")
+    x = jax.ShapeDtypeStruct((1, 8, 8, 3), np.float32)
+    shapes = jax.eval_shape(net.init, KEY, x)
+    spec = derive_spec(net.apply, shapes, x, verify=False)
+    assert len(spec.sizes) == 12
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        fill = {"bias": np.zeros, "scale": np.ones, "kernel": lambda shape: rng.normal(size=shape)}  # noqa: B023
+        leaf = lambda path, s: fill[path[-1].key](s.shape).astype(np.float32)  # noqa: E731, B023
+        a = jax.tree_util.tree_map_with_path(leaf, shapes)
+        planted = random_permutations(rng, spec)
+        b, undo = permute(spec, a, planted), invert(planted)
+        found = match_weights(spec, a, b, key=jax.random.key(seed)).permutations
+        assert all(np.array_equal(found[name], undo[name]) for name in undo)
 
 
 def test_the_propagated_start_is_what_recovers_them():
