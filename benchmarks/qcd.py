@@ -5,7 +5,8 @@
     python benchmarks/qcd.py --only=accuracy     # trains the raw arm whole
 
 The accuracy is the largest relative error of P over temperatures from 0.155 to 0.4 GeV, against the parametrisation at
-temperatures half-way between those of the training, and against the rows of the lattice table; of the median seed.
+temperatures half-way between those of the training, and against the points of
+lattice QCD (5 MeV apart), which the parametrisation itself misses by up to 0.72 %; of the median seed.
 """
 
 import argparse
@@ -60,7 +61,7 @@ def lattice_error(fitted, arm):
     from sbjax.physics.lattice import HOTQCD_ROWS
 
     T = arm.task.grid.points[:, 0]
-    rows = HOTQCD_ROWS[HOTQCD_ROWS[:, 0] >= T[0]]
+    rows = HOTQCD_ROWS[HOTQCD_ROWS[:, 0] > T[0] - 1e-9]
     pressure = np.asarray(jax.jit(jax.vmap(arm.task.grid.predict))(fitted.variables))[..., 0]
     at = np.array([np.interp(rows[:, 0], T, p) for p in pressure])  # the rows lie on the grid
     return np.max(np.abs(at / rows[:, 2] - 1), -1)
@@ -75,9 +76,8 @@ def main():
     parser.add_argument("--cpu_devices", type=int, default=2, help="emulated devices that seeds are spread over")
     options = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", options.cpu_devices)
-    whole = {}
-    if options.only != "time" or options.whole:
-        whole["raw"] = train("raw", STEPS, options.seeds)
+    wanted = ("raw", "expanded") if options.whole else ("raw",) if options.only != "time" else ()
+    whole = {name: train(name, STEPS, options.seeds) for name in wanted}
     if options.only != "accuracy":
         minutes, steps = 0.0, STEPS if options.whole else options.steps
         for name in ("raw", "expanded"):
@@ -86,13 +86,12 @@ def main():
             minutes += (seconds + (STEPS - steps) * step) / 60
         figure("qcd/time", minutes, unit="minutes", bar=MINUTES, measured_steps=steps, seeds=options.seeds)
     if options.only != "time":
-        fitted, arm, seconds, _ = whole["raw"]
-        worst = np.array(fitted.history[-1]["test/worst_pressure"], float)
-        table = lattice_error(fitted, arm)
-        for name, errors in (("parametrisation", worst), ("lattice", table)):
-            median = float(np.nanmedian(errors))
-            ends = {"least": np.nanmin(errors), "largest": np.nanmax(errors)}
-            figure(f"qcd/pressure_{name}", median, unit="relative", bar=0.01, seconds=seconds, **ends)
+        for name, (fitted, arm, seconds, _) in whole.items():
+            worst = np.array(fitted.history[-1]["test/worst_pressure"], float)
+            for what, errors in (("parametrisation", worst), ("lattice", lattice_error(fitted, arm))):
+                median = float(np.nanmedian(errors))
+                ends = {"least": np.nanmin(errors), "largest": np.nanmax(errors)}
+                figure(f"qcd/{name}/{what}", median, unit="relative", bar=0.01, seconds=seconds, **ends)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def get_config(argument=None):
     config = config_lib.base_config("equation_of_state")
     config.replicas = scale["replicas"]
     config.train_steps = scale["steps"]
-    config.reports = 20
+    config.reports = 50
     config.precision.matmul = "highest"
     config.task.parametrisation = words["parametrisation"]
     config.optimizer.update(name="adam", learning_rate=1e-3, warmup_share=0.0, weight_decay=0.0)

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 
 from sbjax.files import write_atomically
+from sbjax.metrics.bootstrap import expanded_tail
 from sbjax.report import figures
 from sbjax.report.results import Results
 
@@ -19,7 +20,8 @@ T_C = 0.155  # GeV
 
 CAPTIONS = {
     "error_by_temperature": "Mean absolute error over the seeds of P/T^4 and of the energy density over T^4 against "
-    "the parametrisation, by temperature over 0.155 GeV.",
+    "the parametrisation, by temperature over 0.155 GeV (Fig. 3 of arXiv 2409.06402). Band: 95 % bootstrap interval "
+    "over seeds, of the first two arms; thin: the others.",
     "equation_of_state": "Densities of the quasi-partons. Line: median over the seeds; band: quartiles; grey: the "
     "parametrisation; dots: lattice QCD (HotQCD, arXiv 1407.6387).",
     "masses": "Masses in GeV. Line: median over the seeds; band: quartiles. Grey: the masses with the pressure of the "
@@ -37,7 +39,7 @@ _DENSITIES = {
     "c_s^2": r"$c_s^2$",
 }
 _MASSES = {"m_ud": r"$m_{ud}$ (GeV)", "m_s": r"$m_s$ (GeV)", "m_g": r"$m_g$ (GeV)"}
-_ROWS = {"Delta/T^4": 1, "P/T^4": 2, "eps/T^4": 3, "s/T^3": 4}  # columns of `lattice.HOTQCD_ROWS`
+_ROWS = {"Delta/T^4": 1, "P/T^4": 2, "eps/T^4": 3, "s/T^3": 4, "c_s^2": 5}  # columns of `lattice.HOTQCD_ROWS`
 _EDGE = 3  # points at either end where a spline has no neighbours
 
 
@@ -122,8 +124,12 @@ def error_by_temperature(results: Results, curves: dict[str, Curves]) -> "Figure
         panels = figure.subplots(1, 2)
         for panel, name in zip(panels, ("P/T^4", "eps/T^4")):
             for arm, found in curves.items():
-                error = mean_absolute_error(found, name)
-                panel.plot(found.T / T_C, error, **_style(results, arm))
+                error, low, high = mean_error(found, name)
+                main = results.arms.index(arm) < 2
+                panel.plot(found.T / T_C, error, **_style(results, arm), linewidth=1.6 if main else 0.8)
+                if main and np.isfinite(low).all():
+                    colour = figures.arm_colour(results, arm)
+                    panel.fill_between(found.T / T_C, low, high, color=colour, alpha=0.2, linewidth=0)
             panel.set_yscale("log")
             panel.set_xlabel(r"$T/T_c$, $T_c = 0.155$ GeV")
             panel.set_ylabel(f"mean absolute error of {_DENSITIES[name]}")
@@ -131,9 +137,19 @@ def error_by_temperature(results: Results, curves: dict[str, Curves]) -> "Figure
     return figure
 
 
-def mean_absolute_error(curves: Curves, name: str) -> np.ndarray:
-    """Over the seeds, [n]."""
-    return np.mean(np.abs(curves.predicted[name] - curves.reference[name]), 0)
+def mean_error(curves: Curves, name: str, *, resamples: int = 2000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean absolute error over the seeds by temperature, and the ends of its 95 % bootstrap interval, each [n].
+
+    The percentiles are expanded for few seeds, see `metrics.bootstrap`; the ends are NaN below four seeds.
+    """
+    errors = np.abs(curves.predicted[name] - curves.reference[name])
+    mean, seeds = errors.mean(0), len(errors)
+    if seeds < 4:
+        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    counts = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
+    tail = expanded_tail(seeds, 0.95)
+    low, high = np.quantile(counts @ errors / seeds, [tail, 1 - tail], axis=0)
+    return mean, low, high
 
 
 def equation_of_state(results: Results, curves: dict[str, Curves]) -> "Figure":
@@ -142,9 +158,10 @@ def equation_of_state(results: Results, curves: dict[str, Curves]) -> "Figure":
 
     panels, figure = _bands(results, curves, _DENSITIES)
     first = next(iter(curves.values()))
-    inside = HOTQCD_ROWS[(first.T[0] <= HOTQCD_ROWS[:, 0]) & (HOTQCD_ROWS[:, 0] <= first.T[-1])]
+    inside = HOTQCD_ROWS[::2]  # every 10 MeV
+    inside = inside[(first.T[0] - 1e-9 <= inside[:, 0]) & (inside[:, 0] <= 1e-9 + first.T[-1])]
     for name, column in _ROWS.items():
-        panels[name].plot(inside[:, 0], inside[:, column], "o", color="black", markersize=3, label="lattice QCD")
+        panels[name].plot(inside[:, 0], inside[:, column], "o", color="black", markersize=2.5, label="lattice QCD")
     with figures.styled():
         figures.legend(figure, panels.values())
     return figure

@@ -4,12 +4,13 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sbjax.files import write_atomically
-from sbjax.report import figures, statistics, tables
+from sbjax.report import controls, figures, tables
+from sbjax.report.controls import final, ratio, show
 from sbjax.report.markup import note, table, tag
 from sbjax.report.results import Results
 
@@ -20,29 +21,28 @@ ERROR = "test/mse"
 ITERATIONS = "iterations/"
 REACHED = "reached/"
 MOST_ARMS = 12
+EXPANDED, CONTROLS = "size5_middle_pi", ("matched", "widened")
 PUBLISHED = {"iterations": 0.12, "error": 0.663}
 """Mean cut of L-BFGS iterations, and cut of the final MSE at size 5 (arXiv 2602.17952): its functions, network,
 tolerance and number of seeds are not known."""
 
 CAPTIONS = {
-    "expansion_maps": "Each expansion over raw, by size and constant: median over the seeds of the paired ratio. Below "
-    "1 (blue): fewer iterations, smaller error. Iterations are until the training loss lies below the level that "
-    "most fits of raw reach; fits that never do count with all iterations.",
+    "expansion_maps": "Each expansion over raw, by size and constant: median over the seeds of the paired ratio. Size "
+    "1 is raw itself. Below 1 (blue): fewer iterations, smaller error; colours end at ratios of 0.1 and 10. Iterations "
+    "are until the training loss lies below the level that most fits of raw reach; fits that never do count with all "
+    "iterations.",
 }
 _NOTE = (
     "Median over the seeds of the ratio to {reference}, paired by seed [95 % interval]. Iterations: until the training "
-    "loss lies below {level}, with the number of fits that reached it; one that did not counts with all of its "
-    "iterations, so that a ratio between two such fits is 1. Published for other functions, networks and tolerances "
-    "(arXiv 2602.17952): 12 % fewer iterations, a final error 66.3 % lower at size 5."
+    "loss lies below {level}, with the number of fits that reached it ({raw} of {seeds} of {reference}); one that did "
+    "not counts with all of its iterations, so that a ratio between two such fits is 1. Published for other functions, "
+    "networks and tolerances (arXiv 2602.17952): 12 % fewer iterations, a final error 66.3 % lower at size 5."
 )
-
-
-class Ratio(NamedTuple):
-    """Median paired ratio of an arm to the reference with its interval; None where there is no number."""
-
-    value: float | None
-    low: float | None
-    high: float | None
+CONTROL_NOTE = (
+    "A gain is a ratio whose interval lies below 1; it survives a control if the ratio to that control does so too. "
+    "matched: raw input with the starting values and the unit of the bias that the constants of size5_middle_pi amount "
+    "to. widened: raw input with a first layer of about as many parameters."
+)
 
 
 def is_grid(results: Results) -> bool:
@@ -74,22 +74,6 @@ def few_arms(results: Results) -> Results:
     return results._replace(arms=tuple(shown))
 
 
-def final(results: Results, arm: str) -> dict[str, np.ndarray]:
-    """Metrics of the last report, [replica]."""
-    return results.reports[arm][-1].values if results.reports[arm] else {}
-
-
-def ratio(results: Results, arm: str, metric: str) -> Ratio:
-    """Of an arm to the reference, on a logarithmic scale, see `statistics.paired`."""
-    sides = [final(results, name).get(metric) for name in (results.reference, arm)]
-    if any(side is None for side in sides):
-        return Ratio(None, None, None)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = [np.log(side) for side in sides]
-    found = statistics.paired(*logs, goal="min")
-    return Ratio(*(math.exp(x) if math.isfinite(x) else None for x in (found.difference, found.low, found.high)))
-
-
 def parse_arm(name: str) -> tuple[int, str, str] | None:
     """Size, place and constant of 'size5_middle_0_5'; None for another arm.
 
@@ -113,34 +97,54 @@ def expansion_maps(results: Results) -> "Figure":
     Raises:
         ValueError: no arm has a name as `parse_arm` reads.
     """
-    parsed = {arm: found for arm in results.arms if (found := parse_arm(arm))}
-    if not parsed:
-        raise ValueError("no arm is called size<n>_<place>_<constant>; nothing to draw")
-    sizes = sorted({size for size, _, _ in parsed.values()})
-    constants = sorted({constant for _, _, constant in parsed.values()}, key=_order)
-    places = sorted({place for _, place, _ in parsed.values()}, reverse=True)
     level = chosen_level(results)
     metrics = {f"iterations to {level.replace('_', ' ')}": ITERATIONS + level, "final test MSE": ERROR}
+    found = {
+        title: {arm: ratio(results, arm, metric).value for arm in results.arms} for title, metric in metrics.items()
+    }
+    return draw_maps(found)
+
+
+def draw_maps(ratios: Mapping[str, Mapping[str, float | None]]) -> "Figure":
+    """Ratios to raw by title and arm as heat maps: a row of panels a title, a panel a place of the data.
+
+    Args:
+        ratios: {title: {arm: ratio}}; arms whose names `parse_arm` does not read are left out.
+
+    Raises:
+        ValueError: no arm has such a name.
+    """
+    parsed = {arm: found for by_arm in ratios.values() for arm in by_arm if (found := parse_arm(arm))}
+    if not parsed:
+        raise ValueError("no arm is called size<n>_<place>_<constant>; nothing to draw")
+    sizes = [1, *sorted({size for size, _, _ in parsed.values()})]
+    constants = sorted({constant for _, _, constant in parsed.values()}, key=_order)
+    places = sorted({place for _, place, _ in parsed.values()}, reverse=True)
     with figures.styled():
-        figure = figures.new_figure((0.9 + 3.2 * len(places), 0.5 + 1.5 * len(metrics)))
-        panels = figure.subplots(len(metrics), len(places), squeeze=False)
-        for row, (title, metric) in zip(panels, metrics.items()):
+        figure = figures.new_figure((0.9 + 3.2 * len(places), 0.5 + 1.8 * len(ratios)))
+        panels = figure.subplots(len(ratios), len(places), squeeze=False)
+        for row, (title, by_arm) in zip(panels, ratios.items()):
             for panel, place in zip(row, places):
                 values = np.full((len(sizes), len(constants)), np.nan)
+                values[0] = 1.0  # raw
                 for arm, (size, where, constant) in parsed.items():
-                    if where == place and (found := ratio(results, arm, metric)).value is not None:
-                        values[sizes.index(size), constants.index(constant)] = found.value
+                    if where == place and by_arm.get(arm) is not None:
+                        values[sizes.index(size), constants.index(constant)] = by_arm[arm]
                 with np.errstate(divide="ignore"):
                     image = panel.imshow(np.log10(values), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
                 for i, j in np.argwhere(np.isfinite(values)):
-                    panel.text(j, i, f"{values[i, j]:.2g}", ha="center", va="center", fontsize=7)
+                    dark = values[i, j] <= 0.2 or values[i, j] >= 5
+                    panel.text(
+                        j, i, f"{values[i, j]:.2g}", ha="center", va="center", fontsize=7,
+                        color="white" if dark else "black",
+                    )  # fmt: skip
                 panel.set_xticks(range(len(constants)), constants)
                 panel.set_yticks(range(len(sizes)), [str(size) for size in sizes])
                 panel.set_title(f"{title}, data {place}", fontsize=8)
                 panel.set_ylabel("size")
         for panel in panels[-1]:
             panel.set_xlabel("constant")
-        figure.colorbar(image, ax=panels, label="log10 ratio", shrink=0.6)
+        figure.colorbar(image, ax=panels, label="log10 ratio", shrink=0.6, extend="both")
     return figure
 
 
@@ -155,25 +159,33 @@ def save_figures(results: Results, workdir: Path) -> dict[str, Path]:
 
 
 def section(results: Results) -> list[str]:
-    """Every arm's ratios with their intervals, as a table."""
+    """Every arm's ratios with their intervals as a table, and whether the gain survives the controls."""
     if not is_grid(results):
         return []
     level, rows = chosen_level(results), []
+    metrics = {f"iterations to {level.replace('_', ' ')}": ITERATIONS + level, "test MSE": ERROR}
     for arm in results.arms:
         if arm != results.reference:
-            reached = final(results, arm).get(REACHED + level)
-            count = tables.NONE if reached is None else f"{int(np.nansum(reached))} of {results.replicas}"
-            pair = (ratio(results, arm, metric) for metric in (ITERATIONS + level, ERROR))
-            rows.append([arm, *(show(found) for found in pair), count])
-    headers = ["arm", "iterations / reference", "test MSE / reference", "reached"]
-    text = _NOTE.format(reference=results.reference, level=level.removeprefix("loss_"))
-    return [tag("h2", "Iterations and error relative to the reference"), table(headers, rows), note(text)]
+            pair = (ratio(results, arm, metric) for metric in metrics.values())
+            rows.append([arm, *(show(found) for found in pair), _reached(results, arm, level)])
+    headers = ["arm", *(f"{name} / {results.reference}" for name in metrics), "reached"]
+    text = _NOTE.format(
+        reference=results.reference,
+        level=level.removeprefix("loss_"),
+        raw=_reached(results, results.reference, level).split(" ")[0],
+        seeds=results.replicas,
+    )
+    parts = [tag("h2", "Iterations and error relative to the reference"), table(headers, rows), note(text)]
+    present = [name for name in CONTROLS if name in results.arms]
+    if EXPANDED in results.arms and present:
+        for name, metric in metrics.items():
+            rest = {control: ratio(results, EXPANDED, metric, reference=control) for control in present}
+            gain = ratio(results, EXPANDED, metric)
+            parts.append(tag("p", controls.survival(name, EXPANDED, results.reference, gain, rest)))
+        parts.append(note(CONTROL_NOTE))
+    return parts
 
 
-def show(found: Ratio) -> str:
-    """A ratio with its interval.
-
-    >>> show(Ratio(0.5, 0.41, 0.625)), show(Ratio(None, None, None))
-    ('0.5 [0.41, 0.625]', '-')
-    """
-    return tables.measure(found._asdict() if found.value is not None else None, 3)
+def _reached(results, arm, level):
+    reached = final(results, arm).get(REACHED + level)
+    return tables.NONE if reached is None else f"{int(np.nansum(reached))} of {results.replicas}"

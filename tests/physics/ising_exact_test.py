@@ -35,6 +35,15 @@ def test_minima_are_those_of_a_fine_grid(temperature, field):
 
 def test_numbers_of_the_two_landscapes():
     """At T = 2 a field of 0.45 tilts a double well, at T = 3 it leaves one: the spinodal field lies between."""
+    for temperature, field, printed in (
+        (2.0, 0.0, [(-0.958, -2.0393), (0.958, -2.0393)]),
+        (2.0, 0.45, [(-0.926, -1.6148), (0.975, -2.4744)]),
+        (3.0, 0.0, [(-0.776, None), (0.776, None)]),
+        (3.0, 0.45, [(0.861, None)]),
+    ):
+        for found, (m, f) in zip(mean_field.minima(temperature, field), printed, strict=True):
+            assert found.magnetisation == pytest.approx(m, abs=1e-3)
+            assert f is None or found.free_energy == pytest.approx(f, abs=5e-5)
     assert [len(mean_field.minima(t, h)) for t, h in ((2, 0), (2, 0.45), (3, 0), (3, 0.45))] == [2, 2, 2, 1]
     for temperature, field in ((1.5, 1.553), (2.0, 1.066), (2.5, 0.668), (3.0, 0.352), (3.5, 0.121)):
         spinodal = mean_field.spinodal_field(temperature)
@@ -42,6 +51,7 @@ def test_numbers_of_the_two_landscapes():
         assert len(mean_field.minima(temperature, 0.999 * spinodal)) == 2
         assert len(mean_field.minima(temperature, 1.001 * spinodal)) == 1
         assert mean_field.spinodal_temperature(spinodal) == pytest.approx(temperature, rel=1e-10)
+    assert mean_field.spinodal_temperature(0.45) == pytest.approx(2.8, abs=0.05)
 
 
 def test_free_energy_is_differentiable_and_ends_where_it_should(x64):

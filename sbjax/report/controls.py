@@ -1,0 +1,87 @@
+"""Ratios of paired arms, and whether the gain of one of them survives the controls that could explain it."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import ArrayLike, Float
+
+from sbjax.report import statistics, tables
+from sbjax.report.results import Results
+
+
+class Ratio(NamedTuple):
+    """Median of paired ratios with its 95 % interval, None where there is no number; the verdict of the denominator.
+
+    The verdict is that of `statistics.paired` for a metric of which less is better.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    verdict: str = ""
+
+
+def paired_ratio(a: Float[ArrayLike, "n"], b: Float[ArrayLike, "n"]) -> Ratio:
+    """Median of b / a with its interval, on a logarithmic scale, see `statistics.paired`; zeros are left out.
+
+    >>> paired_ratio([2.0, 4.0, 6.0, 2.0, 2.0], [1.0, 2.0, 3.0, 1.0, 1.0])
+    Ratio(value=0.5, low=0.5, high=0.5, verdict='better')
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = [np.log(np.asarray(side, np.float64)) for side in (a, b)]
+    found = statistics.paired(*logs, goal="min")
+    ends = (math.exp(x) if math.isfinite(x) else None for x in (found.difference, found.low, found.high))
+    return Ratio(*ends, found.verdict)
+
+
+def final(results: Results, arm: str) -> dict[str, np.ndarray]:
+    """Metrics of the last report of an arm, [replica]; {} for an arm that has none."""
+    reports = results.reports.get(arm)
+    return reports[-1].values if reports else {}
+
+
+def ratio(results: Results, arm: str, metric: str, *, reference: str | None = None) -> Ratio:
+    """Of an arm to another one (the reference of the run), in a metric of their last reports."""
+    sides = [final(results, name).get(metric) for name in (reference or results.reference, arm)]
+    return Ratio(None, None, None) if any(side is None for side in sides) else paired_ratio(*sides)
+
+
+def show(found: Ratio) -> str:
+    """A ratio with its interval.
+
+    >>> show(Ratio(0.5, 0.41, 0.625)), show(Ratio(None, None, None))
+    ('0.5 [0.41, 0.625]', '-')
+    """
+    return tables.measure({"value": found.value, "low": found.low, "high": found.high}, 3) if found.value else "-"
+
+
+def survival(what: str, arm: str, reference: str, gain: Ratio, controls: Mapping[str, Ratio]) -> str:
+    """Whether a gain over the reference is left against each control, in words.
+
+    A gain is a ratio whose interval lies below 1. It survives a control if the ratio to that control does so too.
+
+    Args:
+        what: the number in which less is better.
+        arm, reference: names.
+        gain: of the arm to the reference.
+        controls: of the arm to each control, by name.
+
+    >>> gain, same = Ratio(0.5, 0.4, 0.6, 'better'), Ratio(1.0, 0.9, 1.1, 'no difference shown')
+    >>> survival('error', 'expanded', 'raw', gain, {'matched': same})
+    'error: expanded / raw 0.5 [0.4, 0.6], a gain. It does not survive matched: expanded / matched 1 [0.9, 1.1].'
+    >>> survival('error', 'expanded', 'raw', same, {'matched': same})
+    'error: expanded / raw 1 [0.9, 1.1], no gain shown: there is none that a control could take away.'
+    """
+    start = f"{what}: {arm} / {reference} {show(gain)}, "
+    if gain.verdict != "better":
+        said = {"worse": "a loss", "no difference shown": "no gain shown"}.get(
+            gain.verdict, gain.verdict or "no number"
+        )
+        return f"{start}{said}: there is none that a control could take away."
+    parts = [
+        f"It {'survives' if rest.verdict == 'better' else 'does not survive'} {name}: {arm} / {name} {show(rest)}."
+        for name, rest in controls.items()
+    ]
+    return " ".join([f"{start}a gain.", *parts])
