@@ -16,6 +16,7 @@ from sbjax.report import (
     lines,
     markup,
     qcd_figures,
+    qcd_section,
     regression_figures,
     statistics,
     tables,
@@ -75,6 +76,7 @@ def build_report(workdir: str | os.PathLike) -> Path:
     paths |= landscape.save_figures(results, workdir)
     images = {name: path.read_bytes() for name, path in paths.items()}
     between = lines.section(lines.load_lines(workdir, results.arms), lines.published(results.config))
+    between += qcd_section.section(results, workdir)
     between += ising_figures.section(workdir) + regression_figures.section(results)
     between += landscape.section(results, workdir)
     write_atomically(workdir / "report.html", _page(results, summary, images, between))
