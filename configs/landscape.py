@@ -57,10 +57,10 @@ SETTINGS = {
         "smoke": {},
     },
     "recovery": {
-        "replicas": 10,
-        "train_steps": 20_000,
+        "replicas": 12,
+        "train_steps": 3000,
         "arms": {name: {"task": {"activation": name}} for name in ("g", "sigmoid", "tanh")},
-        "quick": {"replicas": 5, "train_steps": 5000},
+        "quick": {"replicas": 6, "train_steps": 1500},
         "smoke": {},
     },
     "mnist": {
