@@ -1,6 +1,7 @@
 """Lattice QCD equations of state with 2 + 1 flavours at vanishing chemical potential: published parametrisations.
 
-`PARAMETRISATIONS` has them as functions of T that give P/T^4; `reference` gives all densities in float64.
+`PARAMETRISATIONS` has them as functions of T that give P/T^4; `reference` gives all densities in float64, and
+those of the lattice points by splines.
 """
 
 import functools
@@ -53,6 +54,7 @@ In steps of 5 MeV from 0.13 to 0.4 GeV, to the digits that were printed. `hotqcd
 """
 
 _NODES = 200  # of the integral over the trace anomaly
+_BLOCK = 256  # temperatures
 
 
 def hotqcd_2014(T: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
@@ -113,15 +115,22 @@ PARAMETRISATIONS: dict[str, Callable[[Array], Array]] = {
     "wuppertal_budapest_2013": wuppertal_budapest_2013,
 }
 
-VALID = (0.1, 0.4)
-"""GeV: where the parametrisations stand for lattice data."""
+POINTS = "hotqcd_points"
+"""The name of the lattice points themselves, `HOTQCD_ROWS`: each density a cubic spline through them."""
+
+NAMES = (*PARAMETRISATIONS, POINTS)
+
+VALID = {POINTS: (0.13, 0.4)} | dict.fromkeys(PARAMETRISATIONS, (0.1, 0.4))
+"""GeV, by name: where there are lattice data."""
 
 
 def reference(name: str, T: Float[ArrayLike, "*shape"]) -> EquationOfState:
-    """All densities of a parametrisation, computed in float64 whatever the precision of the caller.
+    """All densities of a parametrisation or of the points, in float64 whatever the precision of the caller.
+
+    Between the points identities such as eps = 3P + Delta hold to the rounding of the table, a few 1e-3.
 
     Args:
-        name: of `PARAMETRISATIONS`.
+        name: of `NAMES`.
         T: concrete, GeV.
 
     Returns:
@@ -132,18 +141,30 @@ def reference(name: str, T: Float[ArrayLike, "*shape"]) -> EquationOfState:
 
     >>> round(float(reference('hotqcd_2014', 0.155).anomaly), 4)
     2.4482
+    >>> round(float(reference(POINTS, 0.155).anomaly), 4)
+    2.43
     """
     check_name(name)
     check_temperature(T)
     T = np.asarray(T, np.float64)
-    lower, upper = VALID
-    outside = np.clip(T, lower, upper) != T
+    lower, upper = VALID[name]
+    outside = np.clip(T, lower - 1e-12, upper + 1e-12) != T
     if outside.any():
         raise ValueError(
             f"T={T[outside].ravel()[0]:g} GeV lies outside the lattice data of {name}; give {lower} to {upper}"
         )
+    if name == POINTS:
+        anomaly, pressure, energy, entropy, sound = np.moveaxis(_spline()(T), -1, 0)
+        return EquationOfState(pressure, energy, entropy, anomaly, sound)
     with jax.enable_x64(True):
-        return EquationOfState(*map(np.asarray, _all(name)(T)))
+        return EquationOfState(*_in_blocks(_all(name), T))
+
+
+@functools.cache
+def _spline():
+    from scipy.interpolate import CubicSpline
+
+    return CubicSpline(HOTQCD_ROWS[:, 0], HOTQCD_ROWS[:, 1:])
 
 
 @functools.cache
@@ -155,10 +176,19 @@ def reference_masses(name: str, T: Float[ArrayLike, "*shape"]) -> Float[np.ndarr
     """`tied_masses` of a parametrisation in float64. Arguments and errors as `reference`."""
     pressure = reference(name, T).pressure
     with jax.enable_x64(True):
-        return np.asarray(_tied_masses(np.asarray(T, np.float64), pressure))
+        (masses,) = _in_blocks(_tied_masses, np.asarray(T, np.float64), pressure)
+    return masses
 
 
-_tied_masses = jax.jit(tied_masses)
+_tied_masses = jax.jit(lambda T, pressure: (tied_masses(T, pressure),))
+
+
+def _in_blocks(function, *arrays):
+    """Results of a jitted function of arrays of one shape, entry by entry. Repeated up to whole blocks, so that a few
+    sizes are compiled and not one for each number of temperatures."""
+    shape, size = arrays[0].shape, arrays[0].size
+    found = function(*(np.resize(array, -(-size // _BLOCK) * _BLOCK) for array in arrays))
+    return [np.asarray(part)[:size].reshape(*shape, *part.shape[1:]) for part in found]
 
 
 def check_name(name: str) -> None:
@@ -167,7 +197,5 @@ def check_name(name: str) -> None:
     Raises:
         ValueError: naming it and those there are.
     """
-    if name not in PARAMETRISATIONS:
-        raise ValueError(
-            f"parametrisation {name!r} is unknown{near(name, PARAMETRISATIONS)}; known: {', '.join(PARAMETRISATIONS)}"
-        )
+    if name not in NAMES:
+        raise ValueError(f"parametrisation {name!r} is unknown{near(name, NAMES)}; known: {', '.join(NAMES)}")

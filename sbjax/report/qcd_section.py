@@ -144,7 +144,7 @@ def _estimate(value, low, high):
 
 
 def _lattice(results, curves):
-    hotqcd = results.config["task"].get("parametrisation") == "hotqcd_2014"
+    hotqcd = str(results.config["task"].get("parametrisation")).startswith("hotqcd")
     rows, offset = [], np.nan
     for arm, found in curves.items():
         of_fit, of_points, offset = worst_pressure(found)

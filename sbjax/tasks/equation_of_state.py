@@ -44,7 +44,7 @@ def make_equation_of_state_task(
     'test/worst_pressure', the largest relative error of P; a quarter of the way, 'validation/mae_pressure'.
 
     Args:
-        parametrisation: a name of `lattice.PARAMETRISATIONS`.
+        parametrisation: a name of `lattice.NAMES`; with 'hotqcd_points' the default temperatures are the lattice's own.
         network: T [n] -> masses [n, 3] in GeV, as `sbjax.models.quasi_parton.make_quasi_partons`.
         lower, upper: GeV; the training temperatures are evenly spaced from one to the other.
         points: how many.
@@ -62,10 +62,11 @@ def make_equation_of_state_task(
     lattice.check_name(parametrisation)
     if loss not in LOSSES:
         raise ValueError(f"task.loss={loss!r} is unknown{near(loss, LOSSES)}; known: {', '.join(LOSSES)}")
-    if not lattice.VALID[0] <= lower < upper <= lattice.VALID[1]:
+    least, most = lattice.VALID[parametrisation]
+    if not least <= lower < upper <= most:
         raise ValueError(
-            f"task.lower={lower} and task.upper={upper} must be temperatures in GeV with {lattice.VALID[0]} <= lower < "
-            f"upper <= {lattice.VALID[1]}, such as 0.155 and 0.4"
+            f"task.lower={lower} and task.upper={upper} must be temperatures in GeV with {least} <= lower < upper <= "
+            f"{most}, such as 0.155 and 0.4"
         )
     if points < 2:
         raise ValueError(f"task.points={points} must be >= 2 temperatures")
