@@ -119,7 +119,7 @@ def _page(
     captions = _CAPTIONS | landscape.captions(results)
     body = [
         tag("h1", f"{title}: {results.primary}"),
-        *_findings(summary),
+        *_findings(summary, regression_figures.few_arms(results).arms),
         *(part for at in tables.WHERE for part in _comparisons(summary, at)),
         *_arms(summary),
         *_distances(summary),
@@ -131,8 +131,10 @@ def _page(
     return page(title, body)
 
 
-def _findings(summary: Mapping[str, Any]) -> list[str]:
-    entries = [(at, entry) for at in tables.WHERE for entry in summary["comparisons"][at]]
+def _findings(summary: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
+    """A sentence for each comparison of the arms in `shown`."""
+    every = [(at, entry) for at in tables.WHERE for entry in summary["comparisons"][at]]
+    entries = [(at, entry) for at, entry in every if entry["arm"] in shown]
     better = "higher" if summary["primary"]["goal"] == "max" else "lower"
     explanation = (
         f"Medians of differences paired by seed; {better} is better. 'Better' and 'worse' are said only where "
@@ -140,6 +142,8 @@ def _findings(summary: Mapping[str, Any]) -> list[str]:
         "and p values are of single comparisons, not corrected for their number."
     )
     sentences = [tag("p", sentence(summary, entry, at=at)) for at, entry in entries]
+    if len(entries) < len(every):
+        explanation += f" {len(every) - len(entries)} further comparisons are in the tables below."
     return [tag("h2", "Result"), *(sentences or [tag("p", "One arm alone: nothing to compare.")]), note(explanation)]
 
 
