@@ -4,7 +4,8 @@
     python runs/report.py --workdir=/tmp/pdes --classical
 
 A finished run has them already; made again from the same files they are the same, byte for byte. `--classical` adds to
-a suite of equations how long a classical solver takes to the same errors; it measures that on this machine, in minutes.
+an equation, or a suite of them, how long a classical solver takes to the same errors; it measures that on this machine,
+in seconds to minutes.
 """
 
 import sys
@@ -15,10 +16,9 @@ from absl import app, flags
 
 from sbjax import cli as cli_lib
 from sbjax import suite
-from sbjax.report import build_report
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder that a training run has written to.", required=True)
-_CLASSICAL = flags.DEFINE_bool("classical", False, "Of a suite of equations: measure a classical solver first.")
+_CLASSICAL = flags.DEFINE_bool("classical", False, "Of equations: measure a classical solver first.")
 
 
 def main(argv: Sequence[str]) -> Path:
@@ -27,10 +27,9 @@ def main(argv: Sequence[str]) -> Path:
     try:
         if (Path(_WORKDIR.value) / suite.LISTED).exists():
             return suite.report(_WORKDIR.value, classical=_CLASSICAL.value)[1]
-        path = build_report(_WORKDIR.value)
+        return suite.report_of_one(_WORKDIR.value, classical=_CLASSICAL.value)
     except FileNotFoundError as error:
         raise app.UsageError(f"--workdir={_WORKDIR.value}: {error}") from error
-    return path
 
 
 def cli(argv: Sequence[str]) -> None:

@@ -107,21 +107,50 @@ def report(workdir: str | os.PathLike, *, classical: bool = False) -> tuple[str,
     folder = pathlib.Path(workdir).absolute()
     names = json.loads((folder / LISTED).read_text())["members"]
     if classical:
-        write_atomically(folder / "classical.json", json.dumps(_classical(folder, names), indent=1))
+        _time_classical(folder, {name: folder / name for name in names})
     return build_suite_report(folder, names)
 
 
-def _classical(folder, names):
+def report_of_one(workdir: str | os.PathLike, *, classical: bool = False) -> pathlib.Path:
+    """The report of a single run, and its path.
+
+    Args:
+        workdir: the folder of the run.
+        classical: first measure a classical solver, as in `report`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `build_report`.
+        ConfigError: `classical` for a run that is about no equation in one or two coordinates.
+    """
+    from sbjax.report import build_report
+
+    folder = pathlib.Path(workdir)
+    if classical and not _time_classical(folder, {None: folder}):
+        raise config_lib.ConfigError(
+            f"--classical: the run in {folder} is about no equation in one or two coordinates; leave it out"
+        )
+    return build_report(folder)
+
+
+def _time_classical(folder, runs):
+    """Writes `classical.json` in the folder: seconds by name of a run (None: of its equation) and error."""
     from sbjax.physics.collocation import time_to_errors
 
     found = {}
-    for name in names:
-        task = json.loads((folder / name / "config.json").read_text())["config"]["task"]
+    for name, path in runs.items():
+        try:
+            task = json.loads((path / "config.json").read_text())["config"]["task"]
+        except FileNotFoundError:
+            raise FileNotFoundError(f"workdir={str(path)!r} has no config.json; give the workdir of a run") from None
+        if task["kind"] != "pinn":
+            continue
         equation = build.build_data(task)
         if len(equation.coordinates) <= 2:
-            logger.info("%s: classical solver", name)
+            logger.info("%s: classical solver", task["equation"])
             seconds = time_to_errors(equation, ERRORS, limit=CLASSICAL_LIMIT)
-            found[name] = {f"{error:g}": seconds[error] for error in ERRORS}
+            found[name or task["equation"]] = {f"{error:g}": seconds[error] for error in ERRORS}
+    if found:
+        write_atomically(folder / "classical.json", json.dumps(found, indent=1))
     return found
 
 

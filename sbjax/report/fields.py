@@ -136,9 +136,10 @@ def median_replica(results: Results, arm: str) -> int | None:
 
 
 def solution_maps(results: Results, fields: dict[str, Field]) -> "Figure":
-    """The reference and the errors of the arms: heat maps over two coordinates, lines over one.
+    """Reference, solutions and errors of the arms: heat maps over two coordinates, lines over one.
 
-    All arms have one scale of colours, logarithmic where some arm's largest error is ten times another's.
+    Solutions have the reference's scale of colours; errors have one of their own for all arms, logarithmic where some
+    arm's largest error is ten times another's.
 
     Args:
         fields: by arm, as `load_fields`.
@@ -182,26 +183,34 @@ def _lines(results: Results, fields: dict[str, Field]) -> "Figure":
 
 
 def _maps(fields: dict[str, Field]) -> "Figure":
-    """A row an unknown: the reference, then the error of every arm."""
+    """Two rows an unknown: the reference and the arms' solutions on one scale, below them the arms' errors."""
     first = next(iter(fields.values()))
-    rows = len(first.unknowns)
-    figure = figures.new_figure((1.6 + 1.45 * (1 + len(fields)), 0.55 + 1.65 * rows))
-    # The reference stands apart: it has its own colours.
-    left, right = figure.subfigures(1, 2, width_ratios=(2.3, 0.75 + 1.45 * len(fields)))
-    references = left.subplots(rows, 1, squeeze=False)[:, 0]
-    errors = right.subplots(rows, len(fields), sharex=True, sharey=True, squeeze=False)
+    unknowns = len(first.unknowns)
+    figure = figures.new_figure((1.6 + 1.45 * (1 + len(fields)), 0.6 + 2.7 * unknowns))
+    panels = figure.subplots(2 * unknowns, 1 + len(fields), sharex=True, sharey=True, squeeze=False)
     for i, unknown in enumerate(first.unknowns):
-        image = _map(references[i], first, first.reference[..., i], cmap="viridis")
-        left.colorbar(image, ax=references[i], shrink=0.9)
-        references[i].set_ylabel(first.coordinates[1] if _across(first) == 0 else first.coordinates[0])
-        references[i].set_title(f"{unknown}, reference", fontsize=8)
+        above, below = panels[2 * i], panels[2 * i + 1]
+        prefix = "" if unknowns == 1 else f"{unknown}, "
+        # What lies outside of the reference's range is shown as its end.
+        norm = _solution_norm(first.reference[..., i])
+        image = _map(above[0], first, first.reference[..., i], cmap="viridis", norm=norm)
+        above[0].set_title(f"{unknown}, reference", fontsize=8)
+        for panel, (arm, field) in zip(above[1:], fields.items()):
+            _map(panel, field, field.predicted[..., i], cmap="viridis", norm=norm)
+            panel.set_title(f"{prefix}{arm}", fontsize=8)
+        figure.colorbar(image, ax=list(above), shrink=0.9, label=unknown)
+        below[0].set_axis_off()
         norm = _error_norm([field.error[..., i] for field in fields.values()])
-        for panel, (arm, field) in zip(errors[i], fields.items()):
+        for panel, (arm, field) in zip(below[1:], fields.items()):
             image = _map(panel, field, field.error[..., i], cmap="magma", norm=norm)
-            panel.set_title(arm if rows == 1 else f"{unknown}, {arm}", fontsize=8)
-        right.colorbar(image, ax=list(errors[i]), shrink=0.9, label=f"|{unknown} - reference|")
-    for panel in (references[-1], *errors[-1]):
+            panel.set_title(f"{prefix}{arm}, error", fontsize=8)
+        figure.colorbar(image, ax=list(below), shrink=0.9, label=f"|{unknown} - reference|")
+        for panel in (above[0], below[1]):
+            panel.set_ylabel(first.coordinates[1 - _across(first)])
+            panel.tick_params(labelleft=True)
+    for panel in (panels[-2, 0], *panels[-1, 1:]):  # nothing stands below the last reference
         panel.set_xlabel(first.coordinates[_across(first)])
+        panel.tick_params(labelbottom=True)
     return figure
 
 
@@ -220,6 +229,12 @@ def _map(panel: "Axes", field: Field, values: np.ndarray, **options):
 def _across(field: Field) -> int:
     """The coordinate that runs to the right: time, or else the first."""
     return 1 if field.coordinates[1] == "t" else 0
+
+
+def _solution_norm(reference: np.ndarray):
+    from matplotlib.colors import Normalize
+
+    return Normalize(float(reference.min()), float(reference.max()))
 
 
 def _error_norm(errors: list[np.ndarray]):

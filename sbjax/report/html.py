@@ -9,6 +9,7 @@ from typing import Any
 
 from sbjax.files import write_atomically
 from sbjax.report import (
+    equation_section,
     fields,
     figures,
     ising_figures,
@@ -32,8 +33,8 @@ _CAPTIONS = {
     "loss_curves": "Losses during training. Line: median over the seeds; band: quartiles.",
     "term_curves": "Terms of the training loss without weights, each the mean over the steps since the last report. "
     "Line: median over the seeds; band: quartiles.",
-    "solution_maps": "The reference solution and every arm's absolute error, of the replica with the median {primary}. "
-    "Predictions are kept in float32: errors below 1e-7 of the solution are rounding.",
+    "solution_maps": "The reference, every arm's solution and its absolute error, of the replica with the median "
+    "{primary}. Predictions are kept in float32: errors below 1e-7 of the solution are rounding.",
     **qcd_figures.CAPTIONS,
     **lines.CAPTIONS,
     **ising_figures.CAPTIONS,
@@ -79,6 +80,7 @@ def build_report(workdir: str | os.PathLike) -> Path:
     between += qcd_section.section(results, workdir)
     between += ising_figures.section(workdir) + regression_figures.section(results)
     between += landscape.section(results, workdir)
+    between += equation_section.section(results, workdir)
     write_atomically(workdir / "report.html", _page(results, summary, images, between))
     return workdir / "report.html"
 

@@ -61,7 +61,7 @@ def _draw(members: list[Member], summary: Mapping[str, Any]) -> dict[str, tuple[
     if not summary["pairs"]:
         return drawn
     arm, reference = summary["pairs"][0]
-    for metric in summary["metrics"]:
+    for metric in summary["readings"]:
         values = suite_figures.final_values(members, metric, normalise=metric == LOSS).values()
         if not any((by_arm[side] > 0).any() for by_arm in values for side in (arm, reference) if side in by_arm):
             continue

@@ -1,11 +1,12 @@
 """The page of a suite: the result in words, shares, every equation, seconds, figures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sbjax.report import tables
 from sbjax.report.markup import figures, links, note, page, table, tag
 
+COMPARED = ("median", "reference median", "log10 ratio", "interval", "p", "improved", "left out", "verdict")
 _VERBS = {"better": "improves on", "worse": "does worse than", "no difference shown": "shows no difference from"}
 _SHARES_NOTE = (
     "Two readings of 'a share of the equations improves': equations whose median over seeds improves, and pairs of an "
@@ -14,7 +15,7 @@ _SHARES_NOTE = (
     "no proof that there is none. Seeds that stopped in one of the two arms are left out and counted. Final "
     "train/loss: the mean over the steps since the report before, with each equation's own weights."
 )
-_RATIO_NOTE = (
+RATIO_NOTE = (
     "log10 ratio: median over seeds of log10(arm / reference), with its bootstrap interval; -1 = ten times smaller. "
     "p: two-sided Wilcoxon signed-rank test of the logarithms. Intervals and p values are of single comparisons, not "
     "corrected for their number."
@@ -29,6 +30,7 @@ _REACHED_NOTE = (
     "the same time. -: not reached, or not timed."
 )
 _CLASSICAL_NOTE = "Classical: one solve by a classical method, from classical.json; -: not reached or not tried."
+_NO_CLASSICAL_NOTE = "No classical solver was timed here: python runs/report.py --classical --workdir=WORKDIR does it."
 
 
 def suite_page(summary: Mapping[str, Any], images: Mapping[str, bytes], captions: Mapping[str, str]) -> str:
@@ -53,7 +55,7 @@ def suite_page(summary: Mapping[str, Any], images: Mapping[str, bytes], captions
         *_medians(summary),
         *_pairs(summary),
         *_seconds(summary),
-        *_reached(summary),
+        *(reached(summary["primary"]["name"], summary["arms"], members) if summary["primary"] else []),
         *figures(images, captions),
         tag("h2", "Reports of the equations"),
         links({name: f"{name}/report.html" for name, member in members.items() if member["problem"] is None}),
@@ -127,7 +129,8 @@ def _medians(summary: Mapping[str, Any]) -> list[str]:
             [name, member["panel"], *(_median(member, arm, metric) for arm in summary["arms"])]
             for name, member in summary["members"].items()
         ]
-        parts += [tag("h2", f"Final {metric}, median over seeds"), table(["equation", "panel", *summary["arms"]], rows)]
+        heading = tag("h2", f"Final {metric}, median [quartiles] over seeds")
+        parts += [heading, table(["equation", "panel", *summary["arms"]], rows)]
     return parts
 
 
@@ -136,33 +139,43 @@ def _median(member: Mapping[str, Any], arm: str, metric: str) -> str:
     if found is None:
         return "no such arm" if member["problem"] is None else "not read"
     stopped = f" ({found['stopped']} of {member['replicas']} stopped)" if found["stopped"] else ""
-    median = (found.get(metric) or {}).get("median")
-    return f"{tables.NONE if median is None else f'{median:.3g}'}{stopped}"
+    described = found.get(metric) or {"median": None}
+    if described["median"] is None:
+        return f"{tables.NONE}{stopped}"
+    return f"{described['median']:.3g} [{described['q1']:.2g}, {described['q3']:.2g}]{stopped}"
 
 
 def _pairs(summary: Mapping[str, Any]) -> list[str]:
-    """A table a pair of arms, of the primary metric."""
+    """A table a pair of arms and metric; all but the primary metric folded away."""
     if not summary["pairs"]:
         return []
-    metric = summary["primary"]["name"]
-    headers = ["equation", "median", "reference median", "log10 ratio", "interval", "p", "improved", "left out"]
-    parts = [tag("h2", f"Final {metric} by equation")]
+    primary = summary["primary"]["name"]
+    parts = [tag("h2", f"Final {primary} by equation"), *_pairs_of(summary, primary), note(RATIO_NOTE)]
+    for metric in summary["metrics"]:
+        if metric != primary:
+            inside = "".join(_pairs_of(summary, metric))
+            parts.append(f"<details>{tag('summary', f'Final {metric} by equation')}{inside}</details>")
+    return parts
+
+
+def _pairs_of(summary: Mapping[str, Any], metric: str) -> list[str]:
+    parts = []
     for place, (arm, reference) in enumerate(summary["pairs"]):
-        rows = []
-        for name, member in summary["members"].items():
-            row = member["comparisons"][metric][place]
-            if row["reason"] is not None:
-                rows.append([name, *[tables.NONE] * 7, f"not compared: {row['reason']}"])
-                continue
-            numbers = (f"{row[side]:.3g}" for side in ("median", "reference_median"))
-            rows.append(
-                [
-                    name, *numbers, ratio(row["log_ratio"]), ratio_interval(row), tables.p_value(row["p_value"]),
-                    tables.improved(row), str(row["left_out"]), row["verdict"],
-                ]
-            )  # fmt: skip
-        parts += [tag("h3", f"{arm} against {reference}"), table([*headers, "verdict"], rows)]
-    return [*parts, note(_RATIO_NOTE)]
+        rows = [
+            [name, *comparison_cells(member["comparisons"][metric][place])]
+            for name, member in summary["members"].items()
+        ]
+        parts += [tag("h3", f"{arm} against {reference}"), table(["equation", *COMPARED], rows)]
+    return parts
+
+
+def comparison_cells(row: Mapping[str, Any]) -> list[str]:
+    """What `suite_statistics.compare` says, in the columns `COMPARED`."""
+    if row["reason"] is not None:
+        return [*[tables.NONE] * 7, f"not compared: {row['reason']}"]
+    numbers = (f"{row[side]:.3g}" for side in ("median", "reference_median"))
+    logs = (ratio(row["log_ratio"]), ratio_interval(row), tables.p_value(row["p_value"]))
+    return [*numbers, *logs, tables.improved(row), str(row["left_out"]), row["verdict"]]
 
 
 def _seconds(summary: Mapping[str, Any]) -> list[str]:
@@ -180,20 +193,26 @@ def _seconds(summary: Mapping[str, Any]) -> list[str]:
     return [tag("h2", "Wall time"), table(["equation", *summary["arms"]], rows), note(_TIME_NOTE)]
 
 
-def _reached(summary: Mapping[str, Any]) -> list[str]:
-    with_classical = any(member["classical"] for member in summary["members"].values())
+def reached(metric: str, arms: Sequence[str], members: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Seconds to each error, of the arms and of a classical solver.
+
+    Args:
+        metric: whose error.
+        arms: columns.
+        members: by name, `times` and `classical` as `summarise_suite` gives them.
+    """
+    with_classical = any(member["classical"] for member in members.values())
     rows = []
-    for name, member in summary["members"].items():
+    for name, member in members.items():
         for error, by_arm in member["times"].items():
-            cells = [_short(by_arm.get(arm)) for arm in summary["arms"]]
+            cells = [_short(by_arm.get(arm)) for arm in arms]
             classical = [_short((member["classical"] or {}).get(error))] if with_classical else []
             rows.append([name, f"{float(error):g}", *cells, *classical])
     if not rows:
         return []
-    headers = ["equation", f"{summary['primary']['name']} below", *summary["arms"]]
-    headers += ["classical"] if with_classical else []
-    notes = [note(_REACHED_NOTE), *([note(_CLASSICAL_NOTE)] if with_classical else [])]
-    return [tag("h2", "Time to an error"), table(headers, rows), *notes]
+    headers = ["equation", f"{metric} below", *arms, *(["classical"] if with_classical else [])]
+    last = note(_CLASSICAL_NOTE if with_classical else _NO_CLASSICAL_NOTE)
+    return [tag("h2", "Time to an error"), table(headers, rows), note(_REACHED_NOTE), last]
 
 
 def _problems(summary: Mapping[str, Any]) -> list[str]:

@@ -48,7 +48,7 @@ def load_members(folder: Path, names: Sequence[str]) -> list[Member]:
             results = load_results(path)
         except (FileNotFoundError, ValueError) as error:
             problem = str(error).replace(str(path), name)
-        members.append(Member(name, _panel(name, results, place), results, problem, _load_seconds(path)))
+        members.append(Member(name, _panel(name, results, place), results, problem, load_seconds(path)))
     return members
 
 
@@ -114,8 +114,8 @@ def _panel(name: str, results: Results | None, place: int) -> str:
     return make_equation(equation).panel if equation in EQUATIONS else f"group {place // GROUP + 1}"
 
 
-def _load_seconds(path: Path) -> dict[str, Seconds]:
-    """Sums over the lines of `timings.jsonl`, of which an arm that was resumed has several."""
+def load_seconds(path: Path) -> dict[str, Seconds]:
+    """Seconds by arm: sums over the lines of `timings.jsonl`, of which an arm that was resumed has several."""
     try:
         lines = (path / "timings.jsonl").read_text().splitlines()
     except FileNotFoundError:

@@ -12,6 +12,8 @@ from sbjax.report import statistics
 from sbjax.report.suite_members import Member, times_to
 
 LOSS = "train/loss"
+OTHER_ERRORS = ("test/l1", "test/max")
+"""Errors that are described and compared where runs report them, beside the primary one; no share is read off them."""
 CONTROLS = ("matched", "widened")
 """Arms that remove one explanation: the second arm is compared with them too, where a suite has them."""
 
@@ -31,13 +33,13 @@ def summarise_suite(
 ) -> dict[str, Any]:
     """What `summary.json` of a suite holds, plain numbers, strings and None.
 
-    - `primary`, `reference`, `arms` (of all members), `metrics` ({name: goal}: the training loss and the primary
-      metric), `pairs` ([arm, reference]: every arm against the reference, then the first other arm against `CONTROLS`),
-      `confidence`, `published`;
+    - `primary`, `reference`, `arms` (of all members), `metrics` ({name: goal}: the training loss, the primary metric,
+      `OTHER_ERRORS`), `pairs` ([arm, reference]: every arm against the reference, then the first other arm against
+      `CONTROLS`), `confidence`, `published`;
     - `members[name]`: `panel`, `problem` (None, or why it could not be read), `replicas`; by arm `arms[arm]`:
       `stopped` replicas, `seconds`, and the description of each metric at the last report; `comparisons[metric]`: a
       dict a pair, see `compare`; `times` ({error: {arm: seconds}}, see `times_to`) and `classical` ({error: seconds});
-    - `readings[metric]`: a dict a pair, see `read`.
+    - `readings[metric]`: a dict a pair, see `read`; of the training loss and the primary metric.
 
     Intervals and p values are of single comparisons, not corrected for their number.
     """
@@ -45,10 +47,9 @@ def summarise_suite(
     arms = list(dict.fromkeys(arm for member in present for arm in member.results.arms))
     first = present[0].results if present else None
     reference = first.reference if first else None
-    others = [arm for arm in arms if arm != reference]
-    pairs = [(arm, reference) for arm in others]
-    pairs += [(others[0], control) for control in CONTROLS if others and control in others[1:]]
-    metrics = {LOSS: "min", first.primary: first.goal} if first else {}
+    pairs = pairs_of(arms, reference)
+    read_off = {LOSS: "min", first.primary: first.goal} if first else {}
+    metrics = read_off | {name: "min" for name in OTHER_ERRORS if any(_has(member, name) for member in present)}
     options = {"confidence": confidence, "resamples": resamples, "seed": seed}
     rows = {
         member.name: {metric: [compare(member, *pair, metric, goal, **options) for pair in pairs]
@@ -60,7 +61,7 @@ def summarise_suite(
             {"arm": arm, "reference": control, **read([rows[name][metric][i] for name in rows], goal, **options)}
             for i, (arm, control) in enumerate(pairs)
         ]
-        for metric, goal in metrics.items()
+        for metric, goal in read_off.items()
     }
     entries = {}
     for member in members:
@@ -88,6 +89,17 @@ def summarise_suite(
             "readings": readings,
         }
     )
+
+
+def pairs_of(arms: Sequence[str], reference: str | None) -> list[tuple[str, str]]:
+    """(arm, reference) of every other arm, then the first other arm against each of `CONTROLS`.
+
+    >>> pairs_of(['raw', 'expanded', 'matched'], 'raw')
+    [('expanded', 'raw'), ('matched', 'raw'), ('expanded', 'matched')]
+    """
+    others = [arm for arm in arms if arm != reference]
+    controls = [control for control in CONTROLS if control in others[1:]]
+    return [(arm, reference) for arm in others] + [(others[0], control) for control in controls]
 
 
 def compare(member: Member, arm: str, reference: str, metric: str, goal: str, **options: Any) -> dict[str, Any]:
@@ -198,6 +210,10 @@ def share(
     counts = np.random.default_rng(seed).multinomial(k, np.full(k, 1 / k), size=resamples)
     low, high = np.quantile((counts @ gains) / (counts @ n), [tail, 1 - tail])
     return Estimate(value, float(low), float(high))
+
+
+def _has(member: Member, metric: str) -> bool:
+    return any(metric in report.values for reports in member.results.reports.values() for report in reports[-1:])
 
 
 def _describe(member: Member, arm: str, metrics: Mapping[str, str]) -> dict[str, Any]:

@@ -61,19 +61,26 @@ def test_maps_show_the_error_of_that_replica_on_one_scale(write_member):
     assert list(fields) == list(results.arms)
     figure = lib.solution_maps(results, fields)
     images = {panel.get_title(): panel.images[0] for panel in figure.axes if panel.images}
-    assert list(images) == ["u, reference", *results.arms]
+    errors = [f"{arm}, error" for arm in results.arms]
+    assert list(images) == ["u, reference", *results.arms, *errors]
     x, t = np.linspace(-1, 1, 9), np.linspace(-1, 1, 7)
     np.testing.assert_allclose(images["u, reference"].get_array(), np.sin(np.pi * x)[:, None] * np.exp(-t)[None])
     for i, arm in enumerate(results.arms):
         replica = lib.median_replica(results, arm)
-        expected = 10.0 ** -(i + 1) * (replica + 1) * np.abs(np.cos(np.pi * x))[:, None] * np.ones(7)
-        np.testing.assert_allclose(images[arm].get_array(), expected, atol=1e-12)
+        planted = 10.0 ** -(i + 1) * (replica + 1) * np.cos(np.pi * x)[:, None] * np.ones(7)
+        np.testing.assert_allclose(images[f"{arm}, error"].get_array(), np.abs(planted), atol=1e-12)
+        solution = images["u, reference"].get_array() + planted
+        np.testing.assert_allclose(images[arm].get_array(), solution, atol=1e-12)
         # Time to the right, from the first point less half a pixel to the last and half a pixel.
         np.testing.assert_allclose(images[arm].get_extent(), [-7 / 6, 7 / 6, -9 / 8, 9 / 8])
-    norms = {image.norm for name, image in images.items() if name != "u, reference"}
+    norms = {images[name].norm for name in errors}
     assert len(norms) == 1
     assert isinstance(norms.pop(), LogNorm)
-    assert {panel.get_xlabel() for panel in figure.axes if panel.images} == {"t"}
+    # Solutions are told apart by the reference's own scale, whatever an arm predicts.
+    (norm,) = {images[name].norm for name in ("u, reference", *results.arms)}
+    reference = images["u, reference"].get_array()
+    assert (norm.vmin, norm.vmax) == (reference.min(), reference.max())
+    assert {panel.get_xlabel() for panel in figure.axes if panel.images} == {"t", ""}
     figures.to_png(figure)
 
 
@@ -81,17 +88,18 @@ def test_similar_errors_have_a_linear_scale(write_member):
     workdir = write_member("heat", factors={"raw": 1.0}, shape=(9, 7))
     results = load_results(workdir)
     figure = lib.solution_maps(results, lib.load_fields(results, workdir))
-    norm = next(panel.images[0].norm for panel in figure.axes if panel.get_title() == "raw")
+    norm = next(panel.images[0].norm for panel in figure.axes if panel.get_title() == "raw, error")
     assert not isinstance(norm, LogNorm)
     assert norm.vmin == 0
 
 
-def test_several_unknowns_have_a_row_each(write_member):
+def test_several_unknowns_have_two_rows_each(write_member):
     workdir = write_member("kovasznay", factors={"raw": 1.0, "expanded": 0.1}, shape=(9, 7), unknowns="uvp")
     results = load_results(workdir)
     figure = lib.solution_maps(results, lib.load_fields(results, workdir))
     titles = [panel.get_title() for panel in figure.axes if panel.images]
-    assert sorted(titles) == sorted(f"{u}, {name}" for u in "uvp" for name in ("reference", "raw", "expanded"))
+    shown = ("reference", "raw", "expanded", "raw, error", "expanded, error")
+    assert titles == [f"{u}, {name}" for u in "uvp" for name in shown]
 
 
 def test_one_coordinate_has_lines_and_their_errors(write_member):
@@ -149,6 +157,7 @@ def test_the_report_has_both_with_captions_and_the_same_bytes(write_member):
     text = pages[0].decode()
     assert "Terms of the training loss without weights" in text
     assert "of the replica with the median test/l2" in text
+    assert "Time to an error" in text
     assert "1e-7" in text
 
 

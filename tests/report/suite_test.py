@@ -212,3 +212,33 @@ def test_other_tasks_and_long_names_keep_to_the_terminal(write_suite):
     table, _, summary = build_suite_report(write_suite(names=names, good=6, kind="other"), names)
     assert max(map(len, table.splitlines())) <= tables.WIDTH
     assert [member["panel"] for member in summary["members"].values()] == [*["group 1"] * 5, "group 2"]
+
+
+def test_all_errors_have_spread_and_paired_tests(write_suite, tmp_path):
+    """L1 is twice L2 and the largest error ten times it, in every seed: medians, ratios and p values follow."""
+    names = FIFTEEN[:2]
+    folder = write_suite(names=names, good=2)
+    for name in names:
+        path = folder / name / "metrics.jsonl"
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        for record in records:
+            for metric, factor in (("test/l1", 2.0), ("test/max", 10.0)):
+                record[metric] = [factor * x for x in record["test/l2"]]
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    _, path, summary = build_suite_report(folder, names)
+    assert list(summary["metrics"]) == ["train/loss", "test/l2", "test/l1", "test/max"]
+    assert list(summary["readings"]) == ["train/loss", "test/l2"]
+    member = summary["members"][names[0]]
+    for metric, factor in (("test/l1", 2.0), ("test/max", 10.0)):
+        for statistic in ("q1", "median", "q3"):
+            ours, l2 = (member["arms"]["expanded"][m][statistic] for m in (metric, "test/l2"))
+            assert ours == pytest.approx(factor * l2)
+        row, same = (member["comparisons"][m][0] for m in (metric, "test/l2"))
+        assert (row["log_ratio"], row["low"]) == pytest.approx((same["log_ratio"], same["low"]))
+        assert (row["improved"], row["p_value"], row["verdict"]) == (6, 2 * 0.5**6, "better")
+    page = path.read_text()
+    described = member["arms"]["expanded"]["test/max"]
+    cell = f"{described['median']:.3g} [{described['q1']:.2g}, {described['q3']:.2g}]"
+    for piece in ("Final test/l1, median", "Final test/max by equation", f"<td>{cell}</td>"):
+        assert piece in page
+    assert page.count("<details>") == page.count("</details>") == 3
