@@ -1,7 +1,8 @@
 """Many students of one shape trained at once: Adam on all data, then polished to critical points.
 
-Students lie on the devices of one mesh, and each device takes its own by groups, one after another: at 1681 points the
-activations of a group stay in the cache, and a student that has converged does not wait for the others.
+Students lie on the devices of one mesh, and each device takes its own one after another: the activations of one at 1681
+points fill the vector units and stay in the cache, so that several at once are no faster, and one that has converged
+does not wait for the others.
 """
 
 from collections.abc import Callable
@@ -139,7 +140,6 @@ def train_adam(
     *,
     steps: int,
     learning_rate: float = 1e-3,
-    group: int = 5,
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], Any] = lambda text: None,
 ) -> Trained | None:
@@ -150,7 +150,6 @@ def train_adam(
         starts: stacked students.
         steps: of each.
         learning_rate: constant.
-        group: students of one device that are vectorised.
         stop: looked at every some steps.
         say: told of progress.
     """
@@ -167,7 +166,7 @@ def train_adam(
             params, state = jax.lax.fori_loop(0, count, step, student)
             return (params, state), loss(params)
 
-        return jax.lax.map(one, students, batch_size=group)
+        return jax.lax.map(one, students)
 
     spread = Spread(starts)
     advance = spread.compiled(advance)
