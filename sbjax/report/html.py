@@ -122,7 +122,7 @@ def _page(
     body = [
         tag("h1", f"{title}: {results.primary}"),
         *_findings(summary, regression_figures.few_arms(results).arms),
-        *(part for at in tables.WHERE for part in _comparisons(summary, at)),
+        *(part for at in _where(summary) for part in _comparisons(summary, at)),
         *_arms(summary),
         *_distances(summary),
         *between,
@@ -133,9 +133,15 @@ def _page(
     return page(title, body)
 
 
+def _where(summary: Mapping[str, Any]) -> list[str]:
+    """Kinds of comparison that mean something: equal FLOPs do not where none are counted."""
+    counted = any(arm["flops_per_step"] for arm in summary["arms"].values())
+    return [at for at in tables.WHERE if counted or at != "equal_flops"]
+
+
 def _findings(summary: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
     """A sentence for each comparison of the arms in `shown`."""
-    every = [(at, entry) for at in tables.WHERE for entry in summary["comparisons"][at]]
+    every = [(at, entry) for at in _where(summary) for entry in summary["comparisons"][at]]
     entries = [(at, entry) for at, entry in every if entry["arm"] in shown]
     better = "higher" if summary["primary"]["goal"] == "max" else "lower"
     explanation = (

@@ -24,7 +24,8 @@ CAPTIONS = {
 DISTANCE = "replica_distance/unmatched"
 _NOTE = (
     "Shares of replicas by the sign of their magnetisation [Wilson's 95 % interval]; the rest has none. Minima of the "
-    "mean-field free energy f at magnetisation m."
+    "mean-field free energy f at magnetisation m. The energy in the other tables is that of the bonds, per spin, "
+    "without the part of the field; parameters are spins, and steps are sweeps."
 )
 
 
@@ -72,7 +73,7 @@ def energy_landscapes(results: Results, landscapes: dict[str, Any]) -> "Figure":
         mean.set_title(f"mean field, T = {first['mean_field']['temperature']:g}", fontsize=8)
         small.set_title(f"4 x 4, T = {first['four_by_four']['temperature']:g}", fontsize=8)
         quench.set_title(f"quenched to T = {first['quench']['temperature']:g}", fontsize=8)
-        mean.set_ylabel("energy per spin")
+        mean.set_ylabel("(free) energy per spin")
         quench.set_ylabel("share of replicas")
         for panel in (mean, small, quench):
             panel.set_xlabel("magnetisation")
