@@ -15,8 +15,8 @@ and smoke. All in float64. Hardware: 2 x86-64 cores, 2 GiB. Measured: `all,quick
 README has the table); `poisson,accurate` 5 seeds to a median relative L2 error of 8e-11 in a minute.
 
 Arms: raw; `expanded` [pi, pi, x, pi, pi]; `ones` [x, 1, 1, 1, 1]; `matched`, raw with the bias that the expansion
-amounts to: its starting values (folded from the same draw) and its step size; `widened`, raw with a first layer wide
-enough for as many parameters as `expanded` has.
+amounts to: its starting values (folded from the same draw) and its step size, for whichever optimiser; `widened`, raw
+with a first layer wide enough for as many parameters as `expanded` has.
 """
 
 import math
@@ -103,10 +103,9 @@ def arms(coordinates, width):
         "matched": {
             "expansion": PI,
             "task": {"fold": True},
-            # The bias b = b_0 + sum c_j w_j moves (1 + sum |c_j|) times as far a step of Adam as b_0 alone, and
-            # sqrt(1 + sum c_j^2) is its unit for methods that only know lengths and angles.
-            "optimizer": {"first_bias_scale": 1 + constants * math.pi},
-            "finish": {"first_bias_scale": math.sqrt(1 + constants * math.pi**2)},
+            # 0: as far as the expansion would move the bias, whichever optimiser is chosen.
+            "optimizer": {"first_bias_scale": 0.0},
+            "finish": {"first_bias_scale": 0.0},
         },
         "widened": {"model": {"widths": (width + more, width, width)}},
     }

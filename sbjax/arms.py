@@ -69,8 +69,9 @@ def build_arms(settings: dict[str, Any]) -> list[Arm]:
             task = build.build_task(own, loaded[source])
             task = build.build_population(own, task)
             steps = build.train_steps(own, task)
-            optimizer = build.build_optimizer(own["optimizer"], train_steps=steps)
-            finish = build.build_finish(own["finish"])
+            folded = build.build_expansion(own["expansion"]) if own["task"].get("fold") else None
+            optimizer = build.build_optimizer(own["optimizer"], train_steps=steps, folded=folded)
+            finish = build.build_finish(own["finish"], folded=folded)
             total = steps + (finish.steps if finish else 0)
             monitor, monitor_steps = build.build_monitor(own, task, steps=total)
         variables = jax.eval_shape(task.init, jax.random.key(0))

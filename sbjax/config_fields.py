@@ -101,5 +101,7 @@ OPTIMIZER: dict[str, Any] = {
     "warmup_share": 0.05,  # of the training steps
     "decay_every_steps": 0,
     "decay_factor": 0.1,
-    "first_bias_scale": 1.0,  # the first layer's bias is trained in coordinates this much smaller
+    # The first layer's bias is trained in coordinates this much smaller; 0, in an arm with task.fold: as the folded
+    # expansion would move it.
+    "first_bias_scale": 1.0,
 }

@@ -1,14 +1,18 @@
 """Several equations from one config: each a run of its own, resumed one by one, and one report."""
 
 import json
+import math
 import pathlib
 import runpy
 import subprocess
 import sys
+import time
 
+import jax
 import pytest
 
-from sbjax import suite
+from sbjax import arms, suite
+from sbjax import config as config_lib
 from sbjax.config import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -73,3 +77,46 @@ def test_a_suite_goes_on_where_it_stopped(tmp_path):
     seconds = json.loads((folder / "classical.json").read_text())
     assert 0 < seconds["poisson"]["1e-07"] < 1
     assert "classical" in outcome.report.read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"task.equation": "burger"}, "'burger' is unknown, did you mean 'burgers'"),
+        ({"task.points": 0}, "task.points=0 must be >= 1"),
+        ({"task.boundary_points": 0}, "task.boundary_points=0 must be >= 1"),
+        ({"task.numbers": "nu=-1"}, "burgers.nu=-1.0 must be finite and > 0"),
+        ({"task.equation": "klein_gordon", "task.numbers": "final=0"}, "klein_gordon.final=0.0 must be finite and > 0"),
+        ({"task.sampler": "sobl"}, "task.sampler='sobl' is unknown, did you mean 'sobol'"),
+        ({"task.weights": "initial=2"}, "'initial' is no term of the loss, did you mean 'initial_u'"),
+        ({"finish.name": "sbroyden"}, "'sbroyden' is unknown, did you mean 'ssbroyden'"),
+    ],
+)
+def test_bad_input_is_refused_fast_and_leaves_nothing(tmp_path, flags, words):
+    config = runpy.run_path(str(ROOT / "configs" / "pdes.py"))["get_config"]("burgers")
+    config.update_from_flattened_dict(flags)
+    began = time.process_time()  # what else the machine does is not the point
+    with pytest.raises(ConfigError, match=words):
+        suite.run(config, tmp_path / "run")
+    assert time.process_time() - began < 5
+    assert not (tmp_path / "run").exists()
+
+
+def test_near_names_in_the_words_of_the_config():
+    get_config = runpy.run_path(str(ROOT / "configs" / "pdes.py"))["get_config"]
+    with pytest.raises(ConfigError, match="'burger' is unknown, did you mean 'burgers'"):
+        get_config("burger,quick")
+
+
+@pytest.mark.parametrize(("name", "unit"), [("adam", 1 + 4 * math.pi), ("sgd", math.sqrt(1 + 4 * math.pi**2))])
+def test_the_matched_arm_follows_the_optimiser(name, unit):
+    """A flag that changes the optimiser changes the control with it."""
+    config = runpy.run_path(str(ROOT / "configs" / "pdes.py"))["get_config"]("poisson,smoke")
+    config.optimizer.name, config.model.widths = name, (4,)
+    config.arms = {"raw": {}, "matched": config.arms.matched}
+    settings = config_lib.check(config)
+    with arms.precision(settings["precision"]):
+        _, arm = arms.build_arms(settings)
+        params = arm.task.init(jax.random.key(0))["params"]
+        first, finish = (phase.optimizer.init(params).scale["dense_0"]["bias"] for phase in arm.phases)
+    assert (float(first), float(finish)) == pytest.approx((unit, math.sqrt(1 + 4 * math.pi**2)))

@@ -1,5 +1,6 @@
 """From settings (plain dicts, checked by `config.check`) to optimisers, devices and monitors."""
 
+import math
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ from jaxtyping import PyTree
 
 from sbjax import rng
 from sbjax.config import ConfigError
+from sbjax.expansion import VectorExpansion
 from sbjax.metrics.monitor import Monitor, make_replica_monitor
 from sbjax.suggest import near
 from sbjax.tasks.task import Task
@@ -18,8 +20,15 @@ from sbjax.training.population import Population, with_population
 from sbjax.training.rescaled import rescaled
 
 
-def build_optimizer(section: dict[str, Any], *, train_steps: int) -> optax.GradientTransformationExtraArgs:
+def build_optimizer(
+    section: dict[str, Any], *, train_steps: int, folded: VectorExpansion | None = None
+) -> optax.GradientTransformationExtraArgs:
     """Optimiser and schedule of the config section `optimizer`, or `finish` without its steps.
+
+    Args:
+        train_steps: the length of the schedule.
+        folded: the expansion that was folded into the network, if there is one: `first_bias_scale` = 0 then makes the
+            bias move as its constants make it move, see `matched_bias_scale`.
 
     Raises:
         ConfigError: as `make_schedule` and `make_optimizer`.
@@ -35,14 +44,14 @@ def build_optimizer(section: dict[str, Any], *, train_steps: int) -> optax.Gradi
             decay_every_steps=schedule["decay_every_steps"],
             decay_factor=schedule["decay_factor"],
         )
-        scale = fields.pop("first_bias_scale")
+        scale = fields.pop("first_bias_scale") or matched_bias_scale(fields["name"], folded)
         optimizer = optimizer_lib.make_optimizer(fields.pop("name"), learning_rate, **fields)
         return optimizer if scale == 1 else rescaled(optimizer, lambda params: _first_bias(params, scale))
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
 
-def build_finish(section: dict[str, Any]) -> Phase | None:
+def build_finish(section: dict[str, Any], *, folded: VectorExpansion | None = None) -> Phase | None:
     """The second phase of a config section `finish`; None without steps.
 
     Raises:
@@ -51,7 +60,7 @@ def build_finish(section: dict[str, Any]) -> Phase | None:
     fields = dict(section)
     steps = fields.pop("steps")
     try:
-        return Phase(build_optimizer(fields, train_steps=steps), steps) if steps else None
+        return Phase(build_optimizer(fields, train_steps=steps, folded=folded), steps) if steps else None
     except ConfigError as error:
         raise ConfigError(f"finish: {error}") from error
 
@@ -73,6 +82,30 @@ def build_population(settings: dict[str, Any], task: Task) -> Task:
     if section["label_smoothing"] and settings["task"]["kind"] != "images":
         raise ConfigError(f"population.label_smoothing={section['label_smoothing']} is for task.kind='images'; set 0")
     return drawn
+
+
+def matched_bias_scale(name: str, folded: VectorExpansion | None) -> float:
+    """The unit of the bias b_0 in which a network with folded constants c trains as the expanded one does.
+
+    There the bias is b = b_0 + sum_j c_j w_j. Gradient descent and methods that only know lengths and angles (L-BFGS,
+    quasi-Newton, Gauss-Newton) see it in the unit sqrt(1 + sum c_j^2). A step of Adam has the same size in each w_j, so
+    that b moves 1 + sum |c_j| times as far as b_0 alone; so too of AdamW and SOAP, where it is near and not exact.
+
+    Raises:
+        ConfigError: there is no folded expansion.
+
+    >>> three = VectorExpansion(0, 3, 1.0)
+    >>> matched_bias_scale('sgd', three), matched_bias_scale('adam', three)
+    (2.0, 4.0)
+    """
+    if folded is None:
+        raise ConfigError(
+            "first_bias_scale=0 matches a folded expansion and there is none: set task.fold=True, or a scale > 0"
+        )
+    constants = [float(c) for c in folded.constants]
+    if name in ("adam", "adamw", "soap"):
+        return 1 + sum(map(abs, constants))
+    return math.sqrt(1 + sum(c**2 for c in constants))
 
 
 def _first_bias(params: PyTree, scale: float) -> PyTree:

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from sbjax import trees
+from sbjax.build.training import matched_bias_scale
 from sbjax.expansion import VectorExpansion
 from sbjax.folding import fold
 from sbjax.models import make_field
@@ -150,6 +151,7 @@ def test_matched_bias_coincides_with_the_expansion(name, rate, scale, steps, tol
     def train(task, optimizer):
         return fit(task, optimizer, steps=steps, replicas=2, key=KEY, reports=1, mapping=Mapping(devices=1)).variables
 
+    assert matched_bias_scale(name, PI) == pytest.approx(scale, rel=1e-12)  # what a config that says 0 gets
     optimizer = make_optimizer(name, rate)
 
     def scales(params):

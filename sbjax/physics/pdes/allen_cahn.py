@@ -38,10 +38,7 @@ def make_allen_cahn(diffusion: float = 0.001, reaction: float = 5.0) -> Equation
         upper=(1.0, final),
         partials=("u", "u_t", "u_xx"),
         residual=lambda x, d: {"equation": d["u_t"] - diffusion * d["u_xx"] - reaction * (d["u"] - d["u"] ** 3)},
-        conditions=(
-            dirichlet("u", both("x"), -1.0),
-            initial_value("u", first),
-        ),
+        conditions=(dirichlet("u", both("x"), -1.0), initial_value("u", first)),
         reference=Reference(
             solution=allen_cahn.make_solution(diffusion, reaction, final),
             kind="numerical",
