@@ -12,9 +12,9 @@ As a control, N students of different teachers are clustered likewise: none of t
 Source: arXiv 2304.12794.
 """
 
-import math
+import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,11 +25,13 @@ from jaxtyping import Array, Key
 
 from sbjax import config as config_lib
 from sbjax.landscape import ArmResult
-from sbjax.landscape.recovery_toys import Family, Program, draw_inputs, families, fine_tune, toy_teacher
+from sbjax.landscape.recovery_deep import Deep
+from sbjax.landscape.recovery_shallow import Shallow
+from sbjax.landscape.recovery_toys import Family, Outcome, draw_inputs, families, thresholds
 from sbjax.suggest import near
-from sbjax.symmetry.expand_and_cluster import Recovered, expand_and_cluster
-from sbjax.symmetry.teacher_match import TeacherMatch, align, match_teacher
-from sbjax.tasks.teacher_student import ACTIVATIONS, init_students, share_below, two_layer, two_layer_teacher
+from sbjax.symmetry.expand_and_cluster import expand_and_cluster
+from sbjax.symmetry.teacher_match import match_teacher
+from sbjax.tasks.teacher_student import ACTIVATIONS, share_below
 
 FIELDS: dict[str, Any] = {
     "activation": "g",  # a name of sbjax.tasks.teacher_student.ACTIVATIONS
@@ -49,26 +51,6 @@ RECOVERED = 0.01
 """Relative error below which a unit counts as recovered."""
 
 
-class Outcome(NamedTuple):
-    """One teacher.
-
-    Attributes:
-        students: {'w': [N, m, d + 1], 'a': [N, m, 1]} as trained, and their losses.
-        losses: of the students.
-        found: the collapsed network.
-        before, after: it beside the teacher, before and after the last fit.
-        params, loss: after that.
-    """
-
-    students: dict[str, np.ndarray]
-    losses: np.ndarray
-    found: Recovered
-    before: TeacherMatch
-    after: TeacherMatch
-    params: dict[str, np.ndarray]
-    loss: float
-
-
 def check(settings: dict[str, Any]) -> None:
     """Refuse what cannot be run.
 
@@ -82,7 +64,12 @@ def check(settings: dict[str, Any]) -> None:
         raise config_lib.ConfigError(
             f"task.activation={task['activation']!r} is unknown{hint}; known: {', '.join(ACTIVATIONS)}"
         )
-    largest = max(width * (inputs + 2) + 1 for width, inputs in kinds)
+    largest = max(_parameters(family) for family in kinds)
+    if task["activation"] != "tanh" and any(len(family.widths) > 1 for family in kinds):
+        raise config_lib.ConfigError(
+            f"task.teachers={task['teachers']!r} has several hidden layers, which go with task.activation='tanh', not "
+            f"with {task['activation']!r}"
+        )
     students, shared = task["students"], task["gamma"] * task["students"]
     rules = {
         "students": (students >= 2, ">= 2"),
@@ -117,49 +104,44 @@ def run_arm(
     task, teachers = arm_settings["task"], arm_settings["replicas"]
     kinds = families(task["teachers"])
     outcomes: dict[int, Outcome] = {}
-    known: dict[int, dict[str, np.ndarray]] = {}
     controls, largest = [], 0
     for place, family in enumerate(kinds):
         members = range(place, teachers, len(kinds))
-        inputs = draw_inputs(jax.random.fold_in(key, 2 * place), task["points"], family.inputs)
-        held_out = draw_inputs(jax.random.fold_in(key, 2 * place + 1), task["points"], family.inputs)
-        program = None
+        inputs, held_out = (
+            draw_inputs(jax.random.fold_in(key, 2 * place + part), task["points"], family.inputs) for part in (0, 1)
+        )
+        solve = (Deep if len(family.widths) > 1 else Shallow)(family, inputs, held_out, arm_settings)
         for index in members:
-            known[index] = _teacher(key, index, family)
-            targets = np.asarray(two_layer(known[index], inputs, task["activation"]))[:, 0]
-            width = round(task["expansion"] * family.width)
-            starts = init_students(
-                jax.random.fold_in(jax.random.fold_in(key, 10_000), index),
-                task["students"],
-                width,
-                inputs=family.inputs + 1,
-            )
-            program = program or Program(starts, inputs, arm_settings)
-            trained = program.train(starts, targets, stop)
-            if trained is None:
+            own = [jax.random.fold_in(jax.random.fold_in(key, stream), index) for stream in (10_000, 20_000)]
+            outcome = solve(*own, index, stop)
+            if outcome is None:
                 return None
-            outcomes[index] = _recover(*trained, known[index], inputs, targets, held_out, task)
-            largest = max(largest, sum(leaf[0].size for leaf in trained[0].values()))
+            outcomes[index] = outcome
+            largest = max(largest, solve.parameters)
             say(
-                f"teacher {index} ({family.width} units, {family.inputs} inputs): best student {trained[1].min():.1e}, "
-                f"{outcomes[index].found.width} units, error {np.median(outcomes[index].after.errors):.1e}"
+                f"teacher {index} (units {family.widths}, {family.inputs} inputs): best student "
+                f"{outcome.losses.min():.1e}, {outcome.after.excess} units too many, {outcome.after.missing} missing, "
+                f"error {np.median(outcome.after.errors):.1e}"
             )
-        controls += _control([outcomes[i] for i in members], [known[i] for i in members], task)
-    order = range(teachers)
-    metrics = _metrics([outcomes[i] for i in order])
+        if len(family.widths) == 1:
+            controls += _control([outcomes[i] for i in members], task)
+    found = [outcomes[i] for i in range(teachers)]
+    metrics = _metrics(found)
     arrays = {}
-    for i in order:
-        arrays |= {f"rows_{i}": outcomes[i].students["w"], f"labels_{i}": outcomes[i].found.clustering.labels}
-        arrays |= {f"tree_{i}": outcomes[i].found.clustering.tree, f"found_{i}": outcomes[i].params["w"]}
-        arrays |= {f"teacher_{i}": known[i]["w"], f"losses_{i}": outcomes[i].losses}
-        arrays |= {f"before_{i}": outcomes[i].before.errors, f"after_{i}": outcomes[i].after.errors}
+    for i, outcome in enumerate(found):
+        arrays |= {f"{name}_{i}": part for name, part in outcome.arrays.items() if name != "outgoing"}
+        arrays |= {f"losses_{i}": outcome.losses, f"before_{i}": outcome.before.errors}
+        arrays |= {f"after_{i}": outcome.after.errors}
+        if outcome.clusterings:
+            arrays |= {f"labels_{i}": outcome.clusterings[0].labels, f"tree_{i}": outcome.clusterings[0].tree}
+    wrong = np.array([outcome.after.excess + outcome.after.missing for outcome in found])
     summary = {
         "activation": task["activation"],
         "students": task["students"],
         "expansion": task["expansion"],
-        "teachers": [_describe(outcomes[i], kinds[i % len(kinds)]) for i in order],
-        "width_right": share_below(np.abs(metrics["excess"]), 0.5)._asdict(),
-        "recovered": share_below(np.maximum(metrics["worst"], np.abs(metrics["excess"])), RECOVERED)._asdict(),
+        "teachers": [_describe(outcome, kinds[i % len(kinds)]) for i, outcome in enumerate(found)],
+        "width_right": share_below(wrong, 0.5)._asdict(),
+        "recovered": share_below(np.maximum(metrics["worst"], wrong), RECOVERED)._asdict(),
         "error": _median(metrics["error"]),
         "error_before": _median(metrics["error_before"]),
         "control": controls,
@@ -190,42 +172,22 @@ CAPTIONS = {
 }
 
 
-def _teacher(key, index, family):
-    if index == 0 and family == (4, 2):
-        fixed = two_layer_teacher()
-        return fixed | {"w": np.column_stack([fixed["w"], np.zeros(4)])}
-    return toy_teacher(jax.random.fold_in(jax.random.fold_in(key, 20_000), index), family.width, family.inputs)
+def _parameters(family: Family) -> int:
+    widths = (family.inputs, *family.widths, 1)
+    return sum((below + 1) * width for below, width in itertools.pairwise(widths))
 
 
-def _cluster(students, losses, task) -> Recovered:
-    sound = np.isfinite(losses) & np.isfinite(students["w"]).all((1, 2)) & np.isfinite(students["a"]).all((1, 2))
-    return expand_and_cluster(
-        {name: leaf[sound] for name, leaf in students.items()},
-        losses[sound],
-        ACTIVATIONS[task["activation"]],
-        gamma=task["gamma"],
-        beta=math.radians(task["beta"]),
-        bias=True,
-    )
-
-
-def _recover(students, losses, teacher, inputs, targets, held_out, task) -> Outcome:
-    activation = ACTIVATIONS[task["activation"]]
-    found = _cluster(students, losses, task)
-    params = align(found.params, inputs, targets[:, None], activation)
-    before = match_teacher(params, teacher, activation, held_out)
-    params, loss = fine_tune(params, inputs, targets, task["activation"])
-    return Outcome(students, losses, found, before, match_teacher(params, teacher, activation, held_out), params, loss)
-
-
-def _control(outcomes: list[Outcome], teachers, task) -> list[dict[str, int]]:
+def _control(outcomes: list[Outcome], task) -> list[dict[str, int]]:
     """Clusters of students of different teachers; fewer than three teachers give none."""
     if len(outcomes) < 3:
         return []
     chosen = [(outcomes[i % len(outcomes)], i) for i in range(task["students"])]
-    students = {name: np.stack([outcome.students[name][i] for outcome, i in chosen]) for name in ("w", "a")}
-    found = _cluster(students, np.array([outcome.losses[i] for outcome, i in chosen]), task)
-    matches = [match_teacher(found.params, teacher, ACTIVATIONS[task["activation"]]) for teacher in teachers]
+    students = {"w": np.stack([o.arrays["rows"][i] for o, i in chosen])}
+    students["a"] = np.stack([o.arrays["outgoing"][i] for o, i in chosen])
+    losses, activation = np.array([o.losses[i] for o, i in chosen]), ACTIVATIONS[task["activation"]]
+    found = expand_and_cluster(students, losses, activation, bias=True, **thresholds(task))
+    teachers = [{"w": o.arrays["teacher"], "a": o.arrays["passed"]} for o in outcomes]
+    matches = [match_teacher(found.params, teacher, activation) for teacher in teachers]
     return [{"units": found.width, "recovered": max(int(np.sum(match.errors < RECOVERED)) for match in matches)}]
 
 
@@ -238,19 +200,19 @@ def _metrics(outcomes: list[Outcome]) -> dict[str, list[float]]:
         "worst": [float(np.max(capped(o.after))) for o in outcomes],
         "error_before": [float(np.median(capped(o.before))) for o in outcomes],
         "worst_before": [float(np.max(capped(o.before))) for o in outcomes],
-        "excess": [float(o.found.width - len(o.after.units)) for o in outcomes],
+        "excess": [float(o.after.excess - o.after.missing) for o in outcomes],
         "function": [o.after.function for o in outcomes],
         "loss": [o.loss for o in outcomes],
-        "student_loss": [float(np.nanmin(o.losses)) for o in outcomes],
+        "student_loss": [float(np.min(o.losses)) for o in outcomes],
     }
 
 
 def _describe(outcome: Outcome, family: Family) -> dict[str, Any]:
-    clusters = outcome.found.clustering.clusters
+    clusters = [cluster for clustering in outcome.clusterings for cluster in clustering.clusters]
     return {
-        **family._asdict(),
-        "recovered": outcome.found.width,
-        "cut": outcome.found.clustering.height,
+        "size": f"{'-'.join(map(str, family.widths))}, {family.inputs}",
+        "recovered": [len(clustering.kept) for clustering in outcome.clusterings],
+        "cut": [clustering.height for clustering in outcome.clusterings],
         "sizes": [len(cluster.members) for cluster in clusters if not cluster.reason],
         "spreads": [cluster.spread for cluster in clusters if not cluster.reason],
         "dropped": [cluster.reason for cluster in clusters if cluster.reason],

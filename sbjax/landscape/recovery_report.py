@@ -43,13 +43,13 @@ def section(workdir: Path, results: Results) -> list[str]:
             ]
         )
         teachers = summary["teachers"]
-        for size in sorted({(teacher["width"], teacher["inputs"]) for teacher in teachers}):
-            here = [i for i, teacher in enumerate(teachers) if (teacher["width"], teacher["inputs"]) == size]
+        for size in sorted({teacher["size"] for teacher in teachers}):
+            here = [i for i, teacher in enumerate(teachers) if teacher["size"] == size]
             excess = [int(metrics["excess"][i]) for i in here]
             sizes.append(
                 [
                     arm,
-                    f"{size[0]}, {size[1]}",
+                    size,
                     f"{excess.count(0)} of {len(here)}",
                     f"{sum(excess):+d}",
                     *(f"{np.median([metrics[name][i] for i in here]):.1e}" for name in ("error_before", "error")),
@@ -91,8 +91,8 @@ def save_figures(workdir: Path, results: Results) -> dict[str, Path]:
     return paths
 
 
-def vectors_figure(found: dict[str, ArmResult], teacher: int = 0) -> "Figure":
-    """Incoming weights in the plane of the first two inputs, a panel for each arm."""
+def vectors_figure(found: dict[str, ArmResult]) -> "Figure":
+    """Incoming weights of the first hidden layer in the plane of the first two inputs, a panel for each arm."""
     from sbjax.report import figures
     from sbjax.symmetry.unit_symmetry import form_of
     from sbjax.tasks.teacher_student import ACTIVATIONS
@@ -100,6 +100,10 @@ def vectors_figure(found: dict[str, ArmResult], teacher: int = 0) -> "Figure":
     with figures.styled():
         figure, panels = _panels(len(found), (2.9, 2.9))
         for panel, (arm, result) in zip(panels, found.items()):
+            teacher = _first(result)
+            if teacher is None:
+                panel.set_visible(False)
+                continue
             # Teachers of one input have their bias in the second place.
             arrays = {name: result.arrays[f"{name}_{teacher}"][..., :2] for name in ("rows", "found", "teacher")}
             labels = result.arrays[f"labels_{teacher}"].ravel()
@@ -122,14 +126,18 @@ def vectors_figure(found: dict[str, ArmResult], teacher: int = 0) -> "Figure":
     return figure
 
 
-def trees_figure(found: dict[str, ArmResult], teacher: int = 0) -> "Figure":
-    """Dendrograms of the units of all students, a panel for each arm."""
+def trees_figure(found: dict[str, ArmResult]) -> "Figure":
+    """Dendrograms of the units of all students in the first hidden layer, a panel for each arm."""
     from sbjax.report import figures
 
     with figures.styled():
         figure, panels = _panels(len(found), (2.9, 2.4))
         for panel, (arm, result) in zip(panels, found.items()):
-            tree, cut = result.arrays[f"tree_{teacher}"].copy(), result.summary["teachers"][teacher]["cut"]
+            teacher = _first(result)
+            if teacher is None:
+                panel.set_visible(False)
+                continue
+            tree, cut = result.arrays[f"tree_{teacher}"].copy(), result.summary["teachers"][teacher]["cut"][0]
             # Logarithms need a least height; they keep their order.
             tree[:, 2] = np.maximum(tree[:, 2], 1e-6)
             scipy.cluster.hierarchy.dendrogram(
@@ -173,6 +181,11 @@ def errors_figure(found: dict[str, ArmResult]) -> "Figure":
         panel.set_ylabel("relative error of weights")
         panel.legend()
     return figure
+
+
+def _first(result: ArmResult) -> int | None:
+    """The first teacher of which something was recovered."""
+    return next((i for i in range(len(result.metrics["error"])) if f"tree_{i}" in result.arrays), None)
 
 
 def _control(found) -> str:

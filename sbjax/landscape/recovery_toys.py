@@ -1,48 +1,75 @@
-"""Toy problems of parameter recovery: teachers, inputs, the training of students, and the last fit."""
+"""Toy problems of parameter recovery: teachers, inputs, and the training of students."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-
-# Loaded by its first use.
-import scipy
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 
 from sbjax.config import ConfigError
-from sbjax.landscape.students import Spread, two_layer_problem
-from sbjax.tasks.teacher_student import ACTIVATIONS
+from sbjax.landscape.students import Problem, Spread
+from sbjax.symmetry.expand_and_cluster import Clustering
+from sbjax.symmetry.teacher_match import TeacherMatch
 from sbjax.training.gradient_flow import polish
 
 LONGEST = 500  # steps of Adam in one dispatch, so that a run can be stopped
 
 
 class Family(NamedTuple):
-    """Teachers of one shape: units and inputs, without the constant one."""
+    """Teachers of one shape: units of the hidden layers, and inputs without the constant one."""
 
-    width: int
+    widths: tuple[int, ...]
     inputs: int
 
 
 def families(text: str) -> list[Family]:
-    """Of '4:2,5:3'.
+    """Of '4:2,3-5:2', where the second has two hidden layers.
 
     Raises:
         ConfigError: anything else.
 
-    >>> families('4:2,5:3')[1]
-    Family(width=5, inputs=3)
+    >>> families('4:2,3-5:2')[1]
+    Family(widths=(3, 5), inputs=2)
     """
     try:
-        found = [Family(*map(int, part.split(":"))) for part in text.split(",")]
-    except (TypeError, ValueError):
-        found = [Family(0, 0)]
-    if min(min(family) for family in found) < 1:
-        raise ConfigError(f"task.teachers={text!r} must be pairs width:inputs of numbers >= 1, as '4:2,5:3'")
+        parts = [part.split(":") for part in text.split(",")]
+        found = [Family(tuple(map(int, widths.split("-"))), int(inputs)) for widths, inputs in parts]
+    except ValueError:
+        found = [Family((0,), 0)]
+    if min(min(*family.widths, family.inputs) for family in found) < 1:
+        raise ConfigError(
+            f"task.teachers={text!r} must be pairs widths:inputs of numbers >= 1, as '4:2' or '4:2,3-3:2', where the "
+            "second has two hidden layers"
+        )
     return found
+
+
+class Outcome(NamedTuple):
+    """One teacher.
+
+    Attributes:
+        losses: of the students.
+        clusterings: of each hidden layer; empty where the students of a deep one shared nothing.
+        before, after: the collapsed network beside the teacher, before and after the last fit.
+        loss: after that.
+        arrays: 'rows' [N, m, d] and 'outgoing' of the students, 'found' and 'teacher' [r, d], of the first layer.
+    """
+
+    losses: np.ndarray
+    clusterings: tuple[Clustering, ...]
+    before: TeacherMatch
+    after: TeacherMatch
+    loss: float
+    arrays: dict[str, np.ndarray]
+
+
+def thresholds(task: dict[str, Any]) -> dict[str, float]:
+    """Arguments of `expand_and_cluster` from the fields of a config."""
+    return {"gamma": task["gamma"], "beta": math.radians(task["beta"])}
 
 
 def toy_teacher(key: Key[Array, ""], width: int, inputs: int, *, apart: float = 0.3) -> dict[str, np.ndarray]:
@@ -79,53 +106,22 @@ def draw_inputs(key: Key[Array, ""], points: int, inputs: int) -> Float[np.ndarr
     return np.column_stack([2 * rng.normal(size=(points, inputs)), np.ones(points)])
 
 
-def fine_tune(
-    params: dict[str, np.ndarray], inputs: Float[np.ndarray, "n d"], targets: Float[np.ndarray, " n"], activation: str
-) -> tuple[dict[str, np.ndarray], float]:
-    """All parameters of `teacher_match.evaluate` by Levenberg-Marquardt (MINPACK's), and the mean squared error.
-
-    >>> with jax.enable_x64(True):
-    ...     x = draw_inputs(jax.random.key(0), 20, 1)
-    ...     start = {'w': np.array([[0.9, 0.1]]), 'a': np.array([[1.2]]), 'constant': np.zeros(1)}
-    ...     found, loss = fine_tune(start, x, np.tanh(x[:, 0]), 'tanh')
-    >>> found['w'].round(6).tolist(), loss < 1e-20
-    ([[1.0, 0.0]], True)
-    """
-    names, root = sorted(params), math.sqrt(len(inputs))
-    cuts = np.cumsum([params[name].size for name in names])[:-1]
-    slope = jax.jit(lambda z: jax.jvp(ACTIVATIONS[activation], (z,), (jnp.ones_like(z),)))
-
-    def unpack(flat):
-        return {name: part.reshape(params[name].shape) for name, part in zip(names, np.split(flat, cuts))}
-
-    def residuals(flat):
-        now = unpack(flat)
-        outputs = np.asarray(slope(inputs @ now["w"].T)[0]) @ now["a"][:, 0] + now["constant"][0]
-        return (outputs + (inputs @ now["linear"][:, 0] if "linear" in now else 0) - targets) / root
-
-    def jacobian(flat):
-        now = unpack(flat)
-        h, dh = map(np.asarray, slope(inputs @ now["w"].T))
-        by_w = (dh * now["a"][:, 0])[:, :, None] * inputs[:, None]
-        columns = {"a": h, "constant": np.ones((len(inputs), 1)), "linear": inputs, "w": by_w.reshape(len(inputs), -1)}
-        return np.hstack([columns[name] for name in names]) / root
-
-    start = np.concatenate([params[name].ravel() for name in names])
-    tight = 4 * np.finfo(float).eps
-    found = scipy.optimize.least_squares(residuals, start, jacobian, method="lm", xtol=tight, ftol=tight, gtol=tight)
-    return unpack(found.x), 2 * float(found.cost)
-
-
 class Program:
-    """Training of the students of one teacher after another, compiled once for teachers of one shape."""
+    """Training of the students of one teacher after another, compiled once for students of one shape.
 
-    def __init__(self, starts, inputs, settings):
-        task, self.steps, activation = settings["task"], settings["train_steps"], settings["task"]["activation"]
+    Args:
+        starts: stacked students.
+        problem_of: data -> the problem of one student.
+        settings: those of the arm.
+    """
+
+    def __init__(self, starts: PyTree, problem_of: Callable[[Any], Problem], settings: dict[str, Any]):
+        task, self.steps = settings["task"], settings["train_steps"]
         self.adam = optax.adam(optax.cosine_decay_schedule(task["learning_rate"], self.steps))
 
         def advance(shared, students):
-            targets, count = shared
-            problem = two_layer_problem(inputs, targets, activation)
+            data, count = shared
+            problem = problem_of(data)
             slope = jax.grad(lambda params: jnp.sum(problem.residuals(params) ** 2))
 
             def step(_, carry):
@@ -133,12 +129,12 @@ class Program:
                 updates, state = self.adam.update(slope(params), state)
                 return optax.apply_updates(params, updates), state
 
-            local = len(students[0]["w"])
+            local = len(jax.tree.leaves(students)[0])
             group = next(size for size in (5, 4, 3, 2, 1) if local % size == 0)
             return jax.lax.map(lambda s: jax.lax.fori_loop(0, count, step, s), students, batch_size=group)
 
-        def finish(targets, students):
-            problem = two_layer_problem(inputs, targets, activation)
+        def finish(data, students):
+            problem = problem_of(data)
 
             def one(params):
                 found = polish(
@@ -155,17 +151,30 @@ class Program:
             return jax.lax.map(one, students)
 
         self.spread = Spread(starts)
-        self.advance, self.finish = self.spread.compiled(advance), self.spread.compiled(finish)
+        self._advance, self._finish = self.spread.compiled(advance), self.spread.compiled(finish)
 
-    def train(self, starts, targets, stop):
-        """Students and losses; None if stopped."""
+    def train(self, starts: PyTree, data: Any, stop: Callable[[], bool]) -> tuple[PyTree, np.ndarray] | None:
+        """Students after Adam and Levenberg-Marquardt and their losses; None if stopped.
+
+        Students that diverged are replaced by zeros, which share nothing with others, and the largest number as loss.
+        """
         students, done = self.spread.placed((starts, jax.vmap(self.adam.init)(starts))), 0
         while done < self.steps:
             if stop():
                 return None
             count = min(LONGEST, self.steps - done)
-            students = self.advance((jnp.asarray(targets), jnp.asarray(count, jnp.int32)), students)
+            students = self._advance((data, jnp.asarray(count, jnp.int32)), students)
             done += count
-        if stop():
-            return None
-        return self.spread.collected(self.finish(jnp.asarray(targets), students[0]))
+        return None if stop() else self.finish(data, self.spread.collected(students[0]))
+
+    def finish(self, data: Any, students: PyTree) -> tuple[PyTree, np.ndarray]:
+        """The second part of `train`."""
+        found, losses = self.spread.collected(self._finish(data, self.spread.placed(students)))
+        sound = np.isfinite(losses)
+        for leaf in jax.tree.leaves(found):
+            sound &= np.isfinite(leaf.reshape(len(losses), -1)).all(1)
+
+        def kept(leaf):
+            return np.where(sound.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0)
+
+        return jax.tree.map(kept, found), np.where(sound, losses, np.finfo(float).max)

@@ -1,6 +1,6 @@
 """Recovered two-layer networks: their function, its alignment to data, and their distance from a known teacher."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -33,6 +33,11 @@ class TeacherMatch(NamedTuple):
     outgoing: Float[np.ndarray, " r"]
     excess: int
     function: float
+
+    @property
+    def missing(self) -> int:
+        """Units of the teacher without a recovered one."""
+        return int(np.sum(self.units < 0))
 
     @property
     def errors(self) -> Float[np.ndarray, " r"]:
@@ -134,6 +139,55 @@ def match_teacher(
         wrong = _outputs(params, np.asarray(inputs, float), activation) - right
         function = float(np.sqrt(np.mean(wrong**2) / np.mean((right - right.mean(0)) ** 2)))
     return TeacherMatch(units, *errors, len(rows) - len(place), function)
+
+
+def match_layers(
+    layers: Sequence[tuple[Float[Array, "in out"], Float[Array, " out"]]],
+    teacher: Sequence[tuple[Float[Array, "in out"], Float[Array, " out"]]],
+    activation: Activation,
+) -> TeacherMatch:
+    """`match_teacher` for deep networks with biases, layer by layer: all hidden units one after another.
+
+    Incoming vectors (with the bias as an entry) are compared after the units below have been brought into the teacher's
+    order and signs; units that the teacher does not have pass on nothing. Outgoing vectors are those of the last hidden
+    layer; for the others they are the incoming ones of the next, and their error is 0 here. Functions are not compared.
+
+    Args:
+        layers, teacher: kernel [in, out] and bias [out] of each layer.
+        activation: between the layers of both.
+
+    Raises:
+        ValueError: networks of different depth, or an activation whose mirror images differ by a linear function.
+
+    >>> teacher = [(np.eye(2), np.ones(2)), (np.ones((2, 1)), np.zeros(1))]
+    >>> mirrored = [(-np.eye(2), -np.ones(2)), (-np.ones((2, 1)), np.zeros(1))]
+    >>> match_layers(mirrored, teacher, jnp.tanh).errors.tolist()
+    [0.0, 0.0]
+    """
+    form = form_of(activation)
+    if len(layers) != len(teacher):
+        raise ValueError(f"the recovered network has {len(layers)} layers and the teacher {len(teacher)}")
+    if form.slope:
+        raise ValueError(f"activation is {form.symmetry}: mirrored units differ by a linear function of what is below")
+    kernel, shift = (np.asarray(part, float) for part in layers[0])
+    found = []
+    for here, (known_kernel, known_shift) in enumerate(teacher[:-1]):
+        known = {"w": np.column_stack([np.asarray(known_kernel).T, known_shift]), "a": np.ones((len(known_shift), 1))}
+        rows = np.column_stack([kernel.T, shift])
+        after, next_shift = (np.asarray(part, float) for part in layers[here + 1])
+        last = here == len(teacher) - 2
+        if last:
+            known["a"] = np.asarray(teacher[-1][0], float)
+        match = match_teacher({"w": rows, "a": after if last else np.ones((len(rows), 1))}, known, activation)
+        there = match.units >= 0
+        kernel, shift = np.zeros((len(there), after.shape[1])), next_shift.copy()
+        for t in np.flatnonzero(there):
+            sign = form.signs(rows[match.units[t]][None], known["w"][t])
+            kernel[t] = form.mirrored(after[match.units[t]][None], sign)[0]
+            shift += form.constant(after[match.units[t]][None], sign)[0]
+        found.append(match if last else match._replace(outgoing=np.where(there, 0.0, np.inf)))
+    units, incoming, outgoing = (np.concatenate([getattr(m, name) for m in found]) for name in TeacherMatch._fields[:3])
+    return TeacherMatch(units, incoming, outgoing, sum(match.excess for match in found), np.nan)
 
 
 def _outputs(params, inputs, activation):

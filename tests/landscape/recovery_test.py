@@ -11,7 +11,7 @@ import scipy
 
 from sbjax import config as config_lib
 from sbjax import experiment
-from sbjax.landscape import recovery, recovery_toys, run
+from sbjax.landscape import recovery, recovery_shallow, recovery_toys, run
 
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "landscape.py"
 
@@ -48,6 +48,18 @@ def test_teachers_are_recovered_from_wide_students(tmp_path):
     assert set(recovery.CAPTIONS) <= names
 
 
+@pytest.mark.extended
+def test_deep_teachers_are_recovered(tmp_path):
+    config = load(teachers="2-2:1", students=6, expansion=2.0, points=60, polish_steps=300)
+    config.arms = {"deep": {"task": {"activation": "tanh"}}}
+    config.reference = "deep"
+    config.train_steps = 2000
+    assert experiment.run(config, tmp_path / "run").status == "done"
+    found = json.loads((tmp_path / "run" / "landscape" / "deep.json").read_text())
+    assert min(found["metrics"]["worst"]) < 1e-6
+    assert min(found["metrics"]["function"]) < 1e-8
+
+
 def test_toy_teachers_keep_their_distance():
     teacher = recovery_toys.toy_teacher(jax.random.key(3), 8, 2)
     rows = np.concatenate([teacher["w"], -teacher["w"]])
@@ -68,7 +80,7 @@ def test_last_fit_against_a_fit_without_derivatives(width, activation, x64):
     params = {"w": np.ones((width, 2)), "a": np.ones((width, 1)), "constant": np.zeros(1)}
     if width:
         params |= {"w": np.array([[1.0, 0.2], [-0.5, 1.0]]), "linear": np.zeros((2, 1))}
-    found, loss = recovery_toys.fine_tune(params, x, targets, activation)
+    found, loss = recovery_shallow.fine_tune(params, x, targets, activation)
 
     def outputs(flat):
         w, a, constant, linear = np.split(flat, np.cumsum([2 * width, width, 1]))
@@ -88,6 +100,8 @@ def test_last_fit_against_a_fit_without_derivatives(width, activation, x64):
     [
         ({"activation": "sigmoidd"}, "activation='sigmoidd'.*sigmoid"),
         ({"teachers": "4x2"}, "teachers='4x2' must be pairs"),
+        ({"teachers": "3-0:2"}, "teachers='3-0:2' must be pairs"),
+        ({"teachers": "3-3:2", "activation": "g"}, "several hidden layers"),
         ({"students": 1}, "students=1"),
         ({"gamma": 0.4}, "gamma=0.4 must be between 2 / students = 0.5"),
         ({"beta": 90.0}, "beta=90.0"),

@@ -11,7 +11,7 @@ import scipy
 
 from sbjax.symmetry import expand_and_cluster as lib
 from sbjax.symmetry import manifold
-from sbjax.symmetry.teacher_match import align, evaluate, match_teacher
+from sbjax.symmetry.teacher_match import align, evaluate, match_layers, match_teacher
 from sbjax.symmetry.unit_symmetry import form_of
 
 X = np.random.default_rng(0).normal(size=(40, 2))
@@ -193,8 +193,24 @@ def test_deep_students_layer_by_layer():
     assert [kernel.shape for kernel, _ in found.layers] == [(2, 3), (3, 4), (4, 2)]
     assert calls == [1]
     np.testing.assert_allclose(run(found.layers), run(teacher), atol=1e-12)
-    first = [{"w": np.column_stack([net[0][0].T, net[0][1]]), "a": np.ones((3, 1))} for net in (found.layers, teacher)]
-    assert match_teacher(*first, jnp.tanh).incoming.max() < 1e-12
+    match = match_layers(found.layers, teacher, jnp.tanh)
+    assert (len(match.units), match.excess, match.missing) == (7, 0, 0)
+    assert match.errors.max() < 1e-12
+    # One weight of the second layer off: the error of that unit, wherever it is.
+    layers = [(kernel.copy(), bias) for kernel, bias in found.layers]
+    layers[1][0][0, 2] += 0.1
+    errors = match_layers(layers, teacher, jnp.tanh).errors
+    unit = int(np.argmax(errors))
+    assert unit >= 3
+    assert errors[unit] == pytest.approx(0.1 / np.linalg.norm([*teacher[1][0][:, unit - 3], teacher[1][1][unit - 3]]))
+    assert np.sum(errors > 1e-9) == 1
+    # Without one of the first layer's units, all of the second lack a weight.
+    fewer = [(found.layers[0][0][:, 1:], found.layers[0][1][1:]), (found.layers[1][0][1:], found.layers[1][1])]
+    match = match_layers([*fewer, found.layers[2]], teacher, jnp.tanh)
+    assert (match.missing, np.isinf(match.errors).sum()) == (1, 1)
+    assert match.errors[3:].min() > 1e-3
+    with pytest.raises(ValueError, match="2 layers and the teacher 3"):
+        match_layers(found.layers[1:], teacher, jnp.tanh)
     noise = [(rng.normal(size=(4, 9, 5)), np.zeros((4, 5))), (rng.normal(size=(4, 5, 1)), np.zeros((4, 1)))]
     with pytest.raises(ValueError, match="share no unit of hidden layer 0"):
         lib.recover_layers(noise, np.zeros(4), jnp.tanh, retrain)
