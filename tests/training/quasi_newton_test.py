@@ -1,5 +1,6 @@
 """Self-scaled quasi-Newton methods against exact Hessians, scipy's BFGS and optax's L-BFGS."""
 
+import functools
 import itertools
 
 import jax
@@ -9,6 +10,7 @@ import optax
 import pytest
 import scipy.optimize
 
+from sbjax import trees
 from sbjax.training.quasi_newton import FAMILIES, MOST_PARAMETERS, scale_by_self_scaled, self_scaled
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -171,6 +173,39 @@ def test_replicas_under_vmap_are_as_one_by_one():
     together = jax.vmap(lambda w: run(optimizer, rosenbrock, w, 15)[0])(starts)
     for row, start in zip(together, starts):
         np.testing.assert_allclose(row, run(optimizer, rosenbrock, start, 15)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dtypes_are_kept(dtype):
+    """Those of the method; optax's line search has scalars in double precision where jax has it."""
+    optimizer, start = self_scaled(), jnp.linspace(-1, 1, 4).astype(dtype)
+    state = trees.strong(optimizer.init(start))
+    after, (direction, search) = jax.eval_shape(functools.partial(step, optimizer), start, state)
+    assert after.dtype == dtype
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(direction)} == {dtype, "int32"}
+    assert jax.tree.map(lambda leaf: leaf.dtype, search) == jax.tree.map(lambda leaf: leaf.dtype, state[1])
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_resume_is_equal(dtype):
+    optimizer, start = self_scaled(), jnp.linspace(-1, 1, 4).astype(dtype)
+    jitted = jax.jit(functools.partial(step, optimizer))
+    states = [(start, trees.strong(optimizer.init(start)))]
+    for _ in range(8):
+        states.append(jitted(*states[-1]))
+    w, state = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), states[4])
+    for _ in range(4):
+        w, state = jitted(w, state)
+    jax.tree.map(np.testing.assert_array_equal, (w, state), states[-1])
+    assert jitted._cache_size() == 1
+    assert rosenbrock(w) < 0.1 * rosenbrock(start)
+
+
+def step(optimizer, w, state):
+    value, grad = jax.value_and_grad(rosenbrock)(w)
+    updates, state = optimizer.update(grad, state, w, value=value, grad=grad, value_fn=rosenbrock)
+    return optax.apply_updates(w, updates), state
 
 
 def test_refusals():
