@@ -23,9 +23,9 @@ from sbjax import config as config_lib
 from sbjax.landscape import EXPERIMENTS
 
 
-def by_width(widths):
-    """An arm for each width."""
-    return {f"m{width}": {"task": {"width": width}} for width in widths}
+def by_width(widths, digits=1):
+    """An arm for each width; as many digits in all names keep them in this order."""
+    return {f"m{width:0{digits}}": {"task": {"width": width}} for width in widths}
 
 
 def by_neurons(*pairs):
@@ -38,9 +38,9 @@ SETTINGS = {
     "two_layer": {
         "replicas": 50,
         "train_steps": 20_000,
-        "arms": by_width((4, 5, 6, 8, 10, 20, 45)),
-        "quick": {"replicas": 10, "train_steps": 5000, "arms": by_width((4, 5, 6, 8, 10))},
-        "smoke": {"arms": by_width((4, 5))},
+        "arms": by_width((4, 5, 6, 8, 10, 20, 45), 2),
+        "quick": {"replicas": 10, "train_steps": 5000, "arms": by_width((4, 5, 6, 8, 10), 2)},
+        "smoke": {"arms": by_width((4, 5), 2)},
     },
     "deep": {
         "replicas": 50,

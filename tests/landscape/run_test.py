@@ -81,7 +81,7 @@ REFUSED = [
     ("counts", {"precision": {"x64": False}}, "precision.x64=False"),
     ("counts", {"train_steps": 0, "train_epochs": 1.0}, "give train_steps"),
     ("two_layer", {"task": {"activation": "sigmoids"}}, "did you mean 'sigmoid'"),
-    ("two_layer", {"arms": {"m4": {"task": {"width": 0}}}}, "arm 'm4': task.width=0 must be >= 1"),
+    ("two_layer", {"arms": {"m04": {"task": {"width": 0}}}}, "arm 'm04': task.width=0 must be >= 1"),
     ("deep", {"task": {"learning_rate": 0.0}}, "task.learning_rate=0.0 must be > 0"),
     ("deep", {"arms": {"m4": {"task": {"experiment": "counts"}}}}, "task.experiment='counts' must be 'deep'"),
 ]

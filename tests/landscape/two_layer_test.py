@@ -72,18 +72,18 @@ def test_report_of_known_students(summary):
 @pytest.mark.slow
 def test_smoke_runs_to_its_report(tmp_path):
     config = runpy.run_path(str(CONFIG))["get_config"]("two_layer,g,smoke")
-    config.arms = {"m4": config.arms["m4"]}
+    config.arms = {"m04": config.arms["m04"]}
     outcome = experiment.run(config, tmp_path / "run")
     assert outcome.status == "done"
     assert "Students at zero loss" in outcome.report.read_text()
     assert {path.stem for path in (tmp_path / "run" / "figures").glob("*.png")} >= set(two_layer.CAPTIONS)
-    with np.load(tmp_path / "run" / "landscape" / "m4.npz") as arrays:
+    with np.load(tmp_path / "run" / "landscape" / "m04.npz") as arrays:
         assert arrays["path_w"].shape == (len(arrays["steps"]), 2, 4, 2)
         # The loss that was reported is that of the students that were saved.
         x = ts.grid_inputs(9)
         with jax.enable_x64(True):
             outputs, targets = (ts.two_layer(net, x, "g") for net in ({k: arrays[k][1] for k in ("w", "a")}, TEACHER))
             loss = float(np.mean((outputs - targets) ** 2))
-    last = outcome.summary["arms"]["m4"]["last_metrics"]["loss"]
+    last = outcome.summary["arms"]["m04"]["last_metrics"]["loss"]
     assert last["q1"] <= loss * (1 + 1e-9) or last["q3"] >= loss * (1 - 1e-9)
-    assert "m4" in outcome.table
+    assert "m04" in outcome.table
