@@ -48,12 +48,14 @@ class ArmResult(NamedTuple):
 
     Attributes:
         losses: [replicas, records + 1], training loss at evenly spaced iterations.
+        errors: [replicas, records + 1], mean square error on the test points at these iterations.
         numbers: {metric: [replicas]} at the end.
         drawn: [replicas, 401], the fitted function.
         parameters: trained parameters of one replica.
     """
 
     losses: Float[np.ndarray, "replicas records"]
+    errors: Float[np.ndarray, "replicas records"]
     numbers: dict[str, np.ndarray]
     drawn: Float[np.ndarray, "replicas drawn"]
     parameters: int
@@ -119,7 +121,7 @@ def run_grid(
     found = {}
     for i, (name, arm) in enumerate(arms.items()):
         own = jax.tree.map(lambda *leaves: np.stack(leaves), *results[i * replicas : (i + 1) * replicas])
-        found[name] = ArmResult(own["losses"], _numbers(own, steps), own["drawn"], _count(arm, widths))
+        found[name] = ArmResult(own["losses"], own["mse"], _numbers(own, steps), own["drawn"], _count(arm, widths))
     return found
 
 
@@ -203,15 +205,15 @@ def _program(activation, steps, tolerance, records):
             lambda flat: jnp.mean((net(flat, x) - y) ** 2), flat, steps=steps, tolerance=tolerance, records=records,
             loss_levels=LOSS_LEVELS, gradient_levels=GRADIENT_LEVELS,
         )  # fmt: skip
-        error = net(fitted.params, test_x) - test_y
+        errors = jax.vmap(lambda flat: net(flat, test_x) - test_y)(fitted.path)
         drawn = net(fitted.params, jnp.linspace(regression.LOWER, regression.UPPER, regression.DRAWN))
         return {
             "losses": fitted.losses,
             "iterations": fitted.iterations,
             "loss": fitted.loss_reached,
             "gradient": fitted.gradient_reached,
-            "mse": jnp.mean(error**2),
-            "max": jnp.max(jnp.abs(error)),
+            "mse": jnp.mean(errors**2, -1),
+            "max": jnp.max(jnp.abs(errors[-1])),
             "drawn": drawn,
         }
 
@@ -219,7 +221,7 @@ def _program(activation, steps, tolerance, records):
 
 
 def _numbers(own, steps):
-    numbers = {"train/loss": own["losses"][:, -1], "test/mse": own["mse"], "test/max": own["max"]}
+    numbers = {"train/loss": own["losses"][:, -1], "test/mse": own["mse"][:, -1], "test/max": own["max"]}
     numbers[f"{ITERATIONS}all"] = own["iterations"].astype(float)
     for what, levels in (("loss", LOSS_LEVELS), ("gradient", GRADIENT_LEVELS)):
         for level, first in zip(levels, own[what].T):

@@ -110,9 +110,9 @@ def run(folder: Workdir, settings: dict[str, Any], *, stop: Callable[[], bool]) 
     failures = []
     for name, result in found.items():
         folder.resume_metrics(name, [])
-        for i, losses in enumerate(result.losses.T):
+        for i, (losses, errors) in enumerate(zip(result.losses.T, result.errors.T)):
             step = min(i * every, steps)
-            numbers = {"train/loss": losses}
+            numbers = {"train/loss": losses, "test/mse": errors}
             if i == records:
                 numbers |= result.numbers
             listed = {k: [float(v) if math.isfinite(v) else None for v in values] for k, values in numbers.items()}

@@ -35,10 +35,14 @@ ARMS = {
 KEY = jax.random.key(3)
 
 
+def one_device():
+    """To compile once: each device compiles for itself."""
+    return mock.patch.object(fit_many.jax, "local_devices", return_value=jax.devices()[:1])
+
+
 @pytest.fixture(scope="module")
 def grid():
-    """On one device, to compile once."""
-    with jax.enable_x64(True), mock.patch.object(fit_many.jax, "local_devices", return_value=jax.devices()[:1]):
+    with jax.enable_x64(True), one_device():
         return run_grid(POINTS, ARMS, replicas=2, key=KEY, widths=(5,), steps=6, records=6)
 
 
@@ -47,13 +51,14 @@ def alone(arm, replica, steps=6):
     options = {"widths": (arm.width, 5), "dtype": "float64", "expansion": arm.expansion}
     field = make_field("field", unknowns=1, lower=(-1.0,), upper=(1.0,), x64=True, **options)
     task = regression.make_regression_task(regression.make_target("runge"), field, points=12, fold=arm.fold)
-    params = task.init(rng.replica_stream(KEY, "init", replica))["params"]
+    params = jax.jit(task.init)(rng.replica_stream(KEY, "init", replica))["params"]
     batch = task.sample(task.data, KEY, 0)
 
     def unscaled(params):
         first = params["dense_0"]
         return {**params, "dense_0": {**first, "bias": arm.bias_scale * first["bias"]}}
 
+    @jax.jit
     def loss(params):
         return task.loss({"params": unscaled(params)}, batch, KEY)[0]
 
@@ -76,6 +81,8 @@ def check_alone(grid, name):
     """Padding, folding and scales change nothing but round-off."""
     losses, error = alone(ARMS[name], replica=1)
     np.testing.assert_allclose(grid[name].losses[1], losses, rtol=1e-9)
+    assert grid[name].errors[1, -1] == grid[name].numbers["test/mse"][1]
+    assert np.unique(grid[name].errors[1]).size == 7  # each of its own iteration
     assert grid[name].numbers["test/mse"][1] == pytest.approx(error, rel=1e-9)
 
 
@@ -167,7 +174,8 @@ def outcome_values(workdir, arm):
 
 def test_smoke_runs_to_its_report(tmp_path):
     config = load("sine,smoke", ["raw", "size3_middle_pi", "size3_first_pi", "matched"])
-    outcome = experiment.run(config, tmp_path / "run")
+    with one_device():
+        outcome = experiment.run(config, tmp_path / "run")
     assert outcome.status == "done"
     assert "size3_middle_pi" in outcome.table
     page = outcome.report.read_text()
@@ -184,3 +192,21 @@ def test_smoke_runs_to_its_report(tmp_path):
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     assert experiment.run(config, tmp_path / "run").table == outcome.table
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.extended
+def test_the_usual_frame_runs_to_its_report(tmp_path):
+    """`task.program='frame'`: the same arms one by one, with any optimiser."""
+    config = load("sine,smoke", ["raw", "matched"])
+    config.task.program = "frame"
+    outcome = experiment.run(config, tmp_path / "frame")
+    assert outcome.status == "done"
+    assert list(outcome.summary["arms"]) == ["raw", "matched"]
+    assert (tmp_path / "frame" / "figures" / "solution_maps.png").exists()
+    # Both programs draw the same weights, so that the first loss is the grid's.
+    config.task.program = "grid"
+    other = experiment.run(config, tmp_path / "grid")
+    first, *_ = map(json.loads, (tmp_path / "grid" / "metrics.jsonl").read_text().splitlines())
+    frame = [json.loads(line) for line in (tmp_path / "frame" / "metrics.jsonl").read_text().splitlines()]
+    assert other.status == "done"
+    np.testing.assert_allclose(frame[0]["test/mse"], first["test/mse"], rtol=0.2)

@@ -71,15 +71,16 @@ def survival(what: str, arm: str, reference: str, gain: Ratio, controls: Mapping
     >>> gain, same = Ratio(0.5, 0.4, 0.6, 'better'), Ratio(1.0, 0.9, 1.1, 'no difference shown')
     >>> survival('error', 'expanded', 'raw', gain, {'matched': same})
     'error: expanded / raw 0.5 [0.4, 0.6], a gain. It does not survive matched: expanded / matched 1 [0.9, 1.1].'
-    >>> survival('error', 'expanded', 'raw', same, {'matched': same})
-    'error: expanded / raw 1 [0.9, 1.1], no gain shown: there is none that a control could take away.'
+    >>> print(survival('error', 'a', 'raw', same, {'matched': same}))
+    error: a / raw 1 [0.9, 1.1], no gain shown: there is none that a control could take away; a / matched 1 [0.9, 1.1].
     """
     start = f"{what}: {arm} / {reference} {show(gain)}, "
     if gain.verdict != "better":
         said = {"worse": "a loss", "no difference shown": "no gain shown"}.get(
             gain.verdict, gain.verdict or "no number"
         )
-        return f"{start}{said}: there is none that a control could take away."
+        beside = "".join(f"; {arm} / {name} {show(rest)}" for name, rest in controls.items())
+        return f"{start}{said}: there is none that a control could take away{beside}."
     parts = [
         f"It {'survives' if rest.verdict == 'better' else 'does not survive'} {name}: {arm} / {name} {show(rest)}."
         for name, rest in controls.items()

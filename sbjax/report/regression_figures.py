@@ -35,8 +35,9 @@ CAPTIONS = {
 _NOTE = (
     "Median over the seeds of the ratio to {reference}, paired by seed [95 % interval]. Iterations: until the training "
     "loss lies below {level}, with the number of fits that reached it ({raw} of {seeds} of {reference}); one that did "
-    "not counts with all of its iterations, so that a ratio between two such fits is 1. Published for other functions, "
-    "networks and tolerances (arXiv 2602.17952): 12 % fewer iterations, a final error 66.3 % lower at size 5."
+    "not counts with all of its iterations, so that its ratio is a bound, and 1 between two such fits. Published for "
+    "other functions, networks and tolerances (arXiv 2602.17952): 12 % fewer iterations, a final error 66.3 % lower "
+    "at size 5."
 )
 CONTROL_NOTE = (
     "A gain is a ratio whose interval lies below 1; it survives a control if the ratio to that control does so too. "
@@ -135,7 +136,7 @@ def draw_maps(ratios: Mapping[str, Mapping[str, float | None]]) -> "Figure":
                 for i, j in np.argwhere(np.isfinite(values)):
                     dark = values[i, j] <= 0.2 or values[i, j] >= 5
                     panel.text(
-                        j, i, f"{values[i, j]:.2g}", ha="center", va="center", fontsize=7,
+                        j, i, short(values[i, j]), ha="center", va="center", fontsize=7,
                         color="white" if dark else "black",
                     )  # fmt: skip
                 panel.set_xticks(range(len(constants)), constants)
@@ -146,6 +147,17 @@ def draw_maps(ratios: Mapping[str, Mapping[str, float | None]]) -> "Figure":
             panel.set_xlabel("constant")
         figure.colorbar(image, ax=panels, label="log10 ratio", shrink=0.6, extend="both")
     return figure
+
+
+def short(x: float) -> str:
+    """Two digits in little room.
+
+    >>> short(0.123), short(142.0), short(2345.6)
+    ('0.12', '142', '2e3')
+    """
+    if x < 100:
+        return f"{x:.2g}" if x >= 0.01 else f"{x:.0e}".replace("e-0", "e-")
+    return f"{x:.0f}" if x < 1000 else f"{x:.0e}".replace("e+0", "e")
 
 
 def save_figures(results: Results, workdir: Path) -> dict[str, Path]:

@@ -7,6 +7,9 @@ from typing import Any, Literal
 WIDTH = 110
 """Columns of a terminal that `format_table` keeps to."""
 
+MANY = 12
+"""Arms above which a table for the terminal leaves an empty column out."""
+
 NONE = "-"
 
 WHERE = {"equal_steps": "at equal steps", "equal_flops": "at equal FLOPs"}
@@ -165,6 +168,8 @@ def format_table(summary: Mapping[str, Any], *, at: Literal["equal_steps", "equa
                 measure(arm["metrics"].get(distance)).split(" ")[0],
             ]
         )
+    if distance is None and len(rows) > MANY:  # the width is for the names
+        header, *rows = (row[:-1] for row in [header, *rows])
     unit = " in percent points" if in_percent(metric) else ""
     notes = [
         f"{metric} at the last report; minus {reference}: median paired difference{unit} "
@@ -198,11 +203,20 @@ def _distance(summary: Mapping[str, Any]) -> str | None:
 def _align(rows: Sequence[Sequence[str]]) -> list[str]:
     """Left-aligned columns two blanks apart; the first column, then the fourth, give way to `WIDTH`."""
     widths = [max(map(len, column)) for column in zip(*rows)]
-    for column, least in ((0, 6), (3, 8)):
+    for column, least in ((0, _distinct([row[0] for row in rows])), (3, 8)):
         excess = sum(widths) + 2 * (len(widths) - 1) - WIDTH
         widths[column] = max(min(widths[column], least), widths[column] - max(excess, 0))
     lines = ["  ".join(_cut(cell, width).ljust(width) for cell, width in zip(row, widths)) for row in rows]
     return [line.rstrip()[:WIDTH] for line in lines]
+
+
+def _distinct(names: Sequence[str]) -> int:
+    """The least width from 6 on at which shortened names still differ."""
+    longest = max(map(len, names))
+    return next(
+        (w for w in range(6, min(longest, 40)) if len({_cut(name, w) for name in names}) == len(names)),
+        min(longest, 40),
+    )
 
 
 def _cut(cell: str, width: int) -> str:

@@ -27,6 +27,7 @@ class Fitted(NamedTuple):
     Attributes:
         params: where it ended, a tree as it came in.
         losses: [records + 1], the loss at evenly spaced iterations from first to last; constant from where it ended.
+        path: as `params`, each leaf with a leading axis [records + 1], where it was at these iterations.
         iterations: taken until the largest entry of the gradient fell below the tolerance, or all of them.
         loss_reached: [k], the first iteration at which the loss lies below each of the levels; -1 = never.
         gradient_reached: [k], the same for the largest entry of the gradient.
@@ -34,6 +35,7 @@ class Fitted(NamedTuple):
 
     params: PyTree
     losses: Float[Array, " records"]
+    path: PyTree
     iterations: Int[Array, ""]
     loss_reached: Int[Array, " k"]
     gradient_reached: Int[Array, " k"]
@@ -70,16 +72,18 @@ def fit_lbfgs(
     levels = [jnp.asarray(levels, jnp.result_type(float)) for levels in (loss_levels, gradient_levels)]
 
     def note(carry):
-        params, state, i, reached, losses, _ = carry
+        params, state, i, reached, losses, path, _ = carry
         value, grad = value_and_grad(params, state=state)
         largest = optax.tree.norm(grad, ord=jnp.inf)
         reached = [
             jnp.where((first < 0) & (number < level), i, first)
             for first, number, level in zip(reached, (value, largest), levels)
         ]
-        # Later entries are overwritten later; those after the end keep the last loss.
-        losses = jnp.where(jnp.arange(records + 1) >= -(-i // every), value, losses)
-        return value, grad, (params, state, i, reached, losses, largest)
+        # An entry is overwritten until its iteration has come; those after the end are filled below.
+        row = jnp.minimum(-(-i // every), records)
+        losses = losses.at[row].set(value)
+        path = jax.tree.map(lambda kept, leaf: kept.at[row].set(leaf), path, params)
+        return value, grad, (params, state, i, reached, losses, path, largest)
 
     def body(carry):
         value, grad, (params, state, i, *rest) = note(carry)
@@ -93,11 +97,18 @@ def fit_lbfgs(
         return (i < steps) & ((i == 0) | (here >= tolerance) | jnp.isnan(here))
 
     none = [jnp.full(level.shape, -1, jnp.int32) for level in levels]
-    start = (params, optimizer.init(params), jnp.int32(0), none, jnp.zeros(records + 1, levels[0].dtype), jnp.inf)
+    path = jax.tree.map(lambda leaf: jnp.zeros((records + 1, *jnp.shape(leaf)), jnp.result_type(leaf)), params)
+    losses = jnp.zeros(records + 1, levels[0].dtype)
+    start = (params, optimizer.init(params), jnp.int32(0), none, losses, path, jnp.inf)
     start = jax.tree.map(jnp.asarray, start)
     ended = jax.lax.while_loop(going_on, body, start)
-    _, _, (params, _, i, reached, losses, _) = note(ended)
-    return Fitted(params, losses, i, *reached)
+    value, _, (params, _, i, reached, losses, path, _) = note(ended)
+    later = jnp.arange(records + 1) > -(-i // every)
+
+    def fill(kept, last):
+        return jnp.where(later.reshape(-1, *[1] * jnp.ndim(last)), last, kept)
+
+    return Fitted(params, fill(losses, value), jax.tree.map(fill, path, params), i, *reached)
 
 
 def run_all(

@@ -63,3 +63,17 @@ def test_losses_are_not_in_percent():
     assert lib.interval("test/loss", {"low": None, "high": None}) == "-"
     assert lib.in_percent("accuracy")
     assert not lib.in_percent("test/accuracy_gap")
+
+
+def test_names_of_many_arms_stay_apart():
+    described = {"median": 1.234e-5, "q1": 1.1e-5, "q3": 1.3e-5, "n": 5}
+    comparison = {"difference": 1.23e-5, "low": 1.11e-5, "high": 1.36e-5, "p_value": 0.0625, "improved": 0, "tied": 0}
+    names = [f"size{size}_middle_{value}" for size in (3, 5, 7) for value in ("0", "0_5", "1", "10", "pi")]
+    arms = {name: {"parameters": 2241, "last_metrics": {"test/mse": described}, "metrics": {}} for name in names}
+    compared = [{"arm": name, "comparison": {**comparison, "n": 5}} for name in names[1:]]
+    summary = {"primary": {"name": "test/mse"}, "reference": names[0], "confidence": 0.95, "arms": arms}
+    lines = lib.format_table(summary | {"comparisons": {"equal_steps": compared}}).splitlines()
+    assert [line.split()[0] for line in lines[1:16]] == names
+    assert max(map(len, lines)) <= lib.WIDTH
+    assert "[1.1e-05, 1.3e-05]" in lines[2]
+    assert "0/5" in lines[2]

@@ -1,5 +1,8 @@
 """The equation of state as a task: the loss by an independent route, controls, training, config, refusals."""
 
+import pathlib
+import runpy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,14 +10,16 @@ import optax
 import pytest
 from scipy.interpolate import CubicSpline
 
-from sbjax import build, trees
+from sbjax import build, experiment, trees
 from sbjax import config as config_lib
 from sbjax.expansion import VectorExpansion
 from sbjax.models.quasi_parton import MassNet, make_quasi_partons
 from sbjax.physics import lattice, qcd
+from sbjax.report import qcd_section
 from sbjax.tasks.equation_of_state import UNKNOWNS, make_equation_of_state_task
 from sbjax.training.rescaled import rescaled
 
+CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "qcd.py"
 PI = VectorExpansion(2, 2)
 KEY = jax.random.key(3, impl="rbg")  # compiles in a fraction of threefry's time
 
@@ -101,8 +106,9 @@ def test_the_losses_are_what_they_say():
     assert (tied > 0).sum() == 1
     chi2 = [np.mean(((a - b) / (0.1 * b)) ** 2) for a, b in ((s, s_0), (anomaly, anomaly_0))]
     l1 = [np.mean(np.abs(s - s_0)), np.mean(np.abs(anomaly - anomaly_0) / T)]
-    for one, expected in ((task, chi2), (other, l1)):
-        value, aux = jax.jit(one.loss)(variables, one.sample(one.data, KEY, 0), KEY)
+    batch = task.sample(task.data, KEY, 0)
+    found = jax.jit(lambda variables: [one.loss(variables, batch, KEY) for one in (task, other)])(variables)
+    for (value, aux), expected in zip(found, (chi2, l1), strict=True):
         np.testing.assert_allclose(aux.scalars["train/loss_entropy"], expected[0], rtol=1e-6)
         np.testing.assert_allclose(aux.scalars["train/loss_anomaly"], expected[1], rtol=1e-6)
         np.testing.assert_allclose(aux.scalars["train/loss_masses"], tied.mean(), rtol=1e-12)
@@ -133,8 +139,8 @@ def test_oracle_masses_have_no_loss_and_no_error():
             return jnp.sum(powers[..., None] * pieces[:, i], 0)
 
     task = make_equation_of_state_task("hotqcd_2014", Oracle(), points=8, nodes=32)
-    value, _ = jax.jit(task.loss)({"params": {}}, task.sample(task.data, KEY, 0), KEY)
-    numbers = jax.jit(lambda: task.evaluate(task.data, {"params": {}}, 0))()
+    nothing, batch = {"params": {}}, task.sample(task.data, KEY, 0)
+    (value, _), numbers = jax.jit(lambda: (task.loss(nothing, batch, KEY), task.evaluate(task.data, nothing, 0)))()
     assert value < 1e-6
     assert numbers["test/mae_pressure"].total < 1e-7
     assert numbers["test/worst_pressure"].total < 1e-7
@@ -153,7 +159,7 @@ def test_the_three_sets_of_temperatures_are_apart():
 
 
 def train(task, optimizer, steps):
-    """Parameters after some steps, the whole training as one program."""
+    """Parameters before and after some steps, the whole training as one program."""
 
     @jax.jit
     def run():
@@ -166,7 +172,7 @@ def train(task, optimizer, steps):
             updates, state = optimizer.update(gradient, state, params)
             return optax.apply_updates(params, updates), state
 
-        return jax.lax.fori_loop(0, steps, step, (params, optimizer.init(params)))[0]
+        return params, jax.lax.fori_loop(0, steps, step, (params, optimizer.init(params)))[0]
 
     return run()
 
@@ -179,13 +185,12 @@ def test_matched_bias_coincides_with_the_expansion():
         return ones | {"dense_0": ones["dense_0"] | {"bias": 1 + 4 * np.pi}}
 
     optimizer = optax.adam(1e-4)
-    expanded = train(make_task(expansion=PI, blocks=0), optimizer, 10)
-    matched = train(make_task(expansion=PI, blocks=0, fold=True), rescaled(optimizer, scales), 10)
+    _, expanded = train(make_task(expansion=PI, blocks=0), optimizer, 10)
+    started, matched = train(make_task(expansion=PI, blocks=0, fold=True), rescaled(optimizer, scales), 10)
     assert matched["dense_0"]["kernel"].shape == (3, 1, 16)
     kernel, bias = expanded["dense_0"]["kernel"], expanded["dense_0"]["bias"]
     folded = bias + np.pi * (kernel.sum(-2) - kernel[:, 2])
-    begun = start(make_task(expansion=PI, blocks=0, fold=True))["params"]["dense_0"]["bias"]
-    assert np.abs(folded - begun).max() > 1e-2
+    assert np.abs(folded - started["dense_0"]["bias"]).max() > 1e-2
     np.testing.assert_allclose(matched["dense_0"]["bias"], folded, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(matched["dense_0"]["kernel"][:, 0], kernel[:, 2], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(matched["dense_3"]["kernel"], expanded["dense_3"]["kernel"], rtol=1e-5, atol=1e-6)
@@ -196,11 +201,12 @@ def test_matched_bias_coincides_with_the_expansion():
 
 def test_a_small_network_learns_in_single_precision():
     task = make_task(dtype="float32")
-    params = train(task, optax.adam(1e-2), 600)
+    started, params = train(task, optax.adam(1e-2), 600)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float32")}
     evaluate = jax.jit(lambda params: task.evaluate(task.data, {"params": params}, 0))
-    before, after = evaluate(start(task)["params"]), evaluate(params)
+    before, after = evaluate(started), evaluate(params)
     assert before["test/mae_pressure"].total > 0.1
+    assert {qcd_section.PRESSURE, qcd_section.ENERGY, qcd_section.CHOSEN_ON} <= set(after)
     assert after["test/mae_pressure"].total < 0.02
     drawn = np.asarray(jax.jit(task.grid.predict)({"params": params}))
     assert drawn.shape == task.grid.reference.shape == (36, 8)
@@ -266,3 +272,19 @@ def test_refusals(changes, message):
     own = settings(**changes)
     with pytest.raises(config_lib.ConfigError, match=message):
         build.build_task(own, build.build_data(own["task"]))
+
+
+@pytest.mark.extended
+def test_the_config_runs_to_its_report(tmp_path):
+    """All five arms of the smoke run, on the lattice points, and what the report says of them."""
+    config = runpy.run_path(str(CONFIG))["get_config"]("hotqcd_points,smoke")
+    config.model.update(blocks=1, width=8)
+    with jax.enable_x64(False):
+        outcome = experiment.run(config, tmp_path)
+    assert outcome.status == "done"
+    assert list(outcome.summary["arms"]) == ["raw", "expanded", "matched", "ones", "widened"]
+    text = outcome.report.read_text()
+    for part in ("Fig. 3 in numbers", "Against lattice QCD", "Error of P/T^4, best report: expanded / raw"):
+        assert part in text
+    names = {path.stem for path in (tmp_path / "figures").glob("*.png")}
+    assert {"error_by_temperature", "equation_of_state", "masses", "sum_rules"} <= names

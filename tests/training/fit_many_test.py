@@ -32,17 +32,19 @@ def test_counts_are_those_of_a_plain_loop(x64):
         )
     )
     x, state = start, optimizer.init(start)
-    losses, slopes = [float(rosenbrock(x))], [float(jnp.abs(jax.grad(rosenbrock)(x)).max())]
+    losses, slopes, places = [float(rosenbrock(x))], [float(jnp.abs(jax.grad(rosenbrock)(x)).max())], [x]
     while slopes[-1] >= 1e-6:
         updates, state = update(x, state)
         x = x + updates
+        places.append(x)
         losses.append(float(rosenbrock(x)))
         slopes.append(float(jnp.abs(jax.grad(rosenbrock)(x)).max()))
     assert fitted.iterations == len(losses) - 1
     assert 15 < fitted.iterations < 60
-    padded = losses + [losses[-1]] * (61 - len(losses))
+    padded, path = (series + [series[-1]] * (61 - len(series)) for series in (losses, places))
     # The last digits of a loss near 0 depend on how it is compiled.
     np.testing.assert_allclose(fitted.losses, padded[::15], rtol=1e-6, atol=1e-13)
+    np.testing.assert_allclose(fitted.path, path[::15], atol=1e-6)
     for found, series in ((fitted.loss_reached, losses), (fitted.gradient_reached, slopes)):
         expected = [next((i for i, v in enumerate(series) if v < level), -1) for level in LEVELS]
         assert found.tolist() == expected
