@@ -57,7 +57,7 @@ def counts_figure(found: Mapping[str, ArmResult]) -> "Figure":
                 heights = one.arrays[name] / np.log(10)
                 panel.plot(widths, heights, figures.DASHES[i], color=figures.COLOURS[i], label=label)
             if one.summary["crossing"]:
-                panel.axvline(one.summary["crossing"][0], color="grey", linewidth=0.7, linestyle=":")
+                panel.axvline(one.summary["crossing"][0], color="grey", linewidth=0.7, linestyle=":", label="crossing")
             panel.set_title(f"needed: {_widths(one.summary['widths'])}", fontsize=8)
             panel.set_xlabel("width m")
         panels[0].set_ylabel("log10 number of subspaces")
