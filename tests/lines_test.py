@@ -130,6 +130,27 @@ def test_arms_share_the_drawn_hyperparameters(run):
         ({"model": {"asymmetry": {"kind": "v"}}}, r"model.asymmetry.kind='v' is unknown"),
         ({"model": {"asymmetry": {"preset": "mlp_mnits"}}}, r"asymmetry.preset='mlp_mnits' is unknown, did you mean"),
         ({"model": {"asymmetry": {"kindd": "w"}}}, r"model.asymmetry.kindd is unknown, did you mean 'kind'"),
+        (
+            {"model": {"asymmetry": {"masks": {"dense_0/kernel": {"nfix": 4}}}}},
+            r"asymmetry.masks\['dense_0/kernel'\].nfix is unknown, did you mean 'n_fix'",
+        ),
+        (
+            {"model": {"asymmetry": {"kind": "syre", "kappa_factor": 0.0}}},
+            r"kappa_factor has no meaning .*'syre', only",
+        ),
+        (
+            {"model": {"asymmetry": {"preset": "mlp_mnist", "sigma0": 1.0}}},
+            r"asymmetry.sigma0 has no meaning with .*preset",
+        ),
+        (
+            {"model": {"asymmetry": {"preset": "mlp_mnist", "kappa_factor": "0"}}},
+            r"kappa_factor='0' must be a finite number",
+        ),
+        ({"model": {"asymmetry": {"kind": "sigma", "start_only": True}}}, r"start_only has no meaning .*'sigma'"),
+        (
+            {"model": {"asymmetry": {"kind": "w", "masks": {"dense_0/kernel": {"n_fix": 64}}}}},
+            r"arm 'standard': dense_0/kernel: n_fix=64 freezes all 64 entries .* allow_all_frozen=True",
+        ),
     ],
 )
 def test_impossible_settings_are_refused(change, message):
