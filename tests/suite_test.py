@@ -76,7 +76,17 @@ def test_a_suite_goes_on_where_it_stopped(tmp_path):
     suite.report(folder, classical=True)
     seconds = json.loads((folder / "classical.json").read_text())
     assert 0 < seconds["poisson"]["1e-07"] < 1
-    assert "classical" in outcome.report.read_text()
+    assert "<th>classical</th>" in outcome.report.read_text()
+    # So does the report of one of them alone.
+    assert "<th>classical</th>" in suite.report_of_one(folder / "poisson", classical=True).read_text()
+
+
+def test_a_classical_solver_is_for_equations(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"config": {"task": {"kind": "images"}}}))
+    with pytest.raises(ConfigError, match="--classical: the run in .* is about no equation.*leave it out"):
+        suite.report_of_one(tmp_path, classical=True)
+    with pytest.raises(FileNotFoundError, match="has no config.json"):
+        suite.report_of_one(tmp_path / "nothing", classical=True)
 
 
 @pytest.mark.parametrize(
