@@ -83,9 +83,9 @@ def test_a_suite_goes_on_where_it_stopped(tmp_path):
 
 def test_a_classical_solver_is_for_equations(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"config": {"task": {"kind": "images"}}}))
-    with pytest.raises(ConfigError, match="--classical: the run in .* is about no equation.*leave it out"):
+    with pytest.raises(ConfigError, match=r"--classical: the run in .* is about no equation.*leave it out"):
         suite.report_of_one(tmp_path, classical=True)
-    with pytest.raises(FileNotFoundError, match="has no config.json"):
+    with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
         suite.report_of_one(tmp_path / "nothing", classical=True)
 
 
