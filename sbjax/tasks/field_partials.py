@@ -12,8 +12,12 @@ from sbjax.physics.ansatz import mirrored
 from sbjax.physics.derivatives import MODES, mlp_partials, parse_partial, partials
 from sbjax.physics.equation import Equation
 from sbjax.suggest import near
+from sbjax.tasks.derivative_record import recorded
 
 FIELD_MODES = ("auto", "mlp", *MODES)
+# Taylor mode is not chosen unasked: an ansatz or an activation that jet has no rule for would stop it.
+PREFERRED = ("mlp", "forward", "forward_over_reverse", "nested")
+NEAR = 0.1  # a share by which a measured time may be off
 Derive = Callable[[dict, Float[Array, "n d"], Iterable[str]], dict[str, Float[Array, " n"]]]
 
 
@@ -30,8 +34,11 @@ def mlp_obstacle(equation: Equation, field: Field) -> str | None:
 
 
 def choose_mode(mode: str, equation: Equation, field: Field) -> str:
-    """`mode`, or for 'auto' the fastest one in a gradient step as `benchmarks/derivative_modes.py` measured it: 'mlp'
-    where it is possible, else 'forward', for one unknown in first derivatives alone 'forward_over_reverse'.
+    """`mode`, or for 'auto' the one that was fastest in a gradient step of this equation by a network of about this
+    size, see `sbjax.tasks.derivative_record`; of several within a tenth of the fastest the first one of `PREFERRED`.
+
+    An equation that was not measured has the rule that its likes follow: 'mlp' where it is possible, else 'forward',
+    for one unknown in first derivatives alone 'forward_over_reverse'.
 
     Raises:
         ValueError: an unknown mode, or one that this equation and field do not allow.
@@ -41,17 +48,17 @@ def choose_mode(mode: str, equation: Equation, field: Field) -> str:
             f"task.derivatives={mode!r} is unknown{near(mode, FIELD_MODES)}; known: {', '.join(FIELD_MODES)}"
         )
     obstacle = mlp_obstacle(equation, field)
-    if mode == "auto" and not obstacle:
-        return "mlp"
-    if mode == "auto":
-        # Advection, the one such equation, with silu: 1.30 ms a step, against 1.67 by 'forward' at 3 x 32; 86, 118
-        # at 5 x 100. With second derivatives there is no such gain (heat: 2.74 against 2.25, with random features 2.84
-        # against 2.83). First derivatives of several unknowns were not measured.
-        first = all(sum(orders) <= 1 for _, orders in _asked(equation))
-        return "forward_over_reverse" if first and len(equation.unknowns) == 1 else "forward"
     if mode == "mlp" and obstacle:
         raise ValueError(f"task.derivatives='mlp' is not possible for {equation.name}: {obstacle}; use 'auto'")
-    return mode
+    if mode != "auto":
+        return mode
+    possible = [known for known in PREFERRED if known != "mlp" or not obstacle]
+    measured = recorded(equation.name, field)
+    measured = {known: measured[known] for known in possible if known in measured}
+    if measured:
+        return next(known for known, ms in measured.items() if ms <= (1 + NEAR) * min(measured.values()))
+    first = all(sum(orders) <= 1 for _, orders in _asked(equation))
+    return "forward_over_reverse" if first and obstacle and len(equation.unknowns) == 1 else possible[0]
 
 
 def make_derive(equation: Equation, field: Field, *, mode: str = "auto", hard: bool = False) -> Derive:
