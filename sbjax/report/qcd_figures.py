@@ -130,6 +130,8 @@ def error_by_temperature(results: Results, curves: dict[str, Curves]) -> "Figure
                 if main and np.isfinite(low).all():
                     colour = figures.arm_colour(results, arm)
                     panel.fill_between(found.T / T_C, low, high, color=colour, alpha=0.2, linewidth=0)
+            # Ends of bands may come close to zero.
+            panel.set_ylim(bottom=max(min(np.min(line.get_ydata()) for line in panel.lines) / 3, 1e-12))
             panel.set_yscale("log")
             panel.set_xlabel(r"$T/T_c$, $T_c = 0.155$ GeV")
             panel.set_ylabel(f"mean absolute error of {_DENSITIES[name]}")

@@ -135,7 +135,7 @@ def _figure_table(curves):
             numbers = [np.interp(np.array(at) * T_C, found.T, part) for part in mean_error(found, name)]
             cells = [tables.measure(_estimate(*numbers_at), 2) for numbers_at in zip(*numbers)]
             rows.append([name, arm, *cells])
-    return table(["", "arm", *(f"T/T_c = {x:g}" for x in at)], rows)
+    return table(["error of", "arm", *(f"T/T_c = {x:g}" for x in at)], rows)
 
 
 def _estimate(value, low, high):
