@@ -24,27 +24,12 @@ from sbjax import config as config_lib
 RESNET = {"name": "resnet8", "width": 1.0, "norm": "batch", "activation": "relu", "dropout": 0.0}
 # Which of the two chords the global convexity was measured with is not known.
 PUBLISHED = {
-    "standard": {
-        "networks": 300,
-        "monotonic": 0.263,
-        "delta": (0.079, 0.109),
-        "local_convexity": (0.548, 0.139),
-        "global_convexity": (0.823, 0.229),
-    },
-    "sigma": {
-        "networks": 276,
-        "monotonic": 0.873,
-        "delta": (0.004, 0.047),
-        "local_convexity": (0.675, 0.143),
-        "global_convexity": (0.976, 0.098),
-    },
-    "w": {
-        "networks": 300,
-        "monotonic": 1.0,
-        "delta": (-0.027, 0.026),
-        "local_convexity": (0.769, 0.165),
-        "global_convexity": (1.0, 0.0),
-    },
+    **{"standard/networks": 300, "standard/monotonic": 0.263, "standard/delta": (0.079, 0.109)},
+    **{"standard/local_convexity": (0.548, 0.139), "standard/global_convexity": (0.823, 0.229)},
+    **{"sigma/networks": 276, "sigma/monotonic": 0.873, "sigma/delta": (0.004, 0.047)},
+    **{"sigma/local_convexity": (0.675, 0.143), "sigma/global_convexity": (0.976, 0.098)},
+    **{"w/networks": 300, "w/monotonic": 1.0, "w/delta": (-0.027, 0.026)},
+    **{"w/local_convexity": (0.769, 0.165), "w/global_convexity": (1.0, 0.0)},
 }
 
 

@@ -70,8 +70,8 @@ def section(found: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]
 
     Args:
         found: by arm.
-        published: by row, (mean, standard deviation) of the barrier of 'test/loss'; or by arm, a dict with 'networks',
-            the share 'monotonic', and (mean, standard deviation) of other numbers of `monotonicity_rows`.
+        published: by row, (mean, standard deviation) of the barrier of 'test/loss'; by 'arm/networks' their number, by
+            'arm/monotonic' the share, by 'arm/delta' and the like (mean, standard deviation).
     """
     parts = []
     rows = pairs_of(found)
@@ -149,8 +149,8 @@ def monotonicity_rows(starts: Mapping[str, Mapping[str, Any]], published: Mappin
         published: as in `section`.
 
     >>> shapes = {'delta': [-0.1, 0.2], 'monotonic': [True, False]} | dict.fromkeys(list(_SHAPES)[1:], [1.0, 0.5])
-    >>> known = {'networks': 300, 'monotonic': 0.263, 'delta': (0.079, 0.109)}
-    >>> for row in monotonicity_rows({'raw': {'monotonicity': shapes}}, {'raw': known}):
+    >>> known = {'raw/networks': 300, 'raw/monotonic': 0.263, 'raw/delta': (0.079, 0.109)}
+    >>> for row in monotonicity_rows({'raw': {'monotonicity': shapes}}, known):
     ...     print(' | '.join(row[:4]))
     arm | networks | monotonic | delta
     raw | 2 | 50 % [9, 91] | 0.050 +- 0.212
@@ -170,7 +170,8 @@ def monotonicity_rows(starts: Mapping[str, Mapping[str, Any]], published: Mappin
             rows.append([arm, str(n), monotonic, *map(_mean, numbers)])
         else:
             rows.append([arm, "0", *[tables.NONE] * 5])
-        if isinstance(known := published.get(arm), Mapping):
+        prefix = f"{arm}/"
+        if known := {name.removeprefix(prefix): x for name, x in published.items() if name.startswith(prefix)}:
             monotonic = f"{100 * known['monotonic']:.1f} %" if "monotonic" in known else tables.NONE
             networks = str(known.get("networks", tables.NONE))
             rows.append([f"{arm}, published", networks, monotonic, *(_mean(known.get(c)) for c in _SHAPES)])
@@ -182,7 +183,7 @@ def _mean(numbers: Sequence[float] | None) -> str:
 
 
 def _of_barriers(published: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    return {row: tuple(numbers) for row, numbers in published.items() if not isinstance(numbers, Mapping)}
+    return {row: tuple(numbers) for row, numbers in published.items() if "/" not in row}
 
 
 def _numbers(summary):
