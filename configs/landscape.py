@@ -58,9 +58,9 @@ SETTINGS = {
     },
     "recovery": {
         "replicas": 12,
-        "train_steps": 3000,
+        "train_steps": 1500,
         "arms": {name: {"task": {"activation": name}} for name in ("g", "sigmoid", "tanh")},
-        "quick": {"replicas": 6, "train_steps": 1500},
+        "quick": {"replicas": 6, "train_steps": 500},
         "smoke": {},
     },
     "mnist": {

@@ -38,7 +38,7 @@ FIELDS: dict[str, Any] = {
     "teachers": "4:2,5:3,6:4",  # width:inputs, in turn
     "students": 10,  # N, of each teacher
     "expansion": 4.0,  # width of the students over the teacher's
-    "points": 500,
+    "points": 400,
     "learning_rate": 0.01,  # of Adam for train_steps steps, down to 0 by a cosine
     "polish_steps": 300,  # of Levenberg-Marquardt at most
     "gamma": 0.5,  # clusters have units of this share of the students
@@ -129,7 +129,7 @@ def run_arm(
     metrics = _metrics(found)
     arrays = {}
     for i, outcome in enumerate(found):
-        arrays |= {f"{name}_{i}": part for name, part in outcome.arrays.items() if name != "outgoing"}
+        arrays |= {f"{name}_{i}": part for name, part in outcome.arrays.items()}
         arrays |= {f"losses_{i}": outcome.losses, f"before_{i}": outcome.before.errors}
         arrays |= {f"after_{i}": outcome.after.errors}
         if outcome.clusterings:

@@ -120,7 +120,7 @@ def expand_and_cluster(
     *,
     gamma: float = 0.5,
     beta: float = math.pi / 6,
-    idle: float = 1e-3,
+    idle: float = 0.1,
     bias: bool = False,
 ) -> Recovered:
     """The network that N two-layer students f(x) = sum_i a_i s(w_i . x) share.
@@ -177,7 +177,7 @@ def recover_layers(
     *,
     gamma: float = 0.5,
     beta: float = math.pi / 6,
-    idle: float = 1e-3,
+    idle: float = 0.1,
 ) -> RecoveredLayers:
     """`expand_and_cluster` for deep networks with biases, from the first hidden layer to the last.
 
@@ -238,7 +238,7 @@ def cluster_units(
     *,
     gamma: float = 0.5,
     beta: float = math.pi / 6,
-    idle: float = 1e-3,
+    idle: float = 0.1,
     bias: bool = False,
 ) -> Clustering:
     """Clusters of incoming vectors that the students share; arguments and errors as `expand_and_cluster`.

@@ -50,10 +50,10 @@ def test_teachers_are_recovered_from_wide_students(tmp_path):
 
 @pytest.mark.extended
 def test_deep_teachers_are_recovered(tmp_path):
-    config = load(teachers="2-2:1", students=6, expansion=2.0, points=60, polish_steps=300)
+    config = load(teachers="2-2:3", students=6, expansion=3.0, points=300, polish_steps=500)
     config.arms = {"deep": {"task": {"activation": "tanh"}}}
     config.reference = "deep"
-    config.train_steps = 2000
+    config.train_steps = 3000
     assert experiment.run(config, tmp_path / "run").status == "done"
     found = json.loads((tmp_path / "run" / "landscape" / "deep.json").read_text())
     assert min(found["metrics"]["worst"]) < 1e-6
