@@ -306,12 +306,12 @@ def _impossible(settings):
     return problems
 
 
-def _merge(base, given):
+def _merge(base, given, prefix=""):
     """`given` over `base`; open sections are taken whole."""
     merged = dict(base)
     for name, value in given.items():
-        closed = isinstance(value, dict) and name not in OPEN
-        merged[name] = _merge(base[name], value) if closed else value
+        closed = isinstance(value, dict) and prefix + name not in OPEN
+        merged[name] = _merge(base[name], value, f"{prefix}{name}.") if closed else value
     return merged
 
 
