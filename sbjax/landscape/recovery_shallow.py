@@ -63,11 +63,11 @@ def fine_tune(
     """All parameters of `teacher_match.evaluate` by Levenberg-Marquardt (MINPACK's), and the mean squared error.
 
     >>> with jax.enable_x64(True):
-    ...     x = draw_inputs(jax.random.key(0), 20, 1)
+    ...     x = np.column_stack([np.linspace(-2, 2, 20), np.ones(20)])
     ...     start = {'w': np.array([[0.9, 0.1]]), 'a': np.array([[1.2]]), 'constant': np.zeros(1)}
     ...     found, loss = fine_tune(start, x, np.tanh(x[:, 0]), 'tanh')
-    >>> found['w'].round(6).tolist(), loss < 1e-20
-    ([[1.0, 0.0]], True)
+    >>> bool(np.allclose(found['w'], [[1.0, 0.0]])), loss < 1e-20
+    (True, True)
     """
     names, root = sorted(params), math.sqrt(len(inputs))
     cuts = np.cumsum([params[name].size for name in names])[:-1]

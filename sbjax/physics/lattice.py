@@ -188,7 +188,7 @@ def _in_blocks(function, *arrays):
     sizes are compiled and not one for each number of temperatures."""
     shape, size = arrays[0].shape, arrays[0].size
     found = function(*(np.resize(array, -(-size // _BLOCK) * _BLOCK) for array in arrays))
-    return [np.asarray(part)[:size].reshape(*shape, *part.shape[1:]) for part in found]
+    return [np.asarray(part)[:size].reshape((*shape, *part.shape[1:])) for part in found]
 
 
 def check_name(name: str) -> None:

@@ -26,8 +26,9 @@ class Ratio(NamedTuple):
 def paired_ratio(a: Float[ArrayLike, "n"], b: Float[ArrayLike, "n"]) -> Ratio:
     """Median of b / a with its interval, on a logarithmic scale, see `statistics.paired`; zeros are left out.
 
-    >>> paired_ratio([2.0, 4.0, 6.0, 2.0, 2.0], [1.0, 2.0, 3.0, 1.0, 1.0])
-    Ratio(value=0.5, low=0.5, high=0.5, verdict='better')
+    >>> found = paired_ratio([2.0, 4.0, 6.0, 2.0, 2.0], [1.0, 2.0, 3.0, 1.0, 1.0])
+    >>> round(found.value, 6), round(found.high, 6), found.verdict
+    (0.5, 0.5, 'better')
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = [np.log(np.asarray(side, np.float64)) for side in (a, b)]

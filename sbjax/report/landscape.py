@@ -1,5 +1,6 @@
 """The part of a report that belongs to an experiment of `sbjax.landscape`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from sbjax.report.results import Results
@@ -7,7 +8,7 @@ from sbjax.report.results import Results
 
 def _experiment(results: Results):
     task = results.config.get("task") or {}
-    if task.get("kind") != "landscape":
+    if not isinstance(task, Mapping) or task.get("kind") != "landscape":
         return None
     from sbjax.landscape import load_experiment
 

@@ -142,7 +142,8 @@ def test_times_and_sizes():
     found = search(equation, (1e-2, 1e-6))
     assert found[1e-2].error <= 1e-2
     assert found[1e-6].error <= 1e-6
-    assert math.prod(found[1e-2].n) < math.prod(found[1e-6].n)
+    # The fastest that were seen; times are noisy, but not by that much.
+    assert math.prod(found[1e-2].n) * found[1e-2].slabs <= math.prod(found[1e-6].n) * found[1e-6].slabs
     for error, row in found.items():
         assert distance(equation, solve(equation, row.n, slabs=row.slabs), 2000) <= 1.001 * error
     assert all(0 < seconds < 60 for seconds in time_to_errors(equation, (1e-2, 1e-6)).values())
