@@ -24,7 +24,9 @@ def images(batch=8, side=8):
 
 @pytest.mark.parametrize(
     ("name", "norm"),
-    [(name, "batch") for name in SMALL] + [("cnn", "group"), ("cnn", "layer"), ("mlp", "none"), ("cnn", "none")],
+    [(name, "batch") for name in SMALL]
+    + [("cnn", "group"), ("mlp", "none")]
+    + [pytest.param("cnn", norm, marks=pytest.mark.extended) for norm in ("layer", "none")],
 )
 def test_training_step(name, norm):
     """Shapes, dtypes, batch statistics if and only if batch norm, and a gradient for every parameter."""

@@ -111,13 +111,13 @@ def test_golden_step(digits):
     loss, model) and say so in CHANGELOG.md: every result of ours depends on them.
     """
     task = make_image_task(digits, make_model("cnn", classes=10), expansion=ImageExpansion(2, 0.5), batch_size=64)
-    variables = task.init(KEY)
+    variables = jax.jit(task.init)(KEY)
     batch = task.sample(task.data, KEY, jnp.int32(0))
 
     def loss(params):
         return task.loss({**variables, "params": params}, batch, KEY)
 
-    (value, _), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+    (value, _), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
     params = jax.tree.map(lambda w, g: w - 0.1 * g, variables["params"], grads)
     found = {"loss": value, "gradient": optax.tree.norm(grads), "parameters": optax.tree.norm(params)}
     assert {name: float(number) for name, number in found.items()} == pytest.approx(GOLDEN, rel=1e-4)
