@@ -16,7 +16,9 @@ Words: an experiment, `standard` or `quick`, and `smoke`; with two_layer also `s
     copy_average  narrower students of an erf teacher: copy neurons, or average them
 
 `replicas` are the seeds, `train_steps` the steps of the optimiser; other fields are in `task`, see the modules of
-`sbjax/landscape`. A run that was stopped goes on with the first arm that is not finished.
+`sbjax/landscape`. A run that was stopped goes on with the first arm that is not finished. Students are polished by many
+small eigenvalue problems, one student a device: set OPENBLAS_NUM_THREADS=1 in the environment, or their threads wait
+for each other, on busy cores many times as long as they work.
 """
 
 from sbjax import config as config_lib
@@ -66,9 +68,9 @@ SETTINGS = {
     "mnist": {
         "replicas": 10,
         "train_steps": 500,
-        "arms": by_width((10, 20, 50, 100, 250, 1000)),
-        "quick": {"replicas": 5, "train_steps": 100, "arms": by_width((10, 20, 50, 100))},
-        "smoke": {"arms": by_width((10, 20))},
+        "arms": by_width((10, 20, 50, 100, 250, 1000), 4),
+        "quick": {"replicas": 5, "train_steps": 100, "arms": by_width((10, 20, 50, 100), 4)},
+        "smoke": {"arms": by_width((10, 20), 4)},
     },
     "copy_average": {
         "replicas": 100,
