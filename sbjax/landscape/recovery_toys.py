@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from sbjax.config import ConfigError
 from sbjax.landscape.students import Problem, Spread
-from sbjax.symmetry.expand_and_cluster import Clustering
 from sbjax.symmetry.teacher_match import TeacherMatch
+from sbjax.symmetry.unit_clusters import Clustering
 from sbjax.training.gradient_flow import polish
 
 LONGEST = 500  # steps of Adam in one dispatch, so that a run can be stopped

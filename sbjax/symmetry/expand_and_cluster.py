@@ -9,9 +9,9 @@ Beyond the published algorithm (its code in brackets):
 - Vectors that a symmetry of the activation makes equivalent are compared by the smaller of the distances of w and -w
   [by the sign of the first entry, which round-off may turn].
 - A cluster also has to have members in gamma N students, weights besides its bias, and outgoing vectors that do not
-  cancel [size and spread alone].
+  cancel; and to last as the tree is cut higher [size and spread alone].
 - The tree is cut where most clusters pass all of that [are of the size], and of such heights at the widest gap
-  [at the last of the first ones in a row]. In the plane, units that cancel are so dense that large cuts find more
+  [at the last of the first ones in a row]. In the plane, units that cancel are so dense that high cuts find more
   clusters of the size than there are.
 - The duplicates of a student are averaged with their shares of the outgoing vector as weights, which changes the
   function in second order only, and not at all by units that cancel [evenly].
@@ -24,61 +24,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-
-# Loaded by its first use.
-import scipy
 from jaxtyping import Array, Float, Int
 
 from sbjax.symmetry.layered import Activation
+from sbjax.symmetry.unit_clusters import Clustering, checked, cluster_units
 from sbjax.symmetry.unit_symmetry import Form, form_of
 
 Layers = list[tuple[Float[Array, "student in out"], Float[Array, "student out"]]]
 """Kernels and biases of stacked networks with dense layers."""
-
-RESOLUTION = 1e-3
-"""Incoming vectors nearer than this share of their median norm are not told apart."""
-
-CONSTANT = 1e-2
-"""Units whose weights without the bias are this much smaller than the median are constants."""
-
-
-class Cluster(NamedTuple):
-    """Units of one branch of the tree.
-
-    Attributes:
-        members: student and unit of each, ascending.
-        students: how many have members.
-        spread: median cosine distance between two members, of directions without sign where the activation folds.
-        outgoing: |sum of a student's outgoing vectors| over the root mean square of its units', median of the students.
-        reason: why it was dropped; '' if it was kept.
-    """
-
-    members: Int[np.ndarray, "size 2"]
-    students: int
-    spread: float
-    outgoing: float
-    reason: str
-
-
-class Clustering(NamedTuple):
-    """Clusters of the units of all students.
-
-    Attributes:
-        clusters: those of at least gamma N units at the cut, kept ones first.
-        labels: the kept cluster of every unit, -1 for none.
-        height: of the cut.
-        tree: the average linkage, as scipy has it, of the units student by student.
-    """
-
-    clusters: tuple[Cluster, ...]
-    labels: Int[np.ndarray, "student m"]
-    height: float
-    tree: Float[np.ndarray, "merge 4"]
-
-    @property
-    def kept(self) -> tuple[Cluster, ...]:
-        """Clusters that stand for units of the unknown network."""
-        return tuple(cluster for cluster in self.clusters if not cluster.reason)
 
 
 class Recovered(NamedTuple):
@@ -120,7 +73,8 @@ def expand_and_cluster(
     *,
     gamma: float = 0.5,
     beta: float = math.pi / 6,
-    idle: float = 0.1,
+    idle: float = 0.05,
+    lasting: float = 0.25,
     bias: bool = False,
 ) -> Recovered:
     """The network that N two-layer students f(x) = sum_i a_i s(w_i . x) share.
@@ -133,6 +87,8 @@ def expand_and_cluster(
         gamma: a cluster has at least gamma N units, and units of at least gamma N students.
         beta: largest angle: clusters whose median cosine distance is above 1 - cos(beta) are dropped.
         idle: clusters whose outgoing vectors sum to less than this share of a unit's are dropped.
+        lasting: a cluster lasts while distances grow by a factor, from where it passes the other rules to where it
+            joins another one; those with less than this share of the largest factor's logarithm are dropped.
         bias: whether the last entry of w is a bias, that is, x ends with 1.
 
     Returns:
@@ -152,7 +108,9 @@ def expand_and_cluster(
     rows, outgoing = _stacked(students)
     losses = _checked_losses(losses, len(rows))
     form = form_of(activation)
-    clustering = cluster_units(rows, outgoing, activation, gamma=gamma, beta=beta, idle=idle, bias=bias)
+    clustering = cluster_units(
+        rows, outgoing, activation, gamma=gamma, beta=beta, idle=idle, lasting=lasting, bias=bias
+    )
     units, chosen = [], []
     for cluster in clustering.kept:
         student = _best(cluster, losses)
@@ -177,7 +135,8 @@ def recover_layers(
     *,
     gamma: float = 0.5,
     beta: float = math.pi / 6,
-    idle: float = 0.1,
+    idle: float = 0.05,
+    lasting: float = 0.25,
 ) -> RecoveredLayers:
     """`expand_and_cluster` for deep networks with biases, from the first hidden layer to the last.
 
@@ -189,7 +148,7 @@ def recover_layers(
         losses: of each student.
         activation: without symmetry, odd, even, or odd up to a constant.
         retrain: (layers, l) -> layers with those from l on trained further, and losses. The first l stay as they are.
-        gamma, beta, idle: as in `expand_and_cluster`; the bias counts as an entry of the incoming vector.
+        gamma, beta, idle, lasting: as in `expand_and_cluster`; the bias counts as an entry of the incoming vector.
 
     Raises:
         ValueError: as `expand_and_cluster`; a layer of which nothing is recovered; an activation whose mirror images
@@ -207,7 +166,9 @@ def recover_layers(
         (kernel, shift), (outgoing, next_shift) = layers[here], layers[here + 1]
         rows = np.concatenate([kernel.transpose(0, 2, 1), shift[:, :, None]], 2)
         losses = _checked_losses(losses, len(rows))
-        clustering = cluster_units(rows, outgoing, activation, gamma=gamma, beta=beta, idle=idle, bias=True)
+        clustering = cluster_units(
+            rows, outgoing, activation, gamma=gamma, beta=beta, idle=idle, lasting=lasting, bias=True
+        )
         if not clustering.kept:
             raise ValueError(f"the students share no unit of hidden layer {here}: train them further, or lower gamma")
         best = [_best(cluster, losses) for cluster in clustering.kept]
@@ -231,102 +192,11 @@ def recover_layers(
     return RecoveredLayers([(kernel[0], shift[0]) for kernel, shift in layers], tuple(found))
 
 
-def cluster_units(
-    rows: Float[Array, "student m d"],
-    outgoing: Float[Array, "student m out"],
-    activation: Activation,
-    *,
-    gamma: float = 0.5,
-    beta: float = math.pi / 6,
-    idle: float = 0.1,
-    bias: bool = False,
-) -> Clustering:
-    """Clusters of incoming vectors that the students share; arguments and errors as `expand_and_cluster`.
-
-    >>> w = np.array([[[1.0], [3.0]], [[1.0], [-5.0]]])
-    >>> found = cluster_units(w, np.ones((2, 2, 1)), np.exp, gamma=1.0)
-    >>> found.labels.tolist()
-    [[0, -1], [0, -1]]
-    """
-    rows, outgoing = _checked(rows, outgoing)
-    students, m, _ = rows.shape
-    if not (gamma * students >= 2 and gamma <= 1):
-        raise ValueError(
-            f"gamma={gamma} of N={students} students is {gamma * students:g}: a cluster needs 2 students or more and N "
-            "at most; choose gamma between 2 / N and 1, or train more students"
-        )
-    if not 0 < beta < math.pi / 2:
-        raise ValueError(f"beta={beta} must be an angle between 0 and pi / 2 = {math.pi / 2:.4f}")
-    form = form_of(activation)
-    rows, outgoing = form.normalised(rows, outgoing)
-    pooled = rows.reshape(students * m, -1)
-    tree = scipy.cluster.hierarchy.average(form.distances(pooled))
-    judge = _judge(form, rows, outgoing, gamma * students, beta, idle, bias)
-    branches, counts = [np.array([i]) for i in range(len(pooled))], []
-    passing, count = np.zeros(2 * len(pooled) - 1, bool), 0
-    for i, j in tree[:, :2].astype(int):
-        branches.append(np.concatenate([branches[i], branches[j]]))
-        passing[len(branches) - 1] = len(branches[-1]) >= gamma * students and not judge(branches[-1]).reason
-        count += int(passing[len(branches) - 1]) - int(passing[i]) - int(passing[j])
-        counts.append(count)
-    height = _cut(tree[:, 2], np.array(counts), RESOLUTION * float(np.median(np.linalg.norm(pooled, axis=1))))
-    cut = scipy.cluster.hierarchy.fcluster(tree, height, "distance")
-    groups = [np.flatnonzero(cut == group) for group in np.unique(cut)]
-    clusters = [judge(group) for group in groups if len(group) >= gamma * students]
-    clusters.sort(key=lambda cluster: (bool(cluster.reason), -len(cluster.members)))
-    labels = np.full((students, m), -1)
-    for label, cluster in enumerate(clusters):
-        if not cluster.reason:
-            labels[tuple(cluster.members.T)] = label
-    return Clustering(tuple(clusters), labels, height, tree)
-
-
 class _Unit(NamedTuple):
     row: Float[np.ndarray, " d"]
     outgoing: Float[np.ndarray, " out"]
     constant: Float[np.ndarray, " out"]
     linear: Float[np.ndarray, "d out"]
-
-
-def _judge(form: Form, rows, outgoing, least, beta, idle, bias):
-    """units -> what the cluster of these (pooled) units is."""
-    students, m, _ = rows.shape
-    pooled, passed = rows.reshape(students * m, -1), outgoing.reshape(students * m, -1)
-    directions = pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), np.finfo(float).tiny)
-    weights = np.linalg.norm(pooled[:, :-1] if bias else pooled, axis=1)
-    typical = np.median(weights)
-    scale = np.sqrt(np.mean(np.sum(outgoing**2, 2), 1))
-
-    def judge(units):
-        members = np.stack(np.divmod(np.sort(units), m), 1)
-        present, which = np.unique(members[:, 0], return_inverse=True)
-        units = members @ [m, 1]
-        cosines = directions[units] @ directions[units].T
-        spread = max(0.0, float(np.median(1 - form.folded(cosines)[np.triu_indices(len(units), 1)])))
-        sums = np.zeros((len(present), passed.shape[1]))
-        np.add.at(sums, which, form.mirrored(passed[units], form.signs(pooled[units], pooled[units[0]])))
-        sizes = np.linalg.norm(sums, axis=1) / np.maximum(scale[present], np.finfo(float).tiny)
-        reason = ""
-        if len(present) < least:
-            reason = f"units of {len(present)} students only"
-        elif np.median(weights[units]) <= CONSTANT * typical:
-            reason = "a constant"
-        elif spread > 1 - math.cos(beta):
-            reason = f"spread {spread:.2g}"
-        elif np.median(sizes) <= idle:
-            reason = f"outgoing vectors cancel to {np.median(sizes):.1g}"
-        return Cluster(members, len(present), spread, float(np.median(sizes)), reason)
-
-    return judge
-
-
-def _cut(heights, counts, least):
-    """The height with most clusters that is followed by the widest gap; merges below least are one."""
-    floored = np.maximum(heights, max(least, np.finfo(float).tiny))
-    gaps = np.append(floored[1:] / floored[:-1], 1.0)
-    gaps[:-1][floored[1:] == floored[:-1]] = 0
-    gaps[counts < counts[gaps > 0].max()] = 0
-    return float(heights[np.argmax(gaps)])
 
 
 def _best(cluster, losses):
@@ -356,21 +226,7 @@ def _stacked(students):
         students = {name: np.stack([np.asarray(student[name]) for student in students]) for name in ("w", "a")}
     if set(students) != {"w", "a"}:
         raise ValueError(f"students have the entries {sorted(students)}: give 'w' [N, m, d] and 'a' [N, m, out]")
-    return _checked(students["w"], students["a"])
-
-
-def _checked(rows, outgoing):
-    rows, outgoing = np.asarray(rows, np.float64), np.asarray(outgoing, np.float64)
-    if rows.ndim != 3 or outgoing.ndim != 3 or rows.shape[:2] != outgoing.shape[:2]:
-        raise ValueError(
-            f"incoming vectors have shape {rows.shape} and outgoing ones {outgoing.shape}: give [N, m, d], [N, m, out]"
-        )
-    if len(rows) < 2:
-        raise ValueError("one student shares nothing with others: give two or more")
-    broken = [i for i in range(len(rows)) if not (np.isfinite(rows[i]).all() and np.isfinite(outgoing[i]).all())]
-    if broken:
-        raise ValueError(f"students {broken} have weights that are not finite: leave them out")
-    return rows, outgoing
+    return checked(students["w"], students["a"])
 
 
 def _checked_losses(losses, students):

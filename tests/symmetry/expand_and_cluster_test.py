@@ -12,6 +12,7 @@ import scipy
 from sbjax.symmetry import expand_and_cluster as lib
 from sbjax.symmetry import manifold
 from sbjax.symmetry.teacher_match import align, evaluate, match_layers, match_teacher
+from sbjax.symmetry.unit_clusters import cluster_units
 from sbjax.symmetry.unit_symmetry import form_of
 
 X = np.random.default_rng(0).normal(size=(40, 2))
@@ -109,7 +110,7 @@ def test_the_cut_has_most_clusters(seed):
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(5, 8, 3)) + 2
     rows[:, :3] = rng.normal(size=(3, 3)) + 0.2 * rng.normal(size=(5, 3, 3))
-    found = lib.cluster_units(rows, np.ones((5, 8, 1)), np.exp, gamma=0.6, beta=math.pi / 8)
+    found = cluster_units(rows, np.ones((5, 8, 1)), np.exp, gamma=0.6, beta=math.pi / 8, lasting=0)
     pooled, counts = rows.reshape(40, 3), {}
     for height in found.tree[:, 2]:
         labels = scipy.cluster.hierarchy.fcluster(found.tree, height, "distance")
@@ -120,6 +121,21 @@ def test_the_cut_has_most_clusters(seed):
             for group in groups
         )
     assert len(found.kept) == max(counts.values()) == counts[found.height]
+
+
+def test_clusters_have_to_last():
+    """Chance neighbours of five students beside two units that all have to 1e-3: they join others soon."""
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([np.tile([[3.0, 0.0], [0.0, 3.0]], (5, 1, 1)), np.zeros((5, 1, 2))], 1)
+    rows[:, 2] = [4 * np.array([np.cos(x), np.sin(x)]) for x in (0.6, 0.7, 0.8, 0.9, 1.0)]
+    rows[:, :2] += 1e-3 * rng.normal(size=(5, 2, 2))
+    reasons = {}
+    for lasting in (0.0, 0.25):
+        found = cluster_units(rows, np.ones((5, 3, 1)), np.exp, lasting=lasting)
+        reasons[lasting] = [cluster.reason[:5] for cluster in found.clusters]
+    assert reasons[0.0] == ["", "", ""]
+    assert reasons[0.25] in (["", ""], ["", "", "lasts"])
+    assert len(cluster_units(rows, np.ones((5, 3, 1)), np.exp).kept) == 2
 
 
 def test_near_copies_are_averaged_by_what_they_pass_on(x64):
