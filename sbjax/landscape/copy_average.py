@@ -207,6 +207,7 @@ def run_arm(
             "teachers": k,
             "best": copy_average_loss(n, k),
             "kinds": {kind: share([end.kind == kind for end in ends]) for kind in KINDS},
+            "given_up": int(np.sum(found["last"] < len(times) - 1)),
             "levels": levels(found["loss"], ends, negative),
         },
         arrays={
@@ -332,13 +333,17 @@ def _ends(starts, times, k, steps):
 
     def one(params):
         flow = gradient_flow(loss, params, times)
-        end = newton(loss, jax.tree.map(lambda leaf: leaf[-1], flow.params), steps)
+        losses = jax.vmap(loss)(flow.params)
+        # The last time that the solver reached: it may give up where next to nothing moves any more.
+        last = jnp.sum(jnp.isfinite(losses)) - 1
+        end = newton(loss, jax.tree.map(lambda leaf: leaf[last], flow.params), steps)
         flat, unravel = ravel_pytree(end)
         slope = jax.grad(lambda w: loss(unravel(w)))
         return {
             **end,
             "loss": loss(end),
-            "losses": jax.vmap(loss)(flow.params),
+            "losses": losses,
+            "last": last,
             "gradient": jnp.max(jnp.abs(slope(flat))),
             "curvature": jnp.linalg.eigvalsh(jax.jacfwd(slope)(flat)),
         }

@@ -97,20 +97,8 @@ def init_runs(
     >>> {name: leaf.shape for name, leaf in params.items()}
     {'w1': (6, 2, 3), 'b1': (2, 3), 'w2': (2, 3, 5), 'b2': (2, 5)}
     """
-    inputs, m, classes = sizes
-    first, second = (math.sqrt(6 / (fan_in + fan_out)) for fan_in, fan_out in ((inputs, m), (m, classes)))
-    kept = np.arange(inputs) if kept is None else kept
-    w1, w2 = [], []
-    for run in runs:
-        one, other = jax.random.split(rng.replica_stream(key, "init", run))
-        w1.append(jax.random.uniform(one, (inputs, m), minval=-first, maxval=first)[kept])
-        w2.append(jax.random.uniform(other, (m, classes), minval=-second, maxval=second))
-    return {
-        "w1": jnp.stack(w1, 1),
-        "b1": jnp.zeros((len(runs), m)),
-        "w2": jnp.stack(w2),
-        "b2": jnp.zeros((len(runs), classes)),
-    }
+    params = _init(key, jnp.asarray(runs), sizes)
+    return params if kept is None else {**params, "w1": jnp.asarray(np.asarray(params["w1"])[kept])}
 
 
 def run_losses(
@@ -128,9 +116,9 @@ def run_losses(
     z = (x @ params["w1"].reshape(inputs, runs * m)).reshape(len(x), runs, m)
     h = jax.nn.softplus(z + params["b1"])
     logits = jnp.einsum("nrm,rmc->nrc", h, params["w2"]) + params["b2"]
-    targets = jnp.broadcast_to(y[:, None], logits.shape[:2])
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean(0)
-    return losses, jnp.mean(logits.argmax(-1) == targets, axis=0)
+    targets = jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype)
+    losses = optax.softmax_cross_entropy(logits, targets[:, None]).mean(0)
+    return losses, jnp.mean(logits.argmax(-1) == y[:, None], axis=0)
 
 
 def squares(tree: Params) -> Float[Array, "run"]:
@@ -164,13 +152,12 @@ def train_runs(
     >>> found['train/loss'].shape, bool((found['train/loss'][-1] < found['train/loss'][0]).all())
     ((4, 2), True)
     """
-    params = jax.tree.map(jnp.copy, params)  # the first step overwrites it
     state, rows, said = optax.adam(learning_rate).init(params), [], time.monotonic()
     for step in range(steps + 1):
-        params, state, row = _advance(params, state, x, y, learning_rate)
-        rows.append(jax.block_until_ready(row))
         if stop():
             return None
+        params, state, row = _advance(params, state, x, y, learning_rate)
+        rows.append(jax.block_until_ready(row))
         if time.monotonic() > said + 10:
             said = time.monotonic()
             say(f"step {step} of {steps}, loss {float(np.median(row['train/loss'])):.4f}")
@@ -264,7 +251,24 @@ def width_curves(found: list[ArmResult]) -> "Figure":
     return _panels(found, _draw_curves, "step")
 
 
-@partial(jax.jit, donate_argnums=(0, 1))
+@partial(jax.jit, static_argnums=2)
+def _init(key, runs, sizes):
+    inputs, m, classes = sizes
+
+    def one(run):
+        first, second = jax.random.split(rng.replica_stream(key, "init", run))
+        ends = [math.sqrt(6 / sum(fans)) for fans in itertools.pairwise(sizes)]
+        return {
+            "w1": jax.random.uniform(first, (inputs, m), minval=-ends[0], maxval=ends[0]),
+            "b1": jnp.zeros(m),
+            "w2": jax.random.uniform(second, (m, classes), minval=-ends[1], maxval=ends[1]),
+            "b2": jnp.zeros(classes),
+        }
+
+    return jax.vmap(one, out_axes={"w1": 1, "b1": 0, "w2": 0, "b2": 0})(runs)
+
+
+@jax.jit
 def _advance(params, state, x, y, learning_rate):
     def total(params):
         losses, accuracy = run_losses(params, x, y)
