@@ -8,7 +8,7 @@
 
 Words: an experiment, `standard` or `quick`, and `smoke`; with two_layer also `sigmoid` or `g`, the activation.
 
-    two_layer     students of widths 4 to 45 (g: 20) of a teacher of width 4: shares at zero loss, what the others end at
+    two_layer     students of widths 4 to 45 (g: 20) of a teacher of width 4: shares at zero loss, where others end
     deep          the same with three hidden layers and tanh
     counts        exact numbers of subspaces of global minima and critical points, paths of zero loss
     recovery      the teacher's weights from over-parameterised students (Expand-and-Cluster)
