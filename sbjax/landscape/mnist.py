@@ -94,7 +94,7 @@ def init_runs(
         kept: inputs whose weights are returned; None = all.
 
     >>> params = init_runs(jax.random.key(0), range(2, 4), (6, 3, 5))
-    >>> {name: leaf.shape for name, leaf in params.items()}
+    >>> {name: params[name].shape for name in ('w1', 'b1', 'w2', 'b2')}
     {'w1': (6, 2, 3), 'b1': (2, 3), 'w2': (2, 3, 5), 'b2': (2, 5)}
     """
     params = _init(key, jnp.asarray(runs), sizes)
