@@ -13,7 +13,7 @@ from sbjax.workdir import Workdir
 
 logger = logging.getLogger(__name__)
 
-KEPT = f"Arms that were finished are kept in {FOLDER}/, and the others start again"
+KEPT = f"Arms that were finished are kept in {FOLDER}/"
 
 
 def check(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:

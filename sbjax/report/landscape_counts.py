@@ -17,7 +17,7 @@ _NOTE = (
     "Ratio: subspaces of critical points of all narrower networks over those of global minima, with h neurons more "
     "than needed in each hidden layer and one irreducible critical point at each narrower width (their number is not "
     "known). Crossing: the first width at which global minima have as many. Paths: from a network with one spare "
-    "neuron a layer to itself with all other neurons permuted; arrived: ends that equal the permuted network bit for bit."
+    "neuron a layer to itself with all other neurons permuted; arrived: ends that equal the permuted one to the bit."
 )
 
 

@@ -29,7 +29,8 @@ _KINDS_NOTE = (
 _NEURONS_NOTE = (
     "Neurons of the students at zero loss. 0 type, b: in a group of b with one incoming vector whose outgoing weights "
     "add up to zero. Opposite: minus a teacher's vector; constant: no incoming vector; both are possible for "
-    "activations that are odd up to a constant, such as sigmoid, and add to the pieces that T(r, m) counts."
+    "activations that are odd up to a constant, such as sigmoid, and add to the pieces that T(r, m) counts. Other: "
+    "none of these, most of them in students that polishing left above 1e-20, whose neurons are not yet in place."
 )
 _DEEP_NOTE = "Shares of seeds [Clopper-Pearson 95 % interval], quantiles of the loss over the seeds."
 
@@ -117,7 +118,9 @@ def neurons_figure(found: Mapping[str, ArmResult]) -> "Figure":
         kept = {name: count for name, count in result.summary["neurons"].items() if name != "all"}
         many = [name for name in kept if name.startswith("0 type") and int(name.split()[-1]) > 3]
         kept |= {"0 type, more": sum(kept.pop(name) for name in many)}
-        counts[arm] = {name: kept[name] for name in sorted(kept, key=_order)}
+        counts[arm] = kept
+    names = sorted({name for kept in counts.values() for name in kept}, key=_order)
+    counts = {arm: {name: kept.get(name, 0) for name in names} for arm, kept in counts.items()}
     return _stacked(found, counts, "share of neurons")
 
 
