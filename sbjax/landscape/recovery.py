@@ -188,7 +188,7 @@ def _control(outcomes: list[Outcome], task) -> list[dict[str, int]]:
     found = expand_and_cluster(students, losses, activation, bias=True, **thresholds(task))
     teachers = [{"w": o.arrays["teacher"], "a": o.arrays["passed"]} for o in outcomes]
     matches = [match_teacher(found.params, teacher, activation) for teacher in teachers]
-    return [{"units": found.width, "recovered": max(int(np.sum(match.errors < RECOVERED)) for match in matches)}]
+    return [{"units": found.width, "recovered": int(sum(match.errors.max() < RECOVERED for match in matches))}]
 
 
 def _metrics(outcomes: list[Outcome]) -> dict[str, list[float]]:

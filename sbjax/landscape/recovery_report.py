@@ -21,7 +21,7 @@ _NOTE = (
     "outgoing weights; 1 = not found. Intervals of 95 %: Clopper-Pearson for shares, order statistics for medians. "
     "Published (arXiv 2304.12794): width and weights in 80 % of 150 toy problems at four times the width (v2); other "
     "teachers, inputs and optimiser, so that only the order of magnitude compares. Control: students of different "
-    "teachers clustered together; units that came out, and in brackets those of a teacher."
+    "teachers clustered together; units that came out, and in brackets teachers of which all did."
 )
 
 
@@ -189,7 +189,7 @@ def _first(result: ArmResult) -> int | None:
 
 
 def _control(found) -> str:
-    """Units, and in brackets those of a teacher."""
+    """Units, and in brackets teachers of which all were found."""
     return f"{sum(c['units'] for c in found)} ({sum(c['recovered'] for c in found)})" if found else "-"
 
 

@@ -9,7 +9,7 @@ Beyond the published algorithm (its code in brackets):
 - Vectors that a symmetry of the activation makes equivalent are compared by the smaller of the distances of w and -w
   [by the sign of the first entry, which round-off may turn].
 - A cluster also has to have members in gamma N students, weights besides its bias, and outgoing vectors that do not
-  cancel; and to last as the tree is cut higher [size and spread alone].
+  cancel and are alike in gamma N students; and to last as the tree is cut higher [size and spread alone].
 - The tree is cut where most clusters pass all of that [are of the size], and of such heights at the widest gap
   [at the last of the first ones in a row]. In the plane, units that cancel are so dense that high cuts find more
   clusters of the size than there are.
@@ -74,7 +74,8 @@ def expand_and_cluster(
     gamma: float = 0.5,
     beta: float = math.pi / 6,
     idle: float = 0.05,
-    lasting: float = 0.25,
+    lasting: float = 0.2,
+    agree: float = 0.5,
     bias: bool = False,
 ) -> Recovered:
     """The network that N two-layer students f(x) = sum_i a_i s(w_i . x) share.
@@ -89,6 +90,8 @@ def expand_and_cluster(
         idle: clusters whose outgoing vectors sum to less than this share of a unit's are dropped.
         lasting: a cluster lasts while distances grow by a factor, from where it passes the other rules to where it
             joins another one; those with less than this share of the largest factor's logarithm are dropped.
+        agree: relative distance from their median up to which the summed outgoing vectors of students agree; those of
+            gamma N students have to.
         bias: whether the last entry of w is a bias, that is, x ends with 1.
 
     Returns:
@@ -109,7 +112,7 @@ def expand_and_cluster(
     losses = _checked_losses(losses, len(rows))
     form = form_of(activation)
     clustering = cluster_units(
-        rows, outgoing, activation, gamma=gamma, beta=beta, idle=idle, lasting=lasting, bias=bias
+        rows, outgoing, activation, gamma=gamma, beta=beta, idle=idle, lasting=lasting, agree=agree, bias=bias
     )
     units, chosen = [], []
     for cluster in clustering.kept:
@@ -136,7 +139,8 @@ def recover_layers(
     gamma: float = 0.5,
     beta: float = math.pi / 6,
     idle: float = 0.05,
-    lasting: float = 0.25,
+    lasting: float = 0.2,
+    agree: float = 0.5,
 ) -> RecoveredLayers:
     """`expand_and_cluster` for deep networks with biases, from the first hidden layer to the last.
 
@@ -148,7 +152,7 @@ def recover_layers(
         losses: of each student.
         activation: without symmetry, odd, even, or odd up to a constant.
         retrain: (layers, l) -> layers with those from l on trained further, and losses. The first l stay as they are.
-        gamma, beta, idle, lasting: as in `expand_and_cluster`; the bias counts as an entry of the incoming vector.
+        gamma, beta, idle, lasting, agree: as in `expand_and_cluster`; the bias is an entry of the incoming vector.
 
     Raises:
         ValueError: as `expand_and_cluster`; a layer of which nothing is recovered; an activation whose mirror images
@@ -167,7 +171,16 @@ def recover_layers(
         rows = np.concatenate([kernel.transpose(0, 2, 1), shift[:, :, None]], 2)
         losses = _checked_losses(losses, len(rows))
         clustering = cluster_units(
-            rows, outgoing, activation, gamma=gamma, beta=beta, idle=idle, lasting=lasting, bias=True
+            rows,
+            outgoing,
+            activation,
+            gamma=gamma,
+            beta=beta,
+            idle=idle,
+            lasting=lasting,
+            # Below the last hidden layer outgoing vectors are in the order of the student's own next layer.
+            agree=agree if here == last else math.inf,
+            bias=True,
         )
         if not clustering.kept:
             raise ValueError(f"the students share no unit of hidden layer {here}: train them further, or lower gamma")

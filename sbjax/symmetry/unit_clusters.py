@@ -69,7 +69,8 @@ def cluster_units(
     gamma: float = 0.5,
     beta: float = math.pi / 6,
     idle: float = 0.05,
-    lasting: float = 0.25,
+    lasting: float = 0.2,
+    agree: float = 0.5,
     bias: bool = False,
 ) -> Clustering:
     """Clusters of incoming vectors that the students share; arguments and errors as
@@ -93,7 +94,7 @@ def cluster_units(
     rows, outgoing = form.normalised(rows, outgoing)
     pooled = rows.reshape(students * m, -1)
     tree = scipy.cluster.hierarchy.average(form.distances(pooled))
-    judge = _judge(form, rows, outgoing, gamma * students, beta, idle, bias)
+    judge = _judge(form, rows, outgoing, gamma * students, beta, idle, agree, bias)
     branches = [np.array([i]) for i in range(len(pooled))]
     for i, j in tree[:, :2].astype(int):
         branches.append(np.concatenate([branches[i], branches[j]]))
@@ -139,7 +140,7 @@ def checked(
     return rows, outgoing
 
 
-def _judge(form: Form, rows, outgoing, least, beta, idle, bias):
+def _judge(form: Form, rows, outgoing, least, beta, idle, agree, bias):
     """units -> what the cluster of these (pooled) units is."""
     students, m, _ = rows.shape
     pooled, passed = rows.reshape(students * m, -1), outgoing.reshape(students * m, -1)
@@ -156,6 +157,8 @@ def _judge(form: Form, rows, outgoing, least, beta, idle, bias):
         spread = max(0.0, float(np.median(1 - form.folded(cosines)[np.triu_indices(len(units), 1)])))
         sums = np.zeros((len(present), passed.shape[1]))
         np.add.at(sums, which, form.mirrored(passed[units], form.signs(pooled[units], pooled[units[0]])))
+        middle = np.median(sums, 0)
+        alike = int(np.sum(np.linalg.norm(sums - middle, axis=1) <= agree * np.linalg.norm(middle)))
         sizes = np.linalg.norm(sums, axis=1) / np.maximum(scale[present], np.finfo(float).tiny)
         reason = ""
         if len(present) < least:
@@ -166,6 +169,8 @@ def _judge(form: Form, rows, outgoing, least, beta, idle, bias):
             reason = f"spread {spread:.2g}"
         elif np.median(sizes) <= idle:
             reason = f"outgoing vectors cancel to {np.median(sizes):.1g}"
+        elif alike < least:
+            reason = f"outgoing vectors of {alike} students agree"
         return Cluster(members, len(present), spread, float(np.median(sizes)), reason)
 
     return judge

@@ -110,7 +110,7 @@ def test_the_cut_has_most_clusters(seed):
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(5, 8, 3)) + 2
     rows[:, :3] = rng.normal(size=(3, 3)) + 0.2 * rng.normal(size=(5, 3, 3))
-    found = cluster_units(rows, np.ones((5, 8, 1)), np.exp, gamma=0.6, beta=math.pi / 8, lasting=0)
+    found = cluster_units(rows, np.ones((5, 8, 1)), np.exp, gamma=0.6, beta=math.pi / 8, lasting=0, agree=math.inf)
     pooled, counts = rows.reshape(40, 3), {}
     for height in found.tree[:, 2]:
         labels = scipy.cluster.hierarchy.fcluster(found.tree, height, "distance")
@@ -129,13 +129,22 @@ def test_clusters_have_to_last():
     rows = np.concatenate([np.tile([[3.0, 0.0], [0.0, 3.0]], (5, 1, 1)), np.zeros((5, 1, 2))], 1)
     rows[:, 2] = [4 * np.array([np.cos(x), np.sin(x)]) for x in (0.6, 0.7, 0.8, 0.9, 1.0)]
     rows[:, :2] += 1e-3 * rng.normal(size=(5, 2, 2))
-    reasons = {}
-    for lasting in (0.0, 0.25):
-        found = cluster_units(rows, np.ones((5, 3, 1)), np.exp, lasting=lasting)
-        reasons[lasting] = [cluster.reason[:5] for cluster in found.clusters]
-    assert reasons[0.0] == ["", "", ""]
-    assert reasons[0.25] in (["", ""], ["", "", "lasts"])
-    assert len(cluster_units(rows, np.ones((5, 3, 1)), np.exp).kept) == 2
+    for lasting, kept in ((0.0, 3), (0.25, 2)):
+        assert len(cluster_units(rows, np.ones((5, 3, 1)), np.exp, lasting=lasting).kept) == kept
+
+
+def test_students_have_to_agree():
+    """Three of six students pass on about the same, of which one may have it in two units."""
+    rows = np.full((6, 2, 2), [[3.0, 1.0], [-1.0, 2.0]])
+    out = np.array([[[1.0], [1.0]]] * 6)
+    out[:, 0, 0] = [1, 1, 1.2, -1, 5, -3]
+    found = cluster_units(rows, out, np.exp, gamma=0.6)
+    assert [cluster.reason for cluster in found.clusters] == ["", "outgoing vectors of 3 students agree"]
+    assert len(cluster_units(rows, out, np.exp, gamma=0.5).kept) == 2
+    twice = np.concatenate([rows, rows[:, :1]], 1)
+    halves = np.concatenate([out, np.zeros((6, 1, 1))], 1)
+    halves[0, [0, 2], 0] = 0.5
+    assert len(cluster_units(twice, halves, np.exp, gamma=0.5).kept) == 2
 
 
 def test_near_copies_are_averaged_by_what_they_pass_on(x64):
