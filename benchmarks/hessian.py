@@ -22,6 +22,7 @@ import torch
 from common import figure, least
 from torch import nn
 
+from sbjax.landscape.students import polish_students, train_adam, two_layer_problem
 from sbjax.metrics.curvature import hessian_product, in_batches
 from sbjax.metrics.hessian import hessian, mlp_hessian
 from sbjax.metrics.spectrum import spectral_density
@@ -30,11 +31,9 @@ from sbjax.tasks.teacher_student import (
     grid_inputs,
     init_students,
     share_below,
-    student_residuals,
     two_layer,
     two_layer_teacher,
 )
-from sbjax.training.gradient_flow import polish
 
 STEPS, IMAGES = 10, 2000
 
@@ -162,12 +161,15 @@ def torch_density(model, x, y, probe):
 
 
 def students() -> None:
+    """As the experiment `configs/landscape.py:two_layer` trains its arm of width 5: Adam, then polished."""
     inputs = grid_inputs()
-    targets = two_layer(two_layer_teacher(), inputs, "sigmoid")
-    residuals = student_residuals(lambda params, x: two_layer(params, x, "sigmoid"), inputs, targets)
+    targets = two_layer(two_layer_teacher(), inputs, "sigmoid")[:, 0]
+    problem = two_layer_problem(inputs, targets, "sigmoid")
     began = time.perf_counter()
     starts = init_students(jax.random.key(0), 50, 5)
-    found = jax.block_until_ready(jax.jit(jax.vmap(lambda params: polish(residuals, params)))(starts))
+    found = polish_students(
+        problem, train_adam(problem, starts, steps=20_000).params, steps=5000, newton_steps=2000, chunk=50
+    )
     seconds = time.perf_counter() - began
     figure(
         "50 students 2-5-1 in one program: largest gradient entry",
