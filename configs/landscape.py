@@ -61,10 +61,9 @@ SETTINGS = {
     "recovery": {
         "replicas": 12,
         "train_steps": 1500,
-        "arms": {name: {"task": {"activation": name}} for name in ("g", "sigmoid", "tanh")}
-        | {"deep": {"task": {"activation": "tanh", "teachers": "2-2:3,3-3:3", "expansion": 3.0}}},
+        "arms": {name: {"task": {"activation": name}} for name in ("g", "sigmoid", "tanh")},
         "quick": {"replicas": 6, "train_steps": 500},
-        "smoke": {"arms": {"g": {"task": {"activation": "g"}}}},
+        "smoke": {},
     },
     "mnist": {
         "replicas": 10,
