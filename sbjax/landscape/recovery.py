@@ -7,7 +7,6 @@ Arms differ in the activation; what other experiments call seeds are teachers he
 students with `expansion` times the teacher's width learn by Adam and Levenberg-Marquardt, are clustered and collapsed,
 and the collapsed network is fitted once more by Levenberg-Marquardt.
 
-
 As a control, N students of different teachers are clustered likewise: no whole teacher must come out.
 
 Source: arXiv 2304.12794.
