@@ -1,8 +1,9 @@
 """Effective weights F + D * W of a tree of parameters W, with frozen F and D.
 
 The constants live in variables['frozen']['asymmetry'] as {'fixed': F, 'trainable': D}, each a part of the tree of
-parameters: a leaf without F has F = 0, one without D has D = 1. D is boolean where it is a mask. Every function here
-takes plain dicts of arrays, and no gradient needs a hook: that of W is D times that of the effective weight.
+parameters: a leaf without F has F = 0, one without D has D = 1. D is boolean where it is a mask, and F is zero where
+it is true. Every function here takes plain dicts of arrays, and no gradient needs a hook: that of W is D times that of
+the effective weight.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -73,6 +75,47 @@ def effective(variables: Mapping[str, PyTree]) -> PyTree:
     """
     made = variables.get("frozen", {}).get(KEY, {})
     return _combine(variables["params"], made.get("fixed"), made.get("trainable"))
+
+
+def hold(variables: Mapping[str, PyTree]) -> Mapping[str, PyTree]:
+    """The same network with its effective weights P = F + D * W as parameters and D alone as constants.
+
+    A loop of training steps that holds P saves the pass over W, F and D before every forward pass. As F is zero where D
+    is one, W = D * P loses no bit. Variables that are not masked throughout (syre) come back as they are.
+
+    >>> frozen = {'asymmetry': {'fixed': {'w': np.array([0.0, 5.0])}, 'trainable': {'w': np.array([True, False])}}}
+    >>> variables = {'params': {'w': np.array([1.0, 0.0])}, 'frozen': frozen}
+    >>> held = hold(variables)
+    >>> held['params']['w'].tolist(), effective(held)['w'].tolist(), release(held, frozen)['params']['w'].tolist()
+    ([1.0, 5.0], [1.0, 5.0], [1.0, 0.0])
+    """
+    made = variables.get("frozen", {}).get(KEY, {})
+    mask = made.get("trainable")
+    if mask is None or set(trees.flatten(mask)) != set(trees.flatten(made.get("fixed", {}))):
+        return variables
+    return {
+        **variables,
+        "params": effective(variables),
+        "frozen": {**variables["frozen"], KEY: {"held": mask}},
+    }
+
+
+def release(variables: Mapping[str, PyTree], frozen: PyTree) -> Mapping[str, PyTree]:
+    """The inverse of `hold`: W as parameters and `frozen`, the constants before, as constants."""
+    if "held" not in variables.get("frozen", {}).get(KEY, {}):
+        return variables
+    return {**variables, "params": keep_trainable(variables, variables["params"]), "frozen": frozen}
+
+
+def keep_trainable(variables: Mapping[str, PyTree], tree: PyTree, other: PyTree = None) -> PyTree:
+    """`tree`, which is like the parameters, with `other` (None = zero) where D = 0; held or not.
+
+    >>> frozen = {'asymmetry': {'trainable': {'w': np.array([True, False])}}}
+    >>> keep_trainable({'params': {}, 'frozen': frozen}, {'w': np.array([1.0, 2.0])})['w'].tolist()
+    [1.0, 0.0]
+    """
+    made = variables.get("frozen", {}).get(KEY, {})
+    return _select(made.get("held", made.get("trainable")), tree, other)
 
 
 def standard_from(variables: Mapping[str, PyTree]) -> dict[str, PyTree]:
@@ -196,3 +239,12 @@ def _combine(weights, fixed, trainable):
     if trainable is not None:
         weights = trainable.astype(weights.dtype) * weights
     return weights if fixed is None else fixed + weights
+
+
+def _select(mask, chosen, other):
+    if mask is None:
+        return chosen
+    if isinstance(mask, Mapping):
+        other = other or {}
+        return {key: _select(mask.get(key), leaf, other.get(key)) for key, leaf in chosen.items()}
+    return mask.astype(chosen.dtype) * chosen if other is None else jnp.where(mask, chosen, other)

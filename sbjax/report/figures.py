@@ -177,7 +177,16 @@ def _drawable(results: Results, draw: Callable[[Results], "Figure"]) -> bool:
         return any(_pair(results, arm) is not None for arm in results.arms if arm != results.reference)
     if draw is distance_curves:
         return bool(distance_kinds(results))
-    return _any_finite(results, [results.primary] if draw is accuracy_curves else loss_names(results))
+    return _has_curve(results, [results.primary] if draw is accuracy_curves else loss_names(results))
+
+
+def _has_curve(results: Results, names: list[str]) -> bool:
+    """Whether a metric is finite at two steps or more of some arm: a single point is no curve."""
+    return any(
+        sum(bool(np.isfinite(report.values[name]).any()) for report in reports if name in report.values) > 1
+        for reports in results.reports.values()
+        for name in names
+    )
 
 
 def _any_finite(results: Results, names: list[str]) -> bool:

@@ -21,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key, PyTree
 
 from sbjax import trees
+from sbjax.asymmetry.weights import hold, release
 from sbjax.suggest import near
 from sbjax.tasks.task import Task
 from sbjax.training import step as step_lib
@@ -229,7 +230,9 @@ class Program:
         if self.mapping.steps == "scan":
 
             def advance(data, key, state, start, stop):
-                return jax.lax.fori_loop(start, stop, lambda i, state: step(data, key, state, i), state)
+                held = state._replace(variables=hold(state.variables))
+                held = jax.lax.fori_loop(start, stop, lambda i, state: step(data, key, state, i), held)
+                return held._replace(variables=release(held.variables, state.variables.get("frozen", {})))
         else:
             advance = step
         if self.mapping.compile == "pmap":

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sbjax import rng, trees
+from sbjax.asymmetry.weights import keep_trainable
 from sbjax.tasks.task import Batch, Task, Variables
 
 
@@ -83,22 +84,33 @@ def make_step(
 
     def step_fn(data, key, state, step):
         batch, noise = split(*draw(task, data, key, state.replica, step))
-        params = state.variables["params"]
+        held = state.variables["params"]
+
+        def keep(tree, other=None):
+            return keep_trainable(state.variables, tree, other)
 
         def loss_fn(params):
             return task.loss({**state.variables, "params": params}, batch, noise)
 
         def residual_fn(params):
-            return task.residuals({**state.variables, "params": params}, batch, noise)
+            return task.residuals({**state.variables, "params": keep(params, held)}, batch, noise)
 
-        (value, aux), grads = mean(jax.value_and_grad(loss_fn, has_aux=True)(params))
+        (value, aux), grads = mean(jax.value_and_grad(loss_fn, has_aux=True)(held))
+        # Of an asymmetric network the optimiser sees what is trained alone, also where the weights are held whole.
+        grads, params = keep(grads), keep(held)
         extra = {} if task.residuals is None else {"residual_fn": residual_fn}
         if "hyper" in state.variables:
             extra["hyper"] = state.variables["hyper"]
         updates, opt_state = optimizer.update(
-            grads, state.opt_state, params, value=value, grad=grads, value_fn=lambda p: loss_fn(p)[0], **extra
+            grads,
+            state.opt_state,
+            params,
+            value=value,
+            grad=grads,
+            value_fn=lambda p: loss_fn(keep(p, held))[0],
+            **extra,
         )
-        params = optax.apply_updates(params, updates)
+        params = optax.apply_updates(held, keep(updates))
         scalars = {"train/loss": value, **aux.scalars}
         advanced = TrainState(
             replica=state.replica,

@@ -297,3 +297,24 @@ def test_training_loop_keeps_the_constants(mapping):
     first, second = (np.asarray(end["params"]["dense_0"]["kernel"]) for end in ends)
     assert (first[mask] != second[mask]).all()
     assert not first[~mask].any()
+
+
+@pytest.mark.parametrize(("name", "rate"), [("adamw", 0.01), ("soap", 0.01), ("lbfgs", 1.0)])
+def test_weights_held_whole_train_as_the_others(name, rate, x64):
+    """A rolled loop holds F + D * W; one dispatch a step does not. No optimiser moves what is masked."""
+    images = np.random.default_rng(0).integers(0, 256, (16, 2, 2, 1), np.uint8)
+    labels = np.arange(16, dtype=np.int32) % 3
+    data = ImageData("random", 3, images, labels, images, labels, images, labels, (0.5,), (0.25,))
+    net = make_asymmetric(MLP(classes=3, widths=(6,), dtype="float64"), W)
+    task = make_image_task(data, net, batch_size=16)
+    optimizer = make_optimizer(name, rate, weight_decay=0.1 if name == "adamw" else 0.0)
+    rolled, single = (
+        trees.take(
+            fit(task, optimizer, steps=5, replicas=1, key=KEY, reports=1, mapping=Mapping(steps=steps)).variables, 0
+        )
+        for steps in ("scan", "loop")
+    )
+    check_same_constants(task.init(KEY), rolled, single)
+    mask = np.asarray(rolled["frozen"]["asymmetry"]["trainable"]["dense_0"]["kernel"])
+    assert not np.asarray(rolled["params"]["dense_0"]["kernel"])[~mask].any()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), rolled, single)
