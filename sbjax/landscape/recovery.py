@@ -27,7 +27,7 @@ from sbjax import config as config_lib
 from sbjax.landscape import ArmResult
 from sbjax.landscape.recovery_deep import Deep
 from sbjax.landscape.recovery_shallow import Shallow
-from sbjax.landscape.recovery_toys import Family, Outcome, draw_inputs, families, thresholds
+from sbjax.landscape.recovery_toys import Family, Outcome, draw_inputs, families, rules
 from sbjax.suggest import near
 from sbjax.symmetry.expand_and_cluster import expand_and_cluster
 from sbjax.symmetry.teacher_match import match_teacher
@@ -71,7 +71,7 @@ def check(settings: dict[str, Any]) -> None:
             f"with {task['activation']!r}"
         )
     students, shared = task["students"], task["gamma"] * task["students"]
-    rules = {
+    limits = {
         "students": (students >= 2, ">= 2"),
         "gamma": (shared >= 2 and task["gamma"] <= 1, f"between 2 / students = {2 / max(students, 1):g} and 1"),
         "beta": (0 < task["beta"] < 90, "between 0 and 90 degrees"),
@@ -80,7 +80,7 @@ def check(settings: dict[str, Any]) -> None:
         "learning_rate": (task["learning_rate"] > 0, "> 0"),
         "polish_steps": (task["polish_steps"] >= 0, ">= 0"),
     }
-    for name, (holds, what) in rules.items():
+    for name, (holds, what) in limits.items():
         if not holds:
             raise config_lib.ConfigError(f"task.{name}={task[name]} must be {what}")
 
@@ -185,7 +185,7 @@ def _control(outcomes: list[Outcome], task) -> list[dict[str, int]]:
     students = {"w": np.stack([o.arrays["rows"][i] for o, i in chosen])}
     students["a"] = np.stack([o.arrays["outgoing"][i] for o, i in chosen])
     losses, activation = np.array([o.losses[i] for o, i in chosen]), ACTIVATIONS[task["activation"]]
-    found = expand_and_cluster(students, losses, activation, bias=True, **thresholds(task))
+    found = expand_and_cluster(students, losses, activation, rules(task), bias=True)
     teachers = [{"w": o.arrays["teacher"], "a": o.arrays["passed"]} for o in outcomes]
     matches = [match_teacher(found.params, teacher, activation) for teacher in teachers]
     return [{"units": found.width, "recovered": int(sum(match.errors.max() < RECOVERED for match in matches))}]

@@ -18,7 +18,7 @@ import scipy
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
-from sbjax.landscape.recovery_toys import Family, Outcome, Program, thresholds, toy_teacher
+from sbjax.landscape.recovery_toys import Family, Outcome, Program, rules, toy_teacher
 from sbjax.landscape.students import Problem, deep_problem
 from sbjax.symmetry.expand_and_cluster import RecoveredLayers, recover_layers
 from sbjax.symmetry.teacher_match import TeacherMatch, match_layers
@@ -113,7 +113,7 @@ def recover_deep(
         return layers[:first] + [tuple(layer) for layer in trained], found
 
     try:
-        return recover_layers(students, losses, jnp.tanh, retrain, **thresholds(settings["task"]))
+        return recover_layers(students, losses, jnp.tanh, retrain, rules(settings["task"]))
     except ValueError as error:
         if "share no unit" not in str(error):
             raise

@@ -12,7 +12,7 @@ import numpy as np
 import scipy
 from jaxtyping import Array, Float, Key
 
-from sbjax.landscape.recovery_toys import Family, Outcome, Program, thresholds, toy_teacher
+from sbjax.landscape.recovery_toys import Family, Outcome, Program, rules, toy_teacher
 from sbjax.landscape.students import two_layer_problem
 from sbjax.symmetry.expand_and_cluster import expand_and_cluster
 from sbjax.symmetry.teacher_match import align, match_teacher
@@ -47,7 +47,7 @@ class Shallow:
         if trained is None:
             return None
         students, losses = trained
-        found = expand_and_cluster(students, losses, activation, bias=True, **thresholds(task))
+        found = expand_and_cluster(students, losses, activation, rules(task), bias=True)
         params = align(found.params, self.inputs, targets[:, None], activation)
         before = match_teacher(params, teacher, activation, self.held_out)
         params, loss = fine_tune(params, self.inputs, targets, task["activation"])

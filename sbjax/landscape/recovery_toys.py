@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from sbjax.config import ConfigError
 from sbjax.landscape.students import Problem, Spread
 from sbjax.symmetry.teacher_match import TeacherMatch
-from sbjax.symmetry.unit_clusters import Clustering
+from sbjax.symmetry.unit_clusters import Clustering, Rules
 from sbjax.training.gradient_flow import polish
 
 LONGEST = 500  # steps of Adam in one dispatch, so that a run can be stopped
@@ -67,9 +67,9 @@ class Outcome(NamedTuple):
     arrays: dict[str, np.ndarray]
 
 
-def thresholds(task: dict[str, Any]) -> dict[str, float]:
-    """Arguments of `expand_and_cluster` from the fields of a config."""
-    return {"gamma": task["gamma"], "beta": math.radians(task["beta"])}
+def rules(task: dict[str, Any]) -> Rules:
+    """Those of `expand_and_cluster` from the fields of a config."""
+    return Rules(gamma=task["gamma"], beta=math.radians(task["beta"]))
 
 
 def toy_teacher(key: Key[Array, ""], width: int, inputs: int, *, apart: float = 0.3) -> dict[str, np.ndarray]:

@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from sbjax.symmetry.layered import Activation
-from sbjax.symmetry.unit_clusters import Clustering, checked, cluster_units
+from sbjax.symmetry.unit_clusters import DEFAULT_RULES, Clustering, Rules, checked, cluster_units
 from sbjax.symmetry.unit_symmetry import Form, form_of
 
 Layers = list[tuple[Float[Array, "student in out"], Float[Array, "student out"]]]
@@ -70,12 +70,8 @@ def expand_and_cluster(
     students: Mapping[str, Float[Array, "student m ..."]] | Sequence[Mapping[str, Float[Array, "m ..."]]],
     losses: Float[Array, " student"],
     activation: Activation,
+    rules: Rules = DEFAULT_RULES,
     *,
-    gamma: float = 0.5,
-    beta: float = math.pi / 6,
-    idle: float = 0.05,
-    lasting: float = 0.2,
-    agree: float = 0.5,
     bias: bool = False,
 ) -> Recovered:
     """The network that N two-layer students f(x) = sum_i a_i s(w_i . x) share.
@@ -85,13 +81,7 @@ def expand_and_cluster(
             loss in double precision.
         losses: of each. A unit is taken from the student with the lowest loss that has it.
         activation: s; its symmetry (`layered.activation_symmetry`) says which units are equivalent.
-        gamma: a cluster has at least gamma N units, and units of at least gamma N students.
-        beta: largest angle: clusters whose median cosine distance is above 1 - cos(beta) are dropped.
-        idle: clusters whose outgoing vectors sum to less than this share of a unit's are dropped.
-        lasting: a cluster lasts while distances grow by a factor, from where it passes the other rules to where it
-            joins another one; those with less than this share of the largest factor's logarithm are dropped.
-        agree: relative distance from their median up to which the summed outgoing vectors of students agree; those of
-            gamma N students have to.
+        rules: which clusters stand for units.
         bias: whether the last entry of w is a bias, that is, x ends with 1.
 
     Returns:
@@ -111,9 +101,7 @@ def expand_and_cluster(
     rows, outgoing = _stacked(students)
     losses = _checked_losses(losses, len(rows))
     form = form_of(activation)
-    clustering = cluster_units(
-        rows, outgoing, activation, gamma=gamma, beta=beta, idle=idle, lasting=lasting, agree=agree, bias=bias
-    )
+    clustering = cluster_units(rows, outgoing, activation, rules, bias=bias)
     units, chosen = [], []
     for cluster in clustering.kept:
         student = _best(cluster, losses)
@@ -135,12 +123,7 @@ def recover_layers(
     losses: Float[Array, " student"],
     activation: Activation,
     retrain: Callable[[Layers, int], tuple[Layers, Float[Array, " student"]]],
-    *,
-    gamma: float = 0.5,
-    beta: float = math.pi / 6,
-    idle: float = 0.05,
-    lasting: float = 0.2,
-    agree: float = 0.5,
+    rules: Rules = DEFAULT_RULES,
 ) -> RecoveredLayers:
     """`expand_and_cluster` for deep networks with biases, from the first hidden layer to the last.
 
@@ -152,7 +135,7 @@ def recover_layers(
         losses: of each student.
         activation: without symmetry, odd, even, or odd up to a constant.
         retrain: (layers, l) -> layers with those from l on trained further, and losses. The first l stay as they are.
-        gamma, beta, idle, lasting, agree: as in `expand_and_cluster`; the bias is an entry of the incoming vector.
+        rules: as in `expand_and_cluster`; the bias is an entry of the incoming vector.
 
     Raises:
         ValueError: as `expand_and_cluster`; a layer of which nothing is recovered; an activation whose mirror images
@@ -170,18 +153,9 @@ def recover_layers(
         (kernel, shift), (outgoing, next_shift) = layers[here], layers[here + 1]
         rows = np.concatenate([kernel.transpose(0, 2, 1), shift[:, :, None]], 2)
         losses = _checked_losses(losses, len(rows))
-        clustering = cluster_units(
-            rows,
-            outgoing,
-            activation,
-            gamma=gamma,
-            beta=beta,
-            idle=idle,
-            lasting=lasting,
-            # Below the last hidden layer outgoing vectors are in the order of the student's own next layer.
-            agree=agree if here == last else math.inf,
-            bias=True,
-        )
+        # Below the last hidden layer outgoing vectors are in the order of the student's own next layer.
+        here_rules = rules if here == last else rules._replace(agree=math.inf)
+        clustering = cluster_units(rows, outgoing, activation, here_rules, bias=True)
         if not clustering.kept:
             raise ValueError(f"the students share no unit of hidden layer {here}: train them further, or lower gamma")
         best = [_best(cluster, losses) for cluster in clustering.kept]

@@ -22,6 +22,29 @@ CONSTANT = 1e-2
 """Units whose weights without the bias are this much smaller than the median are constants."""
 
 
+class Rules(NamedTuple):
+    """What a cluster must be to stand for a unit of the unknown network.
+
+    Attributes:
+        gamma: it has at least gamma N units, and units of at least gamma N students.
+        beta: largest angle: clusters whose median cosine distance is above 1 - cos(beta) are dropped.
+        idle: clusters whose outgoing vectors sum to less than this share of a unit's are dropped.
+        lasting: a cluster lasts while distances grow by a factor, from where it passes the other rules to where it
+            joins another one; those with less than this share of the largest factor's logarithm are dropped.
+        agree: relative distance from their median up to which the summed outgoing vectors of students agree; those of
+            gamma N students have to.
+    """
+
+    gamma: float = 0.5
+    beta: float = math.pi / 6
+    idle: float = 0.05
+    lasting: float = 0.2
+    agree: float = 0.5
+
+
+DEFAULT_RULES = Rules()
+
+
 class Cluster(NamedTuple):
     """Units of one branch of the tree.
 
@@ -65,45 +88,42 @@ def cluster_units(
     rows: Float[Array, "student m d"],
     outgoing: Float[Array, "student m out"],
     activation: Activation,
+    rules: Rules = DEFAULT_RULES,
     *,
-    gamma: float = 0.5,
-    beta: float = math.pi / 6,
-    idle: float = 0.05,
-    lasting: float = 0.2,
-    agree: float = 0.5,
     bias: bool = False,
 ) -> Clustering:
     """Clusters of incoming vectors that the students share; arguments and errors as
     `expand_and_cluster.expand_and_cluster`.
 
     >>> w = np.array([[[1.0], [3.0]], [[1.0], [-5.0]]])
-    >>> found = cluster_units(w, np.ones((2, 2, 1)), np.exp, gamma=1.0)
+    >>> found = cluster_units(w, np.ones((2, 2, 1)), np.exp, Rules(gamma=1.0))
     >>> found.labels.tolist()
     [[0, -1], [0, -1]]
     """
     rows, outgoing = checked(rows, outgoing)
     students, m, _ = rows.shape
-    if not (gamma * students >= 2 and gamma <= 1):
+    least = rules.gamma * students
+    if not (least >= 2 and rules.gamma <= 1):
         raise ValueError(
-            f"gamma={gamma} of N={students} students is {gamma * students:g}: a cluster needs 2 students or more and N "
+            f"gamma={rules.gamma} of N={students} students is {least:g}: a cluster needs 2 students or more and N "
             "at most; choose gamma between 2 / N and 1, or train more students"
         )
-    if not 0 < beta < math.pi / 2:
-        raise ValueError(f"beta={beta} must be an angle between 0 and pi / 2 = {math.pi / 2:.4f}")
+    if not 0 < rules.beta < math.pi / 2:
+        raise ValueError(f"beta={rules.beta} must be an angle between 0 and pi / 2 = {math.pi / 2:.4f}")
     form = form_of(activation)
     rows, outgoing = form.normalised(rows, outgoing)
     pooled = rows.reshape(students * m, -1)
     tree = scipy.cluster.hierarchy.average(form.distances(pooled))
-    judge = _judge(form, rows, outgoing, gamma * students, beta, idle, agree, bias)
+    judge = _judge(form, rows, outgoing, rules, bias)
     branches = [np.array([i]) for i in range(len(pooled))]
     for i, j in tree[:, :2].astype(int):
         branches.append(np.concatenate([branches[i], branches[j]]))
-    large = [len(branch) >= gamma * students for branch in branches]
+    large = [len(branch) >= least for branch in branches]
     passing = np.array([big and not judge(branch).reason for big, branch in zip(large, branches)])
-    least = RESOLUTION * float(np.median(np.linalg.norm(pooled, axis=1)))
-    lives = _lives(tree, passing, least)
-    bar = lasting * lives.max()
-    last = _cut(tree, passing & (lives >= bar), least)
+    nearest = RESOLUTION * float(np.median(np.linalg.norm(pooled, axis=1)))
+    lives = _lives(tree, passing, nearest)
+    bar = rules.lasting * lives.max()
+    last = _cut(tree, passing & (lives >= bar), nearest)
     clusters = []
     for branch in np.flatnonzero(_alive(tree, last) & large):
         cluster = judge(branches[branch])
@@ -140,7 +160,7 @@ def checked(
     return rows, outgoing
 
 
-def _judge(form: Form, rows, outgoing, least, beta, idle, agree, bias):
+def _judge(form: Form, rows, outgoing, rules, bias):
     """units -> what the cluster of these (pooled) units is."""
     students, m, _ = rows.shape
     pooled, passed = rows.reshape(students * m, -1), outgoing.reshape(students * m, -1)
@@ -158,18 +178,18 @@ def _judge(form: Form, rows, outgoing, least, beta, idle, agree, bias):
         sums = np.zeros((len(present), passed.shape[1]))
         np.add.at(sums, which, form.mirrored(passed[units], form.signs(pooled[units], pooled[units[0]])))
         middle = np.median(sums, 0)
-        alike = int(np.sum(np.linalg.norm(sums - middle, axis=1) <= agree * np.linalg.norm(middle)))
+        alike = int(np.sum(np.linalg.norm(sums - middle, axis=1) <= rules.agree * np.linalg.norm(middle)))
         sizes = np.linalg.norm(sums, axis=1) / np.maximum(scale[present], np.finfo(float).tiny)
         reason = ""
-        if len(present) < least:
+        if len(present) < rules.gamma * students:
             reason = f"units of {len(present)} students only"
         elif np.median(weights[units]) <= CONSTANT * typical:
             reason = "a constant"
-        elif spread > 1 - math.cos(beta):
+        elif spread > 1 - math.cos(rules.beta):
             reason = f"spread {spread:.2g}"
-        elif np.median(sizes) <= idle:
+        elif np.median(sizes) <= rules.idle:
             reason = f"outgoing vectors cancel to {np.median(sizes):.1g}"
-        elif alike < least:
+        elif alike < rules.gamma * students:
             reason = f"outgoing vectors of {alike} students agree"
         return Cluster(members, len(present), spread, float(np.median(sizes)), reason)
 

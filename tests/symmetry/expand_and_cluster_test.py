@@ -12,7 +12,7 @@ import scipy
 from sbjax.symmetry import expand_and_cluster as lib
 from sbjax.symmetry import manifold
 from sbjax.symmetry.teacher_match import align, evaluate, match_layers, match_teacher
-from sbjax.symmetry.unit_clusters import cluster_units
+from sbjax.symmetry.unit_clusters import Rules, cluster_units
 from sbjax.symmetry.unit_symmetry import form_of
 
 X = np.random.default_rng(0).normal(size=(40, 2))
@@ -110,7 +110,9 @@ def test_the_cut_has_most_clusters(seed):
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(5, 8, 3)) + 2
     rows[:, :3] = rng.normal(size=(3, 3)) + 0.2 * rng.normal(size=(5, 3, 3))
-    found = cluster_units(rows, np.ones((5, 8, 1)), np.exp, gamma=0.6, beta=math.pi / 8, lasting=0, agree=math.inf)
+    found = cluster_units(
+        rows, np.ones((5, 8, 1)), np.exp, Rules(gamma=0.6, beta=math.pi / 8, lasting=0, agree=math.inf)
+    )
     pooled, counts = rows.reshape(40, 3), {}
     for height in found.tree[:, 2]:
         labels = scipy.cluster.hierarchy.fcluster(found.tree, height, "distance")
@@ -130,7 +132,7 @@ def test_clusters_have_to_last():
     rows[:, 2] = [4 * np.array([np.cos(x), np.sin(x)]) for x in (0.6, 0.7, 0.8, 0.9, 1.0)]
     rows[:, :2] += 1e-3 * rng.normal(size=(5, 2, 2))
     for lasting, kept in ((0.0, 3), (0.25, 2)):
-        assert len(cluster_units(rows, np.ones((5, 3, 1)), np.exp, lasting=lasting).kept) == kept
+        assert len(cluster_units(rows, np.ones((5, 3, 1)), np.exp, Rules(lasting=lasting)).kept) == kept
 
 
 def test_students_have_to_agree():
@@ -138,13 +140,13 @@ def test_students_have_to_agree():
     rows = np.full((6, 2, 2), [[3.0, 1.0], [-1.0, 2.0]])
     out = np.array([[[1.0], [1.0]]] * 6)
     out[:, 0, 0] = [1, 1, 1.2, -1, 5, -3]
-    found = cluster_units(rows, out, np.exp, gamma=0.6)
+    found = cluster_units(rows, out, np.exp, Rules(gamma=0.6))
     assert [cluster.reason for cluster in found.clusters] == ["", "outgoing vectors of 3 students agree"]
-    assert len(cluster_units(rows, out, np.exp, gamma=0.5).kept) == 2
+    assert len(cluster_units(rows, out, np.exp, Rules(gamma=0.5)).kept) == 2
     twice = np.concatenate([rows, rows[:, :1]], 1)
     halves = np.concatenate([out, np.zeros((6, 1, 1))], 1)
     halves[0, [0, 2], 0] = 0.5
-    assert len(cluster_units(twice, halves, np.exp, gamma=0.5).kept) == 2
+    assert len(cluster_units(twice, halves, np.exp, Rules(gamma=0.5)).kept) == 2
 
 
 def test_near_copies_are_averaged_by_what_they_pass_on(x64):
@@ -154,7 +156,7 @@ def test_near_copies_are_averaged_by_what_they_pass_on(x64):
         exact = np.array([[0.6, 0.5], [0.6, 0.5], [-0.5, 0.5]])
         w = exact + size * np.array([[1, 0], [0, 1], [0, 0]])
         students = {"w": np.stack([w, exact]), "a": np.array([[[2.0], [-0.8], [1.0]]] * 2)}
-        found = lib.expand_and_cluster(students, np.zeros(2), generic, gamma=1.0)
+        found = lib.expand_and_cluster(students, np.zeros(2), generic, Rules(gamma=1.0))
         assert found.width == 2
         wide = generic(X @ w.T) @ students["a"][0]
         return np.abs(evaluate(found.params, X, generic) - wide).max()
@@ -262,9 +264,9 @@ GOOD = {"w": np.ones((4, 3, 2)), "a": np.ones((4, 3, 1))}
 @pytest.mark.parametrize(
     ("students", "options", "message"),
     [
-        (GOOD, {"gamma": 0.4}, r"gamma=0.4 of N=4 students is 1.6"),
-        (GOOD, {"gamma": 1.5}, "between 2 / N and 1"),
-        (GOOD, {"beta": 2.0}, "beta=2.0"),
+        (GOOD, {"rules": Rules(gamma=0.4)}, r"gamma=0.4 of N=4 students is 1.6"),
+        (GOOD, {"rules": Rules(gamma=1.5)}, "between 2 / N and 1"),
+        (GOOD, {"rules": Rules(beta=2.0)}, "beta=2.0"),
         ({"w": GOOD["w"][:1], "a": GOOD["a"][:1]}, {}, "one student"),
         ({"w": GOOD["w"], "a": np.full((4, 3, 1), np.nan)}, {}, r"students \[0, 1, 2, 3\] have weights"),
         ({"w": GOOD["w"], "a": GOOD["a"][:, :2]}, {}, r"shape \(4, 3, 2\)"),
