@@ -8,7 +8,7 @@
 
 Words: an experiment, `standard` or `quick`, and `smoke`; with two_layer also `sigmoid` or `g`, the activation.
 
-    two_layer     students of widths 4 to 45 (g: 20) of a teacher of width 4: shares at zero loss, where others end
+    two_layer     students of widths 2 to 45 (g: 20) of a teacher of width 4: shares at zero loss, where others end
     deep          the same with three hidden layers and tanh
     counts        exact numbers of subspaces of global minima and critical points, paths of zero loss
     recovery      the teacher's weights from over-parameterised students (Expand-and-Cluster)
@@ -35,19 +35,21 @@ def by_neurons(*pairs):
     return {f"n{n}_k{k}": {"task": {"students": n, "teachers": k}} for n, k in pairs}
 
 
-# Seeds, steps and arms; `quick` and `smoke` change some of them. The first arm is the reference.
+# Seeds, steps and arms; `quick` and `smoke` change some of them. The reference is the first arm where none is named.
 SETTINGS = {
     "two_layer": {
         "replicas": 50,
         "train_steps": 20_000,
-        "arms": by_width((4, 5, 6, 8, 10, 20, 45), 2),
+        "arms": by_width((2, 3, 4, 5, 6, 8, 10, 20, 45), 2),
+        "reference": "m04",
         "quick": {"replicas": 10, "train_steps": 5000, "arms": by_width((4, 5, 6, 8, 10), 2)},
         "smoke": {"arms": by_width((4, 5), 2)},
     },
     "deep": {
         "replicas": 50,
         "train_steps": 20_000,
-        "arms": by_width((4, 5, 8)),
+        "arms": by_width((3, 4, 5, 8)),
+        "reference": "m4",
         "quick": {"replicas": 10, "train_steps": 5000},
         "smoke": {"arms": by_width((4,))},
     },
@@ -61,9 +63,10 @@ SETTINGS = {
     "recovery": {
         "replicas": 12,
         "train_steps": 1500,
-        "arms": {name: {"task": {"activation": name}} for name in ("g", "sigmoid", "tanh")},
+        "arms": {name: {"task": {"activation": name}} for name in ("g", "sigmoid", "tanh")}
+        | {"deep": {"task": {"activation": "tanh", "teachers": "2-2:3,3-3:3", "expansion": 3.0}}},
         "quick": {"replicas": 6, "train_steps": 500},
-        "smoke": {},
+        "smoke": {"arms": {"g": {"task": {"activation": "g"}}}},
     },
     "mnist": {
         "replicas": 10,
@@ -102,10 +105,10 @@ def get_config(argument=None):
         settings["arms"] = {name: arm for name, arm in settings["arms"].items() if name != "m45"}  # as published
     if words["smoke"]:
         config = config_lib.shrink(config)
-        settings = {"arms": settings["arms"]} | smoke
-    config.update({name: value for name, value in settings.items() if name != "arms"})
-    config.arms = settings["arms"]
-    config.reference = next(iter(settings["arms"]))
+        settings = {name: settings[name] for name in ("arms", "reference") if name in settings} | smoke
+    config.reference = settings.pop("reference", next(iter(settings["arms"])))
+    config.arms = settings.pop("arms")
+    config.update(settings)
     config.monitor.kinds = ""
     config.precision.x64 = experiment in DOUBLE
     config.precision.matmul = "highest"

@@ -1,11 +1,11 @@
 """Parameter recovery: Expand-and-Cluster on toy teachers, from data to the weights of the teacher.
 
-Arms differ in the activation; what other experiments call seeds are teachers here. The first one is
-`teacher_student.two_layer_teacher`, the others are drawn: directions uniform on the sphere, norms uniform on
-[0.5, 1.5], biases uniform on [-1, 1], outgoing weights uniform on [0.5, 1.5] with random signs, and no two units within
-0.3 of each other (up to sign). Inputs are normal with standard deviation 2, with a constant 1 for the biases. N
-students with `expansion` times the teacher's width learn by Adam and Levenberg-Marquardt, are clustered and collapsed,
-and the collapsed network is fitted once more by Levenberg-Marquardt.
+Arms differ in the activation or the depth; what other experiments call seeds are teachers here. The first one, of four
+units and two inputs, is `teacher_student.two_layer_teacher`. Others are drawn: directions uniform on the sphere, norms
+uniform on [0.5, 1.5], biases uniform on [-1, 1], outgoing weights uniform on [0.5, 1.5] with random signs, and no two
+units within 0.3 of each other (up to sign). Inputs are normal with standard deviation 2, with a constant 1 for the
+biases. N students with `expansion` times the teacher's width learn by Adam and Levenberg-Marquardt, are clustered and
+collapsed, and the collapsed network is fitted once more by Levenberg-Marquardt.
 
 As a control, N students of different teachers are clustered likewise: no whole teacher must come out.
 
@@ -35,7 +35,7 @@ from sbjax.tasks.teacher_student import ACTIVATIONS, share_below
 
 FIELDS: dict[str, Any] = {
     "activation": "g",  # a name of sbjax.tasks.teacher_student.ACTIVATIONS
-    "teachers": "4:2,5:3,6:4",  # width:inputs, in turn
+    "teachers": "4:2,5:3,6:4",  # widths:inputs, in turn; "3-3:2" has two hidden layers, of tanh only
     "students": 10,  # N, of each teacher
     "expansion": 4.0,  # width of the students over the teacher's
     "points": 400,
