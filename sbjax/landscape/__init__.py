@@ -19,7 +19,7 @@ A config of kind 'landscape' names one of them in `task.experiment`; the module 
     every some seconds and return None.
 `section(workdir, results) -> list[str]`
     HTML for the report: headings, tables and notes made with `sbjax.report.markup`. `results` is
-    `sbjax.report.results.Results`; `load_arm(workdir, arm)` gives back what `run_arm` returned.
+    `sbjax.report.results.Results`; `load_arms(workdir, results.arms)` gives back what `run_arm` returned.
 `save_figures(workdir, results) -> dict[str, Path]`
     Draws PNGs into `workdir/figures`; their paths by name.
 `CAPTIONS: dict[str, str]`
@@ -32,7 +32,7 @@ Import `sbjax.report` and matplotlib inside the functions that use them. An arm 
 import importlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -105,3 +105,9 @@ def load_arm(workdir: Path, arm: str) -> ArmResult | None:
         rest["arrays"] = dict(arrays)
     rest["history"] = {int(step): numbers for step, numbers in rest["history"].items()}
     return ArmResult(**rest)
+
+
+def load_arms(workdir: Path, arms: Iterable[str]) -> dict[str, ArmResult]:
+    """Those of `arms` that are finished, the narrowest first where they differ in their width."""
+    found = {arm: one for arm in arms if (one := load_arm(workdir, arm)) is not None}
+    return dict(sorted(found.items(), key=lambda item: item[1].summary.get("width", 0)))

@@ -20,7 +20,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, Key, PyTree
 
 from sbjax import config as config_lib
 from sbjax import rng
-from sbjax.landscape import ArmResult, load_arm
+from sbjax.landscape import ArmResult, load_arms
 from sbjax.symmetry.copy_average import (
     copy_average_loss,
     copy_average_student,
@@ -253,7 +253,7 @@ def section(workdir: Path, results: "Results") -> list[str]:
     from sbjax.report.markup import note, table, tag
 
     shares, rows = [], []
-    for arm, found in _arms(workdir, results):
+    for arm, found in load_arms(workdir, results.arms).items():
         facts, losses = found.summary, found.arrays["loss"]
         kinds = [facts["kinds"][kind] for kind in KINDS]
         least = f"{losses.min():.9f}" if np.isfinite(losses).any() else "-"
@@ -285,7 +285,7 @@ def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
     from sbjax.files import write_atomically
     from sbjax.report import figures
 
-    found = _arms(workdir, results)
+    found = list(load_arms(workdir, results.arms).items())
     if not found:
         return {}
     path = Path(workdir) / "figures" / "copy_average.png"
@@ -349,7 +349,3 @@ def _ends(starts, times, k, steps):
         }
 
     return jax.jit(jax.vmap(one))(starts)
-
-
-def _arms(workdir, results):
-    return [(arm, found) for arm in results.arms if (found := load_arm(workdir, arm)) is not None]

@@ -15,7 +15,7 @@ import numpy as np
 
 from sbjax import rng
 from sbjax.config import ConfigError
-from sbjax.landscape import ArmResult, load_arm
+from sbjax.landscape import ArmResult, load_arms
 from sbjax.suggest import near
 from sbjax.symmetry import counting, paths
 from sbjax.symmetry.layered import forward
@@ -171,7 +171,7 @@ def section(workdir: Path, results: "Results") -> list[str]:
     """Crossing widths, ratios, and losses along the paths, a row an arm."""
     from sbjax.report import landscape_counts as report
 
-    found = {arm: one for arm in results.arms if (one := load_arm(workdir, arm)) is not None}
+    found = load_arms(workdir, results.arms)
     return report.counts_section(found)
 
 
@@ -180,7 +180,7 @@ def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
     from sbjax.report import landscape_counts, landscape_figures
     from sbjax.report.landscape_students import save
 
-    found = {arm: one for arm in results.arms if (one := load_arm(workdir, arm)) is not None}
+    found = load_arms(workdir, results.arms)
     lines = {}
     for arm, one in found.items():
         lines |= {f"{arm}, path": one.arrays["path"][0], f"{arm}, straight": one.arrays["straight"][0]}

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from sbjax import rng, trees
-from sbjax.landscape import ArmResult, load_arm, students
+from sbjax.landscape import ArmResult, load_arms, students
 from sbjax.landscape.two_layer import DEEP_ZERO, ZERO, check_training
 from sbjax.tasks import teacher_student as ts
 
@@ -91,7 +91,7 @@ def section(workdir: Path, results: "Results") -> list[str]:
     """Shares at zero loss and quantiles of the losses, a row a width."""
     from sbjax.report import landscape_students as report
 
-    found = {arm: one.summary for arm in results.arms if (one := load_arm(workdir, arm)) is not None}
+    found = {arm: one.summary for arm, one in load_arms(workdir, results.arms).items()}
     return report.deep_section(found)
 
 
@@ -99,5 +99,5 @@ def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
     """Losses by width."""
     from sbjax.report import landscape_students as report
 
-    found = {arm: one for arm in results.arms if (one := load_arm(workdir, arm)) is not None}
+    found = load_arms(workdir, results.arms)
     return report.save({"deep_losses": report.losses_figure(found)}, workdir)

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Int, Key
 from sbjax import config as config_lib
 from sbjax import rng
 from sbjax.data import images
-from sbjax.landscape import ArmResult, load_arm
+from sbjax.landscape import ArmResult, load_arms
 from sbjax.training.fit import boundaries
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def section(workdir: Path, results: "Results") -> list[str]:
     from sbjax.report.markup import note, table, tag
 
     rows, facts = [], None
-    for arm, found in _arms(workdir, results):
+    for arm, found in load_arms(workdir, results.arms).items():
         facts = found.summary
         ends = {name: found.arrays[name][-1] for name in ("loss", "gradient_squared", "update_squared", "accuracy")}
         ends["accuracy"] = 100 * ends["accuracy"]
@@ -232,7 +232,7 @@ def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
     from sbjax.files import write_atomically
     from sbjax.report import figures
 
-    found, paths = [arm for _, arm in _arms(workdir, results)], {}
+    found, paths = list(load_arms(workdir, results.arms).values()), {}
     if found:
         for name, draw in (("width_sweep", width_sweep), ("width_curves", width_curves)):
             paths[name] = Path(workdir) / "figures" / f"{name}.png"
@@ -296,12 +296,6 @@ def _batch(task):
     kept = np.flatnonzero(pixels.any(0))
     x = jnp.asarray(pixels[:, kept] / np.float32(255))
     return x, jnp.asarray(data.test_labels[:count]), kept, (pixels.shape[1], task["width"], data.classes)
-
-
-def _arms(workdir, results):
-    """Finished arms by width."""
-    loaded = [(arm, found) for arm in results.arms if (found := load_arm(workdir, arm)) is not None]
-    return sorted(loaded, key=lambda pair: pair[1].summary["width"])
 
 
 def _spread(values):

@@ -8,7 +8,7 @@ import numpy as np
 # Loaded by its first use.
 import scipy
 
-from sbjax.landscape import ArmResult, load_arm
+from sbjax.landscape import ArmResult, load_arms
 from sbjax.report.results import Results
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def section(workdir: Path, results: Results) -> list[str]:
     from sbjax.report.markup import note, table, tag
 
     rows, sizes = [], []
-    for arm, found in _arms(workdir, results).items():
+    for arm, found in load_arms(workdir, results.arms).items():
         summary, metrics = found.summary, found.metrics
         rows.append(
             [
@@ -77,7 +77,7 @@ def save_figures(workdir: Path, results: Results) -> dict[str, Path]:
     from sbjax.files import write_atomically
     from sbjax.report import figures
 
-    found, paths = _arms(workdir, results), {}
+    found, paths = load_arms(workdir, results.arms), {}
     if found:
         drawn = {
             "recovery_vectors": vectors_figure(found),
@@ -191,11 +191,6 @@ def _first(result: ArmResult) -> int | None:
 def _control(found) -> str:
     """Units, and in brackets teachers of which all were found."""
     return f"{sum(c['units'] for c in found)} ({sum(c['recovered'] for c in found)})" if found else "-"
-
-
-def _arms(workdir, results) -> dict[str, ArmResult]:
-    loaded = {arm: load_arm(workdir, arm) for arm in results.arms}
-    return {arm: found for arm, found in loaded.items() if found is not None}
 
 
 def _panels(count: int, size: tuple[float, float]) -> tuple["Figure", "list[Axes]"]:

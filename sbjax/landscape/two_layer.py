@@ -15,7 +15,7 @@ import numpy as np
 
 from sbjax import rng
 from sbjax.config import ConfigError
-from sbjax.landscape import ArmResult, load_arm, students
+from sbjax.landscape import ArmResult, load_arms, students
 from sbjax.suggest import near
 from sbjax.symmetry import classification
 from sbjax.tasks import teacher_student as ts
@@ -200,7 +200,7 @@ def section(workdir: Path, results: "Results") -> list[str]:
     """Shares at zero loss, kinds of the others, and neurons, a row a width."""
     from sbjax.report import landscape_students as report
 
-    found = {arm: one.summary for arm in results.arms if (one := load_arm(workdir, arm)) is not None}
+    found = {arm: one.summary for arm, one in load_arms(workdir, results.arms).items()}
     return report.two_layer_section(found, REFERENCE)
 
 
@@ -208,7 +208,7 @@ def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
     """Losses, kinds, neurons and trajectories."""
     from sbjax.report import landscape_students as report
 
-    found = {arm: one for arm in results.arms if (one := load_arm(workdir, arm)) is not None}
+    found = load_arms(workdir, results.arms)
     drawn = {
         "student_losses": report.losses_figure(found),
         "student_kinds": report.kinds_figure(found),
