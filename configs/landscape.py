@@ -47,7 +47,7 @@ SETTINGS = {
     },
     "deep": {
         "replicas": 50,
-        "train_steps": 20_000,
+        "train_steps": 100_000,
         "arms": by_width((3, 4, 5, 8)),
         "reference": "m4",
         "quick": {"replicas": 10, "train_steps": 5000},

@@ -24,7 +24,7 @@ FIELDS: dict[str, Any] = {
     "side": 41,  # of the grid of inputs on [-5, 5]^2
     "learning_rate": 1e-3,  # of Adam, for train_steps steps
     "polish_steps": 1000,  # Levenberg-Marquardt steps at most
-    "newton_steps": 100,  # damped Newton steps at most, after these
+    "newton_steps": 1000,  # damped Newton steps at most, after these
 }
 SMOKE: dict[str, Any] = {"side": 9, "polish_steps": 10, "newton_steps": 2}
 PRIMARY, GOAL = "loss", "min"
