@@ -109,12 +109,12 @@ def count(x: int | None) -> str:
 
 
 def flops(x: float | None) -> str:
-    """Floating-point operations to three digits.
+    """Floating-point operations to three digits; 0 is said where none were counted.
 
-    >>> flops(1.2345e9)
-    '1.23e+09'
+    >>> flops(1.2345e9), flops(0.0) == NONE
+    ('1.23e+09', True)
     """
-    return NONE if x is None else f"{x:.3g}"
+    return f"{x:.3g}" if x else NONE
 
 
 def improved(comparison: Mapping[str, Any] | None) -> str:
