@@ -306,7 +306,7 @@ def test_poisson_is_solved(name):
 
 
 def test_two_phases_resume_to_the_same_bytes(tmp_path):
-    """Stopped in the first phase, where it ends, and in the second; points and weights that move are in the state."""
+    """Stopped where the first phase ends and in the second; points and weights that move are in the state."""
 
     def train(folder=None, until=10**6):
         task = make_task(
@@ -325,8 +325,8 @@ def test_two_phases_resume_to_the_same_bytes(tmp_path):
         )  # fmt: skip
 
     whole = train()
-    stopped = [train(tmp_path / "run", until).step for until in (5, 10, 13)]
-    assert stopped[0] < 10 == stopped[1] < stopped[2] < 18
+    stopped = [train(tmp_path / "run", until).step for until in (10, 13)]
+    assert 10 == stopped[0] < stopped[1] < 18
     resumed = train(tmp_path / "run")
     assert resumed.history == whole.history
     for a, b in zip(jax.tree.leaves(whole.variables), jax.tree.leaves(resumed.variables)):

@@ -45,8 +45,15 @@ def baselines(toys):
     return found
 
 
-@pytest.mark.parametrize("layout", list(LAYOUTS)[1:])
-@pytest.mark.parametrize("kind", ["Dense", "Convolution"])
+@pytest.mark.parametrize(
+    ("kind", "layout"),
+    [
+        # Convolutions are not vectorised over replicas by default.
+        pytest.param(kind, layout, marks=pytest.mark.extended if (kind, layout[:4]) == ("Convolution", "vmap") else ())
+        for kind in ("Dense", "Convolution")
+        for layout in list(LAYOUTS)[1:]
+    ],
+)
 def test_layouts_agree(baselines, layout, kind):
     if kind == "Convolution" and "pmap" in layout:
         pytest.skip("batch norm sees a device's own rows under pmap, by definition")
