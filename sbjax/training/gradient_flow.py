@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 CUTOFFS = (1e-5, 1e-7, 1e-9, 1e-11)
+MANY = 400  # parameters; from there on a Cholesky factor is several times cheaper than all eigenpairs
 
 
 class Flow(NamedTuple):
@@ -123,7 +124,8 @@ def polish(
 
     1. Levenberg-Marquardt, -sum_i u_i (u_i . J^T r) / (lambda_i + damping) over the eigenpairs of J^T J. With residuals
        left it converges linearly. (`sbjax.training.gauss_newton` keeps the condition number by a QR factorisation, but
-       XLA's CPU backend takes milliseconds for one of 1681 rows; here Newton steps make up for it.)
+       XLA's CPU backend takes milliseconds for one of 1681 rows; here Newton steps make up for it.) With `MANY`
+       parameters the same step comes from a Cholesky factor of J^T J + damping, and one that fails is damped more.
     2. Damped Newton, the same with half the Hessian for J^T J and |lambda_i| for lambda_i: quadratic convergence. It
        ends where no step lowers the loss in round-off, which is where |grad L| is some sqrt(eps L |H|).
     3. Newton on the gradient, -sum_i u_i (u_i . g) / lambda_i over |lambda_i| > c max |lambda|, or damped with c in
@@ -185,18 +187,26 @@ def polish(
             g, matrix = slope(w), hessian_fn(unravel(w))
         return loss(w), g / 2, (matrix + matrix.T) / 4
 
-    def search(model, carry):
-        step, w, damping, growth, stuck = carry
-        before, half, matrix = model(w)
+    # The damping is relative to the largest eigenvalue or a bound on it, so that no scale has to be guessed.
+    def by_eigenpairs(half, matrix, damping):
         values, vectors = jnp.linalg.eigh(matrix)
         values = jnp.abs(values)
-        along = vectors.T @ half
-        # Relative to the largest eigenvalue, so that no scale has to be guessed.
-        scaled = values + jnp.maximum(damping, jnp.finfo(w.dtype).eps) * jnp.max(values)
-        tried = w - vectors @ (along / scaled)
+        shift, along = damping * jnp.max(values), vectors.T @ half
+        return vectors @ (along / (values + shift)), shift
+
+    def by_cholesky(half, matrix, damping):
+        shift = damping * jnp.max(jnp.sum(jnp.abs(matrix), axis=1))
+        factor = jax.scipy.linalg.cho_factor(matrix + shift * jnp.eye(len(half), dtype=half.dtype), lower=True)
+        return jax.scipy.linalg.cho_solve(factor, half), shift
+
+    def search(model, solve, carry):
+        step, w, damping, growth, stuck = carry
+        before, half, matrix = model(w)
+        change, shift = solve(half, matrix, jnp.maximum(damping, jnp.finfo(w.dtype).eps))
+        tried = w - change
         after = loss(tried)
         good = after < before  # false for NaN
-        promised = jnp.sum(along**2 / scaled * (1 + (scaled - values) / scaled))
+        promised = half @ change + shift * change @ change
         gain = jnp.where(good, (before - after) / jnp.maximum(promised, jnp.finfo(w.dtype).tiny), 0.0)
         damping = damping * jnp.where(good, jnp.maximum(1 / 3, 1 - (2 * gain - 1) ** 3), growth)
         growth = jnp.where(good, 2.0, jnp.minimum(2 * growth, 2.0**10))
@@ -204,9 +214,10 @@ def polish(
 
     zero, first = jnp.zeros((), jnp.int32), jnp.full((), 1e-3, flat.dtype)
     w, taken = flat, zero
-    for model, most in ((gauss_newton, steps), (full, newton_steps)):
+    quick = by_cholesky if len(flat) >= MANY else by_eigenpairs
+    for model, solve, most in ((gauss_newton, quick, steps), (full, by_eigenpairs, newton_steps)):
         start = (zero, w, first, 2 * jnp.ones_like(first), zero)
-        more, w, *_ = jax.lax.while_loop(partial(searching, most), partial(search, model), start)
+        more, w, *_ = jax.lax.while_loop(partial(searching, most), partial(search, model, solve), start)
         taken = taken + more
     cutoffs = jnp.asarray(CUTOFFS, flat.dtype)
 

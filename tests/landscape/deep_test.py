@@ -17,7 +17,7 @@ def test_smoke_runs_to_its_report(tmp_path):
     config = runpy.run_path(str(CONFIG))["get_config"]("deep,smoke")
     outcome = experiment.run(config, tmp_path / "run")
     assert outcome.status == "done"
-    assert outcome.summary["arms"]["m4"]["parameters"] == 2 * 4 + 4 + 2 * (4 * 4 + 4) + 4 + 1
+    assert outcome.summary["arms"]["m04"]["parameters"] == 2 * 4 + 4 + 2 * (4 * 4 + 4) + 4 + 1
     assert "Deep students" in outcome.report.read_text()
     assert {path.stem for path in (tmp_path / "run" / "figures").glob("*.png")} >= set(deep.CAPTIONS)
 

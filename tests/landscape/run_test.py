@@ -83,7 +83,7 @@ REFUSED = [
     ("two_layer", {"task": {"activation": "sigmoids"}}, "did you mean 'sigmoid'"),
     ("two_layer", {"arms": {"m04": {"task": {"width": 0}}}}, "arm 'm04': task.width=0 must be >= 1"),
     ("deep", {"task": {"learning_rate": 0.0}}, "task.learning_rate=0.0 must be > 0"),
-    ("deep", {"arms": {"m4": {"task": {"experiment": "counts"}}}}, "task.experiment='counts' must be 'deep'"),
+    ("deep", {"arms": {"m04": {"task": {"experiment": "counts"}}}}, "task.experiment='counts' must be 'deep'"),
 ]
 
 

@@ -2,8 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 
 from sbjax.tasks import teacher_student as ts
+from sbjax.training import gradient_flow as module
 from sbjax.training.gradient_flow import gradient_flow, polish
 
 
@@ -44,6 +46,25 @@ def test_students_reach_critical_points(x64, width, solved):
     gradient = jax.jit(jax.vmap(jax.grad(lambda p: jnp.sum(residuals(p) ** 2))))(found.params)
     largest = np.maximum(*(np.abs(np.asarray(leaf)).max((1, 2)) for leaf in (gradient["w"], gradient["a"])))
     np.testing.assert_allclose(largest, found.gradient, rtol=1e-3, atol=1e-14)
+
+
+@pytest.mark.parametrize("many", [1, 100], ids=["cholesky", "eigenpairs"])
+def test_levenberg_marquardt_finds_what_scipy_finds(x64, monkeypatch, many):
+    """A fit with residuals left and, in its last column, a direction that changes nothing."""
+    monkeypatch.setattr(module, "MANY", many)
+    rng = np.random.default_rng(0)
+    matrix, targets = rng.normal(size=(12, 4)), rng.uniform(-0.9, 0.9, 12)
+    matrix[:, 3] = 0.0
+    found = jax.jit(
+        lambda w: polish(lambda w: jnp.tanh(matrix @ w) - targets, w, steps=200, newton_steps=0, final_steps=0)
+    )(jnp.zeros(4))
+    tight = dict.fromkeys(("ftol", "xtol", "gtol"), 1e-15)
+    expected = scipy.optimize.least_squares(
+        lambda w: np.tanh(matrix @ w) - targets, np.zeros(4), jac="3-point", **tight
+    )
+    assert found.loss == pytest.approx(2 * expected.cost, rel=1e-12)
+    np.testing.assert_allclose(found.params, expected.x, atol=1e-6)
+    assert found.gradient < 1e-8
 
 
 def test_newton_stays_at_a_saddle(x64):
