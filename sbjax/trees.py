@@ -69,7 +69,7 @@ def wide_dtype(*arrays: Array) -> np.dtype:
     >>> wide_dtype(jnp.ones(2, jnp.bfloat16)), wide_dtype(jnp.ones(2, jnp.float8_e4m3fn), jnp.ones(2))
     (dtype('float32'), dtype('float32'))
     """
-    dtypes = (jnp.asarray(x).dtype for x in arrays)
+    dtypes = (jnp.result_type(x) for x in arrays)  # `asarray` would copy what lies on the host
     return functools.reduce(jnp.promote_types, (dtype for dtype in dtypes if not _narrow(dtype)), jnp.dtype("float32"))
 
 

@@ -76,15 +76,15 @@ def wide(leaf) -> np.ndarray:
     return np.ascontiguousarray(leaf, trees.wide_dtype(leaf))
 
 
-def gram(term: Term, permutations: Permutations) -> Float[np.ndarray, "n n"]:
-    """<a_i, b_j> with the leading axes of b permuted."""
+def gram(term: Term, permutations: Permutations) -> Float[np.ndarray | Array, "n n"]:
+    """<a_i, b_j> with the leading axes of b permuted; a large one may still be under way."""
     b = term.b
     for axis, other in term.others:
         b = np.take(b, permutations[other], axis)
     return _product(term.a, b)
 
 
-def optimistic_gram(term: Term, permutations: Permutations) -> Float[np.ndarray, "n n"]:
+def optimistic_gram(term: Term, permutations: Permutations) -> Float[np.ndarray | Array, "n n"]:
     """The largest <a_i, b_j> over all rearrangements of the axes whose permutations are not known yet, pair by pair.
 
     By the rearrangement inequality it is the product of sorted entries. Where B is a permuted copy of A, the right pair
@@ -114,12 +114,17 @@ def _flat(a, b):
     return a.reshape(len(a), -1), b.reshape(-1, len(a))
 
 
+def total(grams) -> Float[np.ndarray, "n n"]:
+    """Their sum. All are begun before the first is waited for: one is gathered while another is multiplied."""
+    return sum(np.asarray(matrix) for matrix in list(grams))
+
+
 def _product(a, b):
     # Small products need no compilation. OpenBLAS works on larger ones with threads that wait by spinning, which on a
     # busy machine is up to thirty times slower; and XLA's are twice as fast on a quiet one.
     if len(a) * a.size <= MOST_NUMPY:
         return np.matmul(*_flat(a, b))
-    return np.asarray(_compiled_product(a, b))
+    return _compiled_product(a, b)
 
 
 @jax.jit

@@ -211,7 +211,7 @@ class _Grams:
             for number, term in enumerate(terms):
                 matrix, at = self.made.get((name, number), (None, {}))
                 if matrix is not None and all(at[other] is permutations[other] for other in at):
-                    leaves[term.leaf] = float(_picked(matrix, permutations[name]).sum())
+                    leaves[term.leaf] = float(_picked(np.asarray(matrix), permutations[name]).sum())
         for term in (term for terms in self.by_name.values() for term in terms if term.leaf not in leaves):
             leaves[term.leaf] = bilinear.value(term, permutations)
         return sum(leaves.values())
@@ -229,7 +229,7 @@ def _descend(grams, start, constant, rng, max_sweeps):
         order = rng.permutation(sorted(stale)) if sweep else [name for name in grams.by_name if name in stale]
         for name in order:
             terms = grams.by_name[name]
-            matrix = sum(grams.at(name, number, permutations) for number in range(len(terms)))
+            matrix = bilinear.total(grams.at(name, number, permutations) for number in range(len(terms)))
             stale.discard(name)
             new, gain = _solve(matrix, permutations[name])
             neighbours = {other for term in terms for _, other in term.others}
@@ -286,10 +286,10 @@ def _propagated(grams, sizes) -> Permutations:
     while left:
         name = max(sorted(left), key=lambda name: sum(term.a.size // sizes[name] for _, term in certain(name)))
         numbers = [number for number, _ in certain(name)]
-        matrix = sum(grams.at(name, number, known) for number in numbers)
+        matrix = bilinear.total(grams.at(name, number, known) for number in numbers)
         if all(term.a.size == sizes[name] for _, term in certain(name)):
             rest = (term for number, term in enumerate(grams.by_name[name]) if number not in numbers)
-            matrix = matrix + sum(bilinear.optimistic_gram(term, known) for term in rest)
+            matrix = matrix + bilinear.total(bilinear.optimistic_gram(term, known) for term in rest)
         known[name] = scipy.optimize.linear_sum_assignment(matrix, maximize=True)[1]
         left.remove(name)
     return known | {name: np.arange(n) for name, n in sizes.items() if name not in known}
