@@ -17,7 +17,7 @@ Arms: raw; sizes 3, 5, 7 with the constants 0, 0.5, 1, e, pi, 10 around the data
 [pi, pi, x, pi, pi]) or behind it (`size5_first_pi`); `matched`, raw with the starting values and the unit of the bias
 that size5_middle_pi amounts to; `widened`, raw with a first layer wide enough for as many parameters.
 
-Measured: `all`, 2 x86-64 cores beside other work: 51 minutes. size5_middle_pi over raw, median of ten functions:
+Measured: `all`, 2 x86-64 cores: 13 minutes. size5_middle_pi over raw, median of ten functions:
 iterations 1.00 [0.55, 2.76], test MSE 1.50 [0.21, 3.41]; over `matched` 1.00 [0.97, 1.00] and 1.02 [0.91, 1.23].
 """
 
