@@ -30,6 +30,7 @@ def workdir(tmp_path):
         for report in range(REPORTS + 1):
             mae = errors(arm, report)
             numbers = {"test/mae_pressure": mae, "test/mae_energy": 3 * mae, "validation/mae_pressure": 1.1 * mae}
+            numbers["test/worst_lattice"] = 5 * mae
             listed = {name: values.tolist() for name, values in numbers.items()}
             lines.append({"arm": arm, "step": 10 * report, "flops": 10.0 * report, **listed})
     save_arms(
@@ -60,6 +61,8 @@ def test_the_text_says_whether_the_gain_survives(workdir):
     assert text.count("It survives widened") == 3
     # Tested by itself below.
     assert "up to 0.72% from these points" in text
+    for arm in FACTORS:  # 5 % times the factor at the last step, a tenth of it at the best report
+        assert f"<td>{np.median(5 * errors(arm, 3)):.2%}</td><td>{SEEDS} of {SEEDS}</td></tr>" in text
     assert qcd_section.section(results._replace(config={"task": {"kind": "pinn"}}), workdir) == []
     # One arm, no grid: still a table.
     (workdir / "grids" / "raw.npz").unlink()

@@ -145,6 +145,10 @@ def test_oracle_masses_have_no_loss_and_no_error():
     assert numbers["test/mae_pressure"].total < 1e-7
     assert numbers["test/worst_pressure"].total < 1e-7
     assert numbers["test/mae_anomaly"].total < 1e-4
+    rows = lattice.HOTQCD_ROWS[lattice.HOTQCD_ROWS[:, 0] > 0.154]
+    off = np.abs(np.asarray(lattice.hotqcd_2014(rows[:, 0])) / rows[:, 2] - 1).max()
+    assert numbers["test/worst_lattice"].total == pytest.approx(off, abs=1e-6)
+    assert 0.005 < off < 0.01
 
 
 def test_the_three_sets_of_temperatures_are_apart():
@@ -153,6 +157,24 @@ def test_the_three_sets_of_temperatures_are_apart():
     assert [len(part) for part in T.values()] == [8, 7, 7]
     assert min(np.abs(T["test"][:, None] - T["train"]).min(), np.abs(T["validation"][:, None] - T["test"]).min()) > 8e-3
     np.testing.assert_allclose(task.data["test"]["pressure"], lattice.hotqcd_2014(T["test"]), rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("parametrisation", "lower", "points"),
+    [
+        ("hotqcd_2014", 0.155, [0.155, 0.16, 0.165]),
+        ("hotqcd_points", 0.164, [0.165]),
+        ("hotqcd_2014", 0.166, []),
+        ("wuppertal_budapest_2010", 0.155, []),
+    ],
+)
+def test_points_of_the_lattice_in_the_range(parametrisation, lower, points):
+    """Those of HotQCD say nothing about Wuppertal-Budapest; without any there is no number."""
+    network = make_quasi_partons("quasi_parton", x64=True, blocks=1, width=8, dtype="float64")
+    task = make_equation_of_state_task(parametrisation, network, points=4, lower=lower, upper=0.169)
+    np.testing.assert_allclose(task.data["lattice"]["T"], points, rtol=1e-12)
+    numbers = jax.eval_shape(task.evaluate, task.data, jax.eval_shape(task.init, KEY), 0)
+    assert ("test/worst_lattice" in numbers) == bool(points)
 
 
 # The controls
