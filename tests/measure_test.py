@@ -1,5 +1,6 @@
 """The measuring script as a user runs it: designs, correlations, files from elsewhere."""
 
+import contextlib
 import json
 import pathlib
 import runpy
@@ -68,7 +69,9 @@ def write_replicas(folder, seeds, shape=(4, 3)):
 def test_params_from_disk(tmp_path):
     paths = write_replicas(tmp_path, range(5))
     measured = measure.measure_params(paths, workdir=tmp_path / "out")
-    stacked = {name: np.stack([np.load(path)[name] for path in paths]) for name in ("a/kernel", "a/bias")}
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(np.load(path)) for path in paths]
+        stacked = {name: np.stack([file[name] for file in files]) for name in ("a/kernel", "a/bias")}
     expected = unmatched_distance(stacked).raw.layers["a/kernel"].distance.value
     assert measured.numbers["unmatched"]["raw"]["layers"]["a/kernel"]["distance"]["value"] == pytest.approx(expected)
     written = json.loads((tmp_path / "out" / "measures.json").read_text())

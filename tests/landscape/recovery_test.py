@@ -38,7 +38,8 @@ def test_teachers_are_recovered_from_wide_students(tmp_path):
     assert max(metrics["function"]) < 1e-9
     assert summary["recovered"]["value"] == 1
     # Independent of the matching: the recovered vectors are the teacher's but for order and sign.
-    arrays = np.load(tmp_path / "run" / "landscape" / "tanh.npz")
+    with np.load(tmp_path / "run" / "landscape" / "tanh.npz") as file:
+        arrays = dict(file)
     for i in range(2):
         rows, known = arrays[f"found_{i}"], arrays[f"teacher_{i}"]
         gaps = [[min(np.abs(row - w).max(), np.abs(row + w).max()) for row in rows] for w in known]

@@ -131,10 +131,9 @@ def test_arms_without_a_grid_and_grids_of_three_coordinates_are_left_out(write_m
     results = load_results(workdir)
     assert list(lib.load_fields(results, workdir)) == ["raw"]
     deep = write_member("poisson_nd", factors={"raw": 1.0}, shape=(3, 3, 3))
-    np.savez(
-        deep / "grids" / "raw.npz",
-        **{**np.load(deep / "grids" / "raw.npz"), "coordinates": np.array(["x", "y", "z"])},
-    )
+    with np.load(deep / "grids" / "raw.npz") as file:
+        arrays = dict(file)
+    np.savez(deep / "grids" / "raw.npz", **{**arrays, "coordinates": np.array(["x", "y", "z"])})
     assert lib.load_fields(load_results(deep), deep) == {}
     with pytest.raises(ValueError, match="no arm has a grid"):
         lib.solution_maps(results, {})
