@@ -61,7 +61,7 @@ def lattice_errors(history):
     """Largest relative error of P at the points of the lattice, by seed: at the last step, and at the best report."""
     chosen_on, errors = (
         np.array([record[name] for record in history if record["step"]], float)
-        for name in ("validation/mae_pressure", "test/worst_lattice")
+        for name in ("validation/mae_pressure", "lattice/worst_pressure")
     )
     best = np.argmin(np.nan_to_num(chosen_on, nan=np.inf), 0)
     return {"last step": errors[-1], "best report": errors[best, np.arange(errors.shape[1])]}

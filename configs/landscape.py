@@ -48,7 +48,7 @@ SETTINGS = {
     "deep": {
         "replicas": 50,
         "train_steps": 100_000,
-        # With 921 parameters an eigenvalue problem of each Newton step would take hours.
+        # With 921 parameters an eigenvalue problem of each of 1000 Newton steps would take over an hour.
         "arms": by_width((3, 4, 5, 8), 2) | {"m20": {"task": {"width": 20, "newton_steps": 100}}},
         "reference": "m04",
         "quick": {"replicas": 10, "train_steps": 5000, "arms": by_width((3, 4, 5, 8), 2)},

@@ -12,7 +12,7 @@ from sbjax.report.qcd_figures import T_C, Curves, is_equation_of_state, load_cur
 from sbjax.report.results import Results
 
 PRESSURE, ENERGY, CHOSEN_ON = "test/mae_pressure", "test/mae_energy", "validation/mae_pressure"
-AT_POINTS = "test/worst_lattice"
+AT_POINTS = "lattice/worst_pressure"
 ERRORS = {PRESSURE: "P/T^4", ENERGY: "eps/T^4"}
 EXPANDED, CONTROLS = "expanded", ("matched", "widened")
 AT = (1.0, 1.25, 1.5, 2.0, 2.5)  # T/T_c of the rows in the table of Fig. 3
@@ -36,7 +36,8 @@ _FIGURE_NOTE = (
 _LATTICE_NOTE = (
     "Largest relative error of P over all temperatures, the median over the seeds: against the parametrisation that "
     "was fitted, and against the points of lattice QCD (HotQCD, arXiv 1407.6387, every 5 MeV), at the last step and at "
-    "the best report of each seed. The parametrisation itself is up to {offset:.2%} from these points."
+    "the best report of each seed; by default the training temperatures are theirs, so that this says how well lattice "
+    "QCD is fitted. The parametrisation itself is up to {offset:.2%} from these points."
 )
 
 

@@ -42,7 +42,8 @@ def make_equation_of_state_task(
     at temperatures half-way between those of the training, with 64 nodes, 'test/mae_pressure', 'test/mae_energy',
     'test/mae_entropy' and 'test/mae_anomaly' (mean absolute error of P/T^4, eps/T^4, s/T^3, Delta/T^4) and
     'test/worst_pressure', the largest relative error of P; a quarter of the way, 'validation/mae_pressure'; and where
-    HotQCD is fitted and has points in the range 'test/worst_lattice', the largest relative error of P at these.
+    HotQCD is fitted and has points in the range 'lattice/worst_pressure', the largest relative error of P at these. It
+    is no test number: by default the training temperatures are those of the points.
 
     Args:
         parametrisation: a name of `lattice.NAMES`; with 'hotqcd_points' the default temperatures are the lattice's own.
@@ -139,7 +140,7 @@ def make_equation_of_state_task(
         numbers["test/worst_pressure"] = jnp.max(jnp.abs(p / test["pressure"] - 1))
         numbers["validation/mae_pressure"] = jnp.mean(jnp.abs(at_validation - data["validation"]["pressure"]))
         if len(at_lattice):
-            numbers["test/worst_lattice"] = jnp.max(jnp.abs(at_lattice / data["lattice"]["pressure"] - 1))
+            numbers["lattice/worst_pressure"] = jnp.max(jnp.abs(at_lattice / data["lattice"]["pressure"] - 1))
         return {name: Average(number, jnp.ones((), number.dtype)) for name, number in numbers.items()}
 
     def predict(variables):

@@ -30,7 +30,7 @@ def workdir(tmp_path):
         for report in range(REPORTS + 1):
             mae = errors(arm, report)
             numbers = {"test/mae_pressure": mae, "test/mae_energy": 3 * mae, "validation/mae_pressure": 1.1 * mae}
-            numbers["test/worst_lattice"] = 5 * mae
+            numbers["lattice/worst_pressure"] = 5 * mae
             listed = {name: values.tolist() for name, values in numbers.items()}
             lines.append({"arm": arm, "step": 10 * report, "flops": 10.0 * report, **listed})
     save_arms(

@@ -147,7 +147,7 @@ def test_oracle_masses_have_no_loss_and_no_error():
     assert numbers["test/mae_anomaly"].total < 1e-4
     rows = lattice.HOTQCD_ROWS[lattice.HOTQCD_ROWS[:, 0] > 0.154]
     off = np.abs(np.asarray(lattice.hotqcd_2014(rows[:, 0])) / rows[:, 2] - 1).max()
-    assert numbers["test/worst_lattice"].total == pytest.approx(off, abs=1e-6)
+    assert numbers["lattice/worst_pressure"].total == pytest.approx(off, abs=1e-6)
     assert 0.005 < off < 0.01
 
 
@@ -174,7 +174,7 @@ def test_points_of_the_lattice_in_the_range(parametrisation, lower, points):
     task = make_equation_of_state_task(parametrisation, network, points=4, lower=lower, upper=0.169)
     np.testing.assert_allclose(task.data["lattice"]["T"], points, rtol=1e-12)
     numbers = jax.eval_shape(task.evaluate, task.data, jax.eval_shape(task.init, KEY), 0)
-    assert ("test/worst_lattice" in numbers) == bool(points)
+    assert ("lattice/worst_pressure" in numbers) == bool(points)
 
 
 # The controls
