@@ -13,12 +13,12 @@ import numpy as np
 from common import figure, least
 
 from sbjax import asymmetry
-from sbjax.arms import step_flops
 from sbjax.data.images import ImageData
+from sbjax.frame.arms import step_flops
 from sbjax.models import make_model
+from sbjax.optimizers import optimizer as optimizer_lib
 from sbjax.tasks.images import make_image_task
-from sbjax.training import mapping as mapping_lib
-from sbjax.training import optimizer as optimizer_lib
+from sbjax.training import placement as mapping_lib
 
 BATCH, EXAMPLES, BAR = 64, 1024, 1.1
 ROUNDS = 60  # short and many: what counts is the least

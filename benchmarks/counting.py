@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from common import figure
 
-from sbjax.symmetry import counting
+from sbjax.landscape import counting
 
 BAR = 5.0
 PARTS: dict[str, Callable[[], object]] = {

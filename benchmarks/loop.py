@@ -20,8 +20,8 @@ import optax
 from common import alternate, figure
 
 from sbjax import build, trees
-from sbjax import config as config_lib
-from sbjax.training import mapping as mapping_lib
+from sbjax.frame import config as config_lib
+from sbjax.training import placement as mapping_lib
 from sbjax.training import step as step_lib
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -121,10 +121,10 @@ def program(*, widths, interior, faces, replicas=1, seed=0):
     import jax
 
     from sbjax.models import make_field
+    from sbjax.optimizers.optimizer import make_optimizer
     from sbjax.physics.pdes import make_equation
     from sbjax.tasks.pinn import Points, make_pinn_task
-    from sbjax.training.mapping import Mapping, Program
-    from sbjax.training.optimizer import make_optimizer
+    from sbjax.training.placement import Mapping, Program
 
     jax.config.update("jax_num_cpu_devices", os.cpu_count())
     equation = make_equation("burgers")

@@ -18,9 +18,9 @@ from torch import nn
 from sbjax import trees
 from sbjax.data.images import ImageData
 from sbjax.models import make_model
+from sbjax.optimizers import optimizer as optimizer_lib
 from sbjax.tasks.images import make_image_task
-from sbjax.training import mapping as mapping_lib
-from sbjax.training import optimizer as optimizer_lib
+from sbjax.training import placement as mapping_lib
 
 BATCH, EXAMPLES = 128, 2048
 

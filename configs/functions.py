@@ -24,7 +24,7 @@ iterations 1.00 [0.55, 2.76], test MSE 1.50 [0.21, 3.41]; over `matched` 1.00 [0
 import math
 import sys
 
-from sbjax import config as config_lib
+from sbjax.frame import config as config_lib
 from sbjax.tasks.regression import TARGETS, describe
 
 SCALES = {"full": {"replicas": 10, "steps": 2000}, "quick": {"replicas": 5, "steps": 500}}

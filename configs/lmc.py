@@ -22,7 +22,7 @@ Source: Lim et al., arXiv 2405.20231, table 1. What differs: their decay acts on
 warm-up for ResNet-20 grows by 1.259 an epoch from 1e-4, ours linearly; their sigma-asymmetric ResNets go to 1e-3.
 """
 
-from sbjax import config as config_lib
+from sbjax.frame import config as config_lib
 
 MLP = {"name": "mlp", "widths": (512, 512, 512), "norm": "layer", "activation": "gelu", "dropout": 0.0}
 SMALL = {**MLP, "widths": (128, 128)}

@@ -19,7 +19,7 @@ Arms: `standard`, `sigma`, `w` (eight whole filters frozen for each output chann
 Source: Lim et al., arXiv 2405.20231, section on monotonic linear interpolation.
 """
 
-from sbjax import config as config_lib
+from sbjax.frame import config as config_lib
 
 RESNET = {"name": "resnet8", "width": 1.0, "norm": "batch", "activation": "relu", "dropout": 0.0}
 # Which of the two chords the global convexity was measured with is not known.

@@ -22,7 +22,7 @@ with a first layer wide enough for as many parameters as `expanded` has.
 import math
 import sys
 
-from sbjax import config as config_lib
+from sbjax.frame import config as config_lib
 from sbjax.physics.pdes import EQUATIONS, make_equation
 
 FIFTEEN = tuple(EQUATIONS)[:15]

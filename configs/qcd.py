@@ -29,7 +29,7 @@ instead of 16 units (68 more parameters a network, where the expansion has 64).
 
 import math
 
-from sbjax import config as config_lib
+from sbjax.frame import config as config_lib
 from sbjax.physics.lattice import NAMES
 
 SCALES = {"standard": {"replicas": 20, "steps": 5000}, "quick": {"replicas": 5, "steps": 1000}}

@@ -40,10 +40,19 @@ import numpy as np
 import scipy
 from IPython.display import Image, display
 
-from sbjax.report import figures, landscape_figures
-from sbjax.symmetry import canonical, classification, counting, critical_points, manifold, paths, splitting
-from sbjax.tasks import teacher_student
-from sbjax.training.gradient_flow import polish
+from sbjax.experiments.landscape import figures as landscape_figures
+from sbjax.landscape import (
+    canonical,
+    classification,
+    counting,
+    critical_points,
+    manifold,
+    paths,
+    splitting,
+    teacher_student,
+)
+from sbjax.optimizers.gradient_flow import polish
+from sbjax.report import figures
 
 jax.config.update("jax_enable_x64", True)  # zero is told from small by many orders of magnitude
 key = jax.random.key(0)

@@ -16,9 +16,9 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from sbjax import cli as cli_lib
-from sbjax import config as config_lib
-from sbjax import measure
+from sbjax.frame import config as config_lib
+from sbjax.runner import cli as cli_lib
+from sbjax.runner import ranking as measure
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Designs as arms, such as configs/designs.py:digits,brief.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; with --params, where to write results (optional).")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from absl import app, flags
 
-from sbjax import cli as cli_lib
-from sbjax import suite
+from sbjax.runner import cli as cli_lib
+from sbjax.runner import suite
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder that a training run has written to.", required=True)
 _CLASSICAL = flags.DEFINE_bool("classical", False, "Of equations: measure a classical solver first.")

@@ -12,8 +12,9 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from sbjax import cli as cli_lib
-from sbjax import experiment, suite
+from sbjax.runner import cli as cli_lib
+from sbjax.runner import run as experiment
+from sbjax.runner import suite
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Experiment, such as configs/quickstart.py or configs/images.py:mnist,cnn."

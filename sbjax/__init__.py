@@ -2,10 +2,11 @@
 
 What a notebook needs: expansions, Wasserstein and replica distances, permutation symmetries, barriers, all pure
 functions of arrays and pytrees.
-Training is in `sbjax.training`, experiments in `sbjax.experiment`.
+Training is in `sbjax.training`, experiments in `sbjax.runner.run`.
 """
 
-from sbjax.expansion import (
+from sbjax.expansion.folding import fold
+from sbjax.expansion.transform import (
     ImageExpansion,
     SequenceExpansion,
     VectorExpansion,
@@ -14,7 +15,6 @@ from sbjax.expansion import (
     expanded_shape,
     with_expansion,
 )
-from sbjax.folding import fold
 from sbjax.metrics.connectivity import barrier, barriers
 from sbjax.metrics.matched import matched_distance
 from sbjax.metrics.replica import (

@@ -6,9 +6,10 @@ import runpy
 import jax
 import pytest
 
-from sbjax import build, experiment, trees
-from sbjax import config as config_lib
+from sbjax import build, trees
+from sbjax.frame import config as config_lib
 from sbjax.physics.pdes import EQUATIONS, make_equation
+from sbjax.runner import run as experiment
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 SHAPES = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}

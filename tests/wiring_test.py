@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sbjax import build, experiment, trees
-from sbjax import config as config_lib
-from sbjax.config import ConfigError
+from sbjax import build, trees
+from sbjax.frame import config as config_lib
+from sbjax.frame.config import ConfigError
+from sbjax.runner import run as experiment
 from sbjax.training.fit import fit
-from sbjax.training.mapping import Mapping
+from sbjax.training.placement import Mapping
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 

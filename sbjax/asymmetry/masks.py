@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from sbjax.asymmetry import draws
-from sbjax.suggest import near
+from sbjax.names import near
 
 KINDS = ("random_subsets", "densest", "bounded")
 UNITS = ("entry", "filter")

@@ -4,7 +4,7 @@ import dataclasses
 
 from sbjax.asymmetry import draws
 from sbjax.asymmetry.masks import MaskSpec
-from sbjax.suggest import near
+from sbjax.names import near
 
 INITS = ("same", "authors")
 # The fields that each kind reads, beside `mask_seed`.

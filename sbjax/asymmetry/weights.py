@@ -19,7 +19,7 @@ from sbjax import trees
 from sbjax.asymmetry import draws
 from sbjax.asymmetry.masks import make_mask
 from sbjax.asymmetry.spec import AsymmetrySpec
-from sbjax.suggest import near
+from sbjax.names import near
 
 KEY = "asymmetry"
 

@@ -5,16 +5,16 @@ from typing import Any
 
 import jax
 
-from sbjax import expansion as expansion_lib
-from sbjax.build.asymmetry import build_asymmetric
-from sbjax.config import ConfigError
+from sbjax.asymmetry.options import build_asymmetric
 from sbjax.data import images as images_lib
+from sbjax.expansion import transform as expansion_lib
+from sbjax.frame.config import ConfigError
 from sbjax.models import make_field, make_model
 from sbjax.models.quasi_parton import make_quasi_partons
+from sbjax.names import near
 from sbjax.physics import lattice
 from sbjax.physics.equation import Equation, check_conditions
 from sbjax.physics.pdes import make_equation
-from sbjax.suggest import near
 from sbjax.tasks.equation_of_state import make_equation_of_state_task
 from sbjax.tasks.images import make_image_task
 from sbjax.tasks.pinn import Points, make_pinn_task

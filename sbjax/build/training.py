@@ -8,16 +8,16 @@ import optax
 from jaxtyping import PyTree
 
 from sbjax import rng
-from sbjax.config import ConfigError
-from sbjax.expansion import VectorExpansion
+from sbjax.expansion.transform import VectorExpansion
+from sbjax.frame.config import ConfigError
 from sbjax.metrics.monitor import Monitor, make_replica_monitor
-from sbjax.suggest import near
+from sbjax.names import near
+from sbjax.optimizers import optimizer as optimizer_lib
+from sbjax.optimizers.population import Population, with_population
+from sbjax.optimizers.rescaled import rescaled
 from sbjax.tasks.task import Task
-from sbjax.training import optimizer as optimizer_lib
 from sbjax.training.fit import Phase, boundaries
-from sbjax.training.mapping import Mapping
-from sbjax.training.population import Population, with_population
-from sbjax.training.rescaled import rescaled
+from sbjax.training.placement import Mapping
 
 
 def build_optimizer(

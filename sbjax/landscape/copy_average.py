@@ -1,286 +1,117 @@
-"""Where gradient flow leaves students that are narrower than their teacher: do neurons copy or average?
+"""Narrow erf students of a wider teacher with orthonormal neurons: the exact loss, and its copy-or-average optima.
 
-Students of n erf neurons learn from k > n orthonormal ones by the exact population loss of
-`sbjax.symmetry.copy_average` (Simsek, Bendjeddou, Gerstner, Brea, arXiv 2311.01644). Of the critical points at which
-every student neuron copies one teacher neuron or averages several, the best has n - 1 copies and one average of
-k - n + 1, with the loss L*(k - n + 1) in closed form. Gradient flow from random weights is said to end there, or where
-each student neuron roughly copies another teacher neuron. It is integrated from many initial weights at once, followed
-by Newton steps on the gradient; then ends are told apart by their weights.
+Teacher f*(x) = sum_{j <= k} s(e_j . x), student f(x) = sum_{i <= n} a_i s(w_i . x) with n < k, s(z) = erf(z / sqrt 2),
+x standard normal. The loss is the population one, E (f - f*)^2, without 1/2. Parameters are {'w': [n, d], 'a': [n, 1]}.
+
+Source: Simsek, Bendjeddou, Gerstner, Brea, arXiv 2311.01644.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+import math
+from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, ArrayLike, Float, Int, Key, PyTree
-
-from sbjax import config as config_lib
-from sbjax import rng
-from sbjax.landscape import ArmResult
-from sbjax.symmetry.copy_average import (
-    copy_average_loss,
-    copy_average_student,
-    orthonormal_teacher,
-    population_loss,
-)
-from sbjax.tasks.teacher_student import share_below
-from sbjax.training.gradient_flow import gradient_flow
-
-if TYPE_CHECKING:
-    from sbjax.report.results import Results
-
-FIELDS: dict[str, Any] = {
-    "students": 2,  # neurons, n
-    "teachers": 4,  # neurons, k
-    "extra_inputs": 1,  # dimensions besides those of the teacher
-    "flow_time": 1e5,
-}
-SMOKE: dict[str, Any] = {"flow_time": 1e3}
-PRIMARY, GOAL = "loss", "min"
-CAPTIONS = {
-    "copy_average": "Loss above that of the best copy-average point along the gradient flow: a line a seed, "
-    "coloured by where it ends. Those that end at that point fall to round-off.",
-}
-
-BEST = "best copy-average"
-OTHER = "other copy-average"
-ROUGH = "rough copies"
-ELSE = "other critical point"
-UNFINISHED = "not converged"
-KINDS = (BEST, OTHER, ROUGH, ELSE, UNFINISHED)
-
-CONVERGED = 1e-10
-"""Largest entry of the gradient at a critical point."""
-
-TIMES = 41
+from jaxtyping import Array, Float
 
 
-class End(NamedTuple):
-    """Where a student ended.
+def erf_kernel(u: Float[Array, "n d"], v: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    """E s(u . x) s(v . x) = (2 / pi) arcsin(u . v / sqrt((1 + |u|^2) (1 + |v|^2))) for every pair of rows.
 
-    Attributes:
-        kind: one of `KINDS`.
-        sizes: how many teacher neurons each student neuron stands for at a copy-average point, descending; else ().
+    >>> round(float(erf_kernel(jnp.ones((1, 1)), jnp.ones((1, 1)))[0, 0]), 4)  # arcsin(1/2) = pi / 6
+    0.3333
+
+    Source: Williams 1997, NIPS 9.
     """
-
-    kind: str
-    sizes: tuple[int, ...]
-
-
-def check(settings: dict[str, Any]) -> None:
-    """Refuses what cannot be run.
-
-    Raises:
-        ConfigError: no 1 <= students < teachers, a negative number of inputs, no time, or single precision.
-    """
-    task = settings["task"]
-    if not 1 <= task["students"] < task["teachers"]:
-        raise config_lib.ConfigError(
-            f"task.students={task['students']} must lie between 1 and task.teachers={task['teachers']} - 1: a student "
-            "as wide as its teacher reaches zero loss"
-        )
-    if task["extra_inputs"] < 0 or not task["flow_time"] > 1e-2:
-        raise config_lib.ConfigError(
-            f"task.extra_inputs={task['extra_inputs']} must be >= 0 and task.flow_time={task['flow_time']} > 0.01"
-        )
-    if not settings["precision"]["x64"]:
-        raise config_lib.ConfigError("precision.x64=False is too coarse for critical points: set precision.x64=True")
+    sizes = jnp.sqrt((1 + jnp.sum(u**2, -1))[:, None] * (1 + jnp.sum(v**2, -1)))
+    return 2 / math.pi * jnp.arcsin(u @ v.T / sizes)
 
 
-def init_students(key: Key[Array, ""], seeds: int, n: int, inputs: int) -> dict[str, Float[Array, "seed ..."]]:
-    """Normal weights of variance 2 / (fan in + fan out) in both layers (Glorot); a seed's do not depend on how many.
-
-    >>> init_students(jax.random.key(0), 3, 2, 5)['w'].shape
-    (3, 2, 5)
-    """
-
-    def one(seed):
-        w, a = jax.random.split(rng.replica_stream(key, "init", seed))
-        return {
-            "w": np.sqrt(2 / (inputs + n)).item() * jax.random.normal(w, (n, inputs)),
-            "a": np.sqrt(2 / (n + 1)).item() * jax.random.normal(a, (n, 1)),
-        }
-
-    return jax.vmap(one)(jnp.arange(seeds))
-
-
-def newton(loss_fn: Callable[[PyTree], Float[Array, ""]], params: PyTree, steps: int) -> PyTree:
-    """Newton steps on the gradient, halved twice if need be, of which none raises its largest entry.
-
-    Ends at the nearest critical point of whatever kind: start where a flow has settled.
-
-    >>> with jax.enable_x64(True):
-    ...     found = newton(lambda w: (w ** 2 - 2.0) ** 2, jnp.array(1.3), 6)
-    ...     print(f"{found:.12f}")
-    1.414213562373
-    """
-    flat, unravel = ravel_pytree(params)
-    slope = jax.grad(lambda w: loss_fn(unravel(w)))
-    curvature = jax.jacfwd(slope)
-
-    def size(w):
-        largest = jnp.max(jnp.abs(slope(w)))
-        return jnp.where(jnp.isfinite(largest), largest, jnp.inf)
-
-    def step(_, w):
-        values, vectors = jnp.linalg.eigh(curvature(w))
-        kept = jnp.abs(values) > 1e-10 * jnp.max(jnp.abs(values))
-        move = vectors @ jnp.where(kept, vectors.T @ slope(w) / jnp.where(kept, values, 1.0), 0.0)
-        tried = w - jnp.array([0.0, 1.0, 0.5, 0.25], w.dtype)[:, None] * move
-        return tried[jnp.argmin(jax.vmap(size)(tried))]
-
-    return unravel(jax.lax.fori_loop(0, steps, step, flat))
-
-
-def end_of(student: dict[str, Float[ArrayLike, "n ..."]], k: int, gradient: float, *, tolerance: float = 1e-6) -> End:
-    """Which critical point this is.
-
-    A copy-average point is one whose weights agree with the closed form for the partition that its overlaps suggest,
-    after signs are folded, (w, a) being the same neuron as (-w, -a). Rough copies: more than half of the squared length
-    of each incoming vector lies along a teacher neuron of its own.
+def population_loss(
+    student: dict[str, Float[Array, "..."]], teacher: dict[str, Float[Array, "..."]]
+) -> Float[Array, ""]:
+    """E |f(x) - f*(x)|^2 for standard normal x, exact: a^T K a - 2 a^T K* a* + a*^T K** a*, summed over outputs.
 
     Args:
-        student: {'w': [n, d], 'a': [n, 1]}.
-        k: neurons of `orthonormal_teacher`.
-        gradient: largest entry of the gradient.
-        tolerance: of every weight.
+        student: {'w': [n, d], 'a': [n, out]}.
+        teacher: {'w': [k, d], 'a': [k, out]}.
 
-    >>> end_of(copy_average_student([3, 1]), 4, 0.0)
-    End(kind='best copy-average', sizes=(3, 1))
-    >>> end_of(copy_average_student([2, 2]), 4, 0.0)
-    End(kind='other copy-average', sizes=(2, 2))
+    Raises:
+        ValueError: inputs or outputs of different dimension.
+
+    >>> one = {'w': jnp.eye(2), 'a': jnp.ones((2, 1))}
+    >>> float(population_loss(one, one))
+    0.0
     """
-    w, a = np.asarray(student["w"], float), np.asarray(student["a"], float)
-    n = len(w)
-    if not gradient <= CONVERGED:  # NaN as well
-        return End(UNFINISHED, ())
-    sign = np.where(a < 0, -1, 1)
-    w, a = sign * w, sign * a
-    owner = w[:, :k].argmax(0)
-    sizes = np.bincount(owner, minlength=n)
-    if sizes.min() > 0:
-        # In the order of the student's neurons, then of the teacher's.
-        exact = copy_average_student(sizes.tolist(), w.shape[1])
-        order = np.argsort(owner, kind="stable")
-        exact["w"][:, order] = exact["w"][:, :k].copy()
-        if max(np.abs(w - exact["w"]).max(), np.abs(a - exact["a"]).max()) <= tolerance:
-            sizes = tuple(sorted(sizes.tolist(), reverse=True))
-            return End(BEST if sizes[0] == k - n + 1 else OTHER, sizes)
-    shares = w[:, :k] ** 2 / np.sum(w**2, 1, keepdims=True)
-    rough = shares.max(1).min() > 0.5 and len(set(shares.argmax(1).tolist())) == n
-    return End(ROUGH if rough else ELSE, ())
+    for name in ("w", "a"):
+        if student[name].shape[1] != teacher[name].shape[1]:
+            raise ValueError(
+                f"{name} of the student has {student[name].shape[1]} columns and the teacher's "
+                f"{teacher[name].shape[1]}: give both the same inputs and outputs"
+            )
+    w = jnp.concatenate([student["w"], teacher["w"]])
+    a = jnp.concatenate([student["a"], -teacher["a"]])
+    return jnp.sum(a * (erf_kernel(w, w) @ a))
 
 
-def run_arm(
-    settings: dict[str, Any],
-    arm_settings: dict[str, Any],
-    key: Key[Array, ""],
-    say: Callable[[str], None],
-    stop: Callable[[], bool],
-) -> ArmResult | None:
-    """All seeds of one (n, k) in one program; `train_steps` are the Newton steps. See `sbjax.landscape`."""
-    task, seeds = arm_settings["task"], arm_settings["replicas"]
-    n, k = task["students"], task["teachers"]
-    if stop():
-        return None
-    say(f"{seeds} students of {n} neurons, {k} of the teacher")
-    starts = init_students(key, seeds, n, k + task["extra_inputs"])
-    times = np.concatenate([[0.0], np.geomspace(1e-2, task["flow_time"], TIMES - 1)])
-    found = {name: np.asarray(value) for name, value in _ends(starts, times, k, arm_settings["train_steps"]).items()}
-    ends = [end_of({"w": w, "a": a}, k, gradient) for w, a, gradient in zip(found["w"], found["a"], found["gradient"])]
-    curvatures = found.pop("curvature")
-    negative = np.sum(curvatures < -1e-9 * np.abs(curvatures).max(1, keepdims=True), 1)
-    return ArmResult(
-        metrics={
-            "loss": found["loss"].tolist(),
-            "excess": (found["loss"] - copy_average_loss(n, k)).tolist(),
-            "gradient": found["gradient"].tolist(),
-        },
-        summary={
-            "students": n,
-            "teachers": k,
-            "best": copy_average_loss(n, k),
-            "kinds": {kind: share([end.kind == kind for end in ends]) for kind in KINDS},
-            "given_up": int(np.sum(found["last"] < len(times) - 1)),
-            "levels": levels(found["loss"], ends, negative),
-        },
-        arrays={
-            **found,
-            "times": times,
-            "kind": np.array([KINDS.index(end.kind) for end in ends]),
-            "negative": negative,
-        },
-        parameters=n * (k + task["extra_inputs"] + 1),
-    )
+def orthonormal_teacher(k: int, d: int | None = None) -> dict[str, np.ndarray]:
+    """w_j = e_j in d >= k dimensions (k by default), outgoing weights 1.
 
+    Raises:
+        ValueError: k < 1 or d < k.
 
-def share(true: list[bool]) -> dict[str, float]:
-    """Count, share and the ends of its Clopper-Pearson interval.
-
-    >>> {name: round(value, 3) for name, value in share([True, False]).items()}
-    {'count': 1, 'value': 0.5, 'low': 0.013, 'high': 0.987}
+    >>> orthonormal_teacher(2, 3)['w'].tolist()
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     """
-    return {"count": sum(true), **share_below(1 - np.asarray(true, float), 0.5)._asdict()}
+    d = k if d is None else d
+    if not 1 <= k <= d:
+        raise ValueError(f"k={k} must lie between 1 and the dimension d={d}: there are no more orthonormal vectors")
+    return {"w": np.eye(k, d), "a": np.ones((k, 1))}
 
 
-def levels(
-    losses: Float[np.ndarray, "seed"], ends: list[End], negative: Int[np.ndarray, "seed"]
-) -> list[dict[str, Any]]:
-    """Distinct losses of the ends with what they are, lowest first; those that did not converge are left out.
+def copy_average_student(sizes: Sequence[int], d: int | None = None) -> dict[str, np.ndarray]:
+    """The critical point at which neuron i stands for sizes[i] of the teacher's neurons, in their order.
 
-    >>> levels(np.array([0.5, 0.25, 0.5]), [End(BEST, (2,)), End(ELSE, ()), End(BEST, (2,))], np.array([0, 1, 0]))[1]
-    {'loss': 0.5, 'kind': 'best copy-average', 'sizes': [2], 'count': 2, 'negative': 0}
+    A neuron that averages q of them has w = sum_j e_j / sqrt(q (2 q - 1)) and a = q; for q = 1 it is a copy. Every
+    partition gives a critical point; the one into (k - n + 1, 1, .., 1) has the least loss.
+
+    Args:
+        sizes: how many each student neuron stands for; they add up to k.
+        d: dimension; None = k.
+
+    Raises:
+        ValueError: a size < 1; as `orthonormal_teacher`.
+
+    >>> copy_average_student([1, 2])['w'].round(3).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 0.408, 0.408]]
     """
-    found = {}
-    for loss, end, down in zip(losses.tolist(), ends, negative.tolist()):
-        if end.kind != UNFINISHED:
-            found.setdefault((round(loss, 9), end, down), []).append(loss)
-    return [
-        {"loss": min(same), "kind": end.kind, "sizes": list(end.sizes), "count": len(same), "negative": down}
-        for (_, end, down), same in sorted(found.items())
-    ]
+    if not len(sizes) or min(sizes) < 1:
+        raise ValueError(f"sizes={list(sizes)} must be numbers >= 1, one a student neuron")
+    basis = orthonormal_teacher(sum(sizes), d)["w"]
+    ends = np.cumsum([0, *sizes])
+    w = [basis[start : start + q].sum(0) / math.sqrt(q * (2 * q - 1)) for start, q in zip(ends, sizes)]
+    return {"w": np.stack(w), "a": np.array(sizes, float)[:, None]}
 
 
-def section(workdir: Path, results: "Results") -> list[str]:
-    """Shares of the kinds of ends, and the losses at which they are, as two tables."""
-    from sbjax.landscape import copy_average_report
+def average_loss(q: int) -> float:
+    """Least loss of one neuron against q of them: (2 / pi) (q pi / 6 - q^2 arcsin(1 / (2 q))).
 
-    return copy_average_report.section(workdir, results)
-
-
-def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
-    """Draws what there is of `CAPTIONS` into `workdir/figures`; the paths by name."""
-    from sbjax.landscape import copy_average_report
-
-    return copy_average_report.save_figures(workdir, results)
+    >>> [round(average_loss(q), 6) for q in (1, 2, 3)]
+    [0.0, 0.023222, 0.040593]
+    """
+    if q < 1:
+        raise ValueError(f"q={q} must be >= 1")
+    return 2 / math.pi * max(0.0, q * math.pi / 6 - q**2 * math.asin(1 / (2 * q)))
 
 
-def _ends(starts, times, k, steps):
-    """Losses along the flow [seed, time]; weights, loss, gradient and eigenvalues of the Hessian after Newton steps."""
-    teacher = jax.tree.map(jnp.asarray, orthonormal_teacher(k, starts["w"].shape[2]))
+def copy_average_loss(n: int, k: int) -> float:
+    """Loss of the best copy-average point of n student neurons, `average_loss(k - n + 1)`.
 
-    def loss(params):
-        return population_loss(params, teacher)
+    Raises:
+        ValueError: not 1 <= n <= k.
 
-    def one(params):
-        flow = gradient_flow(loss, params, times)
-        losses = jax.vmap(loss)(flow.params)
-        # The last time that the solver reached: it may give up where next to nothing moves any more.
-        last = jnp.sum(jnp.isfinite(losses)) - 1
-        end = newton(loss, jax.tree.map(lambda leaf: leaf[last], flow.params), steps)
-        flat, unravel = ravel_pytree(end)
-        slope = jax.grad(lambda w: loss(unravel(w)))
-        return {
-            **end,
-            "loss": loss(end),
-            "losses": losses,
-            "last": last,
-            "gradient": jnp.max(jnp.abs(slope(flat))),
-            "curvature": jnp.linalg.eigvalsh(jax.jacfwd(slope)(flat)),
-        }
-
-    return jax.jit(jax.vmap(one))(starts)
+    >>> round(copy_average_loss(2, 4), 6)
+    0.040593
+    """
+    if not 1 <= n <= k:
+        raise ValueError(f"n={n} must lie between 1 and k={k}: wider students reach zero loss")
+    return average_loss(k - n + 1)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Key, PyTree
 
 from sbjax.metrics import replica
 from sbjax.metrics.bootstrap import Estimate
-from sbjax.suggest import near
+from sbjax.names import near
 
 KINDS = ("unmatched", "marginal", "neuron_cloud", "function")
 READINGS = ("distance", "null", "excess")

@@ -11,7 +11,7 @@ from sbjax.models.equivariant import GroupCNN
 from sbjax.models.field import Field
 from sbjax.models.mlp import MLP
 from sbjax.models.resnet import ResNet
-from sbjax.suggest import near
+from sbjax.names import near
 
 MODELS = {
     "mlp": MLP,

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from sbjax.models import layers
 from sbjax.models.convolution import conv2d
-from sbjax.suggest import near
+from sbjax.names import near
 
 GROUPS = ("p4", "p4m")
 READOUTS = ("invariant", "sign")

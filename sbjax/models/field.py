@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from sbjax.expansion import VectorExpansion, expand
+from sbjax.expansion.transform import VectorExpansion, expand
 from sbjax.models import layers
 
 
@@ -83,7 +83,8 @@ def scaling(lower: Sequence[float], upper: Sequence[float], dtype: str) -> tuple
 def effective_layers(field: Field, params: dict) -> list[tuple[Array, Array]]:
     """The field as a plain perceptron of the true coordinates: [(weight, bias), ..].
 
-    Scaling and expansion are written into the first layer, as `sbjax.folding.fold` does, in differentiable operations.
+    Scaling and expansion are written into the first layer as `sbjax.expansion.folding.fold` does, in
+    differentiable operations.
 
     Raises:
         ValueError: random features, which are no affine map.

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from sbjax.expansion import VectorExpansion, expand
+from sbjax.expansion.transform import VectorExpansion, expand
+from sbjax.names import near
 from sbjax.physics.qcd import SPECIES
-from sbjax.suggest import near
 
 
 def torch_bias(fan_in: int) -> nn.initializers.Initializer:

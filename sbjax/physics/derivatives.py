@@ -16,7 +16,7 @@ from jax.experimental import jet
 from jax.extend.core import Primitive
 from jaxtyping import Array, Float
 
-from sbjax.suggest import near
+from sbjax.names import near
 
 Solution = Callable[[Float[Array, " d"]], Float[Array, " unknowns"]]
 Orders = tuple[int, ...]  # how often by each coordinate

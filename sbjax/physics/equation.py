@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from sbjax.names import near
 from sbjax.physics.ansatz import Ansatz
 from sbjax.physics.derivatives import Solution, parse_partial, partials
-from sbjax.suggest import near
 
 Scalar = Float[Array, ""]
 Partials = Mapping[str, Scalar]

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from sbjax.names import near
 from sbjax.physics.equation import SIDES, Condition, Equation, on_face
-from sbjax.suggest import near
 
 SAMPLERS = ("uniform", "sobol", "lhs", "adaptive")
 DESIGN_SEED = 0  # of the quasi-random designs; what differs between replicas is their shift

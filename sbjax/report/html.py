@@ -7,21 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sbjax.experiments.connectivity import report as lines
+from sbjax.experiments.functions import report as regression_figures
+from sbjax.experiments.ising import report as ising_figures
+from sbjax.experiments.landscape import report as landscape
+from sbjax.experiments.pinn import figures as fields
+from sbjax.experiments.pinn import report as equation_section
+from sbjax.experiments.qcd import figures as qcd_figures
+from sbjax.experiments.qcd import report as qcd_section
 from sbjax.files import write_atomically
-from sbjax.report import (
-    equation_section,
-    fields,
-    figures,
-    ising_figures,
-    landscape,
-    lines,
-    markup,
-    qcd_figures,
-    qcd_section,
-    regression_figures,
-    statistics,
-    tables,
-)
+from sbjax.report import figures, markup, statistics, tables
 from sbjax.report import results as results_lib
 from sbjax.report.markup import note, page, table, tag
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key, PyTree
 
 from sbjax import rng, trees
-from sbjax.suggest import near
+from sbjax.names import near
 
 Permutations = dict[str, Int[Array, "n"]]
 """Indices by the name of the permutation; a name that is left out is the identity."""

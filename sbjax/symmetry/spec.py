@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key, PyTree
 
 from sbjax import trees
-from sbjax.suggest import near
+from sbjax.names import near
 from sbjax.symmetry import verification
 from sbjax.symmetry._factors import FREE, Axes, Factor, axes, fix, resolve
 from sbjax.symmetry._tracing import follow

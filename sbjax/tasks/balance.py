@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from sbjax.suggest import near
+from sbjax.names import near
 
 BALANCES = ("fixed", "gradient_norm", "self_adaptive")
 MEMORY = 0.9  # of the moving average of 'gradient_norm'

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from sbjax.folding import fold as fold_expansion
+from sbjax.expansion.folding import fold as fold_expansion
+from sbjax.names import near
 from sbjax.physics import lattice, qcd
-from sbjax.suggest import near
 from sbjax.tasks.task import Aux, Average, Grid, Task
 
 LOSSES = ("chi2", "l1")

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sbjax.models.field import Field, effective_layers
+from sbjax.names import near
 from sbjax.physics.ansatz import mirrored
 from sbjax.physics.derivatives import MODES, mlp_partials, parse_partial, partials
 from sbjax.physics.equation import Equation
-from sbjax.suggest import near
 from sbjax.tasks.derivative_record import recorded
 
 FIELD_MODES = ("auto", "mlp", *MODES)

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sbjax import expansion as expansion_lib
 from sbjax import rng
 from sbjax.data.augment import random_crop_flip
 from sbjax.data.images import ImageData
 from sbjax.data.shuffle import epoch_indices
+from sbjax.expansion import transform as expansion_lib
 from sbjax.metrics.interpolation import recalibrate_batch_stats
 from sbjax.tasks.task import Aux, Average, Lines, Task
 

@@ -9,12 +9,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sbjax import rng
-from sbjax.folding import fold as fold_expansion
+from sbjax.expansion.folding import fold as fold_expansion
 from sbjax.models.field import Field
+from sbjax.names import near
 from sbjax.physics import sampling
 from sbjax.physics.equation import Equation, evaluate, on_face, spread
 from sbjax.physics.errors import normalised_errors
-from sbjax.suggest import near
 from sbjax.tasks import balance as balance_lib
 from sbjax.tasks.field_partials import make_derive, make_solution
 from sbjax.tasks.task import Aux, Average, Grid, Task

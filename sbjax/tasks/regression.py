@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sbjax.folding import fold as fold_expansion
+from sbjax.expansion.folding import fold as fold_expansion
 from sbjax.models.field import Field
-from sbjax.suggest import near
+from sbjax.names import near
 from sbjax.tasks.task import Aux, Average, Grid, Task
 
 LOWER, UPPER = -1.0, 1.0
@@ -95,7 +95,7 @@ def make_regression_task(
     Args:
         target: the function.
         field: the network of one coordinate and one unknown.
-        fold: start from a network with `field.expansion`, folded into one on raw input, see `sbjax.folding`.
+        fold: start from a network with `field.expansion`, folded into one on raw input, see `sbjax.expansion.folding`.
 
     Raises:
         ValueError: a network of more coordinates or unknowns, or as `make_points`.

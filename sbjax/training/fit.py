@@ -18,7 +18,7 @@ from sbjax.metrics.monitor import Monitor
 from sbjax.tasks.task import Task, Variables
 from sbjax.training import checkpoint as checkpoint_lib
 from sbjax.training import step as step_lib
-from sbjax.training.mapping import Mapping, Program
+from sbjax.training.placement import Mapping, Program
 
 logger = logging.getLogger(__name__)
 

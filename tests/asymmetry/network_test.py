@@ -24,10 +24,10 @@ from sbjax.asymmetry import (
 )
 from sbjax.data.images import ImageData
 from sbjax.models import CNN, MLP, GroupCNN, ResNet
+from sbjax.optimizers.optimizer import make_optimizer
 from sbjax.tasks.images import make_image_task
 from sbjax.training.fit import fit
-from sbjax.training.mapping import Mapping
-from sbjax.training.optimizer import make_optimizer
+from sbjax.training.placement import Mapping
 
 MODULE = MLP(classes=3, widths=(6,), norm="batch", activation="tanh")
 W = AsymmetrySpec("w", masks=(("dense_0/kernel", MaskSpec(2, 2.0)), ("dense_1/kernel", MaskSpec(3, 0.5))))

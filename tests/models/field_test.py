@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sbjax.expansion import VectorExpansion
+from sbjax.expansion.transform import VectorExpansion
 from sbjax.models import make_field
 from sbjax.models.field import effective_layers
 

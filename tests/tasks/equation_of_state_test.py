@@ -10,14 +10,15 @@ import optax
 import pytest
 from scipy.interpolate import CubicSpline
 
-from sbjax import build, experiment, trees
-from sbjax import config as config_lib
-from sbjax.expansion import VectorExpansion
+from sbjax import build, trees
+from sbjax.expansion.transform import VectorExpansion
+from sbjax.experiments.qcd import report as qcd_section
+from sbjax.frame import config as config_lib
 from sbjax.models.quasi_parton import MassNet, make_quasi_partons
+from sbjax.optimizers.rescaled import rescaled
 from sbjax.physics import lattice, qcd
-from sbjax.report import qcd_section
+from sbjax.runner import run as experiment
 from sbjax.tasks.equation_of_state import UNKNOWNS, make_equation_of_state_task
-from sbjax.training.rescaled import rescaled
 
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "qcd.py"
 PI = VectorExpansion(2, 2)

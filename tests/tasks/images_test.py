@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from sbjax.data import images as images_lib
-from sbjax.expansion import ImageExpansion, expand
+from sbjax.expansion.transform import ImageExpansion, expand
 from sbjax.models import make_model
 from sbjax.tasks.images import make_image_task
 

@@ -8,18 +8,18 @@ import pytest
 
 from sbjax import trees
 from sbjax.build.training import matched_bias_scale
-from sbjax.expansion import VectorExpansion
-from sbjax.folding import fold
+from sbjax.expansion.folding import fold
+from sbjax.expansion.transform import VectorExpansion
 from sbjax.models import make_field
+from sbjax.optimizers.optimizer import make_optimizer
+from sbjax.optimizers.rescaled import rescaled
 from sbjax.physics.equation import make_residual
 from sbjax.physics.pdes import EQUATIONS, make_equation
 from sbjax.tasks import balance as balance_lib
 from sbjax.tasks.pinn import Points, make_pinn_task
 from sbjax.training.checkpoint import Checkpoints
 from sbjax.training.fit import Hooks, Phase, fit
-from sbjax.training.mapping import Mapping
-from sbjax.training.optimizer import make_optimizer
-from sbjax.training.rescaled import rescaled
+from sbjax.training.placement import Mapping
 
 PI = VectorExpansion(2, 2)
 FEW = Points(interior=40, boundary=8, initial=8)

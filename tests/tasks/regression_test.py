@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from sbjax.expansion import VectorExpansion
+from sbjax.expansion.transform import VectorExpansion
 from sbjax.models import make_field
 from sbjax.tasks import regression
 

@@ -7,10 +7,10 @@ import pytest
 from sbjax import trees
 from sbjax.metrics.bootstrap import Estimate
 from sbjax.metrics.monitor import Monitor, make_replica_monitor
+from sbjax.optimizers import optimizer as optimizer_lib
 from sbjax.training import fit as fit_lib
-from sbjax.training import optimizer as optimizer_lib
 from sbjax.training.checkpoint import Checkpoints
-from sbjax.training.mapping import Mapping
+from sbjax.training.placement import Mapping
 
 RUN = {"steps": 30, "replicas": 3, "reports": 5, "saves": 3, "mapping": Mapping(devices=1)}
 

@@ -9,6 +9,7 @@ spare         poisson_nd, fisher, sine_gordon
 import inspect
 from collections.abc import Callable
 
+from sbjax.names import near
 from sbjax.physics.equation import Equation
 from sbjax.physics.pdes.advection import make_advection
 from sbjax.physics.pdes.allen_cahn import make_allen_cahn
@@ -23,7 +24,6 @@ from sbjax.physics.pdes.kovasznay import make_kovasznay
 from sbjax.physics.pdes.poisson import make_poisson, make_poisson_multiscale, make_poisson_nd, make_poisson_robin
 from sbjax.physics.pdes.sine_gordon import make_sine_gordon
 from sbjax.physics.pdes.wave import make_wave
-from sbjax.suggest import near
 
 EQUATIONS: dict[str, Callable[..., Equation]] = {
     "poisson": make_poisson,

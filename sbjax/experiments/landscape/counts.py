@@ -1,0 +1,194 @@
+"""How many subspaces hold global minima and how many hold critical points, and paths between the former.
+
+Counts are exact (`sbjax.landscape.counting`). Beside them, in each arm: networks of the needed widths with one spare
+neuron a layer are connected to a permuted copy of themselves by a path of constant function and by a straight line.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from sbjax import rng
+from sbjax.experiments.landscape.experiment import ArmResult, load_arms
+from sbjax.frame.config import ConfigError
+from sbjax.landscape import counting, paths
+from sbjax.landscape import teacher_student as ts
+from sbjax.landscape.layered import forward
+from sbjax.names import near
+
+if TYPE_CHECKING:
+    from sbjax.report.results import Results
+
+FIELDS: dict[str, Any] = {
+    "widths": (4,),  # neurons needed in each hidden layer
+    "widest": 24,  # counts go up to this width of the first layer
+    "activation": "tanh",  # a name of sbjax.landscape.teacher_student.ACTIVATIONS
+    "side": 41,  # of the grid of inputs on [-5, 5]^2
+    "points": 21,  # on a segment of a path
+}
+SMOKE: dict[str, Any] = {"side": 9, "points": 3}
+PRIMARY, GOAL = "path_loss", "min"
+WIDEST = 200
+
+CAPTIONS = {
+    "counts": "Subspaces of global minima T(r, m) and of critical points of all narrower networks, by width m; dotted: "
+    "where the former become more.",
+    "count_ratios": "Left: critical points of all narrower networks over global minima, by width, with one irreducible "
+    "critical point at each narrower width. Right: critical points with one neuron too few in each of L hidden layers, "
+    "needed width 10. Below the line there are more global minima.",
+    "intersection_graphs": "Pieces of the manifold of global minima of r needed neurons in a layer of m, and where "
+    "they meet: isolated at m = r, connected from one neuron more.",
+    "path_losses": "Loss between a network with one spare neuron a layer and a permuted copy of itself: along the path "
+    "of constant function and along the straight line, first seed.",
+}
+
+
+def check(settings: dict[str, Any]) -> None:
+    """Refuse what cannot be counted.
+
+    Raises:
+        ConfigError: a width out of its range, an unknown activation, single precision.
+    """
+    task = settings["task"]
+    widths = task["widths"]
+    if not widths or not all(isinstance(r, int) and r >= 2 for r in widths):
+        raise ConfigError(f"task.widths={widths} must be whole numbers >= 2, one for each hidden layer")
+    if not widths[0] < task["widest"] <= WIDEST:
+        raise ConfigError(f"task.widest={task['widest']} must be above {widths[0]} and at most {WIDEST}")
+    if task["activation"] not in ts.ACTIVATIONS:
+        raise ConfigError(
+            f"task.activation={task['activation']!r} is unknown{near(task['activation'], ts.ACTIVATIONS)}; "
+            f"known: {', '.join(ts.ACTIVATIONS)}"
+        )
+    for name in ("side", "points"):
+        if task[name] < 2:
+            raise ConfigError(f"task.{name}={task[name]} must be >= 2")
+    if not settings["precision"]["x64"]:
+        raise ConfigError("precision.x64=False: losses of 1e-25 need double precision; set it to True")
+
+
+def run_arm(
+    settings: dict[str, Any],
+    arm_settings: dict[str, Any],
+    key: jax.Array,
+    say: Callable[[str], Any],
+    stop: Callable[[], bool],
+) -> ArmResult | None:
+    """Count, and walk one path for each seed."""
+    task, seeds = arm_settings["task"], arm_settings["replicas"]
+    widths, activation = tuple(task["widths"]), ts.ACTIVATIONS[task["activation"]]
+    x = ts.grid_inputs(task["side"])
+    extra = np.arange(task["widest"] - widths[0] + 1)
+    minima, critical = zip(*(layer_counts(widths, [r + h for r in widths]) for h in extra.tolist()))
+    along, straight, moved = [], [], []
+    for seed in range(seeds):
+        if stop():
+            return None
+        rngs = np.random.default_rng(np.asarray(jax.random.key_data(rng.replica_stream(key, "paths", seed))).tolist())
+        net, orders = random_network(rngs, widths), [random_cycle(rngs, r) for r in widths]
+        y = forward(net, x, activation)
+        path = paths.permutation_path(net, orders)
+        goal = paths.permuted(net, orders)
+        along.append(paths.path_losses(path, x, y, activation, points=task["points"]))
+        straight.append(paths.straight_losses(net, goal, x, y, activation, points=task["points"]))
+        moved.append(paths.same(path[-1].end, goal))
+    say(f"{len(path)} segments, largest loss {np.max(along):.1e}, on the straight line {np.max(straight):.1e}")
+    cross = next((h for h in extra.tolist() if minima[h] >= critical[h]), None)
+    summary = {
+        "widths": widths,
+        "widest": task["widest"],
+        "crossing": None if cross is None else [r + cross for r in widths],
+        "ratio": {
+            str(h): float(np.exp(counting.log(critical[h]) - counting.log(minima[h]))) for h in (0, 1, 2, 4, 10)
+            if h < len(extra)
+        },
+        "segments": len(path),
+        "arrived": int(sum(moved)),
+        "seeds": seeds,
+    }  # fmt: skip
+    arrays = {
+        "extra": extra,
+        "minima": np.array([counting.log(count) for count in minima]),
+        "critical": np.array([counting.log(count) for count in critical]),
+        "path": np.stack(along),
+        "straight": np.stack(straight),
+    }
+    metrics = {
+        "path_loss": [float(np.max(losses)) for losses in along],
+        "straight_loss": [float(np.max(losses)) for losses in straight],
+    }
+    return ArmResult(metrics, summary, arrays)
+
+
+def layer_counts(r: tuple[int, ...], m: list[int]) -> tuple[int, int]:
+    """Subspaces of global minima, and of critical points of all networks narrower in one hidden layer or more.
+
+    prod_l T(r_l, m_l), and prod_l sum_{s <= r_l} G(s, m_l) - prod_l G(r_l, m_l), with one irreducible critical point at
+    each tuple of narrower widths.
+
+    >>> layer_counts((4,), [6])
+    (3720, 603)
+    """
+    most = [sum(counting.G(s, wide) for s in range(1, narrow + 1)) for narrow, wide in zip(r, m)]
+    critical = math.prod(most) - counting.layers(counting.G, r, m)
+    return counting.layers(counting.T, r, m), critical
+
+
+def random_network(random: np.random.Generator, widths: tuple[int, ...]) -> dict[str, dict[str, np.ndarray]]:
+    """2-r_1-..-r_L-1 with biases, and one neuron more in each hidden layer that nothing reads.
+
+    >>> net = random_network(np.random.default_rng(0), (4,))
+    >>> net['dense_0']['kernel'].shape, net['dense_1']['kernel'][-1].tolist()
+    ((2, 5), [0.0])
+    """
+    sizes = [2, *(r + 1 for r in widths), 1]
+    net = {}
+    for layer, (fan_in, out) in enumerate(itertools.pairwise(sizes)):
+        kernel = random.normal(size=(fan_in, out)) / np.sqrt(fan_in)
+        if layer:
+            kernel[-1] = 0
+        net[f"dense_{layer}"] = {"kernel": kernel, "bias": random.normal(size=out) / np.sqrt(fan_in)}
+    return net
+
+
+def random_cycle(random: np.random.Generator, r: int) -> np.ndarray:
+    """A permutation of r + 1 neurons in one cycle of the first r; the spare stays. So all paths have equal length.
+
+    >>> random_cycle(np.random.default_rng(0), 2).tolist()
+    [1, 0, 2]
+    """
+    order, cycle = np.arange(r + 1), random.permutation(r)
+    order[cycle] = np.roll(cycle, 1)
+    return order
+
+
+def section(workdir: Path, results: "Results") -> list[str]:
+    """Crossing widths, ratios, and losses along the paths, a row an arm."""
+    from sbjax.experiments.landscape import counts_report as report
+
+    found = load_arms(workdir, results.arms)
+    return report.counts_section(found)
+
+
+def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
+    """Counts, ratios, intersection graphs and losses along paths."""
+    from sbjax.experiments.landscape import counts_report as landscape_counts
+    from sbjax.experiments.landscape import figures as landscape_figures
+    from sbjax.experiments.landscape.students_report import save
+
+    found = load_arms(workdir, results.arms)
+    lines = {}
+    for arm, one in found.items():
+        lines |= {f"{arm}, path": one.arrays["path"][0], f"{arm}, straight": one.arrays["straight"][0]}
+    drawn = {
+        "counts": landscape_counts.counts_figure(found),
+        "count_ratios": landscape_counts.ratios_figure(),
+        "intersection_graphs": landscape_figures.intersection_graphs(),
+        "path_losses": landscape_figures.path_losses(lines),
+    }
+    return save(drawn, workdir)

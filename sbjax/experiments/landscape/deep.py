@@ -1,0 +1,104 @@
+"""Students of three hidden layers with biases that learn from a deep tanh teacher of width 4.
+
+Data and teacher are those of arXiv 2105.12221: the teacher was fitted by the authors to
+sin(2x) + x + cos(3y) - 0.4 (y - 1)^2 on the 41 x 41 grid.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from sbjax import rng, trees
+from sbjax.experiments.landscape import students
+from sbjax.experiments.landscape.experiment import ArmResult, load_arms
+from sbjax.experiments.landscape.two_layer import DEEP_ZERO, ZERO, check_training
+from sbjax.landscape import teacher_student as ts
+
+if TYPE_CHECKING:
+    from sbjax.report.results import Results
+
+FIELDS: dict[str, Any] = {
+    "width": 4,  # of each of the three hidden layers of the students; the teacher's is 4
+    "side": 41,  # of the grid of inputs on [-5, 5]^2
+    "learning_rate": 1e-3,  # of Adam, for train_steps steps
+    "polish_steps": 1000,  # Levenberg-Marquardt steps at most
+    "newton_steps": 1000,  # damped Newton steps at most, after these
+}
+SMOKE: dict[str, Any] = {"side": 9, "polish_steps": 10, "newton_steps": 2}
+PRIMARY, GOAL = "loss", "min"
+HIDDEN = 3
+
+CAPTIONS = {
+    "deep_losses": "Loss of the deep students at the end, one dot a seed, by width. Lines: 1e-14 and 1e-20.",
+}
+
+
+def check(settings: dict[str, Any]) -> None:
+    """Refuse what cannot be trained.
+
+    Raises:
+        ConfigError: a number out of its range, or single precision.
+    """
+    check_training(settings)
+
+
+def run_arm(
+    settings: dict[str, Any],
+    arm_settings: dict[str, Any],
+    key: jax.Array,
+    say: Callable[[str], Any],
+    stop: Callable[[], bool],
+) -> ArmResult | None:
+    """Train and polish the students of one width."""
+    task, seeds = arm_settings["task"], arm_settings["replicas"]
+    inputs = ts.grid_inputs(task["side"])
+    targets = np.asarray(ts.deep_tanh(ts.deep_teacher(), inputs))
+    problem = students.deep_problem(inputs, targets[:, 0])
+    starts = ts.init_deep_students(rng.stream(key, "students"), seeds, (2, *[task["width"]] * HIDDEN, 1))
+    trained = students.train_adam(
+        problem, starts, steps=arm_settings["train_steps"], learning_rate=task["learning_rate"], say=say, stop=stop
+    )
+    polished = trained and students.polish_students(
+        problem, trained.params, steps=task["polish_steps"], newton_steps=task["newton_steps"], say=say, stop=stop
+    )
+    if polished is None:
+        return None
+    losses = np.asarray(polished.loss)
+    names = [f"{name}_{layer}" for layer in range(HIDDEN + 1) for name in ("kernel", "bias")]
+    arrays = {
+        "steps": np.array(trained.steps),
+        "adam_losses": trained.losses,
+        **dict(zip(names, jax.tree.leaves(polished.params), strict=True)),
+    }
+    metrics = {
+        "loss": losses.tolist(),
+        "gradient": polished.gradient.tolist(),
+        "adam_loss": trained.losses[-1].tolist(),
+    }
+    summary = {
+        "width": task["width"],
+        "shares": {f"{bar:g}": ts.share_below(losses, bar)._asdict() for bar in (ZERO, DEEP_ZERO)},
+        "quantiles": {f"{q:g}": float(np.quantile(losses, q)) for q in (0, 0.25, 0.5, 0.75, 1)},
+        "critical": float(np.mean(polished.gradient < 1e-8)),
+        "polish_steps": int(np.max(polished.steps)),
+    }
+    return ArmResult(metrics, summary, arrays, trees.size(jax.tree.map(lambda leaf: leaf[0], starts)))
+
+
+def section(workdir: Path, results: "Results") -> list[str]:
+    """Shares at zero loss and quantiles of the losses, a row a width."""
+    from sbjax.experiments.landscape import students_report as report
+
+    found = {arm: one.summary for arm, one in load_arms(workdir, results.arms).items()}
+    return report.deep_section(found)
+
+
+def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
+    """Losses by width."""
+    from sbjax.experiments.landscape import students_report as report
+
+    found = load_arms(workdir, results.arms)
+    return report.save({"deep_losses": report.losses_figure(found)}, workdir)

@@ -1,0 +1,260 @@
+"""Loss, gradient and Adam's update against the width of a network that fits images in full batches.
+
+As in figure 8 of Simsek et al., arXiv 2105.12221 (settings from their published code): the 10,000 *test* images of
+MNIST are the one full batch, so that every loss here is a training loss; networks 784-m-10 with softplus units and
+biases, uniform initial weights of Glorot and zero biases, cross-entropy, 500 steps of Adam at 1e-3.
+
+Pixels that are 0 in every image are left out. That is exact: their weights have no gradient and stay where they are,
+and nothing else sees them; initial weights are drawn as if they were there.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from sbjax import rng
+from sbjax.data import images
+from sbjax.experiments.landscape.experiment import ArmResult
+from sbjax.frame import config as config_lib
+from sbjax.training.fit import boundaries
+
+if TYPE_CHECKING:
+    from sbjax.report.results import Results
+
+FIELDS: dict[str, Any] = {
+    "dataset": "mnist",
+    "data_dir": "",  # where TFDS has its data; '' = $TFDS_DATA_DIR or ~/tensorflow_datasets
+    "cache_dir": "",  # decoded images; '' = $SBJAX_CACHE or ~/.cache/sbjax
+    "width": 10,
+    "share": 1.0,  # of the test images, the first ones
+    "runs": 0,  # where a width is to have fewer than `replicas`; 0 = as many
+    "learning_rate": 1e-3,
+}
+SMOKE: dict[str, Any] = {"dataset": "digits"}
+PRIMARY, GOAL = "train/loss", "min"
+CAPTIONS = {
+    "width_sweep": "After the last step, against the width: dots are runs, the line is their median. The loss is that "
+    "of training, on the images of the test split.",
+    "width_curves": "During training: median over the runs, band from the least to the largest. The loss is that of "
+    "training, on the images of the test split.",
+}
+
+# Hidden units that one matrix product computes, of several runs where one has fewer.
+COLUMNS = 256
+
+Params = dict[str, Float[Array, "..."]]
+"""Runs side by side: 'w1' [pixel, run, m], 'b1' [run, m], 'w2' [run, m, class], 'b2' [run, class]."""
+
+
+def check(settings: dict[str, Any]) -> None:
+    """Refuses what cannot be run.
+
+    Raises:
+        ConfigError: a width, a share, a number of runs or a learning rate out of its range.
+    """
+    task = settings["task"]
+    if task["width"] < 1:
+        raise config_lib.ConfigError(f"task.width={task['width']} must be >= 1: the hidden units")
+    if not 0 < task["share"] <= 1:
+        raise config_lib.ConfigError(f"task.share={task['share']} must lie in (0, 1]; 1 takes all images")
+    if not 0 <= task["runs"] <= settings["replicas"]:
+        raise config_lib.ConfigError(
+            f"task.runs={task['runs']} must lie between 0 (as many as replicas) and replicas={settings['replicas']}"
+        )
+    if not task["learning_rate"] > 0:
+        raise config_lib.ConfigError(f"task.learning_rate={task['learning_rate']} must be > 0, such as 1e-3")
+
+
+def init_runs(
+    key: Key[Array, ""], runs: range, sizes: tuple[int, int, int], kept: Int[np.ndarray, "pixel"] | None = None
+) -> Params:
+    """Networks of sizes (inputs, m, classes): weights uniform on +-sqrt(6 / (fan in + fan out)), zero biases.
+
+    Args:
+        key: shared by all runs; a run's weights depend on its number only.
+        runs: their numbers.
+        sizes: with all inputs.
+        kept: inputs whose weights are returned; None = all.
+
+    >>> params = init_runs(jax.random.key(0), range(2, 4), (6, 3, 5))
+    >>> {name: params[name].shape for name in ('w1', 'b1', 'w2', 'b2')}
+    {'w1': (6, 2, 3), 'b1': (2, 3), 'w2': (2, 3, 5), 'b2': (2, 5)}
+    """
+    params = _init(key, jnp.asarray(runs), sizes)
+    return params if kept is None else {**params, "w1": jnp.asarray(np.asarray(params["w1"])[kept])}
+
+
+def run_losses(
+    params: Params, x: Float[Array, "n pixel"], y: Int[Array, "n"]
+) -> tuple[Float[Array, "run"], Float[Array, "run"]]:
+    """Mean cross-entropy and accuracy of every run on the whole batch.
+
+    >>> params = init_runs(jax.random.key(0), range(1), (2, 3, 4))
+    >>> loss, accuracy = run_losses(jax.tree.map(jnp.zeros_like, params), jnp.ones((1, 2)), jnp.zeros(1, int))
+    >>> round(float(loss[0]) - math.log(4), 6), float(accuracy[0])
+    (0.0, 1.0)
+    """
+    inputs, runs, m = params["w1"].shape
+    # One product for all runs.
+    z = (x @ params["w1"].reshape(inputs, runs * m)).reshape(len(x), runs, m)
+    h = jax.nn.softplus(z + params["b1"])
+    logits = jnp.einsum("nrm,rmc->nrc", h, params["w2"]) + params["b2"]
+    targets = jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype)
+    losses = optax.softmax_cross_entropy(logits, targets[:, None]).mean(0)
+    return losses, jnp.mean(logits.argmax(-1) == y[:, None], axis=0)
+
+
+def squares(tree: Params) -> Float[Array, "run"]:
+    """Squared norm of all entries of every run.
+
+    >>> squares(jax.tree.map(jnp.ones_like, init_runs(jax.random.key(0), range(2), (2, 3, 4)))).tolist()
+    [25.0, 25.0]
+    """
+    others = {"w1": (0, 2), "b1": 1, "w2": (1, 2), "b2": 1}
+    return sum(jnp.sum(leaf**2, others[name]) for name, leaf in tree.items())
+
+
+def train_runs(
+    params: Params,
+    x: Float[Array, "n pixel"],
+    y: Int[Array, "n"],
+    *,
+    steps: int,
+    learning_rate: float = 1e-3,
+    stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Float[np.ndarray, "steps+1 run"]] | None:
+    """Adam on full batches, all runs in one program.
+
+    Returns:
+        'train/loss', 'train/accuracy', 'gradient_squared' and 'update_squared' after 0, .., `steps` steps: the update
+        is the one that Adam makes from there. None if `stop()` came true.
+
+    >>> params = init_runs(jax.random.key(0), range(2), (2, 3, 2))
+    >>> found = train_runs(params, jnp.eye(2), jnp.arange(2), steps=3)
+    >>> found['train/loss'].shape, bool((found['train/loss'][-1] < found['train/loss'][0]).all())
+    ((4, 2), True)
+    """
+    state, rows, said = optax.adam(learning_rate).init(params), [], time.monotonic()
+    for step in range(steps + 1):
+        if stop():
+            return None
+        params, state, row = _advance(params, state, x, y, learning_rate)
+        rows.append(jax.block_until_ready(row))
+        if time.monotonic() > said + 10:
+            said = time.monotonic()
+            say(f"step {step} of {steps}, loss {float(np.median(row['train/loss'])):.4f}")
+    return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
+
+
+def run_arm(
+    settings: dict[str, Any],
+    arm_settings: dict[str, Any],
+    key: Key[Array, ""],
+    say: Callable[[str], None],
+    stop: Callable[[], bool],
+) -> ArmResult | None:
+    """All runs of one width. Runs that a width does not have are NaN in the metrics."""
+    task, steps, replicas = arm_settings["task"], arm_settings["train_steps"], arm_settings["replicas"]
+    x, y, kept, sizes = _batch(task)
+    runs = task["runs"] or replicas
+    at_once = max(1, min(runs, COLUMNS // task["width"]))
+    parts = []
+    for first in range(0, runs, at_once):
+        numbers = range(first, min(first + at_once, runs))
+        found = train_runs(
+            init_runs(key, numbers, sizes, kept),
+            x,
+            y,
+            steps=steps,
+            learning_rate=task["learning_rate"],
+            stop=stop,
+            say=lambda text, numbers=numbers: say(f"runs {numbers.start + 1} to {numbers.stop} of {runs}: {text}"),
+        )
+        if found is None:
+            return None
+        parts.append(found)
+    curves = {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
+
+    def at(step):
+        missing = [math.nan] * (replicas - runs)
+        return {name: curve[step].tolist() + missing for name, curve in curves.items()}
+
+    return ArmResult(
+        metrics=at(steps),
+        summary={"width": task["width"], "runs": runs, "images": len(y), "pixels": len(kept), "inputs": sizes[0]},
+        arrays={name.removeprefix("train/"): curve for name, curve in curves.items()},
+        parameters=sum(fan_in * fan_out + fan_out for fan_in, fan_out in itertools.pairwise(sizes)),
+        history={step: at(step) for step in [0, *boundaries(steps, arm_settings["reports"])] if step < steps},
+    )
+
+
+def section(workdir: Path, results: "Results") -> list[str]:
+    """Loss, gradient and update at the end by width, as a table."""
+    from sbjax.experiments.landscape import mnist_report
+
+    return mnist_report.section(workdir, results)
+
+
+def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
+    """Draws what there is of `CAPTIONS` into `workdir/figures`; the paths by name."""
+    from sbjax.experiments.landscape import mnist_report
+
+    return mnist_report.save_figures(workdir, results)
+
+
+@partial(jax.jit, static_argnums=2)
+def _init(key, runs, sizes):
+    inputs, m, classes = sizes
+
+    def one(run):
+        first, second = jax.random.split(rng.replica_stream(key, "init", run))
+        ends = [math.sqrt(6 / sum(fans)) for fans in itertools.pairwise(sizes)]
+        return {
+            "w1": jax.random.uniform(first, (inputs, m), minval=-ends[0], maxval=ends[0]),
+            "b1": jnp.zeros(m),
+            "w2": jax.random.uniform(second, (m, classes), minval=-ends[1], maxval=ends[1]),
+            "b2": jnp.zeros(classes),
+        }
+
+    return jax.vmap(one, out_axes={"w1": 1, "b1": 0, "w2": 0, "b2": 0})(runs)
+
+
+@jax.jit
+def _advance(params, state, x, y, learning_rate):
+    def total(params):
+        losses, accuracy = run_losses(params, x, y)
+        return losses.sum(), (losses, accuracy)  # runs share no parameter
+
+    grads, (losses, accuracy) = jax.grad(total, has_aux=True)(params)
+    updates, state = optax.adam(learning_rate).update(grads, state, params)
+    row = {
+        "train/loss": losses,
+        "train/accuracy": accuracy,
+        "gradient_squared": squares(grads),
+        "update_squared": squares(updates),
+    }
+    return optax.apply_updates(params, updates), state, row
+
+
+def _batch(task):
+    """Images with the pixels that are not 0 everywhere, labels, which pixels, and (pixels, width, classes)."""
+    try:
+        data = images.load(task["dataset"], data_dir=task["data_dir"] or None, cache_dir=task["cache_dir"] or None)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        raise config_lib.ConfigError(f"task.dataset={task['dataset']!r}: {error}") from error
+    count = math.ceil(task["share"] * len(data.test_labels))
+    pixels = data.test_images[:count].reshape(count, -1)
+    kept = np.flatnonzero(pixels.any(0))
+    x = jnp.asarray(pixels[:, kept] / np.float32(255))
+    return x, jnp.asarray(data.test_labels[:count]), kept, (pixels.shape[1], task["width"], data.classes)

@@ -1,0 +1,219 @@
+"""Two-layer students of a teacher with four neurons, from its own width to many times that.
+
+Data, teacher and initial weights are those of arXiv 2105.12221 (figures 1 and 5): all 1681 points of a grid, students
+without biases, Glorot uniform. Adam is followed by Levenberg-Marquardt and Newton steps, where the authors used SLSQP.
+"""
+
+import collections
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from sbjax import rng
+from sbjax.experiments.landscape import students
+from sbjax.experiments.landscape.experiment import ArmResult, load_arms
+from sbjax.frame.config import ConfigError
+from sbjax.landscape import classification
+from sbjax.landscape import teacher_student as ts
+from sbjax.names import near
+
+if TYPE_CHECKING:
+    from sbjax.report.results import Results
+
+FIELDS: dict[str, Any] = {
+    "activation": "sigmoid",  # of teacher and students: a name of sbjax.landscape.teacher_student.ACTIVATIONS
+    "width": 4,  # of the students; the teacher's is 4
+    "side": 41,  # of the grid of inputs on [-5, 5]^2
+    "learning_rate": 1e-3,  # of Adam, for train_steps steps
+    "polish_steps": 1000,  # Levenberg-Marquardt steps at most
+    "newton_steps": 300,  # damped Newton steps at most, after these
+}
+SMOKE: dict[str, Any] = {"side": 9, "polish_steps": 20, "newton_steps": 5}
+PRIMARY, GOAL = "loss", "min"
+ZERO, DEEP_ZERO = 1e-14, 1e-20
+
+INDUCED = (classification.STRICT_SADDLE, classification.STABLE_PLATEAU)
+KINDS = (
+    classification.GLOBAL_MINIMA,
+    classification.STABLE_PLATEAU,
+    classification.STRICT_SADDLE,
+    classification.MINIMUM,
+    classification.SADDLE,
+    classification.CHANNEL,
+    classification.NOT_CONVERGED,
+)
+REFERENCE = {
+    "sigmoid": {4: 0.30, 5: 0.84, 6: 0.96, 8: 0.96, 10: 0.94},
+    "g": {4: 0.82, 5: 1.00, 10: 0.92},
+}
+"""Shares of 50 seeds below 1e-14 in a replication by Adam and a plain Levenberg-Marquardt. The published shares are in
+figures only; the published code asserts that all 50 students of g and width 10 end below 1e-20."""
+
+CAPTIONS = {
+    "student_losses": "Loss at the end, one dot a seed, by width. Lines: 1e-14 and 1e-20, the bars for zero.",
+    "student_kinds": "What the students ended at, by width. Symmetry-induced: a critical point of a narrower student, "
+    "of which neurons are copies.",
+    "neuron_types": "Neurons of the students at zero loss, by width: copies of a teacher's neuron, neurons or groups "
+    "that cancel (0 type), and, where the activation is odd up to a constant, opposite and constant neurons.",
+    "trajectories": "Incoming vectors of a student during Adam, from the hollow to the full dots; colour: outgoing "
+    "weight. Rays: directions of the teacher's neurons.",
+}
+
+
+def check(settings: dict[str, Any]) -> None:
+    """Refuse what cannot be trained.
+
+    Raises:
+        ConfigError: a number out of its range, an unknown activation, single precision.
+    """
+    task = settings["task"]
+    if task["activation"] not in ts.ACTIVATIONS:
+        raise ConfigError(
+            f"task.activation={task['activation']!r} is unknown{near(task['activation'], ts.ACTIVATIONS)}; "
+            f"known: {', '.join(ts.ACTIVATIONS)}"
+        )
+    check_training(settings)
+
+
+def check_training(settings: dict[str, Any]) -> None:
+    """What all students have in common."""
+    task = settings["task"]
+    least = {"width": 1, "side": 2, "polish_steps": 0, "newton_steps": 0}
+    for name, bound in least.items():
+        if task[name] < bound:
+            raise ConfigError(f"task.{name}={task[name]} must be >= {bound}")
+    if not task["learning_rate"] > 0:
+        raise ConfigError(f"task.learning_rate={task['learning_rate']} must be > 0")
+    if not settings["precision"]["x64"]:
+        raise ConfigError("precision.x64=False: losses below 1e-14 need double precision; set it to True")
+
+
+def run_arm(
+    settings: dict[str, Any],
+    arm_settings: dict[str, Any],
+    key: jax.Array,
+    say: Callable[[str], Any],
+    stop: Callable[[], bool],
+) -> ArmResult | None:
+    """Train, polish, classify and tally the students of one width."""
+    task, seeds = arm_settings["task"], arm_settings["replicas"]
+    activation, teacher = task["activation"], ts.two_layer_teacher()
+    inputs = ts.grid_inputs(task["side"])
+    targets = np.asarray(ts.two_layer(teacher, inputs, activation))
+    problem = students.two_layer_problem(inputs, targets[:, 0], activation)
+    starts = ts.init_students(rng.stream(key, "students"), seeds, task["width"])
+    trained = students.train_adam(
+        problem, starts, steps=arm_settings["train_steps"], learning_rate=task["learning_rate"], say=say, stop=stop
+    )
+    polished = trained and students.polish_students(
+        problem, trained.params, steps=task["polish_steps"], newton_steps=task["newton_steps"], say=say, stop=stop
+    )
+    if polished is None:
+        return None
+    say(f"{np.mean(polished.loss < ZERO):.0%} of the students at zero loss; what are the others?")
+    found = []
+    for seed in range(seeds):
+        if stop():
+            return None
+        params = jax.tree.map(lambda leaf, seed=seed: leaf[seed], polished.params)
+        found.append(classify(params, inputs, targets, activation, teacher))
+    arrays = {
+        "steps": np.array(trained.steps),
+        "adam_losses": trained.losses,
+        "w": polished.params["w"],
+        "a": polished.params["a"],
+        "path_w": trained.recorded["w"].astype(np.float32),
+        "path_a": trained.recorded["a"].astype(np.float32),
+        "teacher_w": teacher["w"],
+        "polish_steps": polished.steps,
+    }
+    metrics = {
+        "loss": polished.loss.tolist(),
+        "gradient": polished.gradient.tolist(),
+        "adam_loss": trained.losses[-1].tolist(),
+    }
+    return ArmResult(metrics, summarise(task, polished, found, teacher), arrays, 3 * task["width"])
+
+
+def classify(params, inputs, targets, activation, teacher) -> classification.Classification:
+    """`classification.classify` with 1e-14 for zero; with sigmoid, opposite neurons count as different ones."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the activation is", UserWarning)
+        return classification.classify(
+            params,
+            inputs,
+            targets,
+            ts.ACTIVATIONS[activation],
+            teacher=teacher,
+            tolerances=classification.Tolerances(loss=ZERO),
+        )
+
+
+def summarise(task, polished, found, teacher) -> dict[str, Any]:
+    """Shares, kinds, failures and neurons of all students of one width."""
+    losses = np.asarray(polished.loss)
+    tallies = [
+        ts.tally_neurons({name: leaf[seed] for name, leaf in polished.params.items()}, teacher)
+        for seed in np.flatnonzero(losses < ZERO)
+    ]
+    zero_type = collections.Counter()
+    for tally in tallies:
+        zero_type.update(tally.zero_type)
+    failures = [
+        {
+            "seed": seed,
+            "loss": one.loss,
+            "gradient": one.gradient,
+            "kind": one.kind,
+            "width": one.width,
+            "signature": one.signature,
+            "inertia": one.measured,
+            "as_predicted": None if one.predicted is None else one.predicted == one.measured,
+        }
+        for seed, one in enumerate(found)
+        if not losses[seed] < ZERO
+    ]
+    return {
+        "width": task["width"],
+        "activation": task["activation"],
+        "shares": {f"{bar:g}": ts.share_below(losses, bar)._asdict() for bar in (ZERO, DEEP_ZERO)},
+        "kinds": {kind: sum(one.kind == kind for one in found) for kind in KINDS},
+        "failures": failures,
+        "induced": sum(failure["kind"] in INDUCED for failure in failures),
+        "neurons": {
+            "all": task["width"] * len(tallies),
+            "copies": sum(tally.copies for tally in tallies),
+            **{f"0 type, {size}": zero_type[size] for size in sorted(zero_type)},
+            "opposite": sum(tally.antipodal for tally in tallies),
+            "constant": sum(tally.constant for tally in tallies),
+            "other": sum(tally.other for tally in tallies),
+        },
+        "largest_gradient": float(np.max(polished.gradient)),
+        "polish_steps": int(np.max(polished.steps)),
+    }
+
+
+def section(workdir: Path, results: "Results") -> list[str]:
+    """Shares at zero loss, kinds of the others, and neurons, a row a width."""
+    from sbjax.experiments.landscape import students_report as report
+
+    found = {arm: one.summary for arm, one in load_arms(workdir, results.arms).items()}
+    return report.two_layer_section(found, REFERENCE)
+
+
+def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
+    """Losses, kinds, neurons and trajectories."""
+    from sbjax.experiments.landscape import students_report as report
+
+    found = load_arms(workdir, results.arms)
+    drawn = {
+        "student_losses": report.losses_figure(found),
+        "student_kinds": report.kinds_figure(found),
+        "neuron_types": report.neurons_figure(found),
+        "trajectories": report.trajectories_figure(found),
+    }
+    return report.save(drawn, workdir)

@@ -1,0 +1,124 @@
+"""One report of several runs with the same arms: does what holds in one equation hold in most of them?"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sbjax.experiments.functions.report import is_grid
+from sbjax.experiments.functions.suite_report import build_grid_suite
+from sbjax.experiments.pinn import suite_figures
+from sbjax.experiments.pinn.suite_html import headline, ratio, ratio_interval, share_rows, suite_page
+from sbjax.experiments.pinn.suite_members import Member, load_classical, load_members
+from sbjax.experiments.pinn.suite_statistics import LOSS, summarise_suite
+from sbjax.files import write_atomically
+from sbjax.report import figures, tables
+from sbjax.report import results as results_lib
+
+_VERDICTS = {"better": "better", "worse": "worse", "no difference shown": "none"}
+
+
+def build_suite_report(folder: str | os.PathLike, names: Sequence[str]) -> tuple[str, Path, dict[str, Any]]:
+    """Makes `results.csv`, `summary.json`, `figures/*.png` and `report.html` of a suite from its runs `folder/<name>`.
+
+    `report.html` needs no other file, no network and no script, and links to the runs' own reports. The same input
+    gives the same bytes. A run that cannot be read, lacks an arm or has diverged is shown as such. Seconds of a
+    classical solver are read from `folder/classical.json` if there is one, see `load_classical`.
+
+    Args:
+        folder: the folder of the suite.
+        names: of its runs, in the order in which they are shown.
+
+    Returns:
+        The table for the terminal, the path of `report.html`, and what `summary.json` holds.
+
+    Raises:
+        ValueError: no name, or a `classical.json` that cannot be used.
+    """
+    if not names:
+        raise ValueError(f"names={list(names)!r}: a suite has at least one run")
+    folder = Path(folder)
+    members = load_members(folder, names)
+    if any(m.results is not None and is_grid(m.results) for m in members):
+        return build_grid_suite(folder, members)
+    summary = summarise_suite(members, classical=load_classical(folder))
+    rows = [{"equation": m.name, **row} for m in members if m.results for row in results_lib.table_rows(m.results)]
+    results_lib.save_rows(folder, rows, first=("equation", *results_lib.FACTS))
+    results_lib.save_summary(folder, summary)
+    drawn = _draw(members, summary)
+    images = {}
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, (figure, _) in drawn.items():
+        images[name] = figures.to_png(figure)
+        write_atomically(folder / "figures" / f"{name}.png", images[name])
+    captions = {name: caption for name, (_, caption) in drawn.items()}
+    write_atomically(folder / "report.html", suite_page(summary, images, captions))
+    return format_suite_table(summary), folder / "report.html", summary
+
+
+def _draw(members: list[Member], summary: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
+    """{name: (figure, caption)} of the split violins: reference and first other arm."""
+    drawn = {}
+    if not summary["pairs"]:
+        return drawn
+    arm, reference = summary["pairs"][0]
+    for metric in summary["readings"]:
+        values = suite_figures.final_values(members, metric, normalise=metric == LOSS).values()
+        if not any((by_arm[side] > 0).any() for by_arm in values for side in (arm, reference) if side in by_arm):
+            continue
+        figure = suite_figures.violins(members, metric, sides=(reference, arm), normalise=metric == LOSS)
+        what = f"Final {metric}" + (
+            ", divided by the largest over the arms and seeds of each equation" if metric == LOSS else ""
+        )
+        caption = f"{what}: {reference} to the left, {arm} to the right. A point a seed; bars: medians."
+        drawn[f"violins_{metric.replace('/', '_')}"] = (figure, caption)
+    return drawn
+
+
+def format_suite_table(summary: Mapping[str, Any]) -> str:
+    """A line an equation for a terminal, then the shares that improve; at most `tables.WIDTH` columns.
+
+    Medians of the primary metric by arm; the log10 ratio of the first other arm to the reference with its interval,
+    seeds improved, and the verdict. Arms, the last ones first, give way to the width.
+    """
+    if summary["primary"] is None:
+        lines = [f"{name}: {member['problem']}" for name, member in summary["members"].items()]
+        return "\n".join(line for text in lines for line in tables.wrap(text))
+    metric, arms = summary["primary"]["name"], list(summary["arms"])
+    while True:
+        lines = tables.columns(_rows(summary, metric, arms))
+        if len(arms) <= 2 or max(map(len, lines)) <= tables.WIDTH:
+            break
+        arms.pop()
+    lines = [line if len(line) <= tables.WIDTH else line[: tables.WIDTH - 1] + "~" for line in lines]
+    lines += tables.wrap(
+        f"final {metric}: medians over seeds; ratio: median of log10 [{100 * summary['confidence']:g} % interval]; "
+        "verdict none: no difference shown"
+    )
+    if summary["pairs"]:
+        shares = [[*row[:-1], _VERDICTS.get(row[-1], row[-1].split(" for")[0])] for row in share_rows(summary)]
+        lines += ["", *(line[: tables.WIDTH] for line in tables.columns(shares)), "", *tables.wrap(headline(summary))]
+        published = summary["published"]
+        lines += tables.wrap(f"published ({published['source']}): '{published['statement']}' of the equations improve")
+    return "\n".join(lines)
+
+
+def _rows(summary: Mapping[str, Any], metric: str, arms: list[str]) -> list[list[str]]:
+    compared = f"{summary['pairs'][0][0]} / {summary['reference']}" if summary["pairs"] else tables.NONE
+    rows = [["equation", *arms, compared, "improved", "verdict"]]
+    for name, member in summary["members"].items():
+        cells = []
+        for arm in arms:
+            found = member["arms"].get(arm, {})
+            median = (found.get(metric) or {}).get("median")
+            gone = "stopped" if found.get("stopped") else tables.NONE
+            cells.append(gone if median is None else f"{median:.2g}")
+        row = member["comparisons"][metric][0] if summary["pairs"] else None
+        if row is None or row["reason"] is not None:
+            why = tables.NONE if row is None else "stopped" if row["n"] == 0 else "missing"
+            rows.append([name, *cells, tables.NONE, tables.NONE, why])
+            continue
+        change = f"{ratio(row['log_ratio'])} {ratio_interval(row)}"
+        improved = f"{row['improved']}/{row['n']}"
+        rows.append([name, *cells, change, improved, _VERDICTS.get(row["verdict"], "too few")])
+    return rows

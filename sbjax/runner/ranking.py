@@ -1,0 +1,174 @@
+"""Replica distances of designs that are trained briefly, and of parameters that were trained elsewhere."""
+
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from sbjax import trees
+from sbjax.files import write_atomically
+from sbjax.frame import config as config_lib
+from sbjax.frame.config import ConfigError
+from sbjax.metrics import replica
+from sbjax.metrics.monitor import SUFFIXES
+from sbjax.names import near
+from sbjax.report import figures, ranking, tables
+from sbjax.report import results as results_lib
+from sbjax.runner import run as experiment
+from sbjax.training.params_files import ParamsError, load_params
+
+
+class Measurement(NamedTuple):
+    """Tables for a terminal, the files written, and the numbers."""
+
+    table: str
+    files: list[pathlib.Path]
+    numbers: Any
+
+
+def rank_designs(
+    config: ConfigDict | dict[str, Any],
+    workdir: str | os.PathLike,
+    *,
+    against: str | os.PathLike | None = None,
+    by: str = "marginal",
+    overrides: list[str] | None = None,
+    config_file: str | None = None,
+) -> Measurement:
+    """Train the arms of `config` (or go on with what is there), rank them by replica distance, compare with full runs.
+
+    Writes `ranking.json`, `figures/ranking.png` and, with `against`, `figures/rank_correlation.png` to the workdir.
+
+    Args:
+        config: its arms are the designs; `monitor.kinds` says what is measured.
+        workdir: as in `experiment.run`, whose errors and interrupts are passed on.
+        against: workdir of a finished run with arms of the same names.
+        by: a kind with or without a suffix, such as 'marginal' or 'neuron_cloud_scale_free_excess'.
+        overrides: as in `experiment.run`.
+        config_file: likewise.
+
+    Raises:
+        ConfigError: besides those of `experiment.run`: `by` is not measured, or `against` cannot be compared with.
+    """
+    settings = config_lib.check(config)
+    kinds = [kind.strip() for kind in settings["monitor"]["kinds"].split(",") if kind.strip()]
+    known = [kind + suffix for kind in kinds for suffix in SUFFIXES]
+    if by not in known:
+        raise ConfigError(
+            f"--by={by!r} is not measured{near(by, known)}; give one of {', '.join(kinds) or 'nothing'} "
+            f"(monitor.kinds), bare or with one of the endings {', '.join(filter(None, SUFFIXES))}"
+        )
+    full = None
+    if against is not None:
+        try:
+            full = results_lib.load_results(against)
+            ranking.common_arms(list(settings["arms"]), full.arms)
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"--against={against}: {error}") from error
+    experiment.run(config, workdir, overrides=overrides, config_file=config_file)
+    folder = pathlib.Path(workdir).absolute()
+    early = results_lib.load_results(folder)
+    try:
+        rows = ranking.rank(early, by)
+    except ValueError as error:
+        raise ConfigError(f"--by={by}: {error}") from error
+    text = [ranking.ranking_table(rows, by=by, primary=early.primary)]
+    numbers = {"by": by, "ranking": [row._asdict() for row in rows]}
+    files = [_draw(folder / "figures" / "ranking.png", ranking.ranking_figure(rows, by=by))]
+    if full is not None:
+        found = ranking.correlate(early, full)
+        text.append(ranking.correlation_table(found, primary=full.primary))
+        numbers["against"] = str(against)
+        numbers["correlations"] = [row._asdict() | {"rho": row.rho._asdict()} for row in found]
+        figure = ranking.correlation_figure(early, full, kinds)
+        files.append(_draw(folder / "figures" / "rank_correlation.png", figure))
+    write_atomically(folder / "ranking.json", results_lib.to_json(numbers))
+    return Measurement("\n\n".join(text), [folder / "ranking.json", *files], numbers)
+
+
+def measure_params(
+    paths: Sequence[str | os.PathLike],
+    *,
+    where: trees.Where = None,
+    neuron_axis: int = -1,
+    workdir: str | os.PathLike | None = None,
+) -> Measurement:
+    """Replica distances D0, D1 and D2 of parameters on disk, layer by layer, with null and excess.
+
+    Args:
+        paths: one file or orbax folder a replica, or a single one whose arrays have the replica axis first, as the
+            checkpoints of `sbjax` have.
+        where: which leaves.
+        neuron_axis: the axis of a kernel that counts neurons: -1 in Flax, 0 in PyTorch.
+        workdir: where to write `measures.json` and `figures/pairs.png`; None = write nothing.
+
+    Raises:
+        ConfigError: a file cannot be read, trees do not fit together, or their numbers are not finite.
+    """
+    try:
+        loaded = [load_params(path) for path in paths]
+        stacked = loaded[0] if len(loaded) == 1 else _stack(paths, loaded, where)
+        key = jax.random.key(0)
+        measured = [
+            replica.marginal_distance(stacked, where=where, key=key),
+            replica.neuron_cloud_distance(stacked, where=where, neuron_axis=neuron_axis, key=key),
+            replica.unmatched_distance(stacked, where=where, key=key),
+        ]
+    except (ParamsError, ValueError) as error:
+        raise ConfigError(f"--params: {error}") from error
+    text = "\n\n".join(_layers_table(distance) for distance in measured)
+    numbers = {
+        distance.kind: {form: _plain(getattr(distance, form)) for form in ("raw", "scale_free")}
+        for distance in measured
+    }
+    files = []
+    if workdir is not None:
+        folder = pathlib.Path(workdir).absolute()
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "measures.json", json.dumps(results_lib.plain(numbers), indent=1))
+        files = [
+            folder / "measures.json",
+            _draw(folder / "figures" / "pairs.png", figures.pair_maps(measured[2].pairs)),
+        ]
+    return Measurement(text, files, numbers)
+
+
+def _stack(paths, loaded, where):
+    flat = [trees.floating(tree, where, what=str(path)) for path, tree in zip(paths, loaded)]
+    for path, leaves in zip(paths[1:], flat[1:]):
+        if leaves.keys() != flat[0].keys():
+            name = sorted(leaves.keys() ^ flat[0].keys())[0]
+            raise ValueError(f"{paths[0]} and {path} differ: only one has {name!r}; replicas have one architecture")
+        for name, leaf in leaves.items():
+            if leaf.shape != flat[0][name].shape:
+                raise ValueError(f"{name!r} has shape {leaf.shape} in {path} and {flat[0][name].shape} in {paths[0]}")
+    return trees.stack(flat)
+
+
+def _layers_table(distance: replica.ReplicaDistance) -> str:
+    header = [distance.kind, "distance", "null", "excess", "scale free", "null"]
+    body = []
+    for name, raw, free in [
+        *((name, raw, distance.scale_free.layers[name]) for name, raw in distance.raw.layers.items()),
+        ("all", distance.raw.total, distance.scale_free.total),
+    ]:
+        estimates = (raw.distance, raw.null, raw.excess, free.distance, free.null)
+        body.append([name, *(tables.measure(results_lib.plain(x._asdict()), 3) for x in estimates)])
+    return "\n".join(tables.columns([header, *body]))
+
+
+def _plain(reading: replica.Reading) -> dict[str, Any]:
+    def fields(measured):
+        return {name: x._asdict() for name, x in measured._asdict().items() if x is not None}
+
+    return {"layers": {name: fields(x) for name, x in reading.layers.items()}, "total": fields(reading.total)}
+
+
+def _draw(path: pathlib.Path, figure) -> pathlib.Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, figures.to_png(figure))
+    return path

@@ -1,0 +1,315 @@
+"""How replicas and steps are laid on the machine; every choice gives the same numbers to round-off.
+
+Devices form one mesh with the axes `replica` and `data`. Replicas go to different devices first; devices left over
+share each replica's batch. Within a device, replicas are vectorised (`vmap`: right for dense layers and for
+accelerators), trained one after another in one program (`map`), or in one dispatch each (`sequential`). Steps run in a
+`fori_loop` whose trip count is an argument, so that one program serves every interval (`scan`), or are dispatched one
+by one (`loop`).
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import jaxprs_in_params
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Key, PyTree
+
+from sbjax import trees
+from sbjax.asymmetry.weights import hold, release
+from sbjax.names import near
+from sbjax.tasks.task import Task
+from sbjax.training import step as step_lib
+
+CHOICES = {
+    "replicas": ("auto", "vmap", "map", "sequential"),
+    "steps": ("auto", "scan", "loop"),
+    "compile": ("jit", "pmap"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Mapping:
+    """How to lay replicas and steps on devices.
+
+    Attributes:
+        replicas: 'vmap', 'map' or 'sequential'; 'auto' chooses by `choose`.
+        steps: 'scan' (rolled) or 'loop' (one dispatch a step); 'auto' likewise.
+        compile: 'jit', or 'pmap' for data parallelism by `jax.pmap` (kept for TPU code bases that want it).
+        devices: number of devices to use; 0 = all (on CPU at most one a replica).
+
+    Raises:
+        ValueError: naming the field, its value and what is possible.
+    """
+
+    replicas: str = "auto"
+    steps: str = "auto"
+    compile: str = "jit"
+    devices: int = 0
+
+    def __post_init__(self):
+        for field, known in CHOICES.items():
+            value = getattr(self, field)
+            if value not in known:
+                raise ValueError(f"mapping.{field}={value!r} is unknown{near(value, known)}; known: {', '.join(known)}")
+        if self.devices < 0:
+            raise ValueError(f"mapping.devices={self.devices} must be >= 0 (0 = all)")
+
+
+MANY_ROWS = 256  # in a batch
+
+
+def choose(mapping: Mapping, *, primitives: set[str], replicas: int, rows: int = 1) -> Mapping:
+    """Fill in 'auto' and the number of devices.
+
+    On CPU, a convolution vmapped over its weights is a grouped one and slow, so replicas with convolutions train one
+    after another: with `sbjax.models.convolution.conv2d` in one rolled program; with a convolution of `jax.lax`, which
+    inside a rolled loop is slow as well, in one dispatch a replica and step. Replicas with more than `MANY_ROWS` rows
+    in a batch, such as collocation points, also train one after another on each of several devices: a batched product
+    gains nothing there (20 nets of width 32, two devices, a step: 2000 points 10.7 ms against 20.2 vectorised, 500
+    points 2.9 against 3.7). Everything else is vectorised and rolled. The figures behind
+    this rule are printed by `benchmarks/replicas.py` and `benchmarks/pinn_step.py`.
+
+    Args:
+        primitives: names of the primitives in the loss.
+        rows: the largest leading axis in a batch.
+        replicas: how many there are.
+
+    Raises:
+        ValueError: more devices than this process has.
+    """
+    cpu = jax.default_backend() == "cpu"
+    # Emulated devices beyond one a replica gain nothing: they share the cores.
+    devices = mapping.devices or (min(jax.device_count(), replicas) if cpu else jax.device_count())
+    if devices > jax.device_count():
+        raise ValueError(
+            f"mapping.devices={devices}: this process has {jax.device_count()}; lower it, or on CPU start with "
+            f"--cpu_devices={devices}"
+        )
+    replicas, steps = "vmap", "scan"
+    if cpu and "conv_general_dilated" in primitives:
+        replicas, steps = "sequential", "loop"
+    elif cpu and ("sbjax_conv2d" in primitives or (rows > MANY_ROWS and devices > 1)):
+        replicas = "map"
+    return dataclasses.replace(
+        mapping,
+        replicas=replicas if mapping.replicas == "auto" else mapping.replicas,
+        steps=steps if mapping.steps == "auto" else mapping.steps,
+        devices=devices,
+    )
+
+
+def primitives_of(fn: Callable, *args: Any) -> set[str]:
+    """Names of the primitives in the jaxpr of `fn(*args)`, at any depth."""
+
+    def search(jaxpr) -> set[str]:
+        inner = (search(sub) for equation in jaxpr.eqns for sub in jaxprs_in_params(equation.params))
+        return {equation.primitive.name for equation in jaxpr.eqns}.union(*inner)
+
+    return search(jax.make_jaxpr(fn)(*args).jaxpr)
+
+
+class Program:
+    """The compiled functions of one arm: `place`, `advance`, `evaluate`, `collect`.
+
+    Holds no state of the training; a `carry` (list of rounds, each a stacked state) goes in and comes out.
+    """
+
+    def __init__(self, task: Task, optimizer, *, mapping: Mapping, replicas: int, key: Key[Array, ""]):
+        abstract = jax.eval_shape(lambda k: step_lib.init_state(task, optimizer, k, 0), key)
+        batch, noise = jax.eval_shape(lambda k: step_lib.draw(task, task.data, k, 0, 0), key)
+        primitives = primitives_of(task.loss, abstract.variables, batch, noise)
+        rows = max((leaf.shape[0] for leaf in jax.tree.leaves(batch) if leaf.ndim), default=1)
+        self.mapping = mapping = choose(mapping, primitives=primitives, replicas=replicas, rows=rows)
+        self.replicas = replicas
+        self._task = task
+        self._optimizer = optimizer
+        self._key = key
+        width = 1 if mapping.compile == "pmap" else min(mapping.devices, replicas)
+        sharers = mapping.devices // width  # devices that share each replica's batch
+        while task.batch_size % sharers:  # a batch that does not split evenly leaves devices unused
+            sharers -= 1
+        devices = np.array(jax.devices()[: width * sharers]).reshape(width, sharers)
+        self.mesh = Mesh(devices, ("replica", "data"))
+        # All replicas train in one round; sequential ones take `width` at a time.
+        self._round = width if mapping.replicas == "sequential" else -(-replicas // width) * width
+        # Where the program leaves its results: a state that comes from elsewhere would compile it a second time.
+        self._home = NamedSharding(self.mesh, PartitionSpec("replica") if width > 1 else PartitionSpec())
+        if mapping.compile == "pmap":
+            self._home = NamedSharding(Mesh(devices.ravel(), ("data",)), PartitionSpec())
+        self._data = jax.device_put(task.data, NamedSharding(self.mesh, PartitionSpec()))
+        self._advance = self._compile_advance(sharers)
+        self._evaluate = jax.jit(
+            self._shard(lambda data, variables, part: task.evaluate(data, variables, part), mapped=1)
+        )
+        self._init = jax.jit(
+            self._shard(lambda key, replica: step_lib.init_state(task, optimizer, key, replica), mapped=1)
+        )
+        # A collective step that is queued behind others can deadlock on emulated CPU devices.
+        self._block = sharers > 1 and jax.default_backend() == "cpu"
+
+    def init(self) -> list[step_lib.TrainState]:
+        """The carry before the first step. Replica r starts alike whatever the number of replicas and devices."""
+        with jax.set_mesh(self.mesh):
+            rounds = self._rounds(
+                jnp.arange(self.replicas, dtype=jnp.int32), NamedSharding(self.mesh, PartitionSpec("replica"))
+            )
+            return [jax.device_put(self._init(self._key, ids), self._home) for ids in rounds]
+
+    def adopt(self, carry: list[step_lib.TrainState]) -> list[step_lib.TrainState]:
+        """The carry of another optimiser's program, with this one's optimiser at its start."""
+
+        def restart(state):
+            return state._replace(opt_state=trees.strong(self._optimizer.init(state.variables["params"])))
+
+        with jax.set_mesh(self.mesh):
+            return [jax.device_put(jax.jit(self._shard(restart, mapped=0))(state), self._home) for state in carry]
+
+    def abstract(self) -> step_lib.TrainState:
+        """Shapes and dtypes of the stacked state."""
+        ids = jnp.arange(self.replicas, dtype=jnp.int32)
+        return jax.eval_shape(jax.vmap(lambda r: step_lib.init_state(self._task, self._optimizer, self._key, r)), ids)
+
+    def place(self, stacked: step_lib.TrainState) -> list[step_lib.TrainState]:
+        """Stacked state of all replicas -> carry."""
+        return self._rounds(stacked, self._home)
+
+    def collect(self, carry: list[PyTree]) -> PyTree:
+        """Carry (or anything mapped like it) -> numpy arrays with the replica axis first."""
+        rounds = [jax.tree.map(np.asarray, part) for part in carry]
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[: self.replicas], *rounds)
+
+    def advance(self, carry: list[step_lib.TrainState], start: int, stop: int) -> list[step_lib.TrainState]:
+        """Train from step `start` to `stop`; returns when done. The old carry's buffers are given up."""
+        # pmap brings its own mesh.
+        with contextlib.nullcontext() if self.mapping.compile == "pmap" else jax.set_mesh(self.mesh):
+            carry = [self._advance_round(state, start, stop) for state in carry]
+        return jax.block_until_ready(carry)
+
+    def evaluate(self, carry: list[step_lib.TrainState]) -> dict[str, np.ndarray]:
+        """Held-out numbers, each with the replica axis."""
+        with jax.set_mesh(self.mesh):
+            sums = [
+                [self._evaluate(self._data, state.variables, jnp.int32(part)) for part in range(self._task.parts)]
+                for state in carry
+            ]
+        averages = self.collect([trees.total(parts) for parts in sums])
+        return {name: average.total / average.weight for name, average in averages.items()}
+
+    def programs(self) -> int:
+        """How many times the training step was compiled."""
+        return self._traces if self.mapping.compile == "pmap" else self._advance._cache_size()
+
+    def _advance_round(self, state, start, stop):
+        if self.mapping.steps == "scan":
+            return self._advance(self._data, self._key, state, jnp.int32(start), jnp.int32(stop))
+        for step in range(start, stop):
+            state = self._advance(self._data, self._key, state, jnp.int32(step))
+            if self._block:
+                jax.block_until_ready(state)
+        return state
+
+    def _compile_advance(self, sharers):
+        make = step_lib.make_step
+        if self.mapping.compile == "pmap":
+            step = make(
+                self._task,
+                self._optimizer,
+                split=_local_slice(sharers),
+                mean=lambda tree: jax.lax.pmean(tree, "data"),
+            )
+        elif sharers > 1:
+            step = make(self._task, self._optimizer, split=_constrain)
+        else:
+            step = make(self._task, self._optimizer)
+        if self.mapping.steps == "scan":
+
+            def advance(data, key, state, start, stop):
+                held = state._replace(variables=hold(state.variables))
+                held = jax.lax.fori_loop(start, stop, lambda i, state: step(data, key, state, i), held)
+                return held._replace(variables=release(held.variables, state.variables.get("frozen", {})))
+        else:
+            advance = step
+        if self.mapping.compile == "pmap":
+            return self._pmap(_over_replicas(advance, 2, rolled=self.mapping.replicas == "map"), sharers)
+        return jax.jit(self._shard(advance, mapped=2), donate_argnums=2)
+
+    def _pmap(self, advance, sharers):
+        """The state is broadcast in and one copy comes out: never stacked and unstacked by hand."""
+        bounds = (None,) * (2 if self.mapping.steps == "scan" else 1)
+        self._traces = 0  # pmap does not tell how many programs it holds
+
+        def traced(_, *args):
+            self._traces += 1
+            return advance(*args)
+
+        mapped = jax.pmap(
+            traced,
+            axis_name="data",
+            in_axes=(0, None, None, None, *bounds),
+            out_axes=None,
+            devices=list(self.mesh.devices.flat),
+        )
+        ranks = np.arange(sharers)  # pmap wants one mapped argument; the batch is drawn inside
+        return functools.partial(mapped, ranks)
+
+    def _shard(self, fn, *, mapped):
+        """`fn` of one replica -> function of a round; argument `mapped` and the result have the replica axis."""
+        local = _over_replicas(fn, mapped, rolled=self.mapping.replicas == "map")
+        if self.mesh.shape["replica"] == 1:
+            return local
+
+        def sharded(*args):
+            specs = tuple(PartitionSpec("replica") if i == mapped else PartitionSpec() for i in range(len(args)))
+            # The data axis stays automatic: XLA inserts the sums, batch norm sees the whole batch.
+            return jax.shard_map(
+                local,
+                mesh=self.mesh,
+                in_specs=specs,
+                out_specs=PartitionSpec("replica"),
+                axis_names={"replica"},
+                check_vma=False,
+            )(*args)
+
+        return sharded
+
+    def _rounds(self, stacked, sharding):
+        """Cut the replica axis in rounds; the last one is filled up with copies that `collect` drops."""
+        count = -(-self.replicas // self._round)
+        index = np.minimum(np.arange(count * self._round), self.replicas - 1).reshape(count, self._round)
+        return [jax.device_put(trees.take(stacked, rows), sharding) for rows in index]
+
+
+def _over_replicas(fn, mapped, *, rolled):
+    """Map argument `mapped` over its leading axis, rolled or vectorised; one replica is called as it is, since even a
+    vmap of size one turns a convolution into a grouped one."""
+
+    def local(*args):
+        def one(replica):
+            return fn(*(replica if i == mapped else arg for i, arg in enumerate(args)))
+
+        if jax.tree.leaves(args[mapped])[0].shape[0] == 1:
+            return jax.tree.map(lambda leaf: leaf[None], one(trees.take(args[mapped], 0)))
+        return jax.lax.map(one, args[mapped]) if rolled else jax.vmap(one)(args[mapped])
+
+    return local
+
+
+def _constrain(batch, key):
+    """Split the batch over the data axis and leave the rest to XLA."""
+    return jax.lax.with_sharding_constraint(batch, PartitionSpec("data")), key
+
+
+def _local_slice(sharers):
+    def split(batch, key):
+        """This device's rows; every device draws its own noise."""
+        device = jax.lax.axis_index("data")
+        parts = jax.tree.map(lambda leaf: leaf.reshape(sharers, -1, *leaf.shape[1:])[device], batch)
+        return parts, jax.random.fold_in(key, device)
+
+    return split

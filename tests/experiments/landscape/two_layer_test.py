@@ -1,0 +1,90 @@
+"""Two-layer students from a config to a report, and what is said of students of known kinds."""
+
+import pathlib
+import runpy
+
+import jax
+import numpy as np
+import pytest
+
+from sbjax.experiments.landscape import students_report as report
+from sbjax.experiments.landscape import two_layer
+from sbjax.experiments.landscape.experiment import ArmResult
+from sbjax.landscape import classification
+from sbjax.landscape import teacher_student as ts
+from sbjax.landscape.splitting import Inertia
+from sbjax.optimizers.gradient_flow import Polished
+from sbjax.runner import run as experiment
+
+CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "landscape.py"
+TEACHER = ts.two_layer_teacher()
+TASK = {"width": 6, "activation": "g"}
+
+
+def students():
+    """The teacher with a copy and a neuron that is switched off; the same out of order; one that is none of that."""
+    w = np.concatenate([TEACHER["w"], TEACHER["w"][:1], [[2.0, 1.0]]])
+    a = np.array([0.3, 1, 1, 1, 0.7, 0])[:, None]
+    order = np.array([3, 5, 0, 4, 2, 1])
+    return {"w": np.stack([w, w[order], w + 0.3]), "a": np.stack([a, a[order], a])}
+
+
+@pytest.fixture(scope="module")
+def summary():
+    polished = Polished(students(), np.array([1e-30, 1e-17, 1e-3]), np.array([1e-15, 1e-14, 1e-9]), np.arange(3))
+    with jax.enable_x64(True):
+        x = ts.grid_inputs(9)
+        y = np.asarray(ts.two_layer(TEACHER, x, "g"))
+        found = [
+            two_layer.classify({k: leaf[seed] for k, leaf in polished.params.items()}, x, y, "g", TEACHER)
+            for seed in (0, 1)
+        ]
+    plateau = found[0]._replace(kind=classification.STABLE_PLATEAU, width=3, loss=1e-3, measured=Inertia(0, 2, 16))
+    return two_layer.summarise(TASK, polished, [*found, plateau], TEACHER)
+
+
+def test_summary(summary):
+    assert summary["shares"]["1e-14"]["value"] == pytest.approx(2 / 3)
+    assert summary["shares"]["1e-20"]["value"] == pytest.approx(1 / 3)
+    assert summary["kinds"][classification.GLOBAL_MINIMA] == 2
+    assert sum(summary["kinds"].values()) == 3
+    assert summary["induced"] == 1
+    assert [(one["seed"], one["width"], one["inertia"]) for one in summary["failures"]] == [(2, 3, (0, 2, 16))]
+    expected = {"all": 12, "copies": 10, "0 type, 1": 2, "opposite": 0, "constant": 0, "other": 0}
+    assert summary["neurons"] == expected
+
+
+def test_report_of_known_students(summary):
+    arrays = {"path_w": np.stack([students()["w"]] * 2), "path_a": np.stack([students()["a"]] * 2)}
+    arrays |= {"teacher_w": TEACHER["w"]}
+    found = {"m6": ArmResult({"loss": [1e-30, 1e-17, 1e-3]}, summary, arrays)}
+    page = "".join(report.two_layer_section({"m6": summary}, {"g": {6: 0.5}}))
+    for cell in ("0.667 [", "1 of 1", "stable plateau", "0, 2, 16", "0 type, 1", "<td>0.5</td>"):
+        assert cell in page
+    dots = report.losses_figure(found).axes[0].lines[0]
+    np.testing.assert_array_equal(dots.get_ydata(), [1e-30, 1e-17, 1e-3])
+    bars = report.kinds_figure(found).axes[0].patches
+    np.testing.assert_allclose([bar.get_height() for bar in bars], [2 / 3, 1 / 3])
+    assert sum(bar.get_height() for bar in report.neurons_figure(found).axes[0].patches) == pytest.approx(1)
+    titles = [panel.get_title() for panel in report.trajectories_figure(found).axes]
+    assert titles[:2] == ["width 6, zero loss", "width 6, not solved"]
+
+
+@pytest.mark.slow
+def test_smoke_runs_to_its_report(tmp_path):
+    config = runpy.run_path(str(CONFIG))["get_config"]("two_layer,g,smoke")
+    config.arms = {"m04": config.arms["m04"]}
+    outcome = experiment.run(config, tmp_path / "run")
+    assert outcome.status == "done"
+    assert "Students at zero loss" in outcome.report.read_text()
+    assert {path.stem for path in (tmp_path / "run" / "figures").glob("*.png")} >= set(two_layer.CAPTIONS)
+    with np.load(tmp_path / "run" / "landscape" / "m04.npz") as arrays:
+        assert arrays["path_w"].shape == (len(arrays["steps"]), 2, 4, 2)
+        # The loss that was reported is that of the students that were saved.
+        x = ts.grid_inputs(9)
+        with jax.enable_x64(True):
+            outputs, targets = (ts.two_layer(net, x, "g") for net in ({k: arrays[k][1] for k in ("w", "a")}, TEACHER))
+            loss = float(np.mean((outputs - targets) ** 2))
+    last = outcome.summary["arms"]["m04"]["last_metrics"]["loss"]
+    assert last["q1"] <= loss * (1 + 1e-9) or last["q3"] >= loss * (1 - 1e-9)
+    assert "m04" in outcome.table

@@ -1,0 +1,130 @@
+"""The measuring script as a user runs it: designs, correlations, files from elsewhere."""
+
+import contextlib
+import json
+import pathlib
+import runpy
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from sbjax.frame.config import ConfigError
+from sbjax.metrics.replica import marginal_distance, unmatched_distance
+from sbjax.runner import ranking as measure
+
+ROOT = pathlib.Path(__file__).parents[1]
+ARMS = ("plain", "dropout_20", "dropout_40", "half_width", "p4")
+
+
+def designs(words="digits,smoke", arms=ARMS, kinds="unmatched,marginal"):
+    config = runpy.run_path(str(ROOT / "configs" / "designs.py"))["get_config"](words)
+    config.arms = {arm: config.arms[arm] for arm in arms}
+    config.monitor.kinds = kinds
+    # Two small layers, which compile sooner than three.
+    config.model.channels = (8, 16)
+    for arm in set(arms) & {"half_width", "p4"}:
+        config.arms[arm].model.channels = (4, 8)
+    return config
+
+
+@pytest.mark.slow
+def test_designs_are_ranked_and_correlated(tmp_path):
+    measured = measure.rank_designs(designs(), tmp_path / "brief")
+    again = measure.rank_designs(designs(), tmp_path / "brief", against=tmp_path / "brief", by="marginal_excess")
+    values = [row["distance"]["value"] for row in measured.numbers["ranking"]]
+    assert values == sorted(values)
+    assert {row["arm"] for row in measured.numbers["ranking"]} == set(ARMS)
+    assert again.numbers["by"] == "marginal_excess"
+    assert {"replica_distance/marginal", "validation/accuracy", "parameters"} <= {
+        row["measure"] for row in again.numbers["correlations"]
+    }
+    for file in again.files:
+        assert file.stat().st_size > 100
+    # The number in the table is that of the parameters on disk.
+    params = measure.load_params(tmp_path / "brief" / "checkpoints" / "p4")
+    row = next(row for row in measured.numbers["ranking"] if row["arm"] == "p4")
+    np.testing.assert_allclose(marginal_distance(params).raw.total.distance.value, row["distance"]["value"], rtol=1e-5)
+
+
+def test_bad_input_is_refused_before_anything_is_trained(tmp_path):
+    with pytest.raises(ConfigError, match="--by='margnal' is not measured, did you mean 'marginal'"):
+        measure.rank_designs(designs(), tmp_path / "run", by="margnal")
+    with pytest.raises(ConfigError, match=r"--against=.*is not a directory"):
+        measure.rank_designs(designs(), tmp_path / "run", against=tmp_path / "none")
+    assert not (tmp_path / "run").exists()
+
+
+def write_replicas(folder, seeds, shape=(4, 3)):
+    paths = []
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        paths.append(folder / f"{seed}.npz")
+        np.savez(paths[-1], **{"a/kernel": rng.normal(size=shape), "a/bias": rng.normal(size=shape[1])})
+    return paths
+
+
+def test_params_from_disk(tmp_path):
+    paths = write_replicas(tmp_path, range(5))
+    measured = measure.measure_params(paths, workdir=tmp_path / "out")
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(np.load(path)) for path in paths]
+        stacked = {name: np.stack([file[name] for file in files]) for name in ("a/kernel", "a/bias")}
+    expected = unmatched_distance(stacked).raw.layers["a/kernel"].distance.value
+    assert measured.numbers["unmatched"]["raw"]["layers"]["a/kernel"]["distance"]["value"] == pytest.approx(expected)
+    written = json.loads((tmp_path / "out" / "measures.json").read_text())
+    assert written["marginal"]["raw"]["total"].keys() == {"distance", "null", "excess"}
+    assert (tmp_path / "out" / "figures" / "pairs.png").stat().st_size > 1000
+    only = measure.measure_params(paths, where="*/bias").numbers
+    assert list(only["marginal"]["raw"]["layers"]) == ["a/bias"]
+
+
+def test_params_that_do_not_fit_together(tmp_path):
+    paths = [*write_replicas(tmp_path, [0]), *write_replicas(tmp_path, [1], shape=(5, 3))]
+    with pytest.raises(ConfigError, match=r"'a/kernel' has shape \(5, 3\)"):
+        measure.measure_params(paths)
+    np.savez(tmp_path / "other.npz", b=np.ones(3))
+    with pytest.raises(ConfigError, match="differ: only one has"):
+        measure.measure_params([paths[0], tmp_path / "other.npz"])
+    np.savez(tmp_path / "nan.npz", b=np.full(3, np.nan))
+    with pytest.raises(ConfigError, match=r"'b' has .* entries that are NaN or infinite"):
+        measure.measure_params([tmp_path / "other.npz", tmp_path / "nan.npz"])
+
+
+def test_command_line(tmp_path):
+    paths = ",".join(map(str, write_replicas(tmp_path, range(3))))
+
+    def command(*flags):
+        return subprocess.run(
+            [sys.executable, "runs/measure.py", *flags], cwd=ROOT, capture_output=True, text=True, timeout=120
+        )
+
+    run = command(f"--params={paths}")
+    assert run.returncode == 0, run.stderr
+    for word in ("marginal", "neuron_cloud", "unmatched", "a/kernel", "excess"):
+        assert word in run.stdout
+    for flags, words in (
+        ([], "give either --config with --workdir, or --params"),
+        (["--config=configs/designs.py:digits,smoke"], "--workdir is missing"),
+        (
+            ["--config=configs/designs.py:digts", f"--workdir={tmp_path / 'x'}"],
+            "'digts' is unknown, did you mean 'digits'",
+        ),
+        ([f"--params={tmp_path / 'none.npz'}"], "does not exist"),
+        (["--params=a.npz", "stray"], "unexpected argument 'stray'"),
+    ):
+        run = command(*flags)
+        assert run.returncode == 1
+        assert words in run.stderr
+        assert "Traceback" not in run.stderr
+
+
+def test_stacked_file(tmp_path):
+    stacked = jax.random.normal(jax.random.key(0), (4, 3, 2))
+    np.savez(tmp_path / "stacked.npz", w=np.asarray(stacked))
+    numbers = measure.measure_params([tmp_path / "stacked.npz"]).numbers
+    assert numbers["unmatched"]["raw"]["total"]["distance"]["value"] == pytest.approx(
+        unmatched_distance({"w": stacked}).raw.total.distance.value
+    )

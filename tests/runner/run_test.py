@@ -1,0 +1,263 @@
+"""From config to report, in one process; and what is refused before anything is written."""
+
+import csv
+import json
+import os
+import pathlib
+import runpy
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sbjax.frame import config as config_lib
+from sbjax.frame.config import ConfigError
+from sbjax.runner import run as experiment
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def load_config(name, words=""):
+    return runpy.run_path(str(ROOT / "configs" / name))["get_config"](words)
+
+
+def smoke(**changes):
+    config = load_config("images.py", "digits,mlp,smoke")
+    for path, value in changes.items():
+        with config.unlocked():
+            *sections, field = path.split("__")
+            node = config
+            for section in sections:
+                node = node[section]
+            node[field] = value
+    return config
+
+
+def read_rows(workdir):
+    return list(csv.DictReader((workdir / "results.csv").read_text().splitlines()))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run") / "smoke"
+    config = smoke(replicas=5, train_steps=20, monitor__kinds="marginal, function", monitor__at="start,25%,end")
+    return workdir, experiment.run(config, workdir)
+
+
+def test_files_of_a_run(finished):
+    workdir, outcome = finished
+    assert outcome.status == "done"
+    assert outcome.report == workdir / "report.html"
+    for name in (
+        "config.json",
+        "status.json",
+        "metrics.jsonl",
+        "timings.jsonl",
+        "results.csv",
+        "summary.json",
+        "arms.json",
+    ):
+        assert (workdir / name).stat().st_size > 0, name
+    assert len(list((workdir / "figures").glob("*.png"))) >= 3
+    arms = ["raw", "bilinear", "expanded", "nearest", "zero"]
+    for folder in ("tensorboard", "checkpoints"):
+        assert sorted(path.name for path in (workdir / folder).iterdir()) == sorted(arms)
+    saved = json.loads((workdir / "config.json").read_text())
+    assert saved["config"]["replicas"] == 5
+    assert saved["environment"]["versions"]["jax"] == jax.__version__
+    assert saved["environment"]["precision"] == {"matmul": "default", "x64": False}
+    rows = read_rows(workdir)
+    assert len(rows) == 5 * 5
+    assert {row["arm"] for row in rows} == set(arms)
+
+
+def test_the_number_in_the_table_is_the_accuracy_of_the_saved_parameters(finished):
+    """Test accuracy recomputed from the checkpoint with numpy alone."""
+    import orbax.checkpoint as ocp
+
+    from sbjax.data import images
+
+    workdir, _ = finished
+    params = ocp.StandardCheckpointer().restore(workdir / "checkpoints" / "raw" / "20" / "params")
+    settings = json.loads((workdir / "config.json").read_text())["config"]
+    data = images.load("digits", train_share=settings["task"]["train_share"])
+    count = max(1, round(settings["task"]["eval_share"] * len(data.test_labels)))
+    x = (data.test_images[:count] / 255.0 - np.array(data.mean)) / np.array(data.std)
+    rows = [row for row in read_rows(workdir) if row["arm"] == "raw"]
+    for replica, row in enumerate(rows):
+        h = x.reshape(count, -1)
+        for layer in sorted(params):
+            h = h @ np.asarray(params[layer]["kernel"][replica]) + np.asarray(params[layer]["bias"][replica])
+            h = np.maximum(h, 0) if layer != sorted(params)[-1] else h
+        np.testing.assert_allclose(
+            np.mean(h.argmax(-1) == data.test_labels[:count]), float(row["test/accuracy"]), atol=1e-6
+        )
+
+
+def test_replica_distances_are_reported_where_they_were_asked_for(finished):
+    workdir, _ = finished
+    measured = {}
+    for line in (workdir / "metrics.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        names = [name for name, value in record.items() if isinstance(value, dict)]
+        if names:
+            measured.setdefault(record["arm"], []).append(record["step"])
+            assert [name.split("/")[1].split("_")[0] for name in names] == ["marginal"] * 6 + ["function"] * 6
+            assert all(record[name]["low"] <= record[name]["value"] <= record[name]["high"] for name in names)
+            assert len(record["test/accuracy"]) == 5
+    assert measured == {arm: [0, 5, 20] for arm in ("raw", "bilinear", "expanded", "nearest", "zero")}
+
+
+def test_time_of_measuring(finished):
+    workdir, _ = finished
+    lines = [json.loads(line) for line in (workdir / "timings.jsonl").read_text().splitlines()]
+    assert len(lines) == 5
+    for line in lines:
+        share = line["measure_seconds"] / line["train_seconds"]
+        assert line["measure_share"] == pytest.approx(share, rel=0.001 / line["train_seconds"])
+        assert line["measure_seconds"] > 0
+
+
+def test_nothing_is_measured_without_kinds():
+    for arm in experiment.build_arms(config_lib.check(smoke(monitor__kinds=" , "))):
+        assert arm.monitor is None
+        assert arm.monitor_steps == ()
+
+
+def test_outputs_are_logits_of_the_first_validation_images():
+    from sbjax.data import images
+
+    config = smoke(monitor__probe_size=6)
+    raw = experiment.build_arms(config_lib.check(config))[0]
+    data = images.load("digits", train_share=config.task.train_share)
+    variables = raw.task.init(jax.random.key(0))
+    h = ((data.validation_images[:6] / 255.0 - np.array(data.mean)) / np.array(data.std)).reshape(6, -1)
+    for i, layer in enumerate(params := [variables["params"][name] for name in sorted(variables["params"])]):
+        h = h @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+        h = np.maximum(h, 0) if i + 1 < len(params) else h
+    np.testing.assert_allclose(raw.task.outputs(raw.task.data, variables), h, rtol=1e-4, atol=1e-5)
+
+
+def test_arms_are_paired(finished):
+    """With the same seed, arms of the same shapes start alike and see the same batches."""
+    arms = {arm.name: arm for arm in experiment.build_arms(config_lib.check(smoke()))}
+    key = jax.random.key(3)
+    first, second = (arms[name].task for name in ("expanded", "nearest"))
+    for a, b in zip(jax.tree.leaves(first.init(key)), jax.tree.leaves(second.init(key)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for task in (first, second):
+        batch = task.sample(task.data, key, jnp.int32(5))
+        raw = arms["raw"].task.sample(arms["raw"].task.data, key, jnp.int32(5))
+        np.testing.assert_array_equal(batch["labels"], raw["labels"])
+        np.testing.assert_array_equal(batch["images"], raw["images"])
+    kernel = first.init(key)["params"]["dense_0"]["kernel"]
+    assert kernel.shape[0] == 4 * arms["raw"].task.init(key)["params"]["dense_0"]["kernel"].shape[0]
+
+
+def test_flops_of_an_mlp():
+    """Forward 2 n per weight and example, backward twice that but for the first layer's input gradient."""
+    raw = experiment.build_arms(config_lib.check(smoke()))[0]
+    layers = [64 * 128, 128 * 128, 128 * 10]
+    expected = 2 * 8 * (3 * sum(layers) - layers[0])
+    assert expected <= raw.flops_per_step < 1.3 * expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"replicas": 0}, "replicas=0 must be >= 1"),
+        ({"replcas": 3}, "replcas=3 is unknown, did you mean 'replicas'"),
+        ({"arms__expanded__expansion__factor": 0}, "factor.*0"),
+        ({"arms__expanded__expansion__fill": "meen"}, "fill='meen'"),
+        ({"arms__expanded__expansion__kind": "imag"}, "expansion.kind='imag' is unknown, did you mean 'image'"),
+        ({"task__batch_size": 100_000}, "batch_size=100000 must lie between 1 and"),
+        ({"task__dataset": "digit"}, "task.dataset='digit'.*did you mean 'digits'"),
+        ({"model__name": "mpl"}, "mpl.*mlp"),
+        ({"model__norm": "bacth"}, "bacth.*batch"),
+        ({"optimizer__name": "sdg"}, "optimizer.name='sdg'.*'sgd'"),
+        ({"mapping__replicas": "vmp"}, "mapping.replicas='vmp'.*'vmap'"),
+        ({"precision__matmul": "hihg"}, "precision.matmul='hihg'.*'high"),
+        ({"reference": "rwa"}, "reference='rwa' is not an arm, did you mean 'raw'"),
+        ({"monitor__kinds": "marginl"}, "monitor.kinds: 'marginl' is unknown, did you mean 'marginal'.*unmatched"),
+        ({"monitor__kinds": "marginal,marginal"}, "monitor.kinds=.*'marginal'.*none twice"),
+        ({"monitor__at": "start,edn"}, "monitor.at='start,edn': 'edn' is no step, did you mean 'end'.*10%.*reports"),
+        ({"monitor__at": "inf%"}, "monitor.at='inf%': 'inf%' is no step.*10%"),
+        ({"monitor__at": "50%,5000"}, "monitor.at='50%,5000': '5000' lies outside the training of 4 steps"),
+        ({"monitor__at": "-1"}, "monitor.at='-1': '-1' lies outside the training of 4 steps"),
+        ({"monitor__solver": "slicd"}, "monitor.solver='slicd' is unknown, did you mean 'sliced'.*assignment"),
+        ({"monitor__probe_size": 0}, "monitor.probe_size=0 must be >= 1"),
+    ],
+)
+def test_bad_input_is_refused_fast_and_leaves_nothing(tmp_path, changes, words):
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=words):
+        experiment.run(smoke(**changes), tmp_path / "run")
+    assert time.monotonic() - began < 5
+    assert not (tmp_path / "run").exists()
+
+
+def test_unwritable_workdir(tmp_path):
+    (tmp_path / "file").write_text("")
+    for workdir in (tmp_path / "file" / "run", pathlib.Path("/proc/sbjax/run")):
+        with pytest.raises(ConfigError, match=r"--workdir=.*cannot be written"):
+            experiment.run(smoke(), workdir)
+
+
+def test_another_configuration_in_the_workdir(finished):
+    workdir, _ = finished
+    with pytest.raises(ConfigError, match="replicas: 2 now, 5 in the workdir"):
+        experiment.run(smoke(train_steps=20), workdir)
+
+
+def test_diverged_arm_is_reported_and_the_others_go_on(tmp_path):
+    config = smoke(replicas=2, train_steps=10)
+    config.arms = {
+        "raw": {},
+        "hot": {"optimizer": {"learning_rate": 1e30, "schedule": "constant", "warmup_share": 0.0}},
+    }
+    outcome = experiment.run(config, tmp_path / "run")
+    assert outcome.status == "diverged"
+    assert json.loads((tmp_path / "run" / "status.json").read_text()) == {"status": "diverged", "arms": ["hot"]}
+    rows = read_rows(tmp_path / "run")
+    assert {(row["arm"], row["status"]) for row in rows} == {("raw", "done"), ("hot", "diverged")}
+    evidence = list((tmp_path / "run" / "evidence").glob("hot-replica*-step*.npz"))
+    assert len(evidence) == 2
+    with np.load(evidence[0]) as saved:
+        assert "batch/images" in saved
+        assert np.isfinite(saved["variables/params/dense_0/kernel"]).all()
+
+
+def command(*flags, cpu_devices=1):
+    start = [sys.executable, "runs/train.py", f"--cpu_devices={cpu_devices}", *flags]
+    return subprocess.run(start, cwd=ROOT, capture_output=True, text=True, timeout=60, env={**os.environ})
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--config=configs/quickstart.py:smok"], "'smok' is unknown, did you mean 'smoke'"),
+        (["--config=configs/quickstart.py", "--config.replcas=3"], "replicas"),
+        (["--config=configs/quickstart.py", "--config.replicas=ten"], "ten"),
+        (["--config=configs/quickstart.py", "--config.replicas=0"], "replicas=0 must be >= 1"),
+        (["--config=configs/none.py"], "none.py"),
+        ([], "config"),
+    ],
+)
+def test_bad_flags(tmp_path, flags, words):
+    began = time.monotonic()
+    run = command(*flags, f"--workdir={tmp_path / 'run'}")
+    assert time.monotonic() - began < 5
+    assert run.returncode == 1
+    assert words in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_help():
+    run = command("--help")
+    for flag in ("--config", "--workdir", "--cpu_devices"):
+        assert flag in run.stdout

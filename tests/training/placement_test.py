@@ -1,0 +1,156 @@
+"""Every way of laying replicas and steps on devices trains the same networks."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from sbjax import rng
+from sbjax.optimizers import optimizer as optimizer_lib
+from sbjax.training import placement as mapping_lib
+from sbjax.training.placement import Mapping
+
+LAYOUTS = {
+    "vmap scan, 1 device": Mapping("vmap", "scan", devices=1),
+    "vmap loop, 1 device": Mapping("vmap", "loop", devices=1),
+    "sequential scan, 1 device": Mapping("sequential", "scan", devices=1),
+    "map scan, 2 devices": Mapping("map", "scan", devices=2),
+    "sequential loop, 1 device": Mapping("sequential", "loop", devices=1),
+    "vmap scan, 2 devices": Mapping("vmap", "scan", devices=2),
+    "sequential loop, 2 devices": Mapping("sequential", "loop", devices=2),
+    "pmap over 2 devices": Mapping("vmap", "loop", "pmap", devices=2),
+}
+
+
+def train(task, mapping, *, replicas=3, steps=5, optimizer=None):
+    optimizer = optimizer or optimizer_lib.make_optimizer("sgd", 0.1)
+    program = mapping_lib.Program(task, optimizer, mapping=mapping, replicas=replicas, key=jax.random.key(0))
+    carry = program.advance(program.init(), 0, 2)
+    carry = program.advance(carry, 2, steps)
+    return program, program.collect(carry), program.evaluate(carry)
+
+
+def close(a, b, scale=100):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=scale * 1.2e-7, atol=scale * 1.2e-7)
+
+
+@pytest.fixture(scope="module")
+def baselines(toys):
+    """Task, state and numbers of the first layout, by kind."""
+    found = {}
+    for kind in ("Dense", "Convolution"):
+        task = toys.classification(getattr(toys, kind)())
+        found[kind] = (task, *train(task, Mapping("vmap", "scan", devices=1))[1:])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "layout"),
+    [
+        # Convolutions are not vectorised over replicas by default.
+        pytest.param(kind, layout, marks=pytest.mark.extended if (kind, layout[:4]) == ("Convolution", "vmap") else ())
+        for kind in ("Dense", "Convolution")
+        for layout in list(LAYOUTS)[1:]
+    ],
+)
+def test_layouts_agree(baselines, layout, kind):
+    if kind == "Convolution" and "pmap" in layout:
+        pytest.skip("batch norm sees a device's own rows under pmap, by definition")
+    task, expected, numbers = baselines[kind]
+    _, state, other = train(task, LAYOUTS[layout])
+    close(state, expected)
+    close(other, numbers)
+    assert state.replica.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("kind", ["Dense", "Convolution"])
+def test_one_replica_shares_its_batch_over_devices(toys, kind):
+    """SGD, because Adam hides a gradient that is N times too large; batch norm sees the whole batch."""
+    task = toys.classification(getattr(toys, kind)())
+    _, expected, _ = train(task, Mapping(devices=1), replicas=1)
+    program, state, _ = train(task, Mapping(devices=2), replicas=1)
+    assert dict(program.mesh.shape) == {"replica": 1, "data": 2}
+    close(state, expected)
+
+
+def test_dropout_masks_do_not_depend_on_the_layout(toys):
+    task = toys.classification(toys.Dense(dropout=0.5))
+    _, expected, _ = train(task, Mapping("vmap", "scan", devices=1))
+    _, state, _ = train(task, Mapping("sequential", "loop", devices=2))
+    close(state, expected)
+
+
+def test_a_replica_does_not_depend_on_how_many_there_are(toys):
+    task = toys.classification()
+    _, five, _ = train(task, Mapping("vmap", "scan", devices=1), replicas=5)
+    _, one, _ = train(task, Mapping("sequential", "loop", devices=1), replicas=1)
+    close(jax.tree.map(lambda x: x[:1], five), one)
+    first, second = five.variables["params"]["Dense_0"]["kernel"][:2]
+    assert np.abs(first - second).max() > 1e-3
+
+
+@pytest.mark.parametrize("steps", ["scan", "loop"])
+def test_compiled_once(toys, steps):
+    """Intervals of any length share one program."""
+    task = toys.classification()
+    program, _, _ = train(task, Mapping("vmap", steps, devices=1), steps=9)
+    assert program.programs() == 1
+
+
+@pytest.mark.parametrize(("rows", "devices", "expected"), [(128, 2, "vmap"), (2000, 2, "map"), (2000, 1, "vmap")])
+def test_many_rows_are_mapped_one_after_another(rows, devices, expected):
+    chosen = mapping_lib.choose(Mapping(devices=devices), primitives={"dot_general"}, replicas=10, rows=rows)
+    assert (chosen.replicas, chosen.steps) == (expected, "scan")
+
+
+def test_lbfgs_is_the_same_code_path(toys):
+    task = toys.classification()
+    lbfgs = optimizer_lib.make_optimizer("lbfgs", 1.0)
+    program, expected, _ = train(task, Mapping("vmap", "scan", devices=1), optimizer=lbfgs, steps=3, replicas=2)
+    _, state, _ = train(task, Mapping("sequential", "scan", devices=1), optimizer=lbfgs, steps=3, replicas=2)
+    assert program.programs() == 1
+    close(state, expected, scale=10_000)
+
+
+def test_plain_loop_oracle(toys):
+    """The mapped program against an explicit loop written with the task's functions alone."""
+    task = toys.classification()
+    _, state, _ = train(task, Mapping("vmap", "scan", devices=1), replicas=2)
+    from sbjax.training import step as step_lib
+
+    key, optimizer = jax.random.key(0), optax.sgd(0.1, 0.9)
+    for replica in range(2):
+        variables = task.init(rng.replica_stream(key, "init", replica))
+        params, moments = variables["params"], optimizer.init(variables["params"])
+        for step in range(5):
+            batch, noise = step_lib.draw(task, task.data, key, replica, step)
+            grads = jax.grad(lambda p, b=batch, n=noise: task.loss({"params": p}, b, n)[0])(params)
+            updates, moments = optimizer.update(grads, moments)
+            params = optax.apply_updates(params, updates)
+        close(jax.tree.map(lambda x, r=replica: x[r], state.variables["params"]), params)
+
+
+def test_convolutions_are_found_and_mapped_apart_on_cpu(toys):
+    for kind, expected in (("Dense", ("vmap", "scan")), ("Convolution", ("sequential", "loop"))):
+        program, _, _ = train(toys.classification(getattr(toys, kind)()), Mapping(devices=1), steps=3)
+        assert (program.mapping.replicas, program.mapping.steps) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"replicas": "vmapp"}, "mapping.replicas='vmapp'.*did you mean 'vmap'"),
+        ({"steps": "rolled"}, "mapping.steps='rolled'"),
+        ({"compile": "pjit"}, "mapping.compile='pjit'"),
+        ({"devices": -1}, "mapping.devices=-1"),
+    ],
+)
+def test_impossible_mappings_are_named(fields, words):
+    with pytest.raises(ValueError, match=words):
+        Mapping(**fields)
+
+
+def test_more_devices_than_there_are(toys):
+    with pytest.raises(ValueError, match=r"mapping.devices=64: this process has 2"):
+        train(toys.classification(), Mapping(devices=64))
