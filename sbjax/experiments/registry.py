@@ -1,29 +1,47 @@
-"""Kinds of experiment that are run by a program of their own and not arm by arm in the training loop."""
+"""Which kinds of experiment there are. A new one needs a folder here and a line in `KINDS`."""
 
-from types import ModuleType
+import importlib
+from collections.abc import Mapping
 from typing import Any
 
+from sbjax.frame.errors import ConfigError
+from sbjax.frame.protocol import Experiment
+from sbjax.frame.sections import RENAMED_KINDS
+from sbjax.names import import_path, is_import_path, near
 
-def own_program(settings: dict[str, Any]) -> ModuleType | None:
-    """The module that runs (checked) settings; None = the training loop.
+# Modules with an EXPERIMENT, imported when asked for.
+KINDS = {
+    "images": "sbjax.experiments.images.experiment",
+    "pinn": "sbjax.experiments.pinn.experiment",
+    "qcd": "sbjax.experiments.qcd.experiment",
+    "functions": "sbjax.experiments.functions.experiment",
+    "ising": "sbjax.experiments.ising.experiment",
+    "landscape": "sbjax.experiments.landscape.experiment",
+}
 
-    It has `check(settings)`, which raises `ConfigError`, and `run(folder, settings, stop=..)`, which leaves in the
-    folder what `sbjax.report.results` reads and returns False if it was stopped.
 
-    >>> own_program({'task': {'kind': 'pinn'}}) is None
-    True
+def find(task: Mapping[str, Any]) -> Experiment:
+    """The experiment of a section `task`: by its `kind`, 'images' if it has none.
+
+    Raises:
+        ConfigError: an unknown kind, or an import path of something else than an experiment.
+
+    >>> find({'kind': 'pinn'}).name
+    'pinn'
     """
-    # Imported where needed: most runs need neither.
-    if settings["task"]["kind"] == "landscape":
-        from sbjax.experiments.landscape import run
-
-        return run
-    if settings["task"]["kind"] == "ising":
-        from sbjax.experiments.ising import run as ising_quench
-
-        return ising_quench
-    if settings["task"]["kind"] == "regression" and settings["task"]["program"] == "grid":
-        from sbjax.experiments.functions import run as regression_run
-
-        return regression_run
-    return None
+    kind = task.get("kind", "images")
+    if kind in RENAMED_KINDS:
+        raise ConfigError(f"task.kind={kind!r} is now called {RENAMED_KINDS[kind]!r}")
+    if kind in KINDS:
+        return importlib.import_module(KINDS[kind]).EXPERIMENT.select(task)
+    if not is_import_path(kind):
+        raise ConfigError(f"task.kind={kind!r} is unknown{near(kind, KINDS)}; known: {', '.join(KINDS)}, or "
+                          "'module:EXPERIMENT' of yours")  # fmt: skip
+    try:
+        found = import_path(kind)
+    except ValueError as error:
+        raise ConfigError(f"task.kind={kind!r}: {error}") from error
+    found = found() if isinstance(found, type) else found
+    if not isinstance(found, Experiment):
+        raise ConfigError(f"task.kind={kind!r} is no experiment; inherit from sbjax.frame.protocol.Experiment")
+    return found.select(task)

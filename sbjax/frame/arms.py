@@ -1,25 +1,33 @@
-"""The arms of an experiment, built from settings and ready to train."""
+"""The arms of an experiment that the training loop runs, built from a plan and ready to train."""
 
 import contextlib
-import json
-from typing import Any, NamedTuple
+import functools
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from sbjax import build, trees
-from sbjax.asymmetry import trainable_size
-from sbjax.experiments.registry import own_program
-from sbjax.frame import config as config_lib
+from sbjax.frame.errors import ConfigError
+from sbjax.frame.sections import Precision
 from sbjax.metrics.monitor import Monitor
 from sbjax.names import near
+from sbjax.options import words
 from sbjax.tasks.task import Task
-from sbjax.training.fit import Phase
-from sbjax.training.placement import Mapping
+from sbjax.training.fit import Phase, boundaries
 
 
 class Arm(NamedTuple):
-    """One side of the comparison, ready to train."""
+    """One side of the comparison, ready to train.
+
+    Attributes:
+        phases: of training; the second one may be None.
+        steps: of both phases.
+        parameters: trained ones of one replica.
+        flops_per_step: of loss and gradient of one replica.
+        monitor, monitor_steps: what is measured over all replicas together, and where.
+    """
 
     name: str
     task: Task
@@ -31,67 +39,6 @@ class Arm(NamedTuple):
     monitor_steps: tuple[int, ...]
 
 
-def prepare(settings: dict[str, Any]) -> None:
-    """Build all that a run with these (checked) settings needs, to see whether it can be built.
-
-    Raises:
-        ConfigError: as `run`.
-    """
-    check_cheaply(settings)
-    with precision(settings["precision"]):
-        own = own_program(settings)
-        build_arms(settings) if own is None else own.check(settings)
-
-
-def check_cheaply(settings: dict[str, Any]) -> Mapping:
-    """Refuse devices and expansions that cannot be, before any data is read; how replicas are laid on devices."""
-    mapping = build.build_mapping(settings["mapping"])
-    if mapping.devices > jax.device_count():
-        raise config_lib.ConfigError(
-            f"mapping.devices={mapping.devices}: this process has {jax.device_count()}; lower it, or on CPU start with "
-            f"--cpu_devices={mapping.devices}"
-        )
-    for name in settings["arms"]:
-        with _named_arm(name):
-            build.build_expansion(config_lib.arm_settings(settings, name)["expansion"])
-    return mapping
-
-
-def build_arms(settings: dict[str, Any]) -> list[Arm]:
-    """All arms of checked settings, with their data loaded; arms with the same data share it."""
-    arms, loaded = [], {}
-    for name in settings["arms"]:
-        own = config_lib.arm_settings(settings, name)
-        source = json.dumps(own["task"], sort_keys=True)
-        if source not in loaded:
-            loaded[source] = build.build_data(own["task"])
-        with _named_arm(name):
-            task = build.build_task(own, loaded[source])
-            task = build.build_population(own, task)
-            steps = build.train_steps(own, task)
-            folded = build.build_expansion(own["expansion"]) if own["task"].get("fold") else None
-            optimizer = build.build_optimizer(own["optimizer"], train_steps=steps, folded=folded)
-            finish = build.build_finish(own["finish"], folded=folded)
-            total = steps + (finish.steps if finish else 0)
-            monitor, monitor_steps = build.build_monitor(own, task, steps=total)
-        variables = jax.eval_shape(task.init, jax.random.key(0))
-        parameters = trees.size(variables["params"])
-        if "asymmetry" in variables.get("frozen", {}):  # part of the parameters is never trained
-            parameters = trainable_size(jax.jit(task.init)(jax.random.key(0)))
-        phases = (Phase(optimizer, steps), finish)
-        arms.append(Arm(name, task, phases, total, parameters, step_flops(task), monitor, monitor_steps))
-    return arms
-
-
-@contextlib.contextmanager
-def _named_arm(name: str):
-    """Say in errors which arm they are about."""
-    try:
-        yield
-    except config_lib.ConfigError as error:
-        raise config_lib.ConfigError(f"arm {name!r}: {error}") from error
-
-
 def step_flops(task: Task) -> float:
     """FLOPs of loss and gradient of one replica and step, as XLA counts them in the program before optimisation."""
     key = jax.random.key(0)
@@ -101,18 +48,47 @@ def step_flops(task: Task) -> float:
     def gradient(params, variables, batch, key):
         return jax.grad(lambda p: task.loss({**variables, "params": p}, batch, key)[0])(params)
 
-    cost = jax.jit(gradient).lower(variables["params"], variables, batch, key).cost_analysis()
-    return float(cost["flops"])
+    traced = jax.jit(gradient).trace(variables["params"], variables, batch, key)
+    # Arms that differ in a constant alone are one program: lowering it costs as much as tracing it.
+    digest = hashlib.sha256(str(traced.jaxpr).encode()).hexdigest()
+    if digest not in _counted():
+        _counted()[digest] = float(traced.lower().cost_analysis()["flops"])
+    return _counted()[digest]
+
+
+@functools.cache
+def _counted() -> dict[str, float]:
+    """FLOPs by digest of a program, for the life of the process."""
+    return {}
+
+
+def parse_steps(text: str, *, steps: int, reports: int) -> tuple[int, ...]:
+    """The steps that `monitor.at` names: numbers, shares of the training, 'start', 'end', 'reports'.
+
+    Raises:
+        ConfigError: a word that is none of these, or a step outside the training.
+
+    >>> parse_steps('start, 10%, 70, end', steps=200, reports=4)
+    (0, 20, 70, 200)
+    """
+    known = {"start": [0], "end": [steps], "reports": boundaries(steps, reports)}
+    found: set[int] = set()
+    for word in words(text):
+        try:
+            chosen = known.get(word) or [round(float(word[:-1]) / 100 * steps) if word.endswith("%") else int(word)]
+        except (ValueError, OverflowError):  # the latter from 'inf%'
+            raise ConfigError(
+                f"monitor.at={text!r}: {word!r} is no step{near(word, known)}; give numbers, shares such as 10%, "
+                f"or {', '.join(known)}"
+            ) from None
+        if not 0 <= chosen[0] <= steps:
+            raise ConfigError(f"monitor.at={text!r}: {word!r} lies outside the training of {steps} steps")
+        found.update(chosen)
+    return tuple(sorted(found))
 
 
 @contextlib.contextmanager
-def precision(section: dict[str, Any]):
+def precision(section: Precision) -> Iterator[None]:
     """Matmul precision and double precision of a run."""
-    known = ("default", "high", "highest")
-    if section["matmul"] not in known:
-        raise config_lib.ConfigError(
-            f"precision.matmul={section['matmul']!r} is unknown{near(section['matmul'], known)}; "
-            f"known: {', '.join(known)}"
-        )
-    with jax.default_matmul_precision(section["matmul"]), jax.enable_x64(section["x64"]):
+    with jax.default_matmul_precision(section.matmul), jax.enable_x64(section.x64):
         yield

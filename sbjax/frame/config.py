@@ -1,76 +1,58 @@
-"""The configuration of an experiment: its fields, their defaults, and what is refused."""
+"""From a config file to a `Plan`: every field is checked once, here; everything below takes plain arguments."""
 
 import json
-import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from sbjax.experiments.landscape.experiment import load_experiment
-from sbjax.frame.sections import LEAST, OPTIMIZER, TASKS
+from sbjax import options
+from sbjax.frame import sections as sections_lib
+from sbjax.frame.errors import ConfigError
+from sbjax.frame.plan import CONTROL, REFERENCE, TREATMENT, ArmPlan, Phase, Plan
+from sbjax.frame.protocol import GENERAL, Experiment
 from sbjax.names import near
+from sbjax.optimizers import section as optimizer_lib
 
-# Where a run reads and how many checkpoints it keeps may change between a run and its continuation.
-FREE = ("task.data_dir", "task.cache_dir", "checkpoint.keep", "checkpoint.keep_best")
+# Taken whole by `read`: their fields depend on a name in them.
+OPEN = ("model", "expansion", "optimizer", "second_phase")
+ARM_SECTIONS = ("task", "model", "expansion", "optimizer", "second_phase")
+ARM_WORDS = ("order", "role", "labels")
+SECOND_PHASE = {"steps": 0, **optimizer_lib.union_fields(), "name": "lbfgs", "weight_decay": 0.0}
+SECOND_PHASE["schedule"] = "constant"
 
-# Sections whose fields depend on a name in them; checked where the thing is built.
-OPEN = ("model", "expansion", "arms", "suite", "lines.published")
-
-MODELS = {"pinn": "field", "equation_of_state": "quasi_parton", "regression": "field"}  # by kind of task, else an MLP
-
-LINES = ("pairs", "start")
-
-ARM_SECTIONS = ("task", "model", "expansion", "optimizer", "finish")
+Find = Callable[[Mapping[str, Any]], Experiment]
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot be run. The message names field, value and remedy."""
+class Config(ConfigDict):
+    """A `ConfigDict` that says what a field of an earlier version is called now."""
+
+    def __getattr__(self, name: str) -> Any:
+        new = sections_lib.RENAMED.get(name)
+        if new is not None and not object.__getattribute__(self, "_fields").__contains__(name):
+            raise ConfigError(f"the section {name!r} is now called {new!r}: config.{new}")
+        return super().__getattr__(name)
 
 
-def base_config(task: str = "images", experiment: str = "two_layer") -> ConfigDict:
-    """Every field with its default, for a kind of task. A config file changes fields of this one.
+def base_config(experiment: Experiment, task: Mapping[str, Any] | None = None) -> ConfigDict:
+    """Every field with its default, for an experiment. A config file changes fields of this one.
 
     Durations are given once: `train_epochs` or `train_steps`, the other one 0. `arms` maps a name to the fields of
-    `task`, `model`, `expansion`, `optimizer` and `finish` in which this arm differs; all arms share seeds, data order
-    and steps. `suite` maps a name to sections in which one of several experiments differs, see `sbjax.runner.suite`. A
-    task of kind 'landscape' has the fields of its `experiment`, see `sbjax.experiments.landscape.experiment`.
+    `task`, `model`, `expansion`, `optimizer` and `second_phase` in which this arm differs, and to its `order`, `role`
+    and `labels`; all arms share seeds, data order and steps. `suite` maps a name to sections in which one of several
+    runs differs.
     """
-    return ConfigDict(
+    general = {name: spec.default for name, spec in options.describe(sections_lib.General).items()}
+    shared = {name: _defaults(part) for name, part in sections_lib.SHARED.items()}
+    return Config(
         {
-            "seed": 0,
-            "replicas": 10,
-            "train_epochs": 0.0,
-            "train_steps": 0,
-            "reports": 10,  # evaluations, evenly spaced, besides the one before the first step
-            "reference": "raw",  # the arm that the others are compared with
-            "task": TASKS[task] | (_of_experiment(experiment) if task == "landscape" else {}),
-            "model": {"name": MODELS.get(task, "mlp")},
+            **general,
+            "task": {"kind": experiment.name, **_defaults(experiment.fields), **(task or {})},
+            "model": dict(experiment.model),
             "expansion": {"kind": "none"},
-            "optimizer": OPTIMIZER,
-            # A second phase after train_steps; no steps = none.
-            "finish": {"steps": 0, **OPTIMIZER, "name": "lbfgs", "weight_decay": 0.0, "schedule": "constant"},
-            # Hyper-parameters that are drawn for each replica: decades below the optimiser's learning rate and decay,
-            # and the largest label smoothing; 0 = the same for all.
-            "population": {"learning_rate": 0.0, "weight_decay": 0.0, "label_smoothing": 0.0},
-            "precision": {"matmul": "default", "x64": False},
-            "mapping": {"replicas": "auto", "steps": "auto", "compile": "jit", "devices": 0},
-            "monitor": {
-                "kinds": "marginal",  # replica distances: marginal, neuron_cloud, unmatched, function; '' = none
-                "at": "end",  # steps: numbers, shares such as 10%, 'start', 'end', 'reports'; 'start,50,25%,end'
-                "solver": "sliced",  # of neuron_cloud: sliced, assignment, sinkhorn
-                "probe_size": 256,  # held-out examples that 'function' compares outputs on
-            },
-            # Losses on straight lines between networks, after training.
-            "lines": {
-                "between": "",  # pairs (of replicas), start (each replica's start and end); 'pairs,start'; '' = none
-                "points": 25,
-                "pairs": 10,  # at most so many; disjoint ones come first
-                "rebase": False,  # pairs once more with hidden units matched, where the network has no constants
-                "examples": 5000,  # training examples
-                "published": {},  # (mean, standard deviation) of barriers by arm, for the table
-            },
-            "checkpoint": {"saves": 4, "keep": 2, "keep_best": 0},
+            "optimizer": optimizer_lib.union_fields(),
+            "second_phase": dict(SECOND_PHASE),
+            **shared,
             "arms": {},
             "suite": {},
         }
@@ -96,7 +78,7 @@ def parse_words(
     >>> parse_words('cnn,smoke', {'dataset': ['digits', 'mnist'], 'model': ['mlp', 'cnn']})
     {'dataset': 'digits', 'model': 'cnn', 'smoke': True}
     """
-    words = [word.strip() for word in (argument or "").split(",") if word.strip()]
+    words = options.words(argument or "")
     choices = {name: list(known) for name, known in choices.items()}
     chosen: dict[str, Any] = {name: known[0] for name, known in choices.items()} | dict.fromkeys(flags, False)
     seen: dict[str, str] = {}
@@ -112,210 +94,362 @@ def parse_words(
     return chosen
 
 
-def shrink(config: ConfigDict) -> ConfigDict:
+def shrink(config: ConfigDict, experiment: Experiment) -> ConfigDict:
     """What the word `smoke` does: two replicas, a few steps, little data; everything else as it was."""
     config.replicas = 2
     config.train_epochs, config.train_steps = 0.0, 4
     config.reports = 2
     config.checkpoint.saves = 2
-    if config.task.kind == "pinn":
-        config.finish.steps = min(config.finish.steps, 2)
-        config.task.update(points=64, boundary_points=16, initial_points=16, test_points=256)
-        return config
-    if config.task.kind == "equation_of_state":
-        config.finish.steps = min(config.finish.steps, 2)
-        config.task.points = 8
-        return config
-    if config.task.kind == "regression":
-        config.finish.steps = min(config.finish.steps, 2)
-        config.task.update(points=32, test_points=64)
-        return config
-    if config.task.kind == "landscape":
-        config.task.update(load_experiment(config.task.experiment).SMOKE)
-        return config
-    if config.task.kind == "ising":
-        config.replicas = 32  # as many as share a word
-        config.task.size = 8
-        return config
-    config.lines.points, config.lines.examples = 5, 64
-    config.task.train_share = 0.05
-    config.task.batch_size = 8
-    config.task.eval_batch_size = 64
-    config.task.eval_share = 0.05 if config.task.dataset == "digits" else 0.005
-    if config.model.name.startswith("resnet"):
-        config.task.image_size = 16  # at full size ResNet-18 takes minutes of a CPU
+    config.second_phase.steps = min(config.second_phase.steps, 2)
+    experiment.shrink(config)
     return config
 
 
-def check(config: ConfigDict | dict) -> dict[str, Any]:
-    """The configuration as plain nested dicts, complete and of the right types.
+def read(config: ConfigDict | Mapping[str, Any], find: Find) -> Plan:
+    """The plan of a configuration.
+
+    Args:
+        config: as `base_config`, or nested dicts in which any field with a default may be missing.
+        find: `(section task) -> experiment`, see `sbjax.experiments.registry`.
 
     Raises:
-        ConfigError: naming every unknown field, wrong type and impossible number found.
+        ConfigError: naming every unknown field, wrong type, impossible value, and field without effect.
     """
     given = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
-    kind = (given.get("task") or {}).get("kind", "images") if isinstance(given.get("task"), dict) else "images"
-    if kind not in TASKS:
-        raise ConfigError(f"task.kind={kind!r} is unknown{near(kind, TASKS)}; known: {', '.join(TASKS)}")
-    base = _base_of(given).to_dict()
-    problems = _compare(given, base, "")
-    if not problems:
-        problems = _impossible(_merge(base, given))
+    given.pop("suite", None)
+    task = given.get("task", {})
+    if not isinstance(task, Mapping):
+        raise ConfigError(f"task={task!r} must be a section with fields, such as {{'kind': 'images'}}")
+    experiment = find(task)
+    problems = _unknown(given, experiment)
     if problems:
         raise ConfigError("\n".join(problems))
-    settings = _merge(base, given)
-    arms, reference = settings["arms"], settings["reference"]
-    # ConfigDict sorts names; the reference belongs first, in training and in tables.
-    return settings | {"arms": {reference: arms[reference], **arms}}
+    reader = _Reader(experiment, given)
+    plan = reader.plan()
+    problems = reader.problems or _impossible(plan)
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    return plan
 
 
-def arm_settings(settings: dict[str, Any], arm: str) -> dict[str, Any]:
-    """The settings of one arm: the shared sections with the arm's own fields on top.
-
-    A section that names another kind or model replaces the shared one, whose fields would not fit.
-    """
-    own = settings["arms"][arm]
-    merged = dict(settings)
-    for section, fields in own.items():
-        shared = settings[section]
-        selector = {"model": "name", "expansion": "kind"}.get(section)
-        replaces = selector is not None and fields.get(selector, shared.get(selector)) != shared.get(selector)
-        merged[section] = dict(fields) if replaces else {**shared, **fields}
-    return merged
-
-
-def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+def differences(ours: dict[str, Any], theirs: dict[str, Any], experiment: Experiment) -> list[str]:
     """'field: a here, b there' for every field that may not change when a run goes on."""
-    ours, theirs = (_flat(json.loads(json.dumps(side))) for side in (ours, theirs))
-    names = sorted(ours.keys() | theirs.keys())
+    ours, theirs = (flat(json.loads(json.dumps(side))) for side in (ours, theirs))
+    free = free_fields(experiment)
     return [
         f"{name}: {ours.get(name, 'absent')!r} now, {theirs.get(name, 'absent')!r} in the workdir"
-        for name in names
-        if ours.get(name) != theirs.get(name) and name not in FREE
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name) and name not in free
     ]
 
 
-def _base_of(given):
-    """The defaults for the kind of task of a config, and for its experiment."""
-    task = given.get("task")
-    task = task if isinstance(task, dict) else {}
-    return base_config(task.get("kind", "images"), task.get("experiment", "two_layer"))
+def free_fields(experiment: Experiment) -> set[str]:
+    """Fields that may change between a run and its continuation: where data lie, what is kept of checkpoints."""
+    parts = {"task": experiment.fields, **sections_lib.SHARED}
+    specs = {f"{name}.{field}": s for name, part in parts.items() for field, s in options.describe(part).items()}
+    return {name for name, spec in specs.items() if spec.free}
 
 
-def _of_experiment(name):
-    return {"experiment": name, **load_experiment(name).FIELDS}
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """{'a.b': leaf} of nested dicts.
+
+    >>> flat({'a': {'b': 1, 'c': {}}, 'd': 2})
+    {'a.b': 1, 'a.c': {}, 'd': 2}
+    """
+    if not isinstance(tree, Mapping) or not tree:
+        return {prefix[:-1]: tree}
+    return {k: v for name, value in tree.items() for k, v in flat(value, f"{prefix}{name}.").items()}
 
 
-def _compare(given, base, prefix):
-    """Unknown fields and wrong types, recursively."""
+def _defaults(part):
+    return {name: spec.default for name, spec in options.describe(part).items() if spec.default is not options.MISSING}
+
+
+def _unknown(given, experiment):
+    """Sections and fields of the top level that do not exist, or that this experiment does not read."""
+    base = base_config(experiment).to_dict()
+    reads = {*experiment.general, *experiment.sections, "task", "arms"}
     problems = []
     for name, value in given.items():
-        field = prefix + name
-        if name not in base:
-            problems.append(f"{field}={value!r} is unknown{near(name, base)}; known: {', '.join(base)}")
-        elif isinstance(base[name], dict):
-            if not isinstance(value, dict):
-                problems.append(f"{field}={value!r} must be a section with fields, such as {{{', '.join(base[name])}}}")
-            elif field not in OPEN:
-                problems += _compare(value, base[name], field + ".")
-        elif not _fits(value, base[name]):
-            problems.append(f"{field}={value!r} must be of type {type(base[name]).__name__}, such as {base[name]!r}")
+        if name in sections_lib.RENAMED:
+            problems.append(f"{name} is now called {sections_lib.RENAMED[name]!r}")
+        elif name not in base:
+            problems.append(f"{name}={value!r} is unknown{_where_else(name, base)}; known: {', '.join(base)}")
+        elif isinstance(base[name], dict) and not isinstance(value, Mapping):
+            problems.append(f"{name}={value!r} must be a section with fields, such as {{{', '.join(base[name])}}}")
+        elif name not in reads:
+            problems += _without_effect(name, value, base[name], experiment)
     return problems
 
 
-def _fits(value, example):
-    if isinstance(example, bool) or isinstance(value, bool):
-        return isinstance(value, bool) and isinstance(example, bool)
-    if isinstance(example, float):
-        return isinstance(value, int | float)
-    return isinstance(value, type(example))
+def _where_else(name, base):
+    """Near names, also of fields inside sections: ', did you mean 'replicas'?'."""
+    inside = [f"{section}.{field}" for section, fields in base.items() if isinstance(fields, dict) for field in fields]
+    exact = [path for path in inside if path.split(".")[1] == name]
+    if exact:
+        return f", did you mean {' or '.join(map(repr, exact))}?"
+    return near(name, base) or near(name, inside)
 
 
-def _impossible(settings):
-    """Numbers and names that no run can have."""
-    task, checkpoint = settings["task"], settings["checkpoint"]
-    least = {
-        "replicas": (settings["replicas"], 1),
-        "reports": (settings["reports"], 1),
-        "seed": (settings["seed"], 0),
-        "train_epochs": (settings["train_epochs"], 0),
-        "train_steps": (settings["train_steps"], 0),
-        "finish.steps": (settings["finish"]["steps"], 0),
-        **{f"task.{name}": (task[name], bound) for name, bound in LEAST.items() if name in task},
-        "monitor.probe_size": (settings["monitor"]["probe_size"], 1),
-        "lines.points": (settings["lines"]["points"], 3),
-        "lines.pairs": (settings["lines"]["pairs"], 1),
-        "lines.examples": (settings["lines"]["examples"], 1),
-        "checkpoint.saves": (checkpoint["saves"], 0),
-        "checkpoint.keep": (checkpoint["keep"], 1),
-        "checkpoint.keep_best": (checkpoint["keep_best"], 0),
-    }
-    problems = [f"{field}={value} must be >= {bound}" for field, (value, bound) in least.items() if not value >= bound]
-    problems += [
-        f"{field}={value} must be a finite number"
-        for field, value in _flat(settings).items()
-        if isinstance(value, float) and not math.isfinite(value)
+def _without_effect(name, value, default, experiment):
+    """Sentences about fields that the experiment does not read and that are neither at their default nor off."""
+    reads = ", ".join((*experiment.sections, *experiment.general))
+    if not isinstance(default, dict):
+        changed = {name: value} if value != default else {}
+    else:
+        off = {field: spec.off for field, spec in _specs(name).items()}
+        changed = {
+            f"{name}.{field}": found
+            for field, found in value.items()
+            if (field not in default or found != default[field]) and not (field in off and found == off[field])
+        }
+    return [
+        f"{path}={found!r} has no effect with task.kind={experiment.name!r}, which reads {reads}; leave it out"
+        for path, found in changed.items()
     ]
-    between = [word.strip() for word in settings["lines"]["between"].split(",") if word.strip()]
-    for word in between:
-        if word not in LINES:
-            problems.append(f"lines.between={word!r} is unknown{near(word, LINES)}; known: {', '.join(LINES)}")
-    if between and task["kind"] != "images":
-        problems.append(
-            f"lines.between={settings['lines']['between']!r}: task.kind={task['kind']!r} has no lines; set ''"
-        )
-    if settings["lines"]["points"] % 2 == 0:
-        problems.append(f"lines.points={settings['lines']['points']} must be odd: one of them is the midpoint")
-    if "pairs" in between and settings["replicas"] < 2:
-        problems.append(f"lines.between='pairs' needs replicas >= 2, not {settings['replicas']}")
-    for field in ("train_share", "eval_share"):
-        if not 0 < task.get(field, 1) <= 1:
-            problems.append(f"task.{field}={task[field]} must lie in (0, 1]")
-    if not 0 <= task.get("label_smoothing", 0) < 1:
-        problems.append(f"task.label_smoothing={task['label_smoothing']} must lie in [0, 1)")
-    for section in ("optimizer", "finish"):
-        if not 0 <= settings[section]["warmup_share"] <= 1:
-            problems.append(f"{section}.warmup_share={settings[section]['warmup_share']} must lie in [0, 1]")
-        if not settings[section]["first_bias_scale"] > 0:
-            problems.append(f"{section}.first_bias_scale={settings[section]['first_bias_scale']} must be > 0")
-    if (settings["train_epochs"] > 0) == (settings["train_steps"] > 0):
-        problems.append(
-            f"train_epochs={settings['train_epochs']} and train_steps={settings['train_steps']}: "
-            "give exactly one of them, the other one 0"
-        )
-    arms = settings["arms"]
-    if settings["reference"] not in arms:
-        problems.append(
-            f"reference={settings['reference']!r} is not an arm{near(settings['reference'], arms)}; "
-            f"arms: {', '.join(arms) or 'none'}"
-        )
-    for arm, fields in arms.items():
-        if not arm.replace("_", "").replace("-", "").isalnum():
-            problems.append(f"arms.{arm}: a name is made of letters, digits, '_' and '-', since it names a folder")
-        if not isinstance(fields, dict):
-            problems.append(f"arms.{arm}={fields!r} must be a section with some of {', '.join(ARM_SECTIONS)}")
-            continue
-        for section, values in fields.items():
-            if section not in ARM_SECTIONS:
-                problems.append(
-                    f"arms.{arm}.{section} is unknown{near(section, ARM_SECTIONS)}; an arm may change "
-                    f"{', '.join(ARM_SECTIONS)}"
+
+
+def _specs(section):
+    if section in sections_lib.SHARED:
+        return options.describe(sections_lib.SHARED[section])
+    if section in ("optimizer", "second_phase"):
+        return optimizer_lib.union_specs()
+    return {}
+
+
+class _Reader:
+    """Reads the sections of one configuration and collects what is wrong with them."""
+
+    def __init__(self, experiment, given):
+        self.experiment, self.given, self.problems = experiment, given, []
+
+    def plan(self) -> Plan | None:
+        """The plan, or None if there are problems."""
+        experiment, given = self.experiment, self.given
+        general = self._values(options.describe(sections_lib.General), {k: given[k] for k in GENERAL if k in given}, "")
+        shared = {}
+        for name, part in sections_lib.SHARED.items():
+            fields = given.get(name, {}) if name in experiment.sections else {}
+            shared[name] = self._section(part, fields, name)
+        task = self._task(given.get("task", {}), {}, "task")
+        sections = {name: dict(given.get(name) or self._default(name)) for name in OPEN if name in experiment.sections}
+        parts = self._parts(sections, {}, "")
+        arms = given.get("arms", {})
+        self._check_arm_names(arms, general["reference"])
+        if self.problems:
+            return None
+        plans = [self._arm(name, dict(own), general["reference"], sections) for name, own in arms.items()]
+        if self.problems:
+            return None
+        plans.sort(key=lambda arm: (arm.name != general["reference"], arm.order, arm.name))
+        settings = {name: general[name] for name in experiment.general}
+        settings |= {"task": {"kind": self._kind(), **options.values_of(task)}}
+        settings |= {name: _plain_part(parts[name]) for name in sections}
+        settings |= {name: options.values_of(shared[name]) for name in experiment.sections if name in shared}
+        settings["arms"] = {plan.name: {**arms[plan.name], **plan.about()} for plan in plans}
+        return Plan(
+            experiment=experiment, task=task, arms=tuple(plans), settings=json.loads(json.dumps(settings)), **general,
+            **shared,
+        )  # fmt: skip
+
+    def _kind(self):
+        return self.given.get("task", {}).get("kind", self.experiment.name)
+
+    def _default(self, name):
+        return {
+            "model": self.experiment.model,
+            "expansion": {"kind": "none"},
+            "optimizer": optimizer_lib.union_fields(),
+            "second_phase": SECOND_PHASE,
+        }[name]
+
+    def _values(self, specs, fields, where):
+        values, problems = options.check(specs, fields, where=where)
+        self.problems += problems
+        return values
+
+    def _section(self, part, fields, where):
+        made, problems = options.read(part, fields, where=where)
+        self.problems += problems
+        return part() if made is None else made
+
+    def _task(self, shared, own, where):
+        """The experiment's own section, the fields of an arm over the shared ones."""
+        specs = options.describe(self.experiment.fields)
+        shared = {name: value for name, value in shared.items() if name != "kind"}
+        for name in (*shared, *own):
+            new = sections_lib.RENAMED.get(f"task.{name}")
+            if new and name not in specs:
+                self.problems.append(f"task.{name} is now called {new!r}")
+                shared.pop(name, None), own.pop(name, None)
+        own = self._fixed(own, shared, specs, where)
+        merged = _inherit(specs, shared, own)
+        made, problems = options.read(self.experiment.fields, merged, where=where)
+        self.problems += problems
+        return made
+
+    def _fixed(self, own, shared, specs, where):
+        """An arm's fields without those that must be the same in all arms."""
+        kind = self._kind()
+        for name in ("kind", *self.experiment.fixed):
+            if name in own:
+                same = kind if name == "kind" else shared.get(name, specs[name].default)
+                if own[name] != same:
+                    self.problems.append(f"{where}.{name}={own[name]!r} must be {same!r} as in the whole run")
+        return {name: value for name, value in own.items() if name != "kind"}
+
+    def _parts(self, shared, own, where):
+        """Model, expansion, optimiser and second phase of an arm, or of all arms."""
+        found = {}
+        for name, selector in (("model", "name"), ("expansion", "kind")):
+            if name in shared:
+                mine = dict(own.get(name, {}))
+                # Another model or expansion brings all of its fields: the shared ones would not fit.
+                other = mine.get(selector, shared[name].get(selector)) != shared[name].get(selector)
+                found[name] = mine if other else {**shared[name], **mine}
+        for name in ("optimizer", "second_phase"):
+            if name in shared:
+                mine = dict(own.get(name, {}))
+                at = f"{where}{name}" if mine or not where else name
+                read = self._optimizer if name == "optimizer" else self._second_phase
+                found[name] = read(_inherit_optimizer(shared[name], mine), at, in_arm=bool(where))
+        return found
+
+    def _optimizer(self, fields, where, *, in_arm=False):
+        choice, problems = optimizer_lib.read_optimizer(fields, where=where)
+        self.problems += problems
+        return choice
+
+    def _second_phase(self, fields, where, *, in_arm=False):
+        fields = dict(fields)
+        steps = fields.pop("steps", 0)
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+            self.problems.append(f"{where}.steps={steps!r} must be a whole number >= 0")
+            return None
+        if steps:
+            choice = self._optimizer(fields, where)
+            return choice and Phase(choice, steps)
+        union, specs = optimizer_lib.union_fields(), optimizer_lib.union_specs()
+        for name, value in fields.items():
+            neutral = [SECOND_PHASE.get(name), union.get(name), specs[name].off if name in specs else None]
+            # The matched-bias control follows the expansion in both phases, whether there is a second one or not.
+            neutral += [0.0] if name == "first_bias_scale" and in_arm else []
+            if value not in neutral:
+                self.problems.append(
+                    f"{where}.{name}={value!r} has no effect with second_phase.steps=0; set its steps, or leave it out"
                 )
-            elif section not in OPEN:
-                problems += _compare(values, _base_of(settings).to_dict()[section], f"arms.{arm}.{section}.")
+        return None
+
+    def _check_arm_names(self, arms, reference):
+        if not isinstance(arms, Mapping) or reference not in arms:
+            known = arms if isinstance(arms, Mapping) else {}
+            self.problems.append(
+                f"reference={reference!r} is not an arm{near(reference, known)}; arms: {', '.join(known) or 'none'}"
+            )
+            return
+        possible = tuple(name for name in ARM_SECTIONS if name in (*self.experiment.sections, "task"))
+        for arm, fields in arms.items():
+            if not arm.replace("_", "").replace("-", "").isalnum():
+                self.problems.append(
+                    f"arms.{arm}: a name is made of letters, digits, '_' and '-', since it names a folder"
+                )
+            if not isinstance(fields, Mapping):
+                self.problems.append(f"arms.{arm}={fields!r} must be a section with some of {', '.join(possible)}")
+                continue
+            for name, values in fields.items():
+                if name in sections_lib.RENAMED:
+                    self.problems.append(f"arms.{arm}.{name} is now called {sections_lib.RENAMED[name]!r}")
+                elif name in ARM_SECTIONS and name not in possible:
+                    self.problems.append(
+                        f"arms.{arm}.{name} has no effect with task.kind={self.experiment.name!r}, whose arms differ in "
+                        f"{', '.join(possible)}; leave it out"
+                    )
+                elif name not in (*possible, *ARM_WORDS):
+                    self.problems.append(
+                        f"arms.{arm}.{name} is unknown{near(name, (*possible, *ARM_WORDS))}; an arm may change "
+                        f"{', '.join(possible)}, and has {', '.join(ARM_WORDS)}"
+                    )
+                elif name in ARM_SECTIONS and not isinstance(values, Mapping):
+                    self.problems.append(f"arms.{arm}.{name}={values!r} must be a section with fields")
+
+    def _arm(self, name, own, reference, sections):
+        order, labels = own.pop("order", 0), own.pop("labels", {})
+        role = own.pop("role", REFERENCE if name == reference else TREATMENT)
+        where = f"arms.{name}."
+        if isinstance(order, bool) or not isinstance(order, int):
+            self.problems.append(f"{where}order={order!r} must be a whole number: the arm's place in tables")
+        if not isinstance(labels, Mapping):
+            self.problems.append(f"{where}labels={labels!r} must be a section, such as {{'size': 5}}")
+        if (role == REFERENCE) != (name == reference) or not (
+            role in (REFERENCE, TREATMENT) or (isinstance(role, str) and role.startswith(CONTROL))
+        ):
+            said = f"reference={reference!r} has the role {REFERENCE!r}, every other arm {TREATMENT!r}"
+            self.problems.append(f"{where}role={role!r}: {said} or '{CONTROL}WHAT'")
+        shared = self.given.get("task", {})
+        task = self._task(shared, dict(own.get("task", {})), f"{where}task" if "task" in own else "task")
+        parts = self._parts(sections, own, where)
+        none = {"model": {}, "expansion": {}, "optimizer": None, "second_phase": None}
+        return ArmPlan(name, order, role, labels, task, **{**none, **parts})
+
+
+def _inherit(specs, shared, own):
+    """The arm's fields over the shared ones, without shared ones that the arm's choices leave without effect."""
+    merged = {**shared, **own}
+    complete = {name: spec.default for name, spec in specs.items() if spec.default is not options.MISSING} | merged
+    if not own:
+        return merged
+    idle = [n for n in shared if n in specs and n not in own and options.unmet_condition(specs[n], complete)]
+    return {name: value for name, value in merged.items() if name not in idle}
+
+
+def _inherit_optimizer(shared, own):
+    """Likewise of an optimiser: an arm with another one inherits the fields that this one reads."""
+    merged = {**shared, **own}
+    if not ({"name", "schedule"} & own.keys()):
+        return merged
+    read = optimizer_lib.applicable(merged)
+    return {n: v for n, v in merged.items() if n in own or n in read or n == "steps"}
+
+
+def _plain_part(part):
+    """What `config.json` holds of an open section."""
+    if part is None:
+        return {"steps": 0}
+    if isinstance(part, Phase):
+        return {"steps": part.steps, **part.optimizer.fields()}
+    return part.fields() if hasattr(part, "fields") else dict(part)
+
+
+def _impossible(plan):
+    """What is wrong with the whole, field against field."""
+    experiment, problems = plan.experiment, []
+    if (plan.train_epochs > 0) == (plan.train_steps > 0):
+        problems.append(
+            f"train_epochs={plan.train_epochs} and train_steps={plan.train_steps}: give exactly one of them, the other "
+            "one 0"
+        )
+    elif plan.train_epochs and "train_epochs" not in experiment.general:
+        problems.append(
+            f"train_epochs={plan.train_epochs}: task.kind={experiment.name!r} has no epochs; give train_steps"
+        )
+    if plan.interpolation.between:
+        problems += _interpolation(plan)
+    seen: dict[str, str] = {}
+    for arm in plan.arms:
+        twin = seen.setdefault(repr((arm.task, arm.model, arm.expansion, arm.optimizer, arm.second_phase)), arm.name)
+        if twin != arm.name:
+            problems.append(f"arms.{arm.name} has the settings of arms.{twin}: it would be trained a second time; "
+                            "leave it out")  # fmt: skip
+    return problems or experiment.check(plan)
+
+
+def _interpolation(plan):
+    section, known, problems = plan.interpolation, ("pairs", "start"), []
+    for word in options.words(section.between):
+        if word not in known:
+            problems.append(f"interpolation.between={word!r} is unknown{near(word, known)}; known: {', '.join(known)}")
+    if section.points % 2 == 0:
+        problems.append(f"interpolation.points={section.points} must be odd: one of them is the midpoint")
+    if "pairs" in options.words(section.between) and plan.replicas < 2:
+        problems.append(f"interpolation.between='pairs' needs replicas >= 2, not {plan.replicas}")
     return problems
-
-
-def _merge(base, given, prefix=""):
-    """`given` over `base`; open sections are taken whole."""
-    merged = dict(base)
-    for name, value in given.items():
-        closed = isinstance(value, dict) and prefix + name not in OPEN
-        merged[name] = _merge(base[name], value, f"{prefix}{name}.") if closed else value
-    return merged
-
-
-def _flat(tree, prefix=""):
-    if not isinstance(tree, dict) or not tree:
-        return {prefix[:-1]: tree}
-    return {k: v for name, value in tree.items() for k, v in _flat(value, f"{prefix}{name}.").items()}

@@ -1,107 +1,109 @@
-"""Fields of a configuration that differ between kinds of task, and those of an optimiser, with their defaults."""
+"""The sections that experiments share, every field once: default, bounds or choices, one line of help.
 
-from typing import Any
+A section that belongs to one kind of experiment (its `task`) stands in that experiment's folder; the options of an
+optimiser, a model or an expansion stand with it.
+"""
 
-# The least value of whole numbers of `task`, where they occur.
-LEAST = {
-    "batch_size": 1,
-    "eval_batch_size": 1,
-    "crop_padding": 0,
-    "image_size": 0,
-    "points": 1,
-    "boundary_points": 1,
-    "initial_points": 1,
-    "test_points": 1,
-    "resample_every": 0,
-    "balance_every": 1,
-    "nodes": 1,
-    "size": 2,
+import dataclasses
+
+from sbjax.options import given, has, option
+
+
+@dataclasses.dataclass(frozen=True)
+class General:
+    """Fields outside of any section."""
+
+    seed: int = option(0, "of all random numbers; the same for all arms", least=0, most=2**32 - 1)
+    replicas: int = option(10, "independently initialised and trained copies of each arm", least=1)
+    train_epochs: float = option(0.0, "training length in epochs; 0 = given by train_steps", least=0)
+    train_steps: int = option(0, "training length in steps; 0 = given by train_epochs", least=0)
+    reports: int = option(10, "evaluations, evenly spaced, besides the one before the first step", least=1)
+    reference: str = option("raw", "the arm that the others are compared with")
+    callbacks: str = option("", "functions of yours, 'module:function', called at each report; separated by commas")
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """Numerical precision of the whole run."""
+
+    matmul: str = option("default", "of matrix products", choices=("default", "high", "highest"))
+    x64: bool = option(False, "double precision")
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """How replicas and steps are laid on devices; changes no result beyond round-off."""
+
+    replicas: str = option("auto", "replicas of an arm", choices=("auto", "vmap", "map", "sequential"))
+    steps: str = option("auto", "steps between two reports", choices=("auto", "scan", "loop"))
+    compile: str = option("jit", "what spreads replicas over devices", choices=("jit", "pmap"))
+    devices: int = option(0, "devices used; 0 = all", least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Monitor:
+    """Replica distances along training."""
+
+    kinds: str = option("marginal", "distances, separated by commas, or 'module:function' of yours; '' = none", off="")
+    at: str = option(
+        "end", "steps: numbers, shares (10%), 'start', 'end', 'reports', separated by commas", only={"kinds": given()}
+    )
+    solver: str = option("sliced", "of neuron_cloud", only={"kinds": has("neuron_cloud")})
+    probe_size: int = option(
+        256, "held-out examples on which 'function' compares outputs", least=1, only={"kinds": has("function")}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpolation:
+    """Losses on straight lines between networks, after training."""
+
+    between: str = option("", "pairs (of replicas), start (a replica's start and end); 'pairs,start'; '' = none")
+    points: int = option(25, "points on a line; odd, so that one is the midpoint", least=3, only={"between": given()})
+    pairs: int = option(10, "at most so many pairs, disjoint ones first", least=1, only={"between": has("pairs")})
+    rebase: bool = option(
+        False, "pairs once more with hidden units matched, where no constants are", only={"between": has("pairs")}
+    )
+    examples: int = option(5000, "training examples that losses are taken on", least=1, only={"between": given()})
+    published: dict = option({}, "(mean, standard deviation) of published barriers by arm", only={"between": given()})
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """Hyper-parameters drawn for each replica; 0 = the same for all."""
+
+    learning_rate: float = option(0.0, "decades below optimizer.learning_rate", least=0)
+    weight_decay: float = option(0.0, "decades below optimizer.weight_decay", least=0)
+    label_smoothing: float = option(0.0, "largest label smoothing, drawn uniformly from 0", least=0, below=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What is saved during training, and how often."""
+
+    saves: int = option(4, "evenly spaced saves, moved to the next report; the end is always saved", least=0)
+    minutes: float = option(5.0, "and whenever so many minutes have passed since the last save; 0 = not", least=0,
+                            free=True)  # fmt: skip
+    keep: int = option(2, "of the latest ones", least=1, free=True)
+    keep_best: int = option(0, "of the best ones on validation data, besides", least=0, free=True)
+
+
+# Sections by name. `task`, `model`, `expansion`, `optimizer`, `second_phase`, `arms` and `suite` are read by
+# `sbjax.frame.config`.
+SHARED = {
+    "precision": Precision,
+    "placement": Placement,
+    "monitor": Monitor,
+    "interpolation": Interpolation,
+    "population": Population,
+    "checkpoint": Checkpoint,
 }
 
-# Fields of the section `task`, by its kind.
-TASKS: dict[str, dict[str, Any]] = {
-    "images": {
-        "kind": "images",
-        "dataset": "digits",
-        "data_dir": "",  # where TFDS has its data; '' = $TFDS_DATA_DIR or ~/tensorflow_datasets
-        "cache_dir": "",  # decoded images; '' = $SBJAX_CACHE or ~/.cache/sbjax
-        "image_size": 0,  # resize to this size; 0 = as stored
-        "eval_share": 1.0,  # share of validation and test splits that is evaluated, for quick looks
-        "train_share": 1.0,  # share of the training split; a smaller share is part of a larger one
-        "batch_size": 128,
-        "crop_padding": 0,
-        "flip": False,
-        "label_smoothing": 0.0,
-        "eval_batch_size": 500,
-        "quarter_turns": False,  # turn every image by a fixed multiple of 90 degrees
-    },
-    "pinn": {
-        "kind": "pinn",
-        "equation": "burgers",  # a name of sbjax.physics.pdes, or module:function of a builder of yours
-        "numbers": "",  # coefficients other than its own, 'nu=0.01'
-        "points": 2000,  # collocation points of the equation
-        "boundary_points": 200,  # of each condition on a face
-        "initial_points": 200,  # of each condition at t = 0
-        "sampler": "uniform",  # uniform, sobol, lhs, adaptive
-        "resample_every": 0,  # steps between two draws of points; 0 = the same points all the time
-        "weights": "",  # of terms of the loss other than 1, 'initial_u=10'
-        "balance": "fixed",  # fixed, gradient_norm, self_adaptive
-        "balance_every": 100,  # steps between two changes of gradient_norm
-        "derivatives": "auto",  # auto, mlp, nested, forward_over_reverse, forward, taylor
-        "hard": False,  # meet conditions by the equation's ansatz instead of by the loss
-        "fold": False,  # start as the expanded network would, folded: the matched-bias control
-        "test_points": 4096,
-    },
-    "equation_of_state": {
-        "kind": "equation_of_state",
-        "parametrisation": "hotqcd_2014",  # of lattice QCD: a name of sbjax.physics.lattice
-        "lower": 0.155,  # GeV, the lowest temperature of the training
-        "upper": 0.4,  # GeV, the highest
-        "points": 50,  # temperatures, evenly spaced
-        "loss": "chi2",  # chi2, l1
-        "relative_error": 0.05,  # of entropy density and trace anomaly in chi2
-        "mass_weight": 1.0,  # of the relations between the masses
-        "nodes": 20,  # of the integrals over momenta in training
-        "fold": False,  # start as the expanded network would, folded: the matched-bias control
-    },
-    "regression": {
-        "kind": "regression",
-        "function": "sine",  # a name of sbjax.tasks.regression.TARGETS
-        "points": 256,  # evenly spaced, fitted all at once
-        "test_points": 2000,
-        "fold": False,  # start as the expanded network would, folded: the matched-bias control
-        "program": "frame",  # frame: arm after arm, any optimiser; grid: all arms by L-BFGS in one program
-        "tolerance": 1e-9,  # of 'grid': a fit ends where no entry of the gradient is larger
-    },
-    "landscape": {
-        "kind": "landscape",
-        "experiment": "two_layer",  # a module of sbjax.experiments.landscape.experiment, which has the other fields
-    },
-    "ising": {
-        "kind": "ising",
-        "size": 32,  # side of the periodic lattice; replicas are quenched for train_steps sweeps
-        "temperature": 1.5,  # in units of the coupling
-        "field": 0.0,
-        "mean_field_temperature": 2.0,  # of the free energy in mean field, which is drawn beside
-    },
+# What fields and sections were called in earlier versions.
+RENAMED = {
+    "lines": "interpolation",
+    "finish": "second_phase",
+    "mapping": "placement",
+    "task.numbers": "task.coefficients",
 }
-
-OPTIMIZER: dict[str, Any] = {
-    "name": "sgd",
-    "learning_rate": 0.1,
-    "momentum": 0.9,
-    "nesterov": True,
-    "b1": 0.9,
-    "b2": 0.999,
-    "weight_decay": 5e-4,
-    "clip_norm": 0.0,
-    "memory_size": 10,
-    "precondition_every": 10,
-    "schedule": "cosine",
-    "warmup_share": 0.05,  # of the training steps
-    "decay_every_steps": 0,
-    "decay_factor": 0.1,
-    # The first layer's bias is trained in coordinates this much smaller; 0, in an arm with task.fold: as the folded
-    # expansion would move it.
-    "first_bias_scale": 1.0,
-}
+RENAMED_KINDS = {"equation_of_state": "qcd", "regression": "functions"}

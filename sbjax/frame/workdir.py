@@ -12,14 +12,19 @@ import pathlib
 import platform
 import subprocess
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
 from sbjax.files import write_atomically
-from sbjax.frame.config import ConfigError, differences
+from sbjax.frame.callbacks import Callbacks, Event
+from sbjax.frame.errors import ConfigError
 from sbjax.tasks.task import Grid, Variables
+
+FORMAT = 2
+"""Of `config.json` and what lies beside it; 1 had sections `lines`, `finish` and `mapping`, and no number."""
 
 PACKAGES = ("sbjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ott-jax", "numpy", "scipy")
 
@@ -27,15 +32,36 @@ PACKAGES = ("sbjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ott-
 class Workdir:
     """An open run folder. One process at a time: a second one is refused.
 
+    Args:
+        path: the folder; made by `open`. `~` and variables are expanded.
+        settings: the resolved configuration, `Plan.settings`.
+        differences: `(ours, theirs) -> sentences`, what may not change when a run goes on.
+        callbacks: what is told of every report.
+
     Raises:
-        ConfigError: the folder cannot be written, belongs to another configuration, or is in use.
+        ConfigError: the folder cannot be written, belongs to another configuration or an earlier version, or is in
+            use.
     """
 
-    def __init__(self, path: str | os.PathLike, settings: dict[str, Any]):
-        self.path = pathlib.Path(path).absolute()
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        settings: dict[str, Any],
+        *,
+        differences: Callable[[dict[str, Any], dict[str, Any]], list[str]] = lambda ours, theirs: [],
+        callbacks: Callbacks | None = None,
+    ):
+        self.path = expanded(path)
         _probe(self.path)
+        self._callbacks = callbacks
         found = self._read("config.json")
         if found is not None:
+            if found.get("format") != FORMAT:
+                raise ConfigError(
+                    f"--workdir={path} holds a run of another version of this program (format "
+                    f"{found.get('format', 1)}, this one writes {FORMAT}), which cannot be gone on with; use another "
+                    "--workdir, or the version that made it"
+                )
             different = differences(settings, found["config"])
             if different:
                 listed = "\n  ".join(different)
@@ -53,7 +79,17 @@ class Workdir:
         found = self._read("status.json")
         return "new" if found is None else found["status"]
 
-    def open(self, *, overrides: list[str], config_file: str | None) -> None:
+    def details(self) -> dict[str, Any]:
+        """All of `status.json`; {} before there is one."""
+        return self._read("status.json") or {}
+
+    @property
+    def extended(self) -> int:
+        """Steps by which a finished run was extended."""
+        found = self._read("config.json")
+        return 0 if found is None else found.get("extended", 0)
+
+    def open(self, *, overrides: list[str], config_file: str | None, extended: int = 0) -> None:
         """Take the lock and write `config.json`: the first thing that is written at all."""
         import tensorboardX  # noqa: F401 (slow: paid once at the start and not at the first report)
 
@@ -65,13 +101,18 @@ class Workdir:
             raise ConfigError(
                 f"--workdir={self.path} is in use by another process; wait for it to end, or use another --workdir"
             ) from None
-        if not (self.path / "config.json").exists():
+        found = self._read("config.json")
+        if found is not None and found.get("extended", 0) != extended:
+            write_atomically(self.path / "config.json", json.dumps({**found, "extended": extended}, indent=1))
+        if found is None:
             content = {
+                "format": FORMAT,
                 "config": self._settings,
                 "environment": environment(self._settings),
                 "overrides": overrides,
             }
             content |= {"config_file": config_file} if config_file else {}
+            content |= {"extended": extended} if extended else {}
             write_atomically(self.path / "config.json", json.dumps(content, indent=1))
 
     def set_status(self, status: str, **details: Any) -> None:
@@ -115,6 +156,8 @@ class Workdir:
             if finite:
                 writer.add_scalar(name, float(np.median(finite)), record["step"])
         writer.flush()
+        if self._callbacks is not None:
+            self._callbacks(Event(record["arm"], record["step"], record, self.path))
 
     def add_timing(self, **fields: Any) -> None:
         """Append one line to `timings.jsonl`."""
@@ -193,6 +236,11 @@ def _commit():
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def expanded(path: str | os.PathLike) -> pathlib.Path:
+    """An absolute path, with `~` and variables replaced: shells do not do it after `--workdir=`."""
+    return pathlib.Path(os.path.expandvars(os.path.expanduser(os.fspath(path)))).absolute()
 
 
 def _probe(path: pathlib.Path) -> None:

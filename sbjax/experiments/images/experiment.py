@@ -1,0 +1,106 @@
+"""Image classification: raw against expanded input, any network, any set of images."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sbjax.asymmetry.options import build_asymmetric
+from sbjax.data import images as images_lib
+from sbjax.experiments.connectivity import report as connectivity_report
+from sbjax.experiments.connectivity.run import measure_arm
+from sbjax.expansion.kinds import Expansion
+from sbjax.frame.errors import ConfigError, told_as
+from sbjax.frame.plan import ArmPlan, Plan
+from sbjax.frame.training import TrainingExperiment
+from sbjax.models import make_model
+from sbjax.options import option
+from sbjax.tasks.images import make_image_task
+from sbjax.tasks.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """Fields of `task`."""
+
+    dataset: str = option("digits", "'digits', a set of TFDS, 'folder:PATH', or 'module:function' returning arrays")
+    data_dir: str = option("", "where TFDS has its data; '' = $TFDS_DATA_DIR or ~/tensorflow_datasets", free=True)
+    cache_dir: str = option("", "decoded images; '' = $SBJAX_CACHE or ~/.cache/sbjax", free=True)
+    image_size: int = option(0, "resize to this size; 0 = as stored", least=0)
+    eval_share: float = option(1.0, "share of validation and test split that is evaluated", above=0, most=1)
+    train_share: float = option(1.0, "share of the training split; a smaller share is part of a larger one",
+                                above=0, most=1)  # fmt: skip
+    batch_size: int = option(128, "examples in a step", least=1)
+    crop_padding: int = option(0, "pixels around the image before a random crop; 0 = no crop", least=0)
+    flip: bool = option(False, "mirror images at random")
+    label_smoothing: float = option(0.0, "of the targets", least=0, below=1)
+    eval_batch_size: int = option(500, "examples in an evaluation call; bounds memory only", least=1)
+    quarter_turns: bool = option(False, "turn every image by a fixed multiple of 90 degrees")
+
+
+class Images(TrainingExperiment):
+    """Networks that classify images."""
+
+    name: ClassVar[str] = "images"
+    fields: ClassVar[type] = Fields
+    sections: ClassVar[tuple[str, ...]] = (*TrainingExperiment.sections, "interpolation")
+    data_fields: ClassVar[tuple[str, ...]] = (
+        *("dataset", "data_dir", "cache_dir", "image_size", "train_share", "quarter_turns"),
+    )
+
+    def shrink(self, config):
+        """Little data, and small pictures for a ResNet-18, which takes minutes of a CPU at full size."""
+        if config.interpolation.between:
+            config.interpolation.update(points=5, examples=64)
+        config.task.train_share = 0.05
+        config.task.batch_size = 8
+        config.task.eval_batch_size = 64
+        config.task.eval_share = 0.05 if config.task.dataset == "digits" else 0.005
+        if str(config.model.name).startswith("resnet"):
+            config.task.image_size = 16
+
+    def load_data(self, task: Fields) -> images_lib.ImageData:
+        """The images of one source."""
+        try:
+            return images_lib.load(
+                task.dataset,
+                data_dir=task.data_dir or None,
+                cache_dir=task.cache_dir or None,
+                image_size=task.image_size or None,
+                train_share=task.train_share,
+                quarter_turns=task.quarter_turns,
+            )
+        except (ValueError, OSError, ImportError, RuntimeError) as error:
+            raise ConfigError(f"task.dataset={task.dataset!r}: {error}") from error
+
+    def make_task(self, plan: Plan, arm: ArmPlan, data: images_lib.ImageData, expansion: Expansion | None) -> Task:
+        """Classification of these images by this arm's network."""
+        model, task = dict(arm.model), arm.task
+        asymmetry = model.pop("asymmetry", None)
+        with told_as("model"):
+            module = build_asymmetric(make_model(model.pop("name", None), classes=data.classes, **model), asymmetry)
+        return make_image_task(
+            data,
+            module,
+            expansion=expansion,
+            batch_size=task.batch_size,
+            crop_padding=task.crop_padding,
+            flip=task.flip,
+            label_smoothing=task.label_smoothing,
+            eval_batch_size=task.eval_batch_size,
+            eval_share=task.eval_share,
+            probe_size=plan.monitor.probe_size,
+            line_examples=plan.interpolation.examples,
+        )
+
+    def after_arm(self, plan, arm, fitted, folder, progress):
+        """Losses on straight lines between the networks."""
+        if plan.interpolation.between:
+            measure_arm(plan, arm, fitted, folder, progress)
+
+    def report(self, results, workdir: Path) -> Any:
+        """Barriers and interpolation, if they were measured."""
+        measured = results.config.get("interpolation", {}).get("between")
+        return connectivity_report.report(results, workdir) if measured else ()
+
+
+EXPERIMENT = Images()

@@ -1,0 +1,140 @@
+"""Differential equations: a network is trained until it meets an equation and its conditions."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+
+from sbjax.experiments.pinn import report as report_lib
+from sbjax.experiments.pinn import suite_report
+from sbjax.expansion.kinds import Expansion
+from sbjax.frame.errors import ConfigError, told_as
+from sbjax.frame.plan import ArmPlan, Plan
+from sbjax.frame.training import TrainingExperiment
+from sbjax.models import make_field
+from sbjax.names import import_path, is_import_path
+from sbjax.options import one_of, option, words
+from sbjax.physics.equation import Equation, check_conditions
+from sbjax.physics.pdes import make_equation
+from sbjax.physics.sampling import SAMPLERS
+from sbjax.tasks.balance import BALANCES
+from sbjax.tasks.pinn import Points, make_pinn_task
+from sbjax.tasks.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """Fields of `task`."""
+
+    equation: str = option("burgers", "a name of sbjax.physics.pdes, or 'module:function' of a builder of yours")
+    coefficients: str = option("", "coefficients other than its own, 'nu=0.01'")
+    points: int = option(2000, "collocation points of the equation", least=1)
+    boundary_points: int = option(200, "of each condition on a face", least=1)
+    initial_points: int = option(200, "of each condition at t = 0", least=1)
+    sampler: str = option("uniform", "how points are drawn", choices=tuple(SAMPLERS))
+    resample_every: int = option(0, "steps between two draws of points; 0 = the same points all the time", least=0)
+    weights: str = option("", "of terms of the loss other than 1, 'initial_u=10'")
+    balance: str = option("fixed", "how terms are weighed during training", choices=tuple(BALANCES))
+    balance_every: int = option(
+        100, "steps between two changes of the weights", least=1, only={"balance": one_of("gradient_norm")}
+    )
+    derivatives: str = option(
+        "auto", "how residuals are differentiated",
+        choices=("auto", "mlp", "nested", "forward_over_reverse", "forward", "taylor"),
+    )  # fmt: skip
+    hard: bool = option(False, "meet conditions by the equation's ansatz instead of by the loss")
+    fold: bool = option(False, "start as the expanded network would, folded: the matched-bias control")
+    test_points: int = option(4096, "points of each held-out set", least=1)
+
+
+class Pinn(TrainingExperiment):
+    """Physics-informed networks."""
+
+    name: ClassVar[str] = "pinn"
+    fields: ClassVar[type] = Fields
+    model: ClassVar[Mapping[str, Any]] = {"name": "field"}
+    data_fields: ClassVar[tuple[str, ...]] = ("equation", "coefficients")
+    smoke: ClassVar[Mapping[str, Any]] = {
+        "task.points": 64,
+        "task.boundary_points": 16,
+        "task.initial_points": 16,
+        "task.test_points": 256,
+    }
+    suite_report = staticmethod(suite_report.build_suite_report)
+
+    def load_data(self, task: Fields) -> Equation:
+        """The equation."""
+        numbers = parse_numbers("task.coefficients", task.coefficients)
+        try:
+            make = import_path(task.equation) if is_import_path(task.equation) else None
+            equation = make_equation(task.equation, **numbers) if make is None else make(**numbers)
+            check_conditions(equation)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ConfigError(f"task.equation={task.equation!r}: {error}") from error
+        return equation
+
+    def make_task(self, plan: Plan, arm: ArmPlan, data: Equation, expansion: Expansion | None) -> Task:
+        """This equation for this arm's network."""
+        task, second = arm.task, arm.second_phase
+        if task.fold and expansion is None:
+            raise ConfigError("task.fold=True: there is no expansion to fold; set expansion.kind='vector'")
+        with told_as("model"):
+            field = make_field(
+                unknowns=len(data.unknowns),
+                lower=data.lower,
+                upper=data.upper,
+                expansion=expansion,
+                x64=plan.precision.x64,
+                **arm.model,
+            )
+        # L-BFGS in the second phase needs the objective to stay as it is.
+        deterministic = second is not None and second.optimizer.name == "lbfgs"
+        points = Points(
+            interior=task.points,
+            boundary=task.boundary_points,
+            initial=task.initial_points,
+            sampler=task.sampler,
+            every=task.resample_every,
+            steps=plan.train_steps if deterministic else None,
+        )
+        return make_pinn_task(
+            data,
+            field,
+            points=points,
+            weights=parse_numbers("task.weights", task.weights),
+            balance=task.balance,
+            balance_every=task.balance_every,
+            balance_steps=plan.train_steps if second is not None else None,
+            derivatives=task.derivatives,
+            hard=task.hard,
+            fold=task.fold,
+            test_points=task.test_points,
+        )
+
+    def report(self, results, workdir: Path) -> Any:
+        """Errors compared, seconds to each error, and the solutions drawn."""
+        return report_lib.report(results, workdir)
+
+
+def parse_numbers(field: str, text: str) -> dict[str, float]:
+    """'nu=0.01, beta=30' as a dict.
+
+    Raises:
+        ConfigError: a part that is not name=number.
+
+    >>> parse_numbers('task.weights', 'a=1, b=2.5')
+    {'a': 1.0, 'b': 2.5}
+    """
+    found = {}
+    for part in words(text):
+        name, _, number = part.partition("=")
+        try:
+            found[name.strip()] = float(number)
+        except ValueError:
+            raise ConfigError(f"{field}={text!r}: {part!r} must be name=number, such as 'nu=0.01'") from None
+    return found
+
+
+EXPERIMENT = Pinn()

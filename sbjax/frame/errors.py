@@ -1,0 +1,40 @@
+"""The error of a configuration, and how the errors of library functions become one."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+# 'width=0 must be > 0', 'masks[..]: ..', 'asymmetry.kind=..': a message that begins with the field it is about.
+_FIELD = re.compile(r"[a-z_][\w.]*(\[[^\]]*\])?[.\w]*=")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run. The message names field, value and remedy."""
+
+
+@contextlib.contextmanager
+def told_as(section: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn what a library function raises into a `ConfigError` about a section of the config.
+
+    >>> with told_as('model'):
+    ...     raise ValueError('width=0 must be > 0')
+    Traceback (most recent call last):
+        ...
+    sbjax.frame.errors.ConfigError: model.width=0 must be > 0
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, NotImplementedError, *kinds) as error:
+        text = str(error)
+        raise ConfigError(f"{section}{'.' if _FIELD.match(text) else ': '}{text}") from error
+
+
+@contextlib.contextmanager
+def named_arm(name: str) -> Iterator[None]:
+    """Say in errors which arm they are about."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"arm {name!r}: {error}") from error

@@ -1,0 +1,74 @@
+"""What an experiment is: its fields, the sections that it reads, and how it is prepared, run and reported.
+
+A new kind is a class that inherits from `Experiment`, in a folder of `sbjax.experiments` or in a file of yours
+(`task.kind=my_file.py:EXPERIMENT`). One that the training loop trains inherits from
+`sbjax.frame.training.TrainingExperiment` and gives a task.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from ml_collections import ConfigDict
+
+from sbjax.frame.plan import Plan
+from sbjax.frame.workdir import Workdir
+from sbjax.report.results import Results
+from sbjax.report.sections import Section
+
+# Fields outside of sections, see `sections.General`.
+GENERAL = ("seed", "replicas", "train_epochs", "train_steps", "reports", "reference", "callbacks")
+
+
+@runtime_checkable
+class Experiment(Protocol):
+    """A kind of experiment.
+
+    Attributes:
+        name: of its folder, and of `task.kind`.
+        fields: a dataclass of its own fields, those of the section `task`, made with `sbjax.options.option`.
+        fixed: fields of `task` in which arms may not differ.
+        sections: which shared sections it reads: of 'model', 'expansion', 'optimizer', 'second_phase', 'population',
+            'monitor', 'interpolation', 'checkpoint', 'placement', 'precision'. Any other one is refused by name.
+        general: which fields outside of sections it reads.
+        model: the default of the section `model`.
+        smoke: what the word `smoke` changes, by path: {'task.points': 64}.
+        kept: for a user who stopped a run: what is kept of it.
+        suite_report: makes the one report of several runs, `(folder, names) -> (table, page, summary)`; None = a plain
+            list of the runs.
+    """
+
+    name: ClassVar[str]
+    fields: ClassVar[type]
+    fixed: ClassVar[tuple[str, ...]] = ()
+    sections: ClassVar[tuple[str, ...]] = ("precision",)
+    general: ClassVar[tuple[str, ...]] = GENERAL
+    model: ClassVar[Mapping[str, Any]] = {"name": "mlp"}
+    smoke: ClassVar[Mapping[str, Any]] = {}
+    kept: ClassVar[str] = "Nothing of it is kept"
+    suite_report: ClassVar[Callable[[Path, Sequence[str]], tuple[str, Path, dict[str, Any]]] | None] = None
+
+    def select(self, task: Mapping[str, Any]) -> "Experiment":
+        """The experiment itself, or the one of several variants that the (unchecked) fields of `task` name."""
+        return self
+
+    def shrink(self, config: ConfigDict) -> None:
+        """What the word `smoke` does beside two replicas and four steps: `self.smoke`, in place."""
+        for path, value in self.smoke.items():
+            config.update_from_flattened_dict({path: value})
+
+    def check(self, plan: Plan) -> list[str]:
+        """What is wrong with a plan beyond types and bounds, as sentences; cheap, before any data is read."""
+        return []
+
+    def prepare(self, plan: Plan) -> Any:
+        """All that `run` uses, built once; whatever can be refused is refused here, as `ConfigError`."""
+        ...
+
+    def run(self, prepared: Any, folder: Workdir, *, stop: Callable[[], bool]) -> bool:
+        """Do it, and leave in the folder what `sbjax.report.results` reads; False if `stop()` ended it."""
+        ...
+
+    def report(self, results: Results, workdir: Path) -> Sequence[Section]:
+        """What the report shows beside the comparison of arms that every run has."""
+        return ()

@@ -1,0 +1,297 @@
+"""The experiment of everything that the training loop trains: arm after arm, all replicas of an arm in one program."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import time
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+
+from sbjax import options, rng, trees
+from sbjax.asymmetry import trainable_size
+from sbjax.expansion.kinds import Expansion
+from sbjax.expansion.registry import make_expansion
+from sbjax.expansion.transform import VectorExpansion
+from sbjax.frame.arms import Arm, parse_steps, step_flops
+from sbjax.frame.errors import ConfigError, named_arm, told_as
+from sbjax.frame.plan import ArmPlan, Plan
+from sbjax.frame.protocol import Experiment
+from sbjax.frame.workdir import Workdir
+from sbjax.metrics.monitor import Monitor, make_replica_monitor
+from sbjax.optimizers.population import Population, with_population
+from sbjax.report.results import save_arms
+from sbjax.tasks.task import Task
+from sbjax.training import checkpoint as checkpoint_lib
+from sbjax.training import fit as fit_lib
+from sbjax.training.placement import Placement
+from sbjax.training.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+
+class Prepared(NamedTuple):
+    """What `TrainingExperiment.run` needs."""
+
+    plan: Plan
+    placement: Placement
+    arms: tuple[Arm, ...]
+
+
+class TrainingExperiment(Experiment):
+    """A kind of experiment that gives a `Task` for each arm, and gets arms, replicas, checkpoints and the monitor.
+
+    Attributes:
+        data_fields: fields of `task` that say which data are loaded; arms that agree in them share the data.
+    """
+
+    sections: ClassVar[tuple[str, ...]] = (
+        *("precision", "model", "expansion", "optimizer", "second_phase"),
+        *("population", "monitor", "checkpoint", "placement"),
+    )
+    data_fields: ClassVar[tuple[str, ...]] = ()
+    kept: ClassVar[str] = "All is saved"
+
+    def load_data(self, task: Any) -> Any:
+        """The data of a section `task`: images, an equation, a name."""
+        return None
+
+    def make_task(self, plan: Plan, arm: ArmPlan, data: Any, expansion: Expansion | None) -> Task:
+        """The task of one arm. `told_as` makes the errors of library functions those of a section."""
+        raise NotImplementedError
+
+    def after_arm(self, plan: Plan, arm: Arm, fitted: fit_lib.Fitted, folder: Workdir, progress: Progress) -> None:
+        """What is measured once an arm is trained."""
+
+    def prepare(self, plan: Plan) -> Prepared:
+        """Everything built that `run` uses."""
+        with told_as("placement"):
+            placement = Placement(**options.values_of(plan.placement))
+        if placement.devices > jax.device_count():
+            raise ConfigError(
+                f"placement.devices={placement.devices}: this process has {jax.device_count()}; lower it, or on CPU "
+                f"start with --cpu_devices={placement.devices}"
+            )
+        expansions = {}
+        for arm in plan.arms:  # before any data is read
+            with named_arm(arm.name), told_as("expansion"):
+                expansions[arm.name] = make_expansion(arm.expansion)
+        loaded: dict[Any, Any] = {}
+        arms = []
+        for arm in plan.arms:
+            source = tuple(getattr(arm.task, name) for name in self.data_fields)
+            if source not in loaded:
+                loaded[source] = self.load_data(arm.task)
+            with named_arm(arm.name):
+                arms.append(self.build_arm(plan, arm, loaded[source], expansions[arm.name]))
+        return Prepared(plan, placement, tuple(arms))
+
+    def build_task(self, plan: Plan, arm: ArmPlan, data: Any, expansion: Expansion | None) -> Task:
+        """The task of one arm with the drawn hyper-parameters of its replicas, tried out on shapes alone."""
+        with told_as("task"):
+            task = self.make_task(plan, arm, data, expansion)
+            jax.eval_shape(task.init, jax.random.key(0))
+        drawn = options.values_of(plan.population)
+        with told_as("population"):
+            task = with_population(task, Population(**drawn))
+        rates = [name for name in ("learning_rate", "weight_decay") if drawn[name]]
+        if rates and not arm.optimizer.options.reads_population:
+            raise ConfigError(
+                f"population.{rates[0]}={drawn[rates[0]]}: optimizer.name={arm.optimizer.name!r} does not read drawn "
+                "hyper-parameters; use 'adamw'"
+            )
+        if drawn["label_smoothing"] and not hasattr(arm.task, "label_smoothing"):
+            raise ConfigError(
+                f"population.label_smoothing={drawn['label_smoothing']} has no effect with task.kind={self.name!r}, "
+                "whose loss has no labels; leave it out"
+            )
+        return task
+
+    def build_arm(self, plan: Plan, arm: ArmPlan, data: Any, expansion: Expansion | None) -> Arm:
+        """One arm, ready to train."""
+        task = self.build_task(plan, arm, data, expansion)
+        if not plan.train_steps and task.epoch_steps is None:
+            raise ConfigError(f"train_epochs={plan.train_epochs}: this task has no epochs; give train_steps")
+        steps = plan.steps(task.epoch_steps)
+        folded = expansion if getattr(arm.task, "fold", False) and isinstance(expansion, VectorExpansion) else None
+        constants = None if folded is None else folded.constants
+        phases = []
+        for name, choice, count in (
+            ("optimizer", arm.optimizer, steps),
+            ("second_phase", arm.second_phase and arm.second_phase.optimizer, arm.second_phase and arm.second_phase.steps),
+        ):
+            with told_as(name):
+                made = choice and fit_lib.Phase(choice.build(count, folded_constants=constants), count)
+                phases.append(made)
+        total = steps + (phases[1].steps if phases[1] else 0)
+        monitor, monitor_steps = self._monitor(plan, task, total)
+        variables = jax.eval_shape(task.init, jax.random.key(0))
+        with told_as("optimizer"):  # such as a bias scale of a model without that bias
+            jax.eval_shape(phases[0].optimizer.init, variables["params"])
+        parameters = trees.size(variables["params"])
+        if "asymmetry" in variables.get("frozen", {}):  # part of the parameters is never trained
+            parameters = trainable_size(jax.jit(task.init)(jax.random.key(0)))
+        return Arm(arm.name, task, tuple(phases), total, parameters, step_flops(task), monitor, monitor_steps)
+
+    def _monitor(self, plan: Plan, task: Task, steps: int) -> tuple[Monitor | None, tuple[int, ...]]:
+        """What is measured over all replicas together, and at which steps."""
+        section, kinds = plan.monitor, options.words(plan.monitor.kinds)
+        if not kinds:
+            return None, ()
+        if "function" in kinds and task.outputs is None:
+            raise ConfigError("monitor.kinds: 'function' compares outputs, which this task has none of; leave it out")
+        lines = {} if task.lines is None else {"apply_fn": task.lines.apply, "inputs": task.lines.inputs(task.data)}
+        outputs_fn = None if task.outputs is None else lambda variables: task.outputs(task.data, variables)
+        key = rng.stream(jax.random.key(plan.seed), "null")
+        with told_as("monitor"):
+            monitor = make_replica_monitor(kinds, key=key, outputs_fn=outputs_fn, solver=section.solver, **lines)
+        return monitor, parse_steps(section.at, steps=steps, reports=plan.reports)
+
+    def run(self, prepared: Prepared, folder: Workdir, *, stop) -> bool:
+        """Train the arms, each from where it was left."""
+        plan, placement, arms = prepared
+        progress = Progress(sum(arm.steps * arm.flops_per_step for arm in arms))
+        metrics, failures = {}, []
+        for arm in arms:
+            folder.set_status("running", arm=arm.name)
+            fitted = _Training(plan, arm, placement, folder, progress, stop).fit()
+            if fitted.step < arm.steps + plan.extend_steps:
+                progress.end()
+                folder.set_status("interrupted", arm=arm.name, step=fitted.step, of=arm.steps + plan.extend_steps)
+                return False
+            metrics[arm.name] = _last_measures(fitted.history)
+            if arm.task.grid is not None:
+                folder.save_grid(arm.name, arm.task.grid, fitted.variables)
+            self.after_arm(plan, arm, fitted, folder, progress)
+            failures += [{"arm": arm.name, **failure._asdict()} for failure in fitted.failures]
+            progress.show(f"{arm.name} done")
+        progress.end()
+        save_arms(
+            folder.path,
+            arms=[arm.name for arm in arms],
+            reference=plan.reference,
+            primary=arms[0].task.primary,
+            goal=arms[0].task.goal,
+            parameters={arm.name: arm.parameters for arm in arms},
+            flops_per_step={arm.name: arm.flops_per_step for arm in arms},
+            steps={arm.name: arm.steps + plan.extend_steps for arm in arms},
+            failures=failures,
+            metrics=metrics,
+            about=plan.about_arms(),
+        )
+        return True
+
+
+class _Training:
+    """The training of one arm, told to the terminal and to the workdir."""
+
+    def __init__(self, plan: Plan, arm: Arm, placement: Placement, folder: Workdir, progress: Progress, stop):
+        self.plan, self.arm, self.placement, self.folder = plan, arm, placement, folder
+        self.progress, self.stop = progress, stop
+        self.spent = dict.fromkeys(("evaluate", "measure", "save", "train", "compile"), 0.0)
+        self.start = self.at = 0
+
+    def fit(self) -> fit_lib.Fitted:
+        """Train from the newest checkpoint, if there is one, to the end or until asked to stop."""
+        plan, arm, section = self.plan, self.arm, self.plan.checkpoint
+        began = time.perf_counter()
+        checkpoints = checkpoint_lib.Checkpoints(
+            self.folder.path / "checkpoints" / arm.name,
+            keep=section.keep,
+            keep_best=section.keep_best,
+            goal=arm.task.goal,
+            identity=identity(plan, arm.name),
+        )
+        with contextlib.closing(checkpoints):
+            fitted = fit_lib.fit(
+                arm.task,
+                arm.phases[0].optimizer,
+                steps=arm.phases[0].steps,
+                second_phase=arm.phases[1],
+                extend_steps=plan.extend_steps,
+                replicas=plan.replicas,
+                key=jax.random.key(plan.seed),
+                reports=plan.reports,
+                saves=section.saves,
+                save_seconds=60 * section.minutes,
+                placement=self.placement,
+                monitor=arm.monitor,
+                monitor_steps=arm.monitor_steps,
+                checkpoints=checkpoints,
+                hooks=fit_lib.Hooks(
+                    stop=self.stop,
+                    on_resume=self._on_resume,
+                    on_report=self._on_report,
+                    on_pulse=self._on_pulse,
+                    on_failure=self._on_failure,
+                    on_spent=self._on_spent,
+                ),
+            )
+        self._add_timing(fitted, time.perf_counter() - began)
+        return fitted
+
+    def _complete(self, record):
+        epoch_steps, step = self.arm.task.epoch_steps, record["step"]
+        epoch = {} if epoch_steps is None else {"epoch": step / epoch_steps}
+        return {"arm": self.arm.name, "step": step, **epoch, "flops": step * self.arm.flops_per_step, **record}
+
+    def _on_resume(self, step, history):
+        self.start = self.at = step
+        self.progress.skip(step * self.arm.flops_per_step)
+        self.folder.resume_metrics(self.arm.name, [self._complete(record) for record in history])
+        last = self.arm.steps + self.plan.extend_steps
+        if step < last:
+            logger.info("arm %s goes on from the checkpoint of step %d of %d", self.arm.name, step, last)
+
+    def _on_report(self, record):
+        if record["step"] == 0:
+            self.folder.resume_metrics(self.arm.name, [])
+        self.folder.report(self._complete(record))
+
+    def _on_pulse(self, step, seconds, compiled):
+        self.spent["compile" if compiled else "train"] += seconds
+        work, last = (step - self.at) * self.arm.flops_per_step, self.arm.steps + self.plan.extend_steps
+        self.progress.add(work, seconds, compiled=compiled, label=f"{self.arm.name}  step {step}/{last}")
+        self.at = step
+
+    def _on_failure(self, failure, evidence):
+        path = self.folder.save_evidence(self.arm.name, failure, evidence)
+        logger.error(
+            "NonFiniteError: arm %s, replica %d stopped at step %d: %s. Evidence: %s. The other replicas go on",
+            self.arm.name, failure.replica, failure.step, failure.what, path,
+        )  # fmt: skip
+
+    def _on_spent(self, what, seconds):
+        self.spent[what] += seconds
+
+    def _add_timing(self, fitted, seconds):
+        self.spent["log"] = seconds - sum(self.spent.values())
+        numbers = {f"{name}_seconds": round(value, 3) for name, value in self.spent.items()}
+        share = {}
+        if self.spent["measure"] and self.spent["train"]:
+            share = {"measure_share": round(self.spent["measure"] / self.spent["train"], 4)}
+            logger.info(
+                "arm %s: measuring replica distances took %.1f s, its training %.1f s", self.arm.name,
+                self.spent["measure"], self.spent["train"],
+            )  # fmt: skip
+        self.folder.add_timing(
+            arm=self.arm.name, steps=[self.start, fitted.step], programs=fitted.programs, **numbers, **share
+        )
+
+
+def identity(plan: Plan, arm: str) -> dict[str, Any]:
+    """What ties a checkpoint to its run: arm, seed, replicas and a digest of everything that decides numbers."""
+    settings = {name: value for name, value in plan.settings.items() if name not in ("arms", "checkpoint", "callbacks")}
+    own = {name: value for name, value in plan.settings["arms"][arm].items() if name not in ("order", "role", "labels")}
+    free = {f"task.{n}" for n, spec in options.describe(plan.experiment.fields).items() if spec.free}
+    settings["task"] = {n: value for n, value in settings["task"].items() if f"task.{n}" not in free}
+    text = json.dumps([settings, own], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return {"arm": arm, "seed": plan.seed, "replicas": plan.replicas, "settings": digest}
+
+
+def _last_measures(history: list[fit_lib.Record]) -> dict[str, dict[str, float]]:
+    """What the monitor reported last."""
+    measures = ({name: x for name, x in record.items() if isinstance(x, dict)} for record in reversed(history))
+    return next(filter(None, measures), {})
