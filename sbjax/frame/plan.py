@@ -59,6 +59,7 @@ class Plan:
         settings: the resolved configuration as plain dicts, with the fields that are read and no others: what
             `config.json` holds and what a continued run is compared with.
         arms: the reference first, then by order and name.
+        extend_steps: steps beyond those of the configuration, by which a finished run is trained longer.
     """
 
     experiment: Any
@@ -78,6 +79,7 @@ class Plan:
     checkpoint: Checkpoint
     arms: tuple[ArmPlan, ...]
     settings: dict[str, Any]
+    extend_steps: int = 0
 
     def steps(self, epoch_steps: int | None) -> int:
         """Steps of training, of `train_steps` or of `train_epochs` epochs of so many steps."""

@@ -34,6 +34,7 @@ class Experiment(Protocol):
         model: the default of the section `model`.
         smoke: what the word `smoke` changes, by path: {'task.points': 64}.
         kept: for a user who stopped a run: what is kept of it.
+        extendable: whether a finished run can be trained longer.
         suite_report: makes the one report of several runs, `(folder, names) -> (table, page, summary)`; None = a plain
             list of the runs.
     """
@@ -46,6 +47,7 @@ class Experiment(Protocol):
     model: ClassVar[Mapping[str, Any]] = {"name": "mlp"}
     smoke: ClassVar[Mapping[str, Any]] = {}
     kept: ClassVar[str] = "Nothing of it is kept"
+    extendable: ClassVar[bool] = False
     suite_report: ClassVar[Callable[[Path, Sequence[str]], tuple[str, Path, dict[str, Any]]] | None] = None
 
     def select(self, task: Mapping[str, Any]) -> "Experiment":
@@ -72,3 +74,7 @@ class Experiment(Protocol):
     def report(self, results: Results, workdir: Path) -> Sequence[Section]:
         """What the report shows beside the comparison of arms that every run has."""
         return ()
+
+    def table(self, workdir: Path) -> str:
+        """What the terminal shows below the comparison of arms; '' = nothing."""
+        return ""

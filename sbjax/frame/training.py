@@ -52,6 +52,7 @@ class TrainingExperiment(Experiment):
     )
     data_fields: ClassVar[tuple[str, ...]] = ()
     kept: ClassVar[str] = "All is saved"
+    extendable: ClassVar[bool] = True
 
     def load_data(self, task: Any) -> Any:
         """The data of a section `task`: images, an equation, a name."""
@@ -162,7 +163,8 @@ class TrainingExperiment(Experiment):
                 return False
             metrics[arm.name] = _last_measures(fitted.history)
             if arm.task.grid is not None:
-                folder.save_grid(arm.name, arm.task.grid, fitted.variables)
+                predicted = jax.jit(jax.vmap(arm.task.grid.predict))(fitted.variables)
+                folder.save_grid(arm.name, predicted, arm.task.grid)
             self.after_arm(plan, arm, fitted, folder, progress)
             failures += [{"arm": arm.name, **failure._asdict()} for failure in fitted.failures]
             progress.show(f"{arm.name} done")

@@ -13,7 +13,7 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -21,12 +21,20 @@ import numpy as np
 from sbjax.files import write_atomically
 from sbjax.frame.callbacks import Callbacks, Event
 from sbjax.frame.errors import ConfigError
-from sbjax.tasks.task import Grid, Variables
 
 FORMAT = 2
 """Of `config.json` and what lies beside it; 1 had sections `lines`, `finish` and `mapping`, and no number."""
 
 PACKAGES = ("sbjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ott-jax", "numpy", "scipy")
+
+
+class Drawn(Protocol):
+    """Where predictions are drawn: a `sbjax.tasks.task.Grid`, or anything with these."""
+
+    points: np.ndarray
+    reference: np.ndarray
+    coordinates: tuple[str, ...]
+    unknowns: tuple[str, ...]
 
 
 class Workdir:
@@ -119,18 +127,17 @@ class Workdir:
         """Write `status.json`."""
         write_atomically(self.path / "status.json", json.dumps({"status": status, **details}) + "\n")
 
-    def save_grid(self, arm: str, grid: Grid, variables: Variables) -> None:
+    def save_grid(self, arm: str, predicted: np.ndarray, grid: Drawn) -> None:
         """Write `grids/<arm>.npz`: points [*shape, d], reference [*shape, unknowns], predicted [replica, *shape,
         unknowns] in float32, and the names coordinates and unknowns."""
-        predicted = jax.jit(jax.vmap(grid.predict))(variables)
-        names = {name: np.array(getattr(grid, name)) for name in ("coordinates", "unknowns")}
         content = io.BytesIO()
         np.savez_compressed(
             content,
             points=grid.points,
             reference=grid.reference,
             predicted=np.asarray(predicted, np.float32),
-            **names,
+            coordinates=np.array(grid.coordinates),
+            unknowns=np.array(grid.unknowns),
         )
         (self.path / "grids").mkdir(exist_ok=True)
         write_atomically(self.path / "grids" / f"{arm}.npz", content.getvalue())

@@ -8,6 +8,7 @@ each student neuron roughly copies another teacher neuron. It is integrated from
 by Newton steps on the gradient; then ends are told apart by their weights.
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,23 +20,32 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, Int, Key, PyTree
 
 from sbjax import rng
-from sbjax.experiments.landscape.experiment import ArmResult
-from sbjax.frame import config as config_lib
+from sbjax.experiments.landscape.arm_results import ArmResult
+from sbjax.experiments.landscape.experiment import LandscapeExperiment
+from sbjax.frame.errors import ConfigError
+from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.landscape.copy_average import copy_average_loss, copy_average_student, orthonormal_teacher, population_loss
 from sbjax.landscape.teacher_student import share_below
 from sbjax.optimizers.gradient_flow import gradient_flow
+from sbjax.options import option
 
 if TYPE_CHECKING:
     from sbjax.report.results import Results
 
-FIELDS: dict[str, Any] = {
-    "students": 2,  # neurons, n
-    "teachers": 4,  # neurons, k
-    "extra_inputs": 1,  # dimensions besides those of the teacher
-    "flow_time": 1e5,
-}
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """Fields of `task`."""
+
+    experiment: str = option("copy_average", "which experiment on the loss landscape")
+    students: int = option(2, "neurons n of the student", least=1)
+    teachers: int = option(4, "neurons k of the teacher", least=2)
+    extra_inputs: int = option(1, "dimensions besides those of the teacher", least=0)
+    flow_time: float = option(1e5, "of the gradient flow", above=1e-2)
+
+
 SMOKE: dict[str, Any] = {"flow_time": 1e3}
-PRIMARY, GOAL = "loss", "min"
+PRIMARY = "loss"
 CAPTIONS = {
     "copy_average": "Loss above that of the best copy-average point along the gradient flow: a line a seed, "
     "coloured by where it ends. Those that end at that point fall to round-off.",
@@ -66,24 +76,16 @@ class End(NamedTuple):
     sizes: tuple[int, ...]
 
 
-def check(settings: dict[str, Any]) -> None:
-    """Refuses what cannot be run.
-
-    Raises:
-        ConfigError: no 1 <= students < teachers, a negative number of inputs, no time, or single precision.
-    """
-    task = settings["task"]
-    if not 1 <= task["students"] < task["teachers"]:
-        raise config_lib.ConfigError(
-            f"task.students={task['students']} must lie between 1 and task.teachers={task['teachers']} - 1: a student "
+def check(plan: Plan, arm: ArmPlan) -> None:
+    """Refuse a student as wide as its teacher, and single precision."""
+    task = arm.task
+    if task.students >= task.teachers:
+        raise ConfigError(
+            f"task.students={task.students} must lie between 1 and task.teachers={task.teachers} - 1: a student "
             "as wide as its teacher reaches zero loss"
         )
-    if task["extra_inputs"] < 0 or not task["flow_time"] > 1e-2:
-        raise config_lib.ConfigError(
-            f"task.extra_inputs={task['extra_inputs']} must be >= 0 and task.flow_time={task['flow_time']} > 0.01"
-        )
-    if not settings["precision"]["x64"]:
-        raise config_lib.ConfigError("precision.x64=False is too coarse for critical points: set precision.x64=True")
+    if not plan.precision.x64:
+        raise ConfigError("precision.x64=False is too coarse for critical points: set precision.x64=True")
 
 
 def init_students(key: Key[Array, ""], seeds: int, n: int, inputs: int) -> dict[str, Float[Array, "seed ..."]]:
@@ -171,21 +173,17 @@ def end_of(student: dict[str, Float[ArrayLike, "n ..."]], k: int, gradient: floa
 
 
 def run_arm(
-    settings: dict[str, Any],
-    arm_settings: dict[str, Any],
-    key: Key[Array, ""],
-    say: Callable[[str], None],
-    stop: Callable[[], bool],
+    plan: Plan, arm: ArmPlan, key: Key[Array, ""], log: Callable[[str], Any], stop: Callable[[], bool]
 ) -> ArmResult | None:
     """All seeds of one (n, k) in one program; `train_steps` are the Newton steps."""
-    task, seeds = arm_settings["task"], arm_settings["replicas"]
-    n, k = task["students"], task["teachers"]
+    task, seeds = arm.task, plan.replicas
+    n, k = task.students, task.teachers
     if stop():
         return None
-    say(f"{seeds} students of {n} neurons, {k} of the teacher")
-    starts = init_students(key, seeds, n, k + task["extra_inputs"])
-    times = np.concatenate([[0.0], np.geomspace(1e-2, task["flow_time"], TIMES - 1)])
-    found = {name: np.asarray(value) for name, value in _ends(starts, times, k, arm_settings["train_steps"]).items()}
+    log(f"{seeds} students of {n} neurons, {k} of the teacher")
+    starts = init_students(key, seeds, n, k + task.extra_inputs)
+    times = np.concatenate([[0.0], np.geomspace(1e-2, task.flow_time, TIMES - 1)])
+    found = {name: np.asarray(value) for name, value in _ends(starts, times, k, plan.train_steps).items()}
     ends = [end_of({"w": w, "a": a}, k, gradient) for w, a, gradient in zip(found["w"], found["a"], found["gradient"])]
     curvatures = found.pop("curvature")
     negative = np.sum(curvatures < -1e-9 * np.abs(curvatures).max(1, keepdims=True), 1)
@@ -209,7 +207,7 @@ def run_arm(
             "kind": np.array([KINDS.index(end.kind) for end in ends]),
             "negative": negative,
         },
-        parameters=n * (k + task["extra_inputs"] + 1),
+        parameters=n * (k + task.extra_inputs + 1),
     )
 
 
@@ -279,3 +277,6 @@ def _ends(starts, times, k, steps):
         }
 
     return jax.jit(jax.vmap(one))(starts)
+
+
+EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm, report=report)

@@ -4,6 +4,7 @@ Counts are exact (`sbjax.landscape.counting`). Beside them, in each arm: network
 neuron a layer are connected to a permuted copy of themselves by a path of constant function and by a straight line.
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable
@@ -12,27 +13,36 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Key
 
 from sbjax import rng
-from sbjax.experiments.landscape.experiment import ArmResult, load_arms
-from sbjax.frame.config import ConfigError
+from sbjax.experiments.landscape.arm_results import ArmResult, load_arms
+from sbjax.experiments.landscape.experiment import LandscapeExperiment
+from sbjax.frame.errors import ConfigError
+from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.landscape import counting, paths
 from sbjax.landscape import teacher_student as ts
 from sbjax.landscape.layered import forward
-from sbjax.names import near
+from sbjax.options import option
 
 if TYPE_CHECKING:
     from sbjax.report.results import Results
 
-FIELDS: dict[str, Any] = {
-    "widths": (4,),  # neurons needed in each hidden layer
-    "widest": 24,  # counts go up to this width of the first layer
-    "activation": "tanh",  # a name of sbjax.landscape.teacher_student.ACTIVATIONS
-    "side": 41,  # of the grid of inputs on [-5, 5]^2
-    "points": 21,  # on a segment of a path
-}
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """Fields of `task`."""
+
+    experiment: str = option("counts", "which experiment on the loss landscape")
+    widths: tuple = option((4,), "neurons needed in each hidden layer")
+    widest: int = option(24, "counts go up to this width of the first layer", most=WIDEST)
+    activation: str = option("tanh", "of the networks", choices=tuple(ts.ACTIVATIONS))
+    side: int = option(41, "of the grid of inputs on [-5, 5]^2", least=2)
+    points: int = option(21, "on a segment of a path", least=2)
+
+
 SMOKE: dict[str, Any] = {"side": 9, "points": 3}
-PRIMARY, GOAL = "path_loss", "min"
+PRIMARY = "path_loss"
 WIDEST = 200
 
 CAPTIONS = {
@@ -48,42 +58,29 @@ CAPTIONS = {
 }
 
 
-def check(settings: dict[str, Any]) -> None:
+def check(plan: Plan, arm: ArmPlan) -> None:
     """Refuse what cannot be counted.
 
     Raises:
-        ConfigError: a width out of its range, an unknown activation, single precision.
+        ConfigError: a width out of its range, single precision.
     """
-    task = settings["task"]
-    widths = task["widths"]
+    task, widths = arm.task, arm.task.widths
     if not widths or not all(isinstance(r, int) and r >= 2 for r in widths):
         raise ConfigError(f"task.widths={widths} must be whole numbers >= 2, one for each hidden layer")
-    if not widths[0] < task["widest"] <= WIDEST:
-        raise ConfigError(f"task.widest={task['widest']} must be above {widths[0]} and at most {WIDEST}")
-    if task["activation"] not in ts.ACTIVATIONS:
-        raise ConfigError(
-            f"task.activation={task['activation']!r} is unknown{near(task['activation'], ts.ACTIVATIONS)}; "
-            f"known: {', '.join(ts.ACTIVATIONS)}"
-        )
-    for name in ("side", "points"):
-        if task[name] < 2:
-            raise ConfigError(f"task.{name}={task[name]} must be >= 2")
-    if not settings["precision"]["x64"]:
+    if not widths[0] < task.widest:
+        raise ConfigError(f"task.widest={task.widest} must be above {widths[0]}")
+    if not plan.precision.x64:
         raise ConfigError("precision.x64=False: losses of 1e-25 need double precision; set it to True")
 
 
 def run_arm(
-    settings: dict[str, Any],
-    arm_settings: dict[str, Any],
-    key: jax.Array,
-    say: Callable[[str], Any],
-    stop: Callable[[], bool],
+    plan: Plan, arm: ArmPlan, key: Key[Array, ""], log: Callable[[str], Any], stop: Callable[[], bool]
 ) -> ArmResult | None:
     """Count, and walk one path for each seed."""
-    task, seeds = arm_settings["task"], arm_settings["replicas"]
-    widths, activation = tuple(task["widths"]), ts.ACTIVATIONS[task["activation"]]
-    x = ts.grid_inputs(task["side"])
-    extra = np.arange(task["widest"] - widths[0] + 1)
+    task, seeds = arm.task, plan.replicas
+    widths, activation = tuple(task.widths), ts.ACTIVATIONS[task.activation]
+    x = ts.grid_inputs(task.side)
+    extra = np.arange(task.widest - widths[0] + 1)
     minima, critical = zip(*(layer_counts(widths, [r + h for r in widths]) for h in extra.tolist()))
     along, straight, moved = [], [], []
     for seed in range(seeds):
@@ -94,14 +91,14 @@ def run_arm(
         y = forward(net, x, activation)
         path = paths.permutation_path(net, orders)
         goal = paths.permuted(net, orders)
-        along.append(paths.path_losses(path, x, y, activation, points=task["points"]))
-        straight.append(paths.straight_losses(net, goal, x, y, activation, points=task["points"]))
+        along.append(paths.path_losses(path, x, y, activation, points=task.points))
+        straight.append(paths.straight_losses(net, goal, x, y, activation, points=task.points))
         moved.append(paths.same(path[-1].end, goal))
-    say(f"{len(path)} segments, largest loss {np.max(along):.1e}, on the straight line {np.max(straight):.1e}")
+    log(f"{len(path)} segments, largest loss {np.max(along):.1e}, on the straight line {np.max(straight):.1e}")
     cross = next((h for h in extra.tolist() if minima[h] >= critical[h]), None)
     summary = {
         "widths": widths,
-        "widest": task["widest"],
+        "widest": task.widest,
         "crossing": None if cross is None else [r + cross for r in widths],
         "ratio": {
             str(h): float(np.exp(counting.log(critical[h]) - counting.log(minima[h]))) for h in (0, 1, 2, 4, 10)
@@ -192,3 +189,6 @@ def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
         "path_losses": landscape_figures.path_losses(lines),
     }
     return save(drawn, workdir)
+
+
+EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm, report=report)

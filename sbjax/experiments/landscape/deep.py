@@ -4,31 +4,42 @@ Data and teacher are those of arXiv 2105.12221: the teacher was fitted by the au
 sin(2x) + x + cos(3y) - 0.4 (y - 1)^2 on the 41 x 41 grid.
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Key
 
 from sbjax import rng, trees
 from sbjax.experiments.landscape import students
-from sbjax.experiments.landscape.experiment import ArmResult, load_arms
-from sbjax.experiments.landscape.two_layer import DEEP_ZERO, ZERO, check_training
+from sbjax.experiments.landscape.arm_results import ArmResult, load_arms
+from sbjax.experiments.landscape.experiment import LandscapeExperiment
+from sbjax.experiments.landscape.two_layer import DEEP_ZERO, ZERO, check
+from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.landscape import teacher_student as ts
+from sbjax.options import option
 
 if TYPE_CHECKING:
     from sbjax.report.results import Results
 
-FIELDS: dict[str, Any] = {
-    "width": 4,  # of each of the three hidden layers of the students; the teacher's is 4
-    "side": 41,  # of the grid of inputs on [-5, 5]^2
-    "learning_rate": 1e-3,  # of Adam, for train_steps steps
-    "polish_steps": 1000,  # Levenberg-Marquardt steps at most
-    "newton_steps": 1000,  # damped Newton steps at most, after these
-}
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """Fields of `task`."""
+
+    experiment: str = option("deep", "which experiment on the loss landscape")
+    width: int = option(4, "of each of the three hidden layers of the students; the teacher's is 4", least=1)
+    side: int = option(41, "of the grid of inputs on [-5, 5]^2", least=2)
+    learning_rate: float = option(1e-3, "of Adam, for train_steps steps", above=0)
+    polish_steps: int = option(1000, "Levenberg-Marquardt steps at most", least=0)
+    newton_steps: int = option(1000, "damped Newton steps at most, after these", least=0)
+
+
 SMOKE: dict[str, Any] = {"side": 9, "polish_steps": 10, "newton_steps": 2}
-PRIMARY, GOAL = "loss", "min"
+PRIMARY = "loss"
 HIDDEN = 3
 
 CAPTIONS = {
@@ -36,33 +47,20 @@ CAPTIONS = {
 }
 
 
-def check(settings: dict[str, Any]) -> None:
-    """Refuse what cannot be trained.
-
-    Raises:
-        ConfigError: a number out of its range, or single precision.
-    """
-    check_training(settings)
-
-
 def run_arm(
-    settings: dict[str, Any],
-    arm_settings: dict[str, Any],
-    key: jax.Array,
-    say: Callable[[str], Any],
-    stop: Callable[[], bool],
+    plan: Plan, arm: ArmPlan, key: Key[Array, ""], log: Callable[[str], Any], stop: Callable[[], bool]
 ) -> ArmResult | None:
     """Train and polish the students of one width."""
-    task, seeds = arm_settings["task"], arm_settings["replicas"]
-    inputs = ts.grid_inputs(task["side"])
+    task, seeds = arm.task, plan.replicas
+    inputs = ts.grid_inputs(task.side)
     targets = np.asarray(ts.deep_tanh(ts.deep_teacher(), inputs))
     problem = students.deep_problem(inputs, targets[:, 0])
-    starts = ts.init_deep_students(rng.stream(key, "students"), seeds, (2, *[task["width"]] * HIDDEN, 1))
+    starts = ts.init_deep_students(rng.stream(key, "students"), seeds, (2, *[task.width] * HIDDEN, 1))
     trained = students.train_adam(
-        problem, starts, steps=arm_settings["train_steps"], learning_rate=task["learning_rate"], say=say, stop=stop
+        problem, starts, steps=plan.train_steps, learning_rate=task.learning_rate, log=log, stop=stop
     )
     polished = trained and students.polish_students(
-        problem, trained.params, steps=task["polish_steps"], newton_steps=task["newton_steps"], say=say, stop=stop
+        problem, trained.params, steps=task.polish_steps, newton_steps=task.newton_steps, log=log, stop=stop
     )
     if polished is None:
         return None
@@ -79,7 +77,7 @@ def run_arm(
         "adam_loss": trained.losses[-1].tolist(),
     }
     summary = {
-        "width": task["width"],
+        "width": task.width,
         "shares": {f"{bar:g}": ts.share_below(losses, bar)._asdict() for bar in (ZERO, DEEP_ZERO)},
         "quantiles": {f"{q:g}": float(np.quantile(losses, q)) for q in (0, 0.25, 0.5, 0.75, 1)},
         "critical": float(np.mean(polished.gradient < 1e-8)),
@@ -102,3 +100,6 @@ def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
 
     found = load_arms(workdir, results.arms)
     return report.save({"deep_losses": report.losses_figure(found)}, workdir)
+
+
+EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm, report=report)

@@ -1,113 +1,133 @@
-"""Experiments on the geometry of the loss landscape, each a module of this package that `run.py` runs arm by arm.
+"""Experiments on the geometry of the loss landscape: one frame for all, a module of this folder each.
 
-A config of kind 'landscape' names one of them in `task.experiment`; the module adds its own fields to the section
-`task`. An experiment is a module `sbjax.experiments.landscape.experiment.<experiment>` with
-
-`FIELDS: dict[str, Any]`
-    Fields of `task` besides kind and experiment, with their defaults. Any of them may differ between arms.
-`SMOKE: dict[str, Any]`
-    Those that the word `smoke` changes. (Seeds become 2 and train_steps 4.)
-`PRIMARY: str`, `GOAL: str`
-    The metric that arms are compared in, and 'min' or 'max': what `run_arm` returns for each seed.
-`check(settings) -> None`
-    Raises `sbjax.frame.config.ConfigError` with field, value and remedy. `settings` are those of one arm
-    (`config.arm_settings`): `settings['task']` the fields, `settings['replicas']` the seeds, `settings['train_steps']`
-    the steps of the optimiser. Called for every arm before anything is written.
-`run_arm(settings, arm_settings, key, say, stop) -> ArmResult | None`
-    Runs one arm in the precision of the config. `settings` are those of the experiment, `arm_settings` of the arm,
-    `key` is the same for all arms, `say(text)` tells of progress, `stop()` is true once the run was asked to end: look
-    every some seconds and return None.
-`section(workdir, results) -> list[str]`
-    HTML for the report: headings, tables and notes made with `sbjax.report.markup`. `results` is
-    `sbjax.report.results.Results`; `load_arms(workdir, results.arms)` gives back what `run_arm` returned.
-`save_figures(workdir, results) -> dict[str, Path]`
-    Draws PNGs into `workdir/figures`; their paths by name.
-`CAPTIONS: dict[str, str]`
-    Of every figure, by the same names.
-
-Import `sbjax.report` and matplotlib inside the functions that use them. An arm that is finished is kept in
-`workdir/landscape`, so that a run that was stopped goes on with the next one.
+`task.experiment` names the module. It has a dataclass `Fields` and an `EXPERIMENT`, which says how one arm is checked,
+run and reported. An arm that is finished is kept in `landscape/` of the workdir, so that a run that was stopped goes on
+with the next one.
 """
 
 import importlib
-import io
-import json
-from collections.abc import Iterable, Mapping
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
-import numpy as np
+import jax
+
+from sbjax.experiments.landscape.arm_results import FOLDER, ArmResult, load_arm, save_arm
+from sbjax.frame.errors import ConfigError, named_arm
+from sbjax.frame.plan import ArmPlan, Plan
+from sbjax.frame.protocol import Experiment
+from sbjax.frame.workdir import Workdir
+from sbjax.names import near
+from sbjax.report.results import Results, plain, save_arms
+from sbjax.report.sections import Section
 
 EXPERIMENTS = ("two_layer", "deep", "counts", "recovery", "mnist", "copy_average")
-FOLDER = "landscape"
+
+logger = logging.getLogger(__name__)
+
+RunArm = Callable[[Plan, ArmPlan, jax.Array, Callable[[str], Any], Callable[[], bool]], ArmResult | None]
 
 
-class ArmResult(NamedTuple):
-    """What an arm leaves.
+class LandscapeExperiment(Experiment):
+    """One experiment, run arm by arm.
 
-    Attributes:
-        metrics: a list with a number for each seed, by name; the same names in all arms, the primary one among them.
-        summary: what JSON can hold: tallies, shares with their intervals, counts by kind.
-        arrays: by name, for figures and further use.
-        parameters: trained parameters of one network; 0 where nothing is trained.
-        history: earlier metrics, {step: {name: [seed]}}, for curves; {} for none.
+    Args:
+        fields: dataclass of its section `task`, with `experiment` first.
+        primary, goal: the metric that arms are compared in, and 'min' or 'max'.
+        smoke: what the word `smoke` changes, by name of a field.
+        check_arm: `(plan, arm)` raises `ConfigError`; called for every arm before anything is written.
+        run_arm: `(plan, arm, key, log, stop) -> ArmResult | None` in the precision of the config. `key` is the same for
+            all arms, `log(text)` tells of progress, `stop()` is true once the run was asked to end: look every some
+            seconds and return None.
+        report: `(results, workdir) -> sections`.
+        reports: whether the field `reports` is read.
     """
 
-    metrics: dict[str, list[float]]
-    summary: dict[str, Any]
-    arrays: dict[str, np.ndarray]
-    parameters: int = 0
-    history: Mapping[int, dict[str, list[float]]] = {}
+    name: ClassVar[str] = "landscape"
+    fixed: ClassVar[tuple[str, ...]] = ("experiment",)
+    sections: ClassVar[tuple[str, ...]] = ("precision",)
+    kept: ClassVar[str] = f"Arms that were finished are kept in {FOLDER}/"
 
+    def __init__(
+        self,
+        fields: type,
+        *,
+        primary: str,
+        goal: str = "min",
+        smoke: Mapping[str, Any],
+        check_arm: Callable[[Plan, ArmPlan], None],
+        run_arm: RunArm,
+        report: Callable[[Results, Path], Sequence[Section]],
+        reports: bool = False,
+    ):
+        self.fields, self.primary, self.goal = fields, primary, goal
+        self.smoke = {f"task.{field}": value for field, value in smoke.items()}
+        self.check_arm, self.run_arm, self._report = check_arm, run_arm, report
+        self.general = ("seed", "replicas", "train_steps", "reference", "callbacks", *(("reports",) if reports else ()))
 
-def load_experiment(name: str) -> ModuleType:
-    """The module of an experiment.
+    def prepare(self, plan: Plan) -> Plan:
+        """The plan, with every arm checked."""
+        for arm in plan.arms:
+            with named_arm(arm.name):
+                self.check_arm(plan, arm)
+        return plan
 
-    Raises:
-        ConfigError: there is none of that name.
+    def run(self, prepared: Plan, folder: Workdir, *, stop: Callable[[], bool]) -> bool:
+        """Run all arms that are not finished yet."""
+        plan, finished = prepared, {}
+        key, steps = jax.random.key(plan.seed), plan.train_steps
+        for arm in plan.arms:
+            found = load_arm(folder.path, arm.name)
+            if found is None:
+                if stop():
+                    return False
+                began = time.perf_counter()
 
-    >>> load_experiment('counts').PRIMARY
-    'path_loss'
-    """
-    from sbjax.frame.config import ConfigError  # which imports this package to know the fields
-    from sbjax.names import near
+                def log(text, name=arm.name):
+                    logger.info("%s: %s", name, text)
 
-    if name not in EXPERIMENTS:
-        raise ConfigError(
-            f"task.experiment={name!r} is unknown{near(str(name), EXPERIMENTS)}; known: {', '.join(EXPERIMENTS)}"
+                found = self.run_arm(plan, arm, key, log, stop)
+                if found is None:
+                    return False
+                save_arm(folder.path, arm.name, found)
+                folder.add_timing(arm=arm.name, steps=[0, steps], train_seconds=round(time.perf_counter() - began, 3))
+            folder.resume_metrics(arm.name, [])
+            for step, metrics in [*sorted(found.history.items()), (steps, found.metrics)]:
+                folder.report({"arm": arm.name, "step": step, "flops": 0.0, **plain(metrics)})
+            finished[arm.name] = found
+        save_arms(
+            folder.path,
+            arms=[arm.name for arm in plan.arms],
+            reference=plan.reference,
+            primary=self.primary,
+            goal=self.goal,
+            parameters={name: found.parameters for name, found in finished.items()},
+            flops_per_step=dict.fromkeys(finished, 0.0),
+            steps=dict.fromkeys(finished, steps),
+            about=plan.about_arms(),
         )
-    return importlib.import_module(f"sbjax.experiments.landscape.{name}")
+        return True
+
+    def report(self, results: Results, workdir: Path) -> Sequence[Section]:
+        """The experiment's own sections."""
+        return self._report(results, workdir)
 
 
-def save_arm(workdir: Path, arm: str, result: ArmResult) -> None:
-    """Write `landscape/<arm>.npz`, then `landscape/<arm>.json`, which says that the arm is finished."""
-    from sbjax.files import write_atomically
-    from sbjax.report.results import to_json
+class Landscape(Experiment):
+    """All of them: `select` finds the one that `task.experiment` names."""
 
-    folder = Path(workdir) / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()
-    np.savez_compressed(content, **result.arrays)
-    write_atomically(folder / f"{arm}.npz", content.getvalue())
-    history = {str(step): numbers for step, numbers in sorted(result.history.items())}
-    rest = {"metrics": result.metrics, "summary": result.summary, "parameters": result.parameters, "history": history}
-    write_atomically(folder / f"{arm}.json", to_json(rest))
+    name: ClassVar[str] = "landscape"
 
-
-def load_arm(workdir: Path, arm: str) -> ArmResult | None:
-    """What `save_arm` wrote; None for an arm that is not finished. Numbers that are not finite come back as None."""
-    path = Path(workdir) / FOLDER / f"{arm}.json"
-    if not path.exists():
-        return None
-    rest = json.loads(path.read_text())
-    with np.load(path.with_suffix(".npz")) as arrays:
-        rest["arrays"] = dict(arrays)
-    rest["history"] = {int(step): numbers for step, numbers in rest["history"].items()}
-    return ArmResult(**rest)
+    def select(self, task: Mapping[str, Any]) -> Experiment:
+        """The experiment that `task.experiment` names, 'two_layer' if it names none."""
+        name = task.get("experiment", "two_layer")
+        if name not in EXPERIMENTS:
+            raise ConfigError(
+                f"task.experiment={name!r} is unknown{near(str(name), EXPERIMENTS)}; known: {', '.join(EXPERIMENTS)}"
+            )
+        return importlib.import_module(f"sbjax.experiments.landscape.{name}").EXPERIMENT
 
 
-def load_arms(workdir: Path, arms: Iterable[str]) -> dict[str, ArmResult]:
-    """Those of `arms` that are finished, the narrowest first where they differ in their width."""
-    found = {arm: one for arm in arms if (one := load_arm(workdir, arm)) is not None}
-    return dict(sorted(found.items(), key=lambda item: item[1].summary.get("width", 0)))
+EXPERIMENT = Landscape()

@@ -8,6 +8,7 @@ Pixels that are 0 in every image are left out. That is exact: their weights have
 and nothing else sees them; initial weights are drawn as if they were there.
 """
 
+import dataclasses
 import itertools
 import math
 import time
@@ -24,24 +25,33 @@ from jaxtyping import Array, Float, Int, Key
 
 from sbjax import rng
 from sbjax.data import images
-from sbjax.experiments.landscape.experiment import ArmResult
-from sbjax.frame import config as config_lib
+from sbjax.experiments.landscape.arm_results import ArmResult
+from sbjax.experiments.landscape.experiment import LandscapeExperiment
+from sbjax.frame.errors import ConfigError
+from sbjax.frame.plan import ArmPlan, Plan
+from sbjax.options import option
 from sbjax.training.fit import boundaries
 
 if TYPE_CHECKING:
     from sbjax.report.results import Results
 
-FIELDS: dict[str, Any] = {
-    "dataset": "mnist",
-    "data_dir": "",  # where TFDS has its data; '' = $TFDS_DATA_DIR or ~/tensorflow_datasets
-    "cache_dir": "",  # decoded images; '' = $SBJAX_CACHE or ~/.cache/sbjax
-    "width": 10,
-    "share": 1.0,  # of the test images, the first ones
-    "runs": 0,  # where a width is to have fewer than `replicas`; 0 = as many
-    "learning_rate": 1e-3,
-}
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """Fields of `task`."""
+
+    experiment: str = option("mnist", "which experiment on the loss landscape")
+    dataset: str = option("mnist", "images, of which the test split is the batch")
+    data_dir: str = option("", "where TFDS has its data; '' = $TFDS_DATA_DIR or ~/tensorflow_datasets", free=True)
+    cache_dir: str = option("", "decoded images; '' = $SBJAX_CACHE or ~/.cache/sbjax", free=True)
+    width: int = option(10, "hidden units", least=1)
+    share: float = option(1.0, "of the test images, the first ones", above=0, most=1)
+    runs: int = option(0, "where a width is to have fewer than `replicas`; 0 = as many", least=0)
+    learning_rate: float = option(1e-3, "of Adam", above=0)
+
+
 SMOKE: dict[str, Any] = {"dataset": "digits"}
-PRIMARY, GOAL = "train/loss", "min"
+PRIMARY = "train/loss"
 CAPTIONS = {
     "width_sweep": "After the last step, against the width: dots are runs, the line is their median. The loss is that "
     "of training, on the images of the test split.",
@@ -56,23 +66,12 @@ Params = dict[str, Float[Array, "..."]]
 """Runs side by side: 'w1' [pixel, run, m], 'b1' [run, m], 'w2' [run, m, class], 'b2' [run, class]."""
 
 
-def check(settings: dict[str, Any]) -> None:
-    """Refuses what cannot be run.
-
-    Raises:
-        ConfigError: a width, a share, a number of runs or a learning rate out of its range.
-    """
-    task = settings["task"]
-    if task["width"] < 1:
-        raise config_lib.ConfigError(f"task.width={task['width']} must be >= 1: the hidden units")
-    if not 0 < task["share"] <= 1:
-        raise config_lib.ConfigError(f"task.share={task['share']} must lie in (0, 1]; 1 takes all images")
-    if not 0 <= task["runs"] <= settings["replicas"]:
-        raise config_lib.ConfigError(
-            f"task.runs={task['runs']} must lie between 0 (as many as replicas) and replicas={settings['replicas']}"
+def check(plan: Plan, arm: ArmPlan) -> None:
+    """Refuse more runs than there are replicas."""
+    if arm.task.runs > plan.replicas:
+        raise ConfigError(
+            f"task.runs={arm.task.runs} must lie between 0 (as many as replicas) and replicas={plan.replicas}"
         )
-    if not task["learning_rate"] > 0:
-        raise config_lib.ConfigError(f"task.learning_rate={task['learning_rate']} must be > 0, such as 1e-3")
 
 
 def init_runs(
@@ -132,7 +131,7 @@ def train_runs(
     steps: int,
     learning_rate: float = 1e-3,
     stop: Callable[[], bool] = lambda: False,
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Float[np.ndarray, "steps+1 run"]] | None:
     """Adam on full batches, all runs in one program.
 
@@ -153,22 +152,18 @@ def train_runs(
         rows.append(jax.block_until_ready(row))
         if time.monotonic() > said + 10:
             said = time.monotonic()
-            say(f"step {step} of {steps}, loss {float(np.median(row['train/loss'])):.4f}")
+            log(f"step {step} of {steps}, loss {float(np.median(row['train/loss'])):.4f}")
     return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
 
 
 def run_arm(
-    settings: dict[str, Any],
-    arm_settings: dict[str, Any],
-    key: Key[Array, ""],
-    say: Callable[[str], None],
-    stop: Callable[[], bool],
+    plan: Plan, arm: ArmPlan, key: Key[Array, ""], log: Callable[[str], Any], stop: Callable[[], bool]
 ) -> ArmResult | None:
     """All runs of one width. Runs that a width does not have are NaN in the metrics."""
-    task, steps, replicas = arm_settings["task"], arm_settings["train_steps"], arm_settings["replicas"]
+    task, steps, replicas = arm.task, plan.train_steps, plan.replicas
     x, y, kept, sizes = _batch(task)
-    runs = task["runs"] or replicas
-    at_once = max(1, min(runs, COLUMNS // task["width"]))
+    runs = task.runs or replicas
+    at_once = max(1, min(runs, COLUMNS // task.width))
     parts = []
     for first in range(0, runs, at_once):
         numbers = range(first, min(first + at_once, runs))
@@ -177,9 +172,9 @@ def run_arm(
             x,
             y,
             steps=steps,
-            learning_rate=task["learning_rate"],
+            learning_rate=task.learning_rate,
             stop=stop,
-            say=lambda text, numbers=numbers: say(f"runs {numbers.start + 1} to {numbers.stop} of {runs}: {text}"),
+            log=lambda text, numbers=numbers: log(f"runs {numbers.start + 1} to {numbers.stop} of {runs}: {text}"),
         )
         if found is None:
             return None
@@ -192,10 +187,10 @@ def run_arm(
 
     return ArmResult(
         metrics=at(steps),
-        summary={"width": task["width"], "runs": runs, "images": len(y), "pixels": len(kept), "inputs": sizes[0]},
+        summary={"width": task.width, "runs": runs, "images": len(y), "pixels": len(kept), "inputs": sizes[0]},
         arrays={name.removeprefix("train/"): curve for name, curve in curves.items()},
         parameters=sum(fan_in * fan_out + fan_out for fan_in, fan_out in itertools.pairwise(sizes)),
-        history={step: at(step) for step in [0, *boundaries(steps, arm_settings["reports"])] if step < steps},
+        history={step: at(step) for step in [0, *boundaries(steps, plan.reports)] if step < steps},
     )
 
 
@@ -250,11 +245,16 @@ def _advance(params, state, x, y, learning_rate):
 def _batch(task):
     """Images with the pixels that are not 0 everywhere, labels, which pixels, and (pixels, width, classes)."""
     try:
-        data = images.load(task["dataset"], data_dir=task["data_dir"] or None, cache_dir=task["cache_dir"] or None)
+        data = images.load(task.dataset, data_dir=task.data_dir or None, cache_dir=task.cache_dir or None)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
-        raise config_lib.ConfigError(f"task.dataset={task['dataset']!r}: {error}") from error
-    count = math.ceil(task["share"] * len(data.test_labels))
+        raise ConfigError(f"task.dataset={task['dataset']!r}: {error}") from error
+    count = math.ceil(task.share * len(data.test_labels))
     pixels = data.test_images[:count].reshape(count, -1)
     kept = np.flatnonzero(pixels.any(0))
     x = jnp.asarray(pixels[:, kept] / np.float32(255))
-    return x, jnp.asarray(data.test_labels[:count]), kept, (pixels.shape[1], task["width"], data.classes)
+    return x, jnp.asarray(data.test_labels[:count]), kept, (pixels.shape[1], task.width, data.classes)
+
+
+EXPERIMENT = LandscapeExperiment(
+    Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm, report=report, reports=True
+)

@@ -12,6 +12,7 @@ As a control, N students of different teachers are clustered likewise: no whole 
 Source: arXiv 2304.12794.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -23,74 +24,63 @@ import numpy as np
 import scipy
 from jaxtyping import Array, Key
 
-from sbjax.experiments.landscape.experiment import ArmResult
+from sbjax.experiments.landscape.arm_results import ArmResult
 from sbjax.experiments.landscape.recovery_deep import Deep
 from sbjax.experiments.landscape.recovery_shallow import Shallow
 from sbjax.experiments.landscape.recovery_toys import Family, Outcome, draw_inputs, families, rules
-from sbjax.frame import config as config_lib
+from sbjax.experiments.landscape.experiment import LandscapeExperiment
+from sbjax.frame.errors import ConfigError
+from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.landscape.expand_and_cluster import expand_and_cluster
 from sbjax.landscape.teacher_match import match_teacher
 from sbjax.landscape.teacher_student import ACTIVATIONS, share_below
-from sbjax.names import near
 
-FIELDS: dict[str, Any] = {
-    "activation": "g",  # a name of sbjax.landscape.teacher_student.ACTIVATIONS
-    "teachers": "4:2,5:3,6:4",  # widths:inputs, in turn; "3-3:2" has two hidden layers, of tanh only
-    "students": 10,  # N, of each teacher
-    "expansion": 4.0,  # width of the students over the teacher's
-    "points": 400,
-    "learning_rate": 0.01,  # of Adam for train_steps steps, down to 0 by a cosine
-    "polish_steps": 300,  # of Levenberg-Marquardt at most
-    "gamma": 0.5,  # clusters have units of this share of the students
-    "beta": 30.0,  # degrees, their largest angle
-}
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """Fields of `task`."""
+
+    experiment: str = option("recovery", "which experiment on the loss landscape")
+    activation: str = option("g", "of teachers and students", choices=tuple(ACTIVATIONS))
+    teachers: str = option("4:2,5:3,6:4", 'widths:inputs, in turn; "3-3:2" has two hidden layers, of tanh only')
+    students: int = option(10, "N, of each teacher", least=2)
+    expansion: float = option(4.0, "width of the students over the teacher's", least=1)
+    points: int = option(400, "inputs on which students are trained", least=1)
+    learning_rate: float = option(0.01, "of Adam for train_steps steps, down to 0 by a cosine", above=0)
+    polish_steps: int = option(300, "of Levenberg-Marquardt at most", least=0)
+    gamma: float = option(0.5, "clusters have units of this share of the students", above=0, most=1)
+    beta: float = option(30.0, "degrees, their largest angle", above=0, below=90)
+
+
 SMOKE: dict[str, Any] = {"teachers": "2:1", "students": 4, "expansion": 2.0, "points": 30, "polish_steps": 20}
-PRIMARY, GOAL = "error", "min"
+PRIMARY = "error"
 
 RECOVERED = 0.01
 """Relative error below which a unit counts as recovered."""
 
 
-def check(settings: dict[str, Any]) -> None:
-    """Refuse what cannot be run.
+def check(plan: Plan, arm: ArmPlan) -> None:
+    """Refuse teachers that cannot be recovered.
 
     Raises:
-        ConfigError: an unknown activation, malformed teachers, or a number out of range.
+        ConfigError: malformed teachers, layers that go with tanh alone, too few points or students in a cluster.
     """
-    task = settings["task"]
-    kinds = families(task["teachers"])
-    if task["activation"] not in ACTIVATIONS:
-        hint = near(task["activation"], ACTIVATIONS)
-        raise config_lib.ConfigError(
-            f"task.activation={task['activation']!r} is unknown{hint}; known: {', '.join(ACTIVATIONS)}"
+    task = arm.task
+    kinds = families(task.teachers)
+    if task.activation != "tanh" and any(len(family.widths) > 1 for family in kinds):
+        raise ConfigError(
+            f"task.teachers={task.teachers!r} has several hidden layers, which go with task.activation='tanh', not "
+            f"with {task.activation!r}"
         )
+    if task.gamma * task.students < 2:
+        raise ConfigError(f"task.gamma={task.gamma} must be between 2 / students = {2 / task.students:g} and 1")
     largest = max(_parameters(family) for family in kinds)
-    if task["activation"] != "tanh" and any(len(family.widths) > 1 for family in kinds):
-        raise config_lib.ConfigError(
-            f"task.teachers={task['teachers']!r} has several hidden layers, which go with task.activation='tanh', not "
-            f"with {task['activation']!r}"
-        )
-    students, shared = task["students"], task["gamma"] * task["students"]
-    limits = {
-        "students": (students >= 2, ">= 2"),
-        "gamma": (shared >= 2 and task["gamma"] <= 1, f"between 2 / students = {2 / max(students, 1):g} and 1"),
-        "beta": (0 < task["beta"] < 90, "between 0 and 90 degrees"),
-        "expansion": (task["expansion"] >= 1, ">= 1"),
-        "points": (task["points"] >= largest, f">= {largest}, the parameters of the largest teacher"),
-        "learning_rate": (task["learning_rate"] > 0, "> 0"),
-        "polish_steps": (task["polish_steps"] >= 0, ">= 0"),
-    }
-    for name, (holds, what) in limits.items():
-        if not holds:
-            raise config_lib.ConfigError(f"task.{name}={task[name]} must be {what}")
+    if task.points < largest:
+        raise ConfigError(f"task.points={task.points} must be >= {largest}, the parameters of the largest teacher")
 
 
 def run_arm(
-    settings: dict[str, Any],
-    arm_settings: dict[str, Any],
-    key: Key[Array, ""],
-    say: Callable[[str], Any],
-    stop: Callable[[], bool],
+    plan: Plan, arm: ArmPlan, key: Key[Array, ""], log: Callable[[str], Any], stop: Callable[[], bool]
 ) -> ArmResult | None:
     """All teachers of one activation. The metrics:
 
@@ -101,16 +91,16 @@ def run_arm(
     - `function`: root mean square error on new inputs over the standard deviation of the teacher's outputs.
     - `loss`: in the end. `student_loss`: the best student's.
     """
-    task, teachers = arm_settings["task"], arm_settings["replicas"]
-    kinds = families(task["teachers"])
+    task, teachers = arm.task, plan.replicas
+    kinds = families(task.teachers)
     outcomes: dict[int, Outcome] = {}
     controls, largest = [], 0
     for place, family in enumerate(kinds):
         members = range(place, teachers, len(kinds))
         inputs, held_out = (
-            draw_inputs(jax.random.fold_in(key, 2 * place + part), task["points"], family.inputs) for part in (0, 1)
+            draw_inputs(jax.random.fold_in(key, 2 * place + part), task.points, family.inputs) for part in (0, 1)
         )
-        solve = (Deep if len(family.widths) > 1 else Shallow)(family, inputs, held_out, arm_settings)
+        solve = (Deep if len(family.widths) > 1 else Shallow)(family, inputs, held_out, task, plan.train_steps)
         for index in members:
             own = [jax.random.fold_in(jax.random.fold_in(key, stream), index) for stream in (10_000, 20_000)]
             outcome = solve(*own, index, stop)
@@ -118,7 +108,7 @@ def run_arm(
                 return None
             outcomes[index] = outcome
             largest = max(largest, solve.parameters)
-            say(
+            log(
                 f"teacher {index} (units {family.widths}, {family.inputs} inputs): best student "
                 f"{outcome.losses.min():.1e}, {outcome.after.excess} units too many, {outcome.after.missing} missing, "
                 f"error {np.median(outcome.after.errors):.1e}"
@@ -136,9 +126,9 @@ def run_arm(
             arrays |= {f"labels_{i}": outcome.clusterings[0].labels, f"tree_{i}": outcome.clusterings[0].tree}
     wrong = np.array([outcome.after.excess + outcome.after.missing for outcome in found])
     summary = {
-        "activation": task["activation"],
-        "students": task["students"],
-        "expansion": task["expansion"],
+        "activation": task.activation,
+        "students": task.students,
+        "expansion": task.expansion,
         "teachers": [_describe(outcome, kinds[i % len(kinds)]) for i, outcome in enumerate(found)],
         "width_right": share_below(wrong, 0.5)._asdict(),
         "recovered": share_below(np.maximum(metrics["worst"], wrong), RECOVERED)._asdict(),
@@ -181,10 +171,10 @@ def _control(outcomes: list[Outcome], task) -> list[dict[str, int]]:
     """Clusters of students of different teachers; fewer than three teachers give none."""
     if len(outcomes) < 3:
         return []
-    chosen = [(outcomes[i % len(outcomes)], i) for i in range(task["students"])]
+    chosen = [(outcomes[i % len(outcomes)], i) for i in range(task.students)]
     students = {"w": np.stack([o.arrays["rows"][i] for o, i in chosen])}
     students["a"] = np.stack([o.arrays["outgoing"][i] for o, i in chosen])
-    losses, activation = np.array([o.losses[i] for o, i in chosen]), ACTIVATIONS[task["activation"]]
+    losses, activation = np.array([o.losses[i] for o, i in chosen]), ACTIVATIONS[task.activation]
     found = expand_and_cluster(students, losses, activation, rules(task), bias=True)
     teachers = [{"w": o.arrays["teacher"], "a": o.arrays["passed"]} for o in outcomes]
     matches = [match_teacher(found.params, teacher, activation) for teacher in teachers]
@@ -223,3 +213,6 @@ def _median(values: list[float]) -> dict[str, float]:
     """With the interval of order statistics that covers 95 % whatever the distribution; NaN ends below six values."""
     ends = scipy.stats.quantile_test(values, p=0.5).confidence_interval(0.95)
     return {"value": float(np.median(values)), "low": float(ends.low), "high": float(ends.high)}
+
+
+EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm, report=report)

@@ -31,11 +31,11 @@ Network = list[tuple[Float[np.ndarray, "in out"], Float[np.ndarray, " out"]]]
 class Deep:
     """Teachers of several hidden layers and one shape."""
 
-    def __init__(self, family: Family, inputs, held_out, settings: dict[str, Any]):
+    def __init__(self, family: Family, inputs, held_out, task: Any, steps: int):
         # Biases are parameters of their own here.
         self.family, self.inputs, self.held_out = family, inputs[:, :-1], held_out[:, :-1]
-        self.settings, self.program, self.programs = settings, None, {}
-        widths = tuple(round(settings["task"]["expansion"] * width) for width in family.widths)
+        self.task, self.steps, self.program, self.programs = task, steps, None, {}
+        widths = tuple(round(task.expansion * width) for width in family.widths)
         self.widths = (family.inputs, *widths, 1)
         self.parameters = sum((below + 1) * width for below, width in itertools.pairwise(self.widths))
 
@@ -45,15 +45,15 @@ class Deep:
         """Teacher `index`, drawn from `key`, with students from `start`; None if stopped."""
         teacher = deep_teacher(key, self.family.widths, self.family.inputs)
         targets = np.asarray(deep_tanh(teacher, jnp.asarray(self.inputs)))[:, 0]
-        starts = init_deep_students(start, self.settings["task"]["students"], self.widths)
-        self.program = self.program or Program(starts, problem_of, self.settings)
+        starts = init_deep_students(start, self.task.students, self.widths)
+        self.program = self.program or Program(starts, problem_of, self.task, self.steps)
         trained = self.program.train(starts, (jnp.asarray(self.inputs), jnp.asarray(targets)), stop)
         if trained is None:
             return None
         students, losses = trained
         rows = np.concatenate([students[0][0].transpose(0, 2, 1), students[0][1][:, :, None]], 2)
         arrays = {"rows": rows, "teacher": np.column_stack([teacher[0][0].T, teacher[0][1]])}
-        found = recover_deep(students, losses, self.inputs, targets, self.settings, self.programs)
+        found = recover_deep(students, losses, self.inputs, targets, self.task, self.steps, self.programs)
         if found is None:
             nothing = TeacherMatch(*(np.full(sum(self.family.widths), end) for end in (-1, np.inf, np.inf)), 0, 1.0)
             return Outcome(losses, (), nothing, nothing, float(np.mean(targets**2)), arrays)
@@ -90,14 +90,14 @@ def problem_of(shared) -> Problem:
 
 
 def recover_deep(
-    students: Network, losses, inputs, targets, settings: dict[str, Any], programs: dict[Any, Program]
+    students: Network, losses, inputs, targets, task: Any, steps: int, programs: dict[Any, Program]
 ) -> RecoveredLayers | None:
     """Layer by layer; None if the students share no unit of one.
 
     Args:
         students: stacked, as trained, and their losses.
         inputs, targets: [n, d] and [n].
-        settings: those of the arm.
+        task, steps: fields of the arm's task, and of Adam.
         programs: of upper layers by their shapes, filled here.
     """
 
@@ -108,12 +108,12 @@ def recover_deep(
         upper = [tuple(map(jnp.asarray, layer)) for layer in layers[first:]]
         shape = tuple(kernel.shape for kernel, _ in upper)
         if shape not in programs:
-            programs[shape] = Program(upper, problem_of, settings)
+            programs[shape] = Program(upper, problem_of, task, steps)
         trained, found = programs[shape].finish((jnp.asarray(hidden), jnp.asarray(targets)), upper)
         return layers[:first] + [tuple(layer) for layer in trained], found
 
     try:
-        return recover_layers(students, losses, jnp.tanh, retrain, rules(settings["task"]))
+        return recover_layers(students, losses, jnp.tanh, retrain, rules(task))
     except ValueError as error:
         if "share no unit" not in str(error):
             raise

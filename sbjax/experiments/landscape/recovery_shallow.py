@@ -22,26 +22,26 @@ from sbjax.landscape.teacher_student import ACTIVATIONS, init_students, two_laye
 class Shallow:
     """Teachers of one hidden layer and one shape."""
 
-    def __init__(self, family: Family, inputs, held_out, settings: dict[str, Any]):
-        self.family, self.inputs, self.held_out, self.settings = family, inputs, held_out, settings
+    def __init__(self, family: Family, inputs, held_out, task: Any, steps: int):
+        self.family, self.inputs, self.held_out, self.task, self.steps = family, inputs, held_out, task, steps
         self.program = None
-        self.width = round(settings["task"]["expansion"] * family.widths[0])
+        self.width = round(task.expansion * family.widths[0])
         self.parameters = self.width * (family.inputs + 2)
 
     def __call__(
         self, start: Key[Array, ""], key: Key[Array, ""], index: int, stop: Callable[[], bool]
     ) -> Outcome | None:
         """Teacher `index`, drawn from `key`, with students from `start`; None if stopped."""
-        task, (width,) = self.settings["task"], self.family.widths
-        activation = ACTIVATIONS[task["activation"]]
+        task, (width,) = self.task, self.family.widths
+        activation = ACTIVATIONS[task.activation]
         teacher = toy_teacher(key, width, self.family.inputs)
         if index == 0 and self.family == ((4,), 2):
             fixed = two_layer_teacher()
             teacher = fixed | {"w": np.column_stack([fixed["w"], np.zeros(4)])}
-        targets = np.asarray(two_layer(teacher, self.inputs, task["activation"]))[:, 0]
-        starts = init_students(start, task["students"], self.width, inputs=self.family.inputs + 1)
+        targets = np.asarray(two_layer(teacher, self.inputs, task.activation))[:, 0]
+        starts = init_students(start, task.students, self.width, inputs=self.family.inputs + 1)
         self.program = self.program or Program(
-            starts, lambda targets: two_layer_problem(self.inputs, targets, task["activation"]), self.settings
+            starts, lambda targets: two_layer_problem(self.inputs, targets, task.activation), task, self.steps
         )
         trained = self.program.train(starts, jnp.asarray(targets), stop)
         if trained is None:
@@ -50,7 +50,7 @@ class Shallow:
         found = expand_and_cluster(students, losses, activation, rules(task), bias=True)
         params = align(found.params, self.inputs, targets[:, None], activation)
         before = match_teacher(params, teacher, activation, self.held_out)
-        params, loss = fine_tune(params, self.inputs, targets, task["activation"])
+        params, loss = fine_tune(params, self.inputs, targets, task.activation)
         after = match_teacher(params, teacher, activation, self.held_out)
         arrays = {"rows": students["w"], "outgoing": students["a"], "found": params["w"], "teacher": teacher["w"]}
         arrays["passed"] = teacher["a"]

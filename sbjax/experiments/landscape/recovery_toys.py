@@ -69,7 +69,7 @@ class Outcome(NamedTuple):
 
 def rules(task: dict[str, Any]) -> Rules:
     """Those of `expand_and_cluster` from the fields of a config."""
-    return Rules(gamma=task["gamma"], beta=math.radians(task["beta"]))
+    return Rules(gamma=task.gamma, beta=math.radians(task.beta))
 
 
 def toy_teacher(key: Key[Array, ""], width: int, inputs: int, *, apart: float = 0.3) -> dict[str, np.ndarray]:
@@ -112,12 +112,12 @@ class Program:
     Args:
         starts: stacked students.
         problem_of: data -> the problem of one student.
-        settings: those of the arm.
+        task, steps: fields of the arm's task, and of Adam.
     """
 
-    def __init__(self, starts: PyTree, problem_of: Callable[[Any], Problem], settings: dict[str, Any]):
-        task, self.steps = settings["task"], settings["train_steps"]
-        self.adam = optax.adam(optax.cosine_decay_schedule(task["learning_rate"], self.steps))
+    def __init__(self, starts: PyTree, problem_of: Callable[[Any], Problem], task: Any, steps: int):
+        self.steps = steps
+        self.adam = optax.adam(optax.cosine_decay_schedule(task.learning_rate, self.steps))
 
         def advance(shared, students):
             data, count = shared
@@ -142,7 +142,7 @@ class Program:
                     params,
                     jacobian_fn=problem.jacobian,
                     hessian_fn=problem.hessian,
-                    steps=task["polish_steps"],
+                    steps=task.polish_steps,
                     newton_steps=0,
                     final_steps=0,
                 )

@@ -141,7 +141,7 @@ def train_adam(
     steps: int,
     learning_rate: float = 1e-3,
     stop: Callable[[], bool] = lambda: False,
-    say: Callable[[str], Any] = lambda text: None,
+    log: Callable[[str], Any] = lambda text: None,
 ) -> Trained | None:
     """Adam (0.9, 0.999) on all data for a number of steps; None if it was stopped.
 
@@ -151,7 +151,7 @@ def train_adam(
         steps: of each.
         learning_rate: constant.
         stop: looked at every some steps.
-        say: told of progress.
+        log: told of progress.
     """
     adam = optax.adam(learning_rate)
     loss = lambda params: jnp.sum(problem.residuals(params) ** 2)  # noqa: E731
@@ -184,7 +184,7 @@ def train_adam(
         recorded.append(spread.collected(students[0]))
         losses.append(spread.collected(found))
         if record in records[-20::5]:
-            say(f"Adam, step {record} of {steps}, median loss {np.median(losses[-1]):.1e}")
+            log(f"Adam, step {record} of {steps}, median loss {np.median(losses[-1]):.1e}")
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *recorded)
     return Trained(jax.tree.map(jnp.asarray, recorded[-1]), records, np.stack(losses), stacked)
 
@@ -197,7 +197,7 @@ def polish_students(
     newton_steps: int = 300,
     chunk: int = 5,
     stop: Callable[[], bool] = lambda: False,
-    say: Callable[[str], Any] = lambda text: None,
+    log: Callable[[str], Any] = lambda text: None,
 ) -> Polished | None:
     """`sbjax.optimizers.gradient_flow.polish` of stacked students, one after another on each device; None if stopped.
 
@@ -207,7 +207,7 @@ def polish_students(
         steps, newton_steps: of each at most.
         chunk: students of a device in one dispatch.
         stop: looked at between these.
-        say: told of progress.
+        log: told of progress.
 
     Returns:
         `Polished` with leaves [seed, ..] of numpy.
@@ -237,7 +237,7 @@ def polish_students(
         index = np.minimum(np.arange(first, first + size), seeds - 1)
         part = spread.collected(run(0, spread.placed(jax.tree.map(lambda leaf, index=index: leaf[index], starts))))
         parts.append(jax.tree.map(lambda leaf, left=seeds - first: leaf[:left], part))
-        say(f"polished {min(first + size, seeds)} of {seeds}")
+        log(f"polished {min(first + size, seeds)} of {seeds}")
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 

@@ -5,6 +5,7 @@ without biases, Glorot uniform. Adam is followed by Levenberg-Marquardt and Newt
 """
 
 import collections
+import dataclasses
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,28 +13,37 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Key
 
 from sbjax import rng
 from sbjax.experiments.landscape import students
-from sbjax.experiments.landscape.experiment import ArmResult, load_arms
-from sbjax.frame.config import ConfigError
+from sbjax.experiments.landscape.arm_results import ArmResult, load_arms
+from sbjax.experiments.landscape.experiment import LandscapeExperiment
+from sbjax.frame.errors import ConfigError
+from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.landscape import classification
 from sbjax.landscape import teacher_student as ts
-from sbjax.names import near
+from sbjax.options import option
 
 if TYPE_CHECKING:
     from sbjax.report.results import Results
 
-FIELDS: dict[str, Any] = {
-    "activation": "sigmoid",  # of teacher and students: a name of sbjax.landscape.teacher_student.ACTIVATIONS
-    "width": 4,  # of the students; the teacher's is 4
-    "side": 41,  # of the grid of inputs on [-5, 5]^2
-    "learning_rate": 1e-3,  # of Adam, for train_steps steps
-    "polish_steps": 1000,  # Levenberg-Marquardt steps at most
-    "newton_steps": 300,  # damped Newton steps at most, after these
-}
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """Fields of `task`."""
+
+    experiment: str = option("two_layer", "which experiment on the loss landscape")
+    activation: str = option("sigmoid", "of teacher and students", choices=tuple(ts.ACTIVATIONS))
+    width: int = option(4, "of the students; the teacher's is 4", least=1)
+    side: int = option(41, "of the grid of inputs on [-5, 5]^2", least=2)
+    learning_rate: float = option(1e-3, "of Adam, for train_steps steps", above=0)
+    polish_steps: int = option(1000, "Levenberg-Marquardt steps at most", least=0)
+    newton_steps: int = option(300, "damped Newton steps at most, after these", least=0)
+
+
 SMOKE: dict[str, Any] = {"side": 9, "polish_steps": 20, "newton_steps": 5}
-PRIMARY, GOAL = "loss", "min"
+PRIMARY = "loss"
 ZERO, DEEP_ZERO = 1e-14, 1e-20
 
 INDUCED = (classification.STRICT_SADDLE, classification.STABLE_PLATEAU)
@@ -64,19 +74,10 @@ CAPTIONS = {
 }
 
 
-def check(settings: dict[str, Any]) -> None:
-    """Refuse what cannot be trained.
-
-    Raises:
-        ConfigError: a number out of its range, an unknown activation, single precision.
-    """
-    task = settings["task"]
-    if task["activation"] not in ts.ACTIVATIONS:
-        raise ConfigError(
-            f"task.activation={task['activation']!r} is unknown{near(task['activation'], ts.ACTIVATIONS)}; "
-            f"known: {', '.join(ts.ACTIVATIONS)}"
-        )
-    check_training(settings)
+def check(plan: Plan, arm: ArmPlan) -> None:
+    """Refuse single precision, in which no loss gets as low as is asked for here."""
+    if not plan.precision.x64:
+        raise ConfigError("precision.x64=False: losses below 1e-14 need double precision; set it to True")
 
 
 def check_training(settings: dict[str, Any]) -> None:
@@ -86,35 +87,31 @@ def check_training(settings: dict[str, Any]) -> None:
     for name, bound in least.items():
         if task[name] < bound:
             raise ConfigError(f"task.{name}={task[name]} must be >= {bound}")
-    if not task["learning_rate"] > 0:
+    if not task.learning_rate > 0:
         raise ConfigError(f"task.learning_rate={task['learning_rate']} must be > 0")
     if not settings["precision"]["x64"]:
         raise ConfigError("precision.x64=False: losses below 1e-14 need double precision; set it to True")
 
 
 def run_arm(
-    settings: dict[str, Any],
-    arm_settings: dict[str, Any],
-    key: jax.Array,
-    say: Callable[[str], Any],
-    stop: Callable[[], bool],
+    plan: Plan, arm: ArmPlan, key: Key[Array, ""], log: Callable[[str], Any], stop: Callable[[], bool]
 ) -> ArmResult | None:
     """Train, polish, classify and tally the students of one width."""
-    task, seeds = arm_settings["task"], arm_settings["replicas"]
-    activation, teacher = task["activation"], ts.two_layer_teacher()
-    inputs = ts.grid_inputs(task["side"])
+    task, seeds = arm.task, plan.replicas
+    activation, teacher = task.activation, ts.two_layer_teacher()
+    inputs = ts.grid_inputs(task.side)
     targets = np.asarray(ts.two_layer(teacher, inputs, activation))
     problem = students.two_layer_problem(inputs, targets[:, 0], activation)
-    starts = ts.init_students(rng.stream(key, "students"), seeds, task["width"])
+    starts = ts.init_students(rng.stream(key, "students"), seeds, task.width)
     trained = students.train_adam(
-        problem, starts, steps=arm_settings["train_steps"], learning_rate=task["learning_rate"], say=say, stop=stop
+        problem, starts, steps=plan.train_steps, learning_rate=task.learning_rate, log=log, stop=stop
     )
     polished = trained and students.polish_students(
-        problem, trained.params, steps=task["polish_steps"], newton_steps=task["newton_steps"], say=say, stop=stop
+        problem, trained.params, steps=task.polish_steps, newton_steps=task.newton_steps, log=log, stop=stop
     )
     if polished is None:
         return None
-    say(f"{np.mean(polished.loss < ZERO):.0%} of the students at zero loss; what are the others?")
+    log(f"{np.mean(polished.loss < ZERO):.0%} of the students at zero loss; what are the others?")
     found = []
     for seed in range(seeds):
         if stop():
@@ -136,7 +133,7 @@ def run_arm(
         "gradient": polished.gradient.tolist(),
         "adam_loss": trained.losses[-1].tolist(),
     }
-    return ArmResult(metrics, summarise(task, polished, found, teacher), arrays, 3 * task["width"])
+    return ArmResult(metrics, summarise(task, polished, found, teacher), arrays, 3 * task.width)
 
 
 def classify(params, inputs, targets, activation, teacher) -> classification.Classification:
@@ -178,14 +175,14 @@ def summarise(task, polished, found, teacher) -> dict[str, Any]:
         if not losses[seed] < ZERO
     ]
     return {
-        "width": task["width"],
-        "activation": task["activation"],
+        "width": task.width,
+        "activation": task.activation,
         "shares": {f"{bar:g}": ts.share_below(losses, bar)._asdict() for bar in (ZERO, DEEP_ZERO)},
         "kinds": {kind: sum(one.kind == kind for one in found) for kind in KINDS},
         "failures": failures,
         "induced": sum(failure["kind"] in INDUCED for failure in failures),
         "neurons": {
-            "all": task["width"] * len(tallies),
+            "all": task.width * len(tallies),
             "copies": sum(tally.copies for tally in tallies),
             **{f"0 type, {size}": zero_type[size] for size in sorted(zero_type)},
             "opposite": sum(tally.antipodal for tally in tallies),
@@ -217,3 +214,6 @@ def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
         "trajectories": report.trajectories_figure(found),
     }
     return report.save(drawn, workdir)
+
+
+EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm, report=report)

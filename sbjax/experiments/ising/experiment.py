@@ -4,48 +4,41 @@ Arms differ in the field, the temperature or the size of the lattice. Replicas s
 by Metropolis sweeps, as networks start from random weights and relax by training steps.
 """
 
-from collections.abc import Callable
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 from jaxtyping import Int8
 
 from sbjax import rng
+from sbjax.experiments.ising import report as report_lib
 from sbjax.files import write_atomically
-from sbjax.frame import config as config_lib
+from sbjax.frame.errors import named_arm, told_as
+from sbjax.frame.plan import Plan
+from sbjax.frame.protocol import Experiment
 from sbjax.frame.workdir import Workdir
 from sbjax.metrics.bootstrap import Estimate
 from sbjax.metrics.replica import unmatched_distance
+from sbjax.options import option
 from sbjax.physics.ising import exact, mean_field, metropolis, statistics
+from sbjax.report.results import save_arms, to_json
 from sbjax.training.fit import boundaries
 
 DISTANCE = "replica_distance/unmatched"
 LANDSCAPES = "landscapes.json"
 
 
-def check(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The section `task` of each arm.
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """Fields of `task`."""
 
-    Raises:
-        ConfigError: a size, a temperature, a number of replicas or of sweeps that cannot be.
-    """
-    sections = {}
-    for name in settings["arms"]:
-        own = config_lib.arm_settings(settings, name)["task"]
-        if not own["temperature"] > 0 or not own["mean_field_temperature"] > 0:
-            raise config_lib.ConfigError(
-                f"arm {name!r}: task.temperature={own['temperature']} and task.mean_field_temperature="
-                f"{own['mean_field_temperature']} must be > 0"
-            )
-        try:
-            jax.eval_shape(lambda s=own["size"]: metropolis.make_lattices(jax.random.key(0), s, settings["replicas"]))
-        except ValueError as error:
-            raise config_lib.ConfigError(f"arm {name!r}: task.{error}") from error
-        sections[name] = own
-    if not settings["train_steps"]:
-        raise config_lib.ConfigError("train_epochs: a lattice has no epochs; give train_steps, the sweeps")
-    return sections
+    size: int = option(32, "side of the periodic lattice; replicas are quenched for train_steps sweeps", least=2)
+    temperature: float = option(1.5, "in units of the coupling", above=0)
+    field: float = option(0.0, "external field in units of the coupling")
+    mean_field_temperature: float = option(2.0, "of the free energy in mean field, which is drawn beside", above=0)
 
 
 def replica_distance(spins: Int8[np.ndarray, "replicas L L"]) -> Estimate:
@@ -59,17 +52,17 @@ def replica_distance(spins: Int8[np.ndarray, "replicas L L"]) -> Estimate:
     return unmatched_distance({"spins": np.asarray(spins, np.float32)}).raw.total.distance
 
 
-def landscapes(section: dict[str, Any]) -> dict[str, Any]:
+def landscapes(fields: Fields) -> dict[str, Any]:
     """The energy landscape of a field in two exact senses: mean field, and a 4 x 4 lattice by its magnetisation.
 
-    >>> found = landscapes({'field': 0.45, 'temperature': 1.5, 'mean_field_temperature': 2.0})
+    >>> found = landscapes(Fields(field=0.45))
     >>> [minimum['stable'] for minimum in found['mean_field']['minima']]
     [False, True]
     """
-    field, temperature = section["field"], section["mean_field_temperature"]
+    field, temperature = fields.field, fields.mean_field_temperature
     m = np.linspace(-1, 1, 201)
     small = exact.enumerate_states(4, 4)
-    total, ground, free = exact.landscape(small, section["temperature"], field)
+    total, ground, free = exact.landscape(small, fields.temperature, field)
     return {
         "mean_field": {
             "temperature": temperature,
@@ -79,7 +72,7 @@ def landscapes(section: dict[str, Any]) -> dict[str, Any]:
             "spinodal_field": mean_field.spinodal_field(temperature),
         },
         "four_by_four": {
-            "temperature": section["temperature"],
+            "temperature": fields.temperature,
             "magnetisation": total / small.spins,
             "ground_energy": ground / small.spins,
             "free_energy": free / small.spins,
@@ -87,24 +80,22 @@ def landscapes(section: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def run(folder: Workdir, settings: dict[str, Any], *, stop: Callable[[], bool]) -> bool:
+def run(folder: Workdir, plan: Plan, *, stop: Callable[[], bool]) -> bool:
     """Quench all arms and write `metrics.jsonl`, `arms.json` and `landscapes.json`; whether it came to its end."""
-    from sbjax.report.results import save_arms, to_json
-
-    sections = check(settings)
-    replicas, sweeps = settings["replicas"], settings["train_steps"]
-    key = rng.stream(jax.random.key(settings["seed"]), "quench")
+    sections = {arm.name: arm.task for arm in plan.arms}
+    replicas, sweeps = plan.replicas, plan.train_steps
+    key = rng.stream(jax.random.key(plan.seed), "quench")
     written, measures = {}, {}
     for name, section in sections.items():
         folder.resume_metrics(name, [])
         # All arms start from the same lattices.
-        lattices, done = metropolis.make_lattices(key, section["size"], replicas), 0
-        for sweep in [0, *boundaries(sweeps, settings["reports"])]:
+        lattices, done = metropolis.make_lattices(key, section.size, replicas), 0
+        for sweep in [0, *boundaries(sweeps, plan.reports)]:
             if stop():
                 return False
             if sweep > done:
                 lattices = metropolis.metropolis(
-                    lattices, section["temperature"], section["field"], sweeps=sweep - done
+                    lattices, section.temperature, section.field, sweeps=sweep - done
                 )
             done = sweep
             found = metropolis.measure(lattices)
@@ -118,21 +109,52 @@ def run(folder: Workdir, settings: dict[str, Any], *, stop: Callable[[], bool]) 
             "down": statistics.share(magnetisation < 0)._asdict(),
         }
         written[name] = {
-            "field": section["field"],
+            "field": section.field,
             **landscapes(section),
-            "quench": {"temperature": section["temperature"], "magnetisation": magnetisation, "shares": shares},
+            "quench": {"temperature": section.temperature, "magnetisation": magnetisation, "shares": shares},
         }
-        measures[name] |= {f"share {sign}": share for sign, share in shares.items()}
+        measures[name] |= {f"share/{sign}": share for sign, share in shares.items()}
     write_atomically(folder.path / LANDSCAPES, to_json(written))
     save_arms(
         folder.path,
         arms=list(sections),
-        reference=settings["reference"],
+        reference=plan.reference,
         primary="energy",
         goal="min",
-        parameters={name: section["size"] ** 2 for name, section in sections.items()},
+        parameters={name: section.size ** 2 for name, section in sections.items()},
         flops_per_step=dict.fromkeys(sections, 0.0),
         steps=dict.fromkeys(sections, sweeps),
         metrics=measures,
+        about=plan.about_arms(),
     )
     return True
+
+
+class Ising(Experiment):
+    """Lattices of spins."""
+
+    name: ClassVar[str] = "ising"
+    fields: ClassVar[type] = Fields
+    sections: ClassVar[tuple[str, ...]] = ()
+    general: ClassVar[tuple[str, ...]] = ("seed", "replicas", "train_steps", "reports", "reference", "callbacks")
+    smoke: ClassVar[Mapping[str, Any]] = {"task.size": 8, "replicas": 32}  # as many as share a word
+
+    def prepare(self, plan: Plan) -> Plan:
+        """The plan, with the lattices of every arm tried on shapes."""
+        for arm in plan.arms:
+            with named_arm(arm.name), told_as("task"):
+                jax.eval_shape(
+                    lambda size=arm.task.size: metropolis.make_lattices(jax.random.key(0), size, plan.replicas)
+                )
+        return plan
+
+    def run(self, prepared: Plan, folder: Workdir, *, stop: Callable[[], bool]) -> bool:
+        """Quench all arms."""
+        return run(folder, prepared, stop=stop)
+
+    def report(self, results, workdir: Path) -> Any:
+        """Magnetisation, shares of the two states, and the landscapes."""
+        return report_lib.report(results, workdir)
+
+
+EXPERIMENT = Ising()

@@ -1,0 +1,62 @@
+"""What an arm of an experiment on the loss landscape leaves, and where it is kept."""
+
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sbjax.files import write_atomically
+from sbjax.report.results import to_json
+
+FOLDER = "landscape"
+
+
+class ArmResult(NamedTuple):
+    """What an arm leaves.
+
+    Attributes:
+        metrics: a list with a number for each seed, by name; the same names in all arms, the primary one among them.
+        summary: what JSON can hold: tallies, shares with their intervals, counts by kind.
+        arrays: by name, for figures and further use.
+        parameters: trained parameters of one network; 0 where nothing is trained.
+        history: earlier metrics, {step: {name: [seed]}}, for curves; {} for none.
+    """
+
+    metrics: dict[str, list[float]]
+    summary: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    parameters: int = 0
+    history: Mapping[int, dict[str, list[float]]] = {}
+
+
+def save_arm(workdir: Path, arm: str, result: ArmResult) -> None:
+    """Write `landscape/<arm>.npz`, then `landscape/<arm>.json`, which says that the arm is finished."""
+    folder = Path(workdir) / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
+    np.savez_compressed(content, **result.arrays)
+    write_atomically(folder / f"{arm}.npz", content.getvalue())
+    history = {str(step): numbers for step, numbers in sorted(result.history.items())}
+    rest = {"metrics": result.metrics, "summary": result.summary, "parameters": result.parameters, "history": history}
+    write_atomically(folder / f"{arm}.json", to_json(rest))
+
+
+def load_arm(workdir: Path, arm: str) -> ArmResult | None:
+    """What `save_arm` wrote; None for an arm that is not finished. Numbers that are not finite come back as None."""
+    path = Path(workdir) / FOLDER / f"{arm}.json"
+    if not path.exists():
+        return None
+    rest = json.loads(path.read_text())
+    with np.load(path.with_suffix(".npz")) as arrays:
+        rest["arrays"] = dict(arrays)
+    rest["history"] = {int(step): numbers for step, numbers in rest["history"].items()}
+    return ArmResult(**rest)
+
+
+def load_arms(workdir: Path, arms: Iterable[str]) -> dict[str, ArmResult]:
+    """Those of `arms` that are finished, the narrowest first where they differ in their width."""
+    found = {arm: one for arm in arms if (one := load_arm(workdir, arm)) is not None}
+    return dict(sorted(found.items(), key=lambda item: item[1].summary.get("width", 0)))

@@ -1,0 +1,43 @@
+"""Being asked to stop: Ctrl-C, SIGTERM and SIGHUP, once to save and twice to stop at once."""
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+
+logger = logging.getLogger(__name__)
+
+CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved; starting it again goes on from there."""
+
+    def __init__(self, signal_number: int, message: str):
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[list[int]]:
+    """A list that gets the number of the first signal; the second one acts at once."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # Python hands signals to the main thread only
+        return
+    before = {number: signal.getsignal(number) for number in CAUGHT}
+
+    def ask(number, frame):
+        asked.append(number)
+        logger.warning("%s: saving at the next opportunity; once more to stop at once", signal.Signals(number).name)
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
