@@ -1,13 +1,13 @@
 """What a config file needs: `base_config`, `parse_words`, `shrink` and `ConfigError`.
 
-    from sbjax import config as config_lib
+from sbjax import config as config_lib
 
-    def get_config(argument=None):
-        words = config_lib.parse_words(argument, {})
-        config = config_lib.base_config("images")
-        config.train_epochs = 30.0
-        config.arms = {"raw": {}, "expanded": {"expansion": {"kind": "image", "factor": 2, "fill": "0.5"}}}
-        return config_lib.shrink(config) if words["smoke"] else config
+def get_config(argument=None):
+    words = config_lib.parse_words(argument, {})
+    config = config_lib.base_config("images")
+    config.train_epochs = 30.0
+    config.arms = {"raw": {}, "expanded": {"expansion": {"kind": "image", "factor": 2, "fill": "0.5"}}}
+    return config_lib.shrink(config) if words["smoke"] else config
 """
 
 from collections.abc import Mapping

@@ -120,7 +120,11 @@ class TrainingExperiment(Experiment):
         phases = []
         for name, choice, count in (
             ("optimizer", arm.optimizer, steps),
-            ("second_phase", arm.second_phase and arm.second_phase.optimizer, arm.second_phase and arm.second_phase.steps),
+            (
+                "second_phase",
+                arm.second_phase and arm.second_phase.optimizer,
+                arm.second_phase and arm.second_phase.steps,
+            ),
         ):
             with told_as(name):
                 made = choice and fit_lib.Phase(choice.build(count, folded_constants=constants), count)

@@ -12,8 +12,8 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from sbjax.frame import config as config_lib
-from sbjax.runner import run as experiment
+from sbjax.frame.errors import ConfigError
+from sbjax.runner.signals import Interrupted
 from sbjax.training.checkpoint import CheckpointError
 
 
@@ -36,7 +36,7 @@ def read_config(flag: Any, cpu_devices: int) -> dict[str, Any]:
     jax.config.update("jax_num_cpu_devices", cpu_devices)
     file = config_flags.get_config_filename(flags.FLAGS["config"])
     if not os.path.exists(file.split(":")[0]):
-        raise config_lib.ConfigError(f"--config={file}: there is no such file; see configs/")
+        raise ConfigError(f"--config={file}: there is no such file; see configs/")
     overrides = [f"{name}={value}" for name, value in config_flags.get_override_values(flags.FLAGS["config"]).items()]
     return {"config": flag.value, "overrides": overrides, "config_file": file}
 
@@ -69,13 +69,13 @@ def guard(main: Callable[[list[str]], Any], argv: list[str]) -> Any:
     logger.propagate = False  # absl would write each line once more, with its prefix
     try:
         return main(argv)
-    except (config_lib.ConfigError, CheckpointError) as error:
+    except (ConfigError, CheckpointError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {error}. What was saved is untouched: put it right, then start the same command again")
     except KeyboardInterrupt:
         sys.stderr.write("stopped before any training; nothing is lost\n")
         sys.exit(128 + signal.SIGINT)
-    except experiment.Interrupted as stop:
+    except Interrupted as stop:
         sys.stderr.write(f"{stop}\n")
         sys.exit(stop.exit_code)

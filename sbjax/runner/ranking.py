@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from sbjax import config as config_lib
 from sbjax import trees
 from sbjax.files import write_atomically
-from sbjax.frame import config as config_lib
-from sbjax.frame.config import ConfigError
+from sbjax.frame.errors import ConfigError
 from sbjax.metrics import replica
 from sbjax.metrics.monitor import SUFFIXES
 from sbjax.names import near
+from sbjax.options import words
 from sbjax.report import figures, ranking, tables
 from sbjax.report import results as results_lib
 from sbjax.runner import run as experiment
@@ -54,8 +55,8 @@ def rank_designs(
     Raises:
         ConfigError: besides those of `experiment.run`: `by` is not measured, or `against` cannot be compared with.
     """
-    settings = config_lib.check(config)
-    kinds = [kind.strip() for kind in settings["monitor"]["kinds"].split(",") if kind.strip()]
+    plan = config_lib.read(config)
+    kinds = words(plan.monitor.kinds)
     known = [kind + suffix for kind in kinds for suffix in SUFFIXES]
     if by not in known:
         raise ConfigError(
@@ -66,7 +67,7 @@ def rank_designs(
     if against is not None:
         try:
             full = results_lib.load_results(against)
-            ranking.common_arms(list(settings["arms"]), full.arms)
+            ranking.common_arms([arm.name for arm in plan.arms], full.arms)
         except (ValueError, OSError) as error:
             raise ConfigError(f"--against={against}: {error}") from error
     experiment.run(config, workdir, overrides=overrides, config_file=config_file)

@@ -1,30 +1,31 @@
-"""Several experiments from one config, each in a folder of its own, and one report of all."""
+"""Several runs from one config, each in a folder of its own, and one report of all."""
 
 import json
 import logging
 import os
 import pathlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from sbjax import build
+from sbjax import config as config_lib
+from sbjax.experiments import registry
 from sbjax.files import write_atomically
-from sbjax.frame import arms
-from sbjax.frame import config as config_lib
-from sbjax.frame.workdir import Workdir
-from sbjax.runner import run as experiment
+from sbjax.frame.errors import ConfigError
+from sbjax.frame.plan import Plan
+from sbjax.frame.workdir import expanded
+from sbjax.report.page import build_report
+from sbjax.runner import run as run_lib
 
 LISTED = "suite.json"
-ERRORS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
-CLASSICAL_LIMIT = 12.0
 
 logger = logging.getLogger(__name__)
 
 
-def members(config: ConfigDict | dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The experiments of a config with a `suite`, by name, in its order.
+def members(config: ConfigDict | dict[str, Any]) -> dict[str, Plan]:
+    """The runs of a config with a `suite`, by name, in its order.
 
     An entry holds sections or fields that differ from the shared ones; `arms` is replaced as a whole.
 
@@ -33,22 +34,22 @@ def members(config: ConfigDict | dict[str, Any]) -> dict[str, dict[str, Any]]:
 
     >>> config = config_lib.base_config('pinn')
     >>> config.update(train_steps=10, arms={'raw': {}}, suite={'heat': {'task': {'equation': 'heat'}}})
-    >>> members(config)['heat']['task']['equation']
+    >>> members(config)['heat'].task.equation
     'heat'
     """
     shared = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
     found = {}
     for name, own in shared.pop("suite").items():
-        if not name.replace("_", "").replace("-", "").isalnum() or not isinstance(own, dict):
-            raise config_lib.ConfigError(f"suite.{name}={own!r}: give sections under a name that can name a folder")
+        if not name.replace("_", "").replace("-", "").isalnum() or not isinstance(own, Mapping):
+            raise ConfigError(f"suite.{name}={own!r}: give sections under a name that can name a folder")
         merged = dict(shared)
         for section, fields in own.items():
-            whole = section == "arms" or not isinstance(fields, dict)
+            whole = section == "arms" or not isinstance(fields, Mapping)
             merged[section] = fields if whole else {**shared.get(section, {}), **fields}
         try:
-            found[name] = config_lib.check(merged)
-        except config_lib.ConfigError as error:
-            raise config_lib.ConfigError(f"suite.{name}: {error}") from error
+            found[name] = config_lib.read(merged)
+        except ConfigError as error:
+            raise ConfigError(f"suite.{name}: {error}") from error
     return found
 
 
@@ -58,102 +59,127 @@ def run(
     *,
     overrides: list[str] | None = None,
     config_file: str | None = None,
-) -> experiment.Outcome:
-    """`experiment.run`, or one run after another where the config has a `suite`, in `workdir/<name>`.
+    extend: int = 0,
+) -> run_lib.Outcome:
+    """`runner.run.run`, or one run after another where the config has a `suite`, in `workdir/<name>`.
 
     Started again, it goes on with the first one that is not finished. All are checked, and built, before the first one
-    is trained.
+    is trained; what was built is what is trained.
 
-    Args, raises: as `experiment.run`.
+    Args, raises: as `runner.run.run`.
     """
+    options = {"overrides": overrides, "config_file": config_file, "extend": extend}
     if not config.get("suite"):
-        return experiment.run(config, workdir, overrides=overrides, config_file=config_file)
+        return run_lib.run(config, workdir, **options)
     if not os.fspath(workdir):
-        raise config_lib.ConfigError("--workdir='' is empty; name the folder of the run")
-    entries = members(config)
-    folder = pathlib.Path(workdir).absolute()
+        raise ConfigError("--workdir='' is empty; name the folder of the run")
+    plans = members(config)
+    logger.info("%d runs: %s", len(plans), ", ".join(plans))
+    folder = expanded(workdir)
     # Those that are finished are not touched; any of the others that cannot be run stops the suite here.
-    status = {name: Workdir(folder / name, settings).status for name, settings in entries.items()}
-    finished = {name for name in entries if status[name] in ("done", "diverged")}
-    for name, settings in entries.items():
-        if name not in finished:
-            arms.prepare(settings)
+    folders = {name: run_lib.open_workdir(plan, folder / name) for name, plan in plans.items()}
+    finished = {
+        name
+        for name, own in folders.items()
+        if own.status in run_lib.FINISHED and (not extend or own.extended == extend)
+    }
+    prepared = {}
+    for number, (name, plan) in enumerate(plans.items(), start=1):
+        if name not in finished and not extend:
+            logger.info("building %s: %d of %d", name, number, len(plans))
+            prepared[name] = run_lib.prepare(plan)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / LISTED, json.dumps({"members": list(entries)}, indent=1))
+    write_atomically(folder / LISTED, json.dumps({"members": list(plans)}, indent=1))
     began, trained, outcomes = time.perf_counter(), 0, {}
-    for number, (name, settings) in enumerate(entries.items(), start=1):
+    for number, (name, plan) in enumerate(plans.items(), start=1):
         if name not in finished:
-            left = "" if not trained else _left(began, trained, len(entries) - len(finished))
-            logger.info("%s: %d of %d%s", name, number, len(entries), left)
-        outcomes[name] = experiment.run(settings, folder / name, overrides=overrides, config_file=config_file)
+            left = "" if not trained else _left(began, trained, len(plans) - len(finished))
+            logger.info("%s: %d of %d%s", name, number, len(plans), left)
+        outcomes[name] = run_lib.run_plan(plan, folder / name, prepared=prepared.pop(name, None), **options)
         trained += name not in finished
     table, page, summary = report(folder)
     worst = "diverged" if any(outcome.status == "diverged" for outcome in outcomes.values()) else "done"
-    return experiment.Outcome(worst, table, page, summary)
+    return run_lib.Outcome(worst, table, page, summary)
 
 
-def report(workdir: str | os.PathLike, *, classical: bool = False) -> tuple[str, pathlib.Path, dict[str, Any]]:
+def report(
+    workdir: str | os.PathLike, *, classical: bool = False, trust: bool = False
+) -> tuple[str, pathlib.Path, dict[str, Any]]:
     """The report of a suite: table, path of `report.html`, and what `summary.json` holds.
 
     Args:
         workdir: the folder of a suite, with `suite.json` in it.
-        classical: first measure how long a classical solver (`sbjax.physics.collocation`) takes to reach errors of
-            0.1 to 1e-7 in each equation, at most `CLASSICAL_LIMIT` seconds a size, and write `classical.json`.
+        classical: first measure a classical solver of each equation, see `experiments.pinn.classical`.
+        trust: whether a kind of experiment that `config.json` gives by import path may be imported.
 
     Raises:
-        FileNotFoundError: no `suite.json`.
-        ValueError: `classical.json` cannot be used.
+        FileNotFoundError: no `suite.json`, or no run in it.
+        ConfigError: a file of it cannot be used.
     """
-    from sbjax.experiments.pinn.suite_report import build_suite_report
-
-    folder = pathlib.Path(workdir).absolute()
-    names = json.loads((folder / LISTED).read_text())["members"]
+    folder = expanded(workdir)
+    names = _read(folder / LISTED)["members"]
+    experiment = experiment_of(folder / names[0], trust=trust)
     if classical:
-        _time_classical(folder, {name: folder / name for name in names})
-    return build_suite_report(folder, names)
+        _measure_classical(experiment, folder, {name: folder / name for name in names})
+    if experiment.suite_report is None:
+        raise ConfigError(f"{folder}: task.kind={experiment.name!r} has no report of several runs; see each of them")
+    return experiment.suite_report(folder, names)
 
 
-def report_of_one(workdir: str | os.PathLike, *, classical: bool = False) -> pathlib.Path:
+def report_of_one(workdir: str | os.PathLike, *, classical: bool = False, trust: bool = False) -> pathlib.Path:
     """The report of a single run, and its path.
 
-    Args:
-        workdir: the folder of the run.
-        classical: first measure a classical solver, as in `report`.
+    Args, raises: as `report`.
+    """
+    folder = expanded(workdir)
+    experiment = experiment_of(folder, trust=trust)
+    if classical:
+        _measure_classical(experiment, folder, {None: folder})
+    return build_report(folder, sections=experiment.report)
+
+
+def experiment_of(workdir: pathlib.Path, *, trust: bool = False) -> Any:
+    """The experiment of a workdir, by its `config.json`.
 
     Raises:
-        FileNotFoundError, ValueError: as `build_report`.
-        ConfigError: `classical` for a run that is about no equation in one or two coordinates.
+        FileNotFoundError: there is no `config.json`.
+        ConfigError: it is not this version's, or names code of a user without `trust`.
     """
-    from sbjax.report import build_report
+    task = _read(workdir / "config.json").get("config", {}).get("task", {})
+    kind = task.get("kind", "images") if isinstance(task, Mapping) else task
+    if kind not in registry.KINDS and not trust:
+        raise ConfigError(
+            f"{workdir / 'config.json'}: task.kind={kind!r} is not among {', '.join(registry.KINDS)}; if it is an "
+            "experiment of yours, and you trust this folder, give --trust"
+        )
+    return registry.find(task)
 
-    folder = pathlib.Path(workdir)
-    if classical and not _time_classical(folder, {None: folder}):
-        raise config_lib.ConfigError(
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"workdir={str(path.parent)!r} has no {path.name}; give the workdir of a run") from None
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); move it away, or give another workdir") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} holds no section but {type(found).__name__}; give another workdir")
+    return found
+
+
+def _measure_classical(experiment: Any, folder: pathlib.Path, runs: Mapping[str | None, pathlib.Path]) -> None:
+    """Writes `classical.json` in the folder, if the experiment has a classical solver for any of the runs."""
+    measure = getattr(experiment, "measure_classical", None)
+    found = (
+        None
+        if measure is None
+        else measure({name: _read(p / "config.json")["config"]["task"] for name, p in runs.items()})
+    )
+    if not found:
+        raise ConfigError(
             f"--classical: the run in {folder} is about no equation in one or two coordinates; leave it out"
         )
-    return build_report(folder)
-
-
-def _time_classical(folder, runs):
-    """Writes `classical.json` in the folder: seconds by name of a run (None: of its equation) and error."""
-    from sbjax.physics.collocation import time_to_errors
-
-    found = {}
-    for name, path in runs.items():
-        try:
-            task = json.loads((path / "config.json").read_text())["config"]["task"]
-        except FileNotFoundError:
-            raise FileNotFoundError(f"workdir={str(path)!r} has no config.json; give the workdir of a run") from None
-        if task["kind"] != "pinn":
-            continue
-        equation = build.build_data(task)
-        if len(equation.coordinates) <= 2:
-            logger.info("%s: classical solver", task["equation"])
-            seconds = time_to_errors(equation, ERRORS, limit=CLASSICAL_LIMIT)
-            found[name or task["equation"]] = {f"{error:g}": seconds[error] for error in ERRORS}
-    if found:
-        write_atomically(folder / "classical.json", json.dumps(found, indent=1))
-    return found
+    write_atomically(folder / "classical.json", json.dumps(found, indent=1))
 
 
 def _left(began, trained, all_of_them):

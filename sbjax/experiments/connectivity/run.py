@@ -1,32 +1,53 @@
-"""Straight lines between the trained networks of an arm, and from where they started: what `config.lines` asks for."""
+"""Losses on straight lines between the trained networks of an arm, and from where they started."""
 
 import itertools
 import json
 import pathlib
+import time
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Key
 
+from sbjax import options as options_lib
 from sbjax import rng, trees
 from sbjax.asymmetry import effective
 from sbjax.files import write_atomically
+from sbjax.frame.arms import Arm
+from sbjax.frame.plan import Plan
+from sbjax.frame.sections import Interpolation
+from sbjax.frame.workdir import Workdir
 from sbjax.metrics.connectivity import barriers, monotonicity, summarise
 from sbjax.metrics.interpolation import over_parts
 from sbjax.symmetry.matching import match_weights
 from sbjax.symmetry.permutation import Permutations, permute, random_permutations
 from sbjax.symmetry.spec import derive_spec
 from sbjax.tasks.task import Task, Variables
+from sbjax.training.fit import Fitted
+from sbjax.training.progress import Progress
 
+FOLDER = "interpolation"
 MOST_ALIGNED = 6  # replicas between which all pairs are matched
 DRAWS = 3  # random orders beside the best one
 
 
+def measure_arm(plan: Plan, arm: Arm, fitted: Fitted, folder: Workdir, progress: Progress) -> None:
+    """Measure an arm that is trained, over the replicas that did not stop, and write `interpolation/<arm>.json`."""
+    progress.show(f"{arm.name}: lines between networks")
+    began = time.perf_counter()
+    stopped = {failure.replica for failure in fitted.failures}
+    running = [replica for replica in range(plan.replicas) if replica not in stopped]
+    key = jax.random.key(plan.seed)
+    found = measure_lines(arm.task, fitted.variables, plan.interpolation, key=key, running=running)
+    save_lines(folder.path, arm.name, found)
+    folder.add_timing(arm=arm.name, interpolation_seconds=round(time.perf_counter() - began, 3))
+
+
 def measure_lines(
-    task: Task, variables: Variables, section: dict[str, Any], *, key: Key[Array, ""], running: list[int]
+    task: Task, variables: Variables, section: Interpolation, *, key: Key[Array, ""], running: list[int]
 ) -> dict[str, Any]:
-    """Everything that the config section `lines` asks for about one arm, as plain numbers for JSON.
+    """Everything that the config section `interpolation` asks for about one arm, as plain numbers for JSON.
 
     - 'pairs': barriers of held-out numbers between pairs of replicas, `{'pairs', 'alphas', 'curves', 'summary'}`;
     - with 'rebase', 'rebased': the same with the second network's hidden units matched to the first's (absent where the
@@ -34,27 +55,27 @@ def measure_lines(
       `Alignment.between`;
     - 'start': the training loss from each replica's start to its end, with `monotonicity`.
 
-    Running statistics are estimated again at every point, by the mean over the batches of `lines.examples` examples.
+    Running statistics are estimated again at every point, by the mean over the batches of `section.examples` examples.
 
     Args:
         task: with `lines`.
         variables: of all replicas, stacked.
-        section: `{'between', 'points', 'pairs', 'rebase', ..}`.
+        section: what is measured.
         key: of the run, which the starts come from.
         running: replicas that did not stop.
     """
     stacked = variables
     variables = {name: tree for name, tree in variables.items() if name != "hyper"}
-    words = [word.strip() for word in section["between"].split(",") if word.strip()]
-    alphas = np.linspace(0.0, 1.0, section["points"])
+    words = options_lib.words(section.between)
+    alphas = np.linspace(0.0, 1.0, section.points)
     recalibrate = task.lines.recalibrate(task.data) if "batch_stats" in variables else None
     options = {"alphas": alphas, "recalibrate": recalibrate}
     found: dict[str, Any] = {}
     if "pairs" in words and len(running) > 1:
         held_out = over_parts(task.evaluate, task.data, task.parts, unroll=task.parts if recalibrate else 1)
-        pairs = choose_pairs(running, section["pairs"])
+        pairs = choose_pairs(running, section.pairs)
         found["pairs"] = _plain(barriers(held_out, variables, pairs, **options), pairs)
-        if section["rebase"]:
+        if section.rebase:
             alignment = Alignment(task, variables, key)
             found["alignment"] = alignment.between(running[:MOST_ALIGNED])
             if "frozen" not in variables and alignment.spec.sizes:
@@ -83,9 +104,9 @@ def measure_lines(
 
 
 def save_lines(workdir: pathlib.Path, arm: str, found: dict[str, Any]) -> None:
-    """Write `lines/<arm>.json`."""
-    (workdir / "lines").mkdir(exist_ok=True)
-    write_atomically(workdir / "lines" / f"{arm}.json", json.dumps(found) + "\n")
+    """Write `interpolation/<arm>.json`."""
+    (workdir / FOLDER).mkdir(exist_ok=True)
+    write_atomically(workdir / FOLDER / f"{arm}.json", json.dumps(found) + "\n")
 
 
 def choose_pairs(replicas: list[int], most: int) -> list[tuple[int, int]]:

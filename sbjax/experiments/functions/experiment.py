@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from sbjax.expansion.kinds import Expansion
 from sbjax.experiments.functions import report as report_lib
 from sbjax.experiments.functions import run as grid_run
 from sbjax.experiments.functions import suite_report
-from sbjax.expansion.kinds import Expansion
 from sbjax.frame.errors import ConfigError, named_arm, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.protocol import Experiment

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sbjax.experiments.functions.grid import ArmNumbers, run_grid
 from sbjax.expansion.registry import make_expansion
+from sbjax.experiments.functions.grid import ArmNumbers, run_grid
 from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.workdir import Workdir
@@ -58,7 +58,9 @@ def read_arm(plan: Plan, arm: ArmPlan) -> tuple[ArmNumbers, Shared]:
     )
     for field, value, only in needed:
         if value != only:
-            raise ConfigError(f"{field}={value!r} must be {only!r} with task.program='grid'; or use task.program='loop'")
+            raise ConfigError(
+                f"{field}={value!r} must be {only!r} with task.program='grid'; or use task.program='loop'"
+            )
     widths = tuple(model["widths"])
     if len(widths) < 2:
         raise ConfigError(f"task.program='grid' needs two of model.widths={widths}")

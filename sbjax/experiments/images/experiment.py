@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 from sbjax.asymmetry.options import build_asymmetric
 from sbjax.data import images as images_lib
+from sbjax.expansion.kinds import Expansion
 from sbjax.experiments.connectivity import report as connectivity_report
 from sbjax.experiments.connectivity.run import measure_arm
-from sbjax.expansion.kinds import Expansion
 from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.training import TrainingExperiment

@@ -94,9 +94,7 @@ def run(folder: Workdir, plan: Plan, *, stop: Callable[[], bool]) -> bool:
             if stop():
                 return False
             if sweep > done:
-                lattices = metropolis.metropolis(
-                    lattices, section.temperature, section.field, sweeps=sweep - done
-                )
+                lattices = metropolis.metropolis(lattices, section.temperature, section.field, sweeps=sweep - done)
             done = sweep
             found = metropolis.measure(lattices)
             magnetisation = np.asarray(found.magnetisation, float)
@@ -121,7 +119,7 @@ def run(folder: Workdir, plan: Plan, *, stop: Callable[[], bool]) -> bool:
         reference=plan.reference,
         primary="energy",
         goal="min",
-        parameters={name: section.size ** 2 for name, section in sections.items()},
+        parameters={name: section.size**2 for name, section in sections.items()},
         flops_per_step=dict.fromkeys(sections, 0.0),
         steps=dict.fromkeys(sections, sweeps),
         metrics=measures,

@@ -25,10 +25,10 @@ import scipy
 from jaxtyping import Array, Key
 
 from sbjax.experiments.landscape.arm_results import ArmResult
+from sbjax.experiments.landscape.experiment import LandscapeExperiment
 from sbjax.experiments.landscape.recovery_deep import Deep
 from sbjax.experiments.landscape.recovery_shallow import Shallow
 from sbjax.experiments.landscape.recovery_toys import Family, Outcome, draw_inputs, families, rules
-from sbjax.experiments.landscape.experiment import LandscapeExperiment
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.landscape.expand_and_cluster import expand_and_cluster

@@ -5,11 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-
-
-from sbjax.experiments.pinn import report as report_lib
-from sbjax.experiments.pinn import suite_report
 from sbjax.expansion.kinds import Expansion
+from sbjax.experiments.pinn import classical, suite_report
+from sbjax.experiments.pinn import report as report_lib
 from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.training import TrainingExperiment
@@ -66,14 +64,7 @@ class Pinn(TrainingExperiment):
 
     def load_data(self, task: Fields) -> Equation:
         """The equation."""
-        numbers = parse_numbers("task.coefficients", task.coefficients)
-        try:
-            make = import_path(task.equation) if is_import_path(task.equation) else None
-            equation = make_equation(task.equation, **numbers) if make is None else make(**numbers)
-            check_conditions(equation)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ConfigError(f"task.equation={task.equation!r}: {error}") from error
-        return equation
+        return build_equation(task.equation, task.coefficients)
 
     def make_task(self, plan: Plan, arm: ArmPlan, data: Equation, expansion: Expansion | None) -> Task:
         """This equation for this arm's network."""
@@ -116,6 +107,35 @@ class Pinn(TrainingExperiment):
     def report(self, results, workdir: Path) -> Any:
         """Errors compared, seconds to each error, and the solutions drawn."""
         return report_lib.report(results, workdir)
+
+    def measure_classical(self, tasks: Mapping[str | None, Mapping[str, Any]]) -> dict[str, Any]:
+        """Seconds of a classical solver, see `sbjax.experiments.pinn.classical`; for equations of this package alone."""
+
+        def make(name, coefficients):
+            if is_import_path(name):  # a name in a workdir may not run code
+                raise ConfigError(f"--classical: task.equation={name!r} is not one of this package; leave it out")
+            return build_equation(name, coefficients)
+
+        return classical.measure_classical(tasks, make)
+
+
+def build_equation(name: str, coefficients: str = "") -> Equation:
+    """An equation by name, or by the import path of a function that returns one, with its conditions checked.
+
+    Raises:
+        ConfigError: it does not exist, or its coefficients are impossible.
+
+    >>> build_equation('burgers', 'nu=0.05').unknowns
+    ('u',)
+    """
+    numbers = parse_numbers("task.coefficients", coefficients)
+    try:
+        make = import_path(name) if is_import_path(name) else None
+        equation = make_equation(name, **numbers) if make is None else make(**numbers)
+        check_conditions(equation)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"task.equation={name!r}: {error}") from error
+    return equation
 
 
 def parse_numbers(field: str, text: str) -> dict[str, float]:

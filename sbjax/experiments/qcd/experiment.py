@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sbjax.experiments.qcd import report as report_lib
 from sbjax.expansion.kinds import Expansion
+from sbjax.experiments.qcd import report as report_lib
 from sbjax.frame.errors import told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.training import TrainingExperiment
@@ -26,9 +26,7 @@ class Fields:
     upper: float = option(0.4, "GeV, the highest", above=0)
     points: int = option(50, "temperatures, evenly spaced", least=1)
     loss: str = option("chi2", "what is minimised", choices=("chi2", "l1"))
-    relative_error: float = option(
-        0.05, "of entropy density and trace anomaly", above=0, only={"loss": one_of("chi2")}
-    )
+    relative_error: float = option(0.05, "of entropy density and trace anomaly", above=0, only={"loss": one_of("chi2")})
     mass_weight: float = option(1.0, "of the relations between the masses in the loss", least=0)
     nodes: int = option(20, "of the integrals over momenta in training", least=1)
     fold: bool = option(False, "start as the expanded network would, folded: the matched-bias control")
