@@ -361,8 +361,8 @@ class _Reader:
                     self.problems.append(f"arms.{arm}.{name} is now called {sections_lib.RENAMED[name]!r}")
                 elif name in ARM_SECTIONS and name not in possible:
                     self.problems.append(
-                        f"arms.{arm}.{name} has no effect with task.kind={self.experiment.name!r}, whose arms differ in "
-                        f"{', '.join(possible)}; leave it out"
+                        f"arms.{arm}.{name} has no effect with task.kind={self.experiment.name!r}, whose arms "
+                        f"differ in {', '.join(possible)}; leave it out"
                     )
                 elif name not in (*possible, *ARM_WORDS):
                     self.problems.append(

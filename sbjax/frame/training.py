@@ -117,14 +117,10 @@ class TrainingExperiment(Experiment):
         steps = plan.steps(task.epoch_steps)
         folded = expansion if getattr(arm.task, "fold", False) and isinstance(expansion, VectorExpansion) else None
         constants = None if folded is None else folded.constants
-        phases = []
+        phases, second = [], arm.second_phase
         for name, choice, count in (
             ("optimizer", arm.optimizer, steps),
-            (
-                "second_phase",
-                arm.second_phase and arm.second_phase.optimizer,
-                arm.second_phase and arm.second_phase.steps,
-            ),
+            ("second_phase", second and second.optimizer, second and second.steps),
         ):
             with told_as(name):
                 made = choice and fit_lib.Phase(choice.build(count, folded_constants=constants), count)

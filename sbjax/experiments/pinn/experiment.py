@@ -109,7 +109,7 @@ class Pinn(TrainingExperiment):
         return report_lib.report(results, workdir)
 
     def measure_classical(self, tasks: Mapping[str | None, Mapping[str, Any]]) -> dict[str, Any]:
-        """Seconds of a classical solver, see `sbjax.experiments.pinn.classical`; for equations of this package alone."""
+        """Seconds of a classical solver to each error, for equations of this package alone."""
 
         def make(name, coefficients):
             if is_import_path(name):  # a name in a workdir may not run code
