@@ -14,13 +14,10 @@ and .safetensors.
 import sys
 
 from absl import app, flags
-from ml_collections import config_flags
 
-from sbjax.frame import config as config_lib
 from sbjax.runner import cli as cli_lib
-from sbjax.runner import ranking as measure
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Designs as arms, such as configs/designs.py:digits,brief.")
+CONFIG = cli_lib.define_config("Designs as arms, such as configs/designs.py:digits,brief.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; with --params, where to write results (optional).")
 AGAINST = flags.DEFINE_string("against", None, "Workdir of full runs of the same designs.")
 BY = flags.DEFINE_string("by", "marginal", "Measure to rank by, such as marginal or neuron_cloud_scale_free.")
@@ -31,18 +28,20 @@ CPU_DEVICES = cli_lib.define_cpu_devices()
 flags.declare_key_flag("cpu_devices")
 
 
-def main(argv: list[str]) -> measure.Measurement:
-    """What the flags ask for."""
-    if (PARAMS.value is None) == (CONFIG.value is None):
-        raise config_lib.ConfigError("give either --config with --workdir, or --params")
+def main(argv: list[str]):
+    """What the flags ask for, as `sbjax.runner.ranking.Measurement`."""
+    from sbjax.frame.errors import ConfigError
+    from sbjax.runner import ranking
+
+    if (PARAMS.value is None) == (flags.FLAGS["config"].value is None):
+        raise ConfigError("give either --config with --workdir, or --params")
     if PARAMS.value is not None:
-        return measure.measure_params(
+        return ranking.measure_params(
             PARAMS.value, where=WHERE.value, neuron_axis=NEURON_AXIS.value, workdir=WORKDIR.value
         )
-    if WORKDIR.value is None:
-        raise config_lib.ConfigError("--workdir is missing: the folder in which the designs are trained")
+    cli_lib.require(WORKDIR, "the folder in which the designs are trained")
     settings = cli_lib.read_config(CONFIG, CPU_DEVICES.value)
-    return measure.rank_designs(workdir=WORKDIR.value, against=AGAINST.value, by=BY.value, **settings)
+    return ranking.rank_designs(workdir=WORKDIR.value, against=AGAINST.value, by=BY.value, **settings)
 
 
 def cli(argv: list[str]) -> None:

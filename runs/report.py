@@ -1,41 +1,41 @@
-"""Tables, figures and one HTML file from the workdir of a run.
+"""Tables, figures and one HTML file from the workdir of a run, and the comparison of two runs.
 
     python runs/report.py --workdir=/tmp/quickstart
     python runs/report.py --workdir=/tmp/pdes --classical
+    python runs/report.py --workdir=/tmp/longer --against=/tmp/quickstart
 
 A finished run has them already; made again from the same files they are the same, byte for byte. `--classical` adds to
 an equation, or a suite of them, how long a classical solver takes to the same errors; it measures that on this machine,
-in seconds to minutes.
+in seconds to minutes. `--against` compares arms of the same name in two runs, seed by seed.
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags
 
 from sbjax.runner import cli as cli_lib
-from sbjax.runner import suite
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder that a training run has written to.", required=True)
-_CLASSICAL = flags.DEFINE_bool("classical", False, "Of equations: measure a classical solver first.")
-
-
-def main(argv: Sequence[str]) -> Path:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; everything is given by --workdir")
-    try:
-        if (Path(_WORKDIR.value) / suite.LISTED).exists():
-            return suite.report(_WORKDIR.value, classical=_CLASSICAL.value)[1]
-        return suite.report_of_one(_WORKDIR.value, classical=_CLASSICAL.value)
-    except FileNotFoundError as error:
-        raise app.UsageError(f"--workdir={_WORKDIR.value}: {error}") from error
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder that a training run has written to.")
+AGAINST = flags.DEFINE_string("against", None, "Folder of another run, to compare with.")
+CLASSICAL = flags.DEFINE_bool("classical", False, "Of equations: measure a classical solver first.")
+TRUST = flags.DEFINE_bool("trust", False, "Import an experiment of yours that the folder names by import path.")
 
 
-def cli(argv: Sequence[str]) -> None:
-    """`main`, and its path on the terminal: absl hands what this returns to sys.exit."""
+def main(argv: list[str]) -> Path:
+    """Make what the flags ask for and return its path."""
+    from sbjax.runner import suite
+
+    cli_lib.require(WORKDIR, "the folder of a run")
+    if AGAINST.value is not None:
+        return suite.compare(WORKDIR.value, AGAINST.value)
+    return suite.report(WORKDIR.value, classical=CLASSICAL.value, trust=TRUST.value)[1]
+
+
+def cli(argv: list[str]) -> None:
+    """`main`, and its path on the terminal."""
     sys.stdout.write(f"report: {cli_lib.guard(main, argv)}\n")
 
 
 if __name__ == "__main__":
-    app.run(cli)
+    app.run(cli, flags_parser=cli_lib.parse)

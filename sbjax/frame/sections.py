@@ -6,7 +6,7 @@ optimiser, a model or an expansion stand with it.
 
 import dataclasses
 
-from sbjax.options import given, has, option
+from sbjax.options import Spec, given, has, option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +98,8 @@ SHARED = {
     "population": Population,
     "checkpoint": Checkpoint,
 }
+
+PHASE_STEPS = Spec(0, "of a second phase of training, after the first; 0 = none", least=0)
 
 # What fields and sections were called in earlier versions.
 RENAMED = {

@@ -88,6 +88,13 @@ class TrainingExperiment(Experiment):
                 arms.append(self.build_arm(plan, arm, loaded[source], expansions[arm.name]))
         return Prepared(plan, placement, tuple(arms))
 
+    def task_of(self, plan: Plan, name: str) -> Task:
+        """The task of one arm by name, with its data."""
+        arm = next(arm for arm in plan.arms if arm.name == name)
+        with named_arm(name), told_as("expansion"):
+            expansion = make_expansion(arm.expansion)
+        return self.build_task(plan, arm, self.load_data(arm.task), expansion)
+
     def build_task(self, plan: Plan, arm: ArmPlan, data: Any, expansion: Expansion | None) -> Task:
         """The task of one arm with the drawn hyper-parameters of its replicas, tried out on shapes alone."""
         with told_as("task"):

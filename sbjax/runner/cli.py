@@ -1,4 +1,7 @@
-"""What the entry scripts share: flags with messages instead of tracebacks, devices, exit codes."""
+"""What the entry scripts share: flags with messages instead of tracebacks, devices, exit codes.
+
+Nothing heavy is imported here: a wrong flag is told, and the first line written, before JAX is loaded.
+"""
 
 import logging
 import os
@@ -7,14 +10,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import absl.logging
-import jax
 from absl import flags
 from ml_collections import config_flags
 
-from sbjax.frame.errors import ConfigError
-from sbjax.runner.signals import Interrupted
-from sbjax.training.checkpoint import CheckpointError
+
+def define_config(help: str) -> flags.FlagHolder[Any]:
+    """The flag --config. Its file is read by `read_config`, not while flags are parsed."""
+    return config_flags.DEFINE_config_file("config", None, help)
 
 
 def define_cpu_devices() -> flags.FlagHolder[int]:
@@ -27,22 +29,36 @@ def define_cpu_devices() -> flags.FlagHolder[int]:
     )
 
 
-def read_config(flag: Any, cpu_devices: int) -> dict[str, Any]:
-    """Arguments of `experiment.run` from the flag --config, whose file must exist; also sets the devices up.
+def require(flag: flags.FlagHolder[Any], what: str) -> None:
+    """Refuse a flag that was not given.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: naming the flag and what it is.
     """
+    from sbjax.frame.errors import ConfigError
+
+    if flag.value is None:
+        raise ConfigError(f"--{flag.name} is missing: {what}")
+
+
+def read_config(flag: Any, cpu_devices: int) -> dict[str, Any]:
+    """Arguments of `runner.run.run` from the flag --config; also sets the devices up.
+
+    Raises:
+        ConfigError: the flag was not given.
+    """
+    import jax
+
+    require(flag, "the experiment, such as configs/quickstart.py")
     jax.config.update("jax_num_cpu_devices", cpu_devices)
     file = config_flags.get_config_filename(flags.FLAGS["config"])
-    if not os.path.exists(file.split(":")[0]):
-        raise ConfigError(f"--config={file}: there is no such file; see configs/")
     overrides = [f"{name}={value}" for name, value in config_flags.get_override_values(flags.FLAGS["config"]).items()]
     return {"config": flag.value, "overrides": overrides, "config_file": file}
 
 
 def parse(argv: list[str]) -> list[str]:
     """The flags, with a message instead of a traceback where one is wrong."""
+    _first_line(argv)
     try:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
@@ -55,13 +71,33 @@ def parse(argv: list[str]) -> list[str]:
         name, *hint = str(error).replace("\\n", " ").replace("\\'", "").replace("'", "").replace('"', "").split()
         flag = next((word for word in argv if word.split("=")[0].endswith(f".{name}")), f"--config.{name}")
         sys.exit(f"error: {flag}: the config has no such field. {' '.join(hint)}".rstrip())
+    except ValueError as error:
+        if type(error).__name__ != "ConfigError":
+            raise
+        sys.exit(f"error: --config: {error}")
     if len(rest) > 1:
         sys.exit(f"error: unexpected argument {rest[1]!r}: everything is a flag, such as --workdir=DIR")
     return rest
 
 
+def _first_line(argv: list[str]) -> None:
+    """Say that something happens, and refuse a config file that is not there, before anything is imported for it."""
+    given = [word.split("=", 1)[1] for word in argv if word.startswith(("--config=", "-config="))]
+    if given and not os.path.exists(given[-1].split(":")[0]):
+        sys.exit(f"error: --config={given[-1]}: there is no such file; see configs/")
+    if given and not {"--help", "-h", "--helpfull", "--helpshort"} & set(argv):
+        sys.stderr.write(f"reading {given[-1]}\n")
+        sys.stderr.flush()
+
+
 def guard(main: Callable[[list[str]], Any], argv: list[str]) -> Any:
     """`main(argv)` with the package's messages on the terminal, and exits with a message where it fails."""
+    import absl.logging
+
+    from sbjax.frame.errors import ConfigError
+    from sbjax.runner.signals import Interrupted
+    from sbjax.training.checkpoint import CheckpointError
+
     absl.logging.set_verbosity(absl.logging.ERROR)  # orbax tells of every step of every save
     logger = logging.getLogger("sbjax")
     logger.addHandler(logging.StreamHandler())

@@ -12,10 +12,11 @@ from ml_collections import ConfigDict
 
 from sbjax import config as config_lib
 from sbjax.experiments import registry
-from sbjax.files import write_atomically
+from sbjax.files import read_json, write_atomically
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.plan import Plan
 from sbjax.frame.workdir import expanded
+from sbjax.report.against import write_against
 from sbjax.report.page import build_report
 from sbjax.runner import run as run_lib
 
@@ -105,37 +106,42 @@ def run(
 def report(
     workdir: str | os.PathLike, *, classical: bool = False, trust: bool = False
 ) -> tuple[str, pathlib.Path, dict[str, Any]]:
-    """The report of a suite: table, path of `report.html`, and what `summary.json` holds.
+    """The report of a run or of a suite: table, path of `report.html`, and what `summary.json` holds.
 
     Args:
-        workdir: the folder of a suite, with `suite.json` in it.
+        workdir: the folder of a run, or of a suite with `suite.json` in it.
         classical: first measure a classical solver of each equation, see `experiments.pinn.classical`.
         trust: whether a kind of experiment that `config.json` gives by import path may be imported.
 
     Raises:
-        FileNotFoundError: no `suite.json`, or no run in it.
+        FileNotFoundError: no `config.json`, or no run in a suite.
         ConfigError: a file of it cannot be used.
     """
     folder = expanded(workdir)
-    names = _read(folder / LISTED)["members"]
-    experiment = experiment_of(folder / names[0], trust=trust)
+    listed = (folder / LISTED).exists()
+    names = _read(folder / LISTED)["members"] if listed else []
+    runs = {name: folder / name for name in names} or {None: folder}
+    experiment = experiment_of(next(iter(runs.values())), trust=trust)
     if classical:
-        _measure_classical(experiment, folder, {name: folder / name for name in names})
+        _measure_classical(experiment, folder, runs)
+    if not listed:
+        page = build_report(folder, sections=experiment.report)
+        return "", page, read_json(folder / "summary.json")
     if experiment.suite_report is None:
         raise ConfigError(f"{folder}: task.kind={experiment.name!r} has no report of several runs; see each of them")
     return experiment.suite_report(folder, names)
 
 
-def report_of_one(workdir: str | os.PathLike, *, classical: bool = False, trust: bool = False) -> pathlib.Path:
-    """The report of a single run, and its path.
+def compare(workdir: str | os.PathLike, against: str | os.PathLike) -> pathlib.Path:
+    """Two runs, arm by arm and seed by seed: `against.html` in the first one's folder, and its path.
 
-    Args, raises: as `report`.
+    Raises:
+        ConfigError: they have nothing in common that could be paired.
     """
-    folder = expanded(workdir)
-    experiment = experiment_of(folder, trust=trust)
-    if classical:
-        _measure_classical(experiment, folder, {None: folder})
-    return build_report(folder, sections=experiment.report)
+    try:
+        return write_against(expanded(workdir), expanded(against))
+    except ValueError as error:
+        raise ConfigError(f"--against={os.fspath(against)}: {error}") from error
 
 
 def experiment_of(workdir: pathlib.Path, *, trust: bool = False) -> Any:
@@ -157,14 +163,9 @@ def experiment_of(workdir: pathlib.Path, *, trust: bool = False) -> Any:
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise FileNotFoundError(f"workdir={str(path.parent)!r} has no {path.name}; give the workdir of a run") from None
-    except (ValueError, OSError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}); move it away, or give another workdir") from error
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path} holds no section but {type(found).__name__}; give another workdir")
-    return found
+        return read_json(path)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _measure_classical(experiment: Any, folder: pathlib.Path, runs: Mapping[str | None, pathlib.Path]) -> None:

@@ -165,6 +165,7 @@ def make_equation_of_state_task(
         goal="min",
         outputs=lambda data, variables: network.apply(variables, data["validation"]["T"]),
         grid=Grid(fine[:, None], drawn, ("T",), UNKNOWNS, predict),
+        model=network,
     )
 
 

@@ -166,6 +166,7 @@ def make_image_task(
         goal="max",
         outputs=outputs,
         lines=lines,
+        model=module,
     )
 
 

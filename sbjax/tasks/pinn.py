@@ -273,6 +273,7 @@ def make_pinn_task(
         outputs=outputs,
         residuals=residual_vector,
         grid=_grid(equation, solution, dtype),
+        model=field,
     )
 
 

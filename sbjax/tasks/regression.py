@@ -151,6 +151,7 @@ def make_regression_task(
         outputs=lambda data, variables: field.apply(variables, data["validation_x"][:256]),
         residuals=residuals,
         grid=Grid(x, target.values(x), ("x",), ("y",), predict),
+        model=field,
     )
 
 

@@ -89,6 +89,7 @@ class Task(NamedTuple):
             sum of squares.
         grid: where predictions are drawn beside a reference; None where there is nothing of the kind.
         lines: what is evaluated between networks; None where that is not done.
+        model: the network itself, such as a Linen module, for who loads a trained one.
     """
 
     data: PyTree
@@ -106,3 +107,4 @@ class Task(NamedTuple):
     residuals: Callable[[Variables, Batch, Key[Array, ""]], Float[Array, " n"]] | None = None
     grid: Grid | None = None
     lines: Lines | None = None
+    model: Any = None

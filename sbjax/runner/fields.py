@@ -1,0 +1,98 @@
+"""Which fields a configuration reads, as text and as a page of the docs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sbjax import options
+from sbjax.experiments import registry
+from sbjax.frame import sections as sections_lib
+from sbjax.frame.plan import Plan
+from sbjax.frame.protocol import Experiment
+from sbjax.optimizers import section as optimizer_lib
+
+
+def fields_of(plan: Plan) -> dict[str, dict[str, options.Spec]]:
+    """The fields that a plan reads, by section ('' = outside of any) and name.
+
+    >>> from sbjax import config as config_lib
+    >>> config = config_lib.base_config('ising')
+    >>> config.update(train_steps=10, arms={'raw': {}})
+    >>> list(fields_of(config_lib.read(config))['task'])
+    ['size', 'temperature', 'field', 'mean_field_temperature']
+    """
+    experiment = plan.experiment
+    general = options.describe(sections_lib.General)
+    found = {"": {name: general[name] for name in experiment.general}, "task": _read(experiment.fields, plan.task)}
+    for name in experiment.sections:
+        if name in sections_lib.SHARED:
+            found[name] = _read(sections_lib.SHARED[name], getattr(plan, name))
+        elif name in ("optimizer", "second_phase"):
+            fields = plan.settings[name]
+            steps = {"steps": sections_lib.PHASE_STEPS} if name == "second_phase" else {}
+            chosen = {k: v for k, v in fields.items() if k != "steps"}
+            found[name] = steps | (optimizer_lib.field_specs(chosen) if chosen else {})
+        else:
+            found[name] = {k: options.Spec(v, "") for k, v in plan.settings[name].items()}
+    return found
+
+
+def _read(part: type, values: Any) -> dict[str, options.Spec]:
+    given = {name: getattr(values, name) for name in options.describe(part)}
+    return {n: spec for n, spec in options.describe(part).items() if options.unmet_condition(spec, given) is None}
+
+
+def fields_text(plan: Plan) -> str:
+    """The fields that a plan reads, a line each: flag, value, bounds or choices, help."""
+    lines = []
+    for section, specs in fields_of(plan).items():
+        values = plan.settings.get(section, {}) if section else plan.settings
+        for name, spec in specs.items():
+            flag = f"--config.{section}.{name}" if section else f"--config.{name}"
+            lines.append((f"{flag}={values.get(name, spec.default)!r}", _limits(spec), spec.help))
+    width = [max(len(line[i]) for line in lines) for i in range(2)]
+    text = [
+        f"{flag:{min(width[0], 60)}s}  {limits:{min(width[1], 40)}s}  {about}".rstrip() for flag, limits, about in lines
+    ]
+    return "\n".join([f"task.kind={plan.experiment.name!r} reads:", *text])
+
+
+def fields_page() -> str:
+    """The page `docs/fields.md`: every field of every kind of experiment, and of every optimiser."""
+    parts = ["# Fields", "", "Made by `python runs/train.py --fields_page`; a test says when it differs.", ""]
+    parts += _table("Outside of sections", options.describe(sections_lib.General))
+    for name, part in sections_lib.SHARED.items():
+        parts += _table(f"`{name}`", options.describe(part), part.__doc__)
+    for name, specs in optimizer_lib.described().items():
+        parts += _table(f"`optimizer`, `second_phase`: {name}", specs)
+    for kind, experiment in _kinds():
+        reads = ", ".join(f"`{name}`" for name in experiment.sections) or "none"
+        parts += _table(
+            f"`task`, {kind}", options.describe(experiment.fields), f"Other sections that it reads: {reads}."
+        )
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _kinds() -> list[tuple[str, Experiment]]:
+    from sbjax.experiments.landscape.experiment import EXPERIMENTS
+
+    kinds = [(f"`kind='{kind}'`", registry.find({"kind": kind})) for kind in registry.KINDS if kind != "landscape"]
+    return kinds + [
+        (f"`kind='landscape'`, `experiment='{name}'`", registry.find({"kind": "landscape", "experiment": name}))
+        for name in EXPERIMENTS
+    ]
+
+
+def _table(title: str, specs: Mapping[str, options.Spec], text: str | None = "") -> list[str]:
+    rows = [f"| `{name}` | `{_default(spec)}` | {_limits(spec)} | {spec.help} |" for name, spec in specs.items()]
+    head = ["| field | default | values | |", "| --- | --- | --- | --- |"]
+    return [f"## {title}", "", *([text, ""] if text else []), *(head if rows else []), *rows, ""]
+
+
+def _default(spec: options.Spec) -> str:
+    return "must be given" if spec.default is options.MISSING else repr(spec.default)
+
+
+def _limits(spec: options.Spec) -> str:
+    limits = ", ".join(map(str, spec.choices)) if spec.choices else spec.bounds
+    only = [f"with {other}{condition.wording}" for other, condition in spec.only.items()]
+    return "; ".join(filter(None, [limits, *only]))
