@@ -6,7 +6,7 @@ optimiser, a model or an expansion stand with it.
 
 import dataclasses
 
-from sbjax.options import Spec, given, has, option
+from sbjax.options import Spec, describe, given, has, option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,3 +109,17 @@ RENAMED = {
     "task.numbers": "task.coefficients",
 }
 RENAMED_KINDS = {"equation_of_state": "qcd", "regression": "functions"}
+
+
+def help_text() -> str:
+    """The fields of all shared sections, a line each: flag, default, help.
+
+    >>> help_text().splitlines()[0]
+    '  --config.seed=0  of all random numbers; the same for all arms'
+    """
+    lines = []
+    for section, part in {"": General, **SHARED}.items():
+        for name, spec in describe(part).items():
+            flag = f"--config.{section}.{name}" if section else f"--config.{name}"
+            lines.append(f"  {flag}={spec.default!r}  {spec.help}")
+    return "\n".join(lines)

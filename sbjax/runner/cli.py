@@ -13,10 +13,14 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
+_HELP = {"--help", "-h", "-help", "--helpfull", "--helpshort"}
+
 
 def define_config(help: str) -> flags.FlagHolder[Any]:
     """The flag --config. Its file is read by `read_config`, not while flags are parsed."""
-    return config_flags.DEFINE_config_file("config", None, help)
+    flag = config_flags.DEFINE_config_file("config", None, help)
+    flags.declare_key_flag("config")
+    return flag
 
 
 def define_cpu_devices() -> flags.FlagHolder[int]:
@@ -59,6 +63,8 @@ def read_config(flag: Any, cpu_devices: int) -> dict[str, Any]:
 def parse(argv: list[str]) -> list[str]:
     """The flags, with a message instead of a traceback where one is wrong."""
     _first_line(argv)
+    if _HELP & set(argv):
+        _help_with_fields()
     try:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
@@ -85,9 +91,21 @@ def _first_line(argv: list[str]) -> None:
     given = [word.split("=", 1)[1] for word in argv if word.startswith(("--config=", "-config="))]
     if given and not os.path.exists(given[-1].split(":")[0]):
         sys.exit(f"error: --config={given[-1]}: there is no such file; see configs/")
-    if given and not {"--help", "-h", "--helpfull", "--helpshort"} & set(argv):
+    if given and not _HELP & set(argv):
         sys.stderr.write(f"reading {given[-1]}\n")
         sys.stderr.flush()
+
+
+def _help_with_fields() -> None:
+    """`--help` shows the fields that every config has, where the script has a --config."""
+    if "config" not in flags.FLAGS:
+        return
+    from sbjax.frame.sections import help_text
+
+    script = sys.modules["__main__"]
+    script.__doc__ = (
+        f"{script.__doc__}\nFields of a config (--config=FILE --fields lists those that FILE reads):\n\n{help_text()}"
+    )
 
 
 def guard(main: Callable[[list[str]], Any], argv: list[str]) -> Any:
