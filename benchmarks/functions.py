@@ -29,9 +29,9 @@ def main():
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_default_matmul_precision", "highest")
 
+    from sbjax import config as config_lib
     from sbjax.experiments.functions import run as regression_run
     from sbjax.experiments.functions.grid import run_grid
-    from sbjax.frame import config as config_lib
     from sbjax.tasks import regression
 
     settings = config_lib.check(runpy.run_path(str(ROOT / "configs" / "functions.py"))["get_config"]("sine"))

@@ -20,7 +20,7 @@ import optax
 from common import alternate, figure
 
 from sbjax import build, trees
-from sbjax.frame import config as config_lib
+from sbjax import config as config_lib
 from sbjax.training import placement as mapping_lib
 from sbjax.training import step as step_lib
 

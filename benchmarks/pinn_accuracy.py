@@ -35,8 +35,8 @@ BARS = {
 def measure(name, bars, seeds):
     """[(seconds, step, errors of all seeds)] at every report, until the last bar is reached or its time is up."""
     from sbjax import build
+    from sbjax import config as config_lib
     from sbjax.frame import arms
-    from sbjax.frame import config as config_lib
     from sbjax.training.fit import Hooks, fit
 
     config = runpy.run_path(str(ROOT / "configs" / "pdes.py"))["get_config"](f"{name},accurate")

@@ -27,8 +27,8 @@ MINUTES = 30  # for 20 seeds x 2 arms x 5000 steps
 def train(name, steps, options):
     """(reports, seconds of the whole training, median seconds of a step once compiled)."""
     from sbjax import build
+    from sbjax import config as config_lib
     from sbjax.frame import arms
-    from sbjax.frame import config as config_lib
     from sbjax.training.fit import Hooks, fit
 
     config = runpy.run_path(str(ROOT / "configs" / "qcd.py"))["get_config"](options.parametrisation)

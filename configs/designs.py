@@ -17,7 +17,7 @@ network whose logits change sign at a quarter turn. For mirrors as well: `--conf
 --config.arms.p4.model.channels="(6,11,11)"`.
 """
 
-from sbjax.frame import config as config_lib
+from sbjax import config as config_lib
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
 CHANNELS = (16, 32, 32)

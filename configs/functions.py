@@ -24,7 +24,7 @@ iterations 1.00 [0.55, 2.76], test MSE 1.50 [0.21, 3.41]; over `matched` 1.00 [0
 import math
 import sys
 
-from sbjax.frame import config as config_lib
+from sbjax import config as config_lib
 from sbjax.tasks.regression import TARGETS, describe
 
 SCALES = {"full": {"replicas": 10, "steps": 2000}, "quick": {"replicas": 5, "steps": 500}}
@@ -40,7 +40,7 @@ def get_config(argument=None):
         sys.stdout.write(describe())
         sys.exit(0)
     scale = SCALES[words["scale"]]
-    config = config_lib.base_config("regression")
+    config = config_lib.base_config("functions")
     config.replicas = scale["replicas"]
     config.train_steps = scale["steps"]
     config.reports = 20

@@ -14,7 +14,7 @@ other work: raw 86.2 %, expanded 82.0 %, nearest 81.8 %. The README has the tabl
 Arms: raw; `expanded` (K = 2, fill 0.5); `zero` (fill value control); `nearest` and `bilinear` (resolution controls).
 """
 
-from sbjax.frame import config as config_lib
+from sbjax import config as config_lib
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
 COMMON = {"norm": "batch", "dropout": 0.0, "activation": "relu", "dtype": "float32"}

@@ -10,7 +10,7 @@ either state, their distance from one another, the energy of the bonds, and the 
 set as in every config.
 """
 
-from sbjax.frame import config as config_lib
+from sbjax import config as config_lib
 
 
 def get_config(argument=None):

@@ -21,8 +21,8 @@ small eigenvalue problems, one student a device: set OPENBLAS_NUM_THREADS=1 in t
 for each other, on busy cores many times as long as they work.
 """
 
+from sbjax import config as config_lib
 from sbjax.experiments.landscape.experiment import EXPERIMENTS
-from sbjax.frame import config as config_lib
 
 
 def by_width(widths, digits=1):

@@ -22,7 +22,7 @@ Source: Lim et al., arXiv 2405.20231, table 1. What differs: their decay acts on
 warm-up for ResNet-20 grows by 1.259 an epoch from 1e-4, ours linearly; their sigma-asymmetric ResNets go to 1e-3.
 """
 
-from sbjax.frame import config as config_lib
+from sbjax import config as config_lib
 
 MLP = {"name": "mlp", "widths": (512, 512, 512), "norm": "layer", "activation": "gelu", "dropout": 0.0}
 SMALL = {**MLP, "widths": (128, 128)}
@@ -77,8 +77,8 @@ def get_config(argument=None):
             config.train_epochs = 3.0
         if data == "cifar10":
             config.task.update(train_share=0.1, image_size=16, eval_share=0.05)
-            config.replicas, config.train_epochs, config.lines.points = 4, 5.0, 11
-    config.lines.update(between="pairs", rebase=True, published=PUBLISHED[data] if not quick else {})
+            config.replicas, config.train_epochs, config.interpolation.points = 4, 5.0, 11
+    config.interpolation.update(between="pairs", rebase=True, published=PUBLISHED[data] if not quick else {})
     config.arms = {
         "standard": {},
         "w": asymmetric(W[data]),

@@ -19,7 +19,7 @@ Arms: `standard`, `sigma`, `w` (eight whole filters frozen for each output chann
 Source: Lim et al., arXiv 2405.20231, section on monotonic linear interpolation.
 """
 
-from sbjax.frame import config as config_lib
+from sbjax import config as config_lib
 
 RESNET = {"name": "resnet8", "width": 1.0, "norm": "batch", "activation": "relu", "dropout": 0.0}
 # Which of the two chords the global convexity was measured with is not known.
@@ -56,9 +56,9 @@ def get_config(argument=None):
         config.task.batch_size = 128
         if words["dataset"] == "cifar10":
             config.task.update(train_share=0.1, image_size=16, eval_share=0.1)
-        config.lines.examples = 250
+        config.interpolation.examples = 250
     comparable = words["dataset"] == "cifar10" and not words["quick"]
-    config.lines.update(between="start", points=25, published=PUBLISHED if comparable else {})
+    config.interpolation.update(between="start", points=25, published=PUBLISHED if comparable else {})
     config.arms = {
         "standard": {},
         "sigma": {"model": {"asymmetry": {"kind": "sigma"}}},

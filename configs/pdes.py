@@ -22,7 +22,7 @@ with a first layer wide enough for as many parameters as `expanded` has.
 import math
 import sys
 
-from sbjax.frame import config as config_lib
+from sbjax import config as config_lib
 from sbjax.physics.pdes import EQUATIONS, make_equation
 
 FIFTEEN = tuple(EQUATIONS)[:15]
@@ -51,7 +51,7 @@ def get_config(argument=None):
     config.precision.matmul = "highest"
     config.task.update(points=scale["points"], boundary_points=scale["faces"], initial_points=scale["faces"])
     config.optimizer.update(name="adam", learning_rate=1e-3, schedule="constant", warmup_share=0.0, weight_decay=0.0)
-    config.finish.update(name="lbfgs", steps=scale["finish"])
+    config.second_phase.update(name="lbfgs", steps=scale["finish"])
     config.monitor.kinds = ""
     config.model = {
         "name": "field",
@@ -65,14 +65,14 @@ def get_config(argument=None):
     if words["scale"] == "accurate":
         config.task.update(hard=True, sampler="adaptive", resample_every=500)
         config.optimizer.update(schedule="cosine", learning_rate=5e-3)
-        config.finish.update(name="ssbroyden")
+        config.second_phase.update(name="ssbroyden")
         config.model.update(normalise=True)
     if words["equation"] == "all":
         config.arms = arms(2, scale["width"]) if words["scale"] != "accurate" else {"raw": {}}
         config.suite = {name: member(name, words["scale"], scale) for name in FIFTEEN}
     else:
         if words["scale"] == "accurate" and len(make_equation(words["equation"]).coordinates) == 1:
-            config.task.points, config.finish.steps = 200, 3000
+            config.task.points, config.second_phase.steps = 200, 3000
             config.model.widths = (20, 20)
         part = member(words["equation"], words["scale"], scale)
         config.task.update(part["task"])
@@ -105,7 +105,7 @@ def arms(coordinates, width):
             "task": {"fold": True},
             # 0: as far as the expansion would move the bias, whichever optimiser is chosen.
             "optimizer": {"first_bias_scale": 0.0},
-            "finish": {"first_bias_scale": 0.0},
+            "second_phase": {"first_bias_scale": 0.0},
         },
         "widened": {"model": {"widths": (width + more, width, width)}},
     }

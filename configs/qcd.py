@@ -29,7 +29,7 @@ instead of 16 units (68 more parameters a network, where the expansion has 64).
 
 import math
 
-from sbjax.frame import config as config_lib
+from sbjax import config as config_lib
 from sbjax.physics.lattice import NAMES
 
 SCALES = {"standard": {"replicas": 20, "steps": 5000}, "quick": {"replicas": 5, "steps": 1000}}
@@ -39,7 +39,7 @@ def get_config(argument=None):
     """The configuration for words such as 'quick'."""
     words = config_lib.parse_words(argument, {"parametrisation": NAMES, "scale": tuple(SCALES)})
     scale = SCALES[words["scale"]]
-    config = config_lib.base_config("equation_of_state")
+    config = config_lib.base_config("qcd")
     config.replicas = scale["replicas"]
     config.train_steps = scale["steps"]
     config.reports = 50

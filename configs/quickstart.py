@@ -6,7 +6,7 @@ Hardware: 2 x86-64 cores, 1.0 GiB. Time: 1.5 minutes. Test accuracy as measured 
 expanded 96.4 % (difference -0.7 points, interval [-1.4, +0.1]), nearest 97.5 %.
 """
 
-from sbjax.frame import config as config_lib
+from sbjax import config as config_lib
 
 
 def get_config(argument=None):

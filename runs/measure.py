@@ -26,6 +26,7 @@ WHERE = flags.DEFINE_list("where", None, "Globs of the leaves to measure, such a
 NEURON_AXIS = flags.DEFINE_integer("neuron_axis", -1, "Axis of a kernel that counts neurons: -1 in Flax, 0 in PyTorch.")
 CPU_DEVICES = cli_lib.define_cpu_devices()
 flags.declare_key_flag("cpu_devices")
+flags.declare_key_flag("config")
 
 
 def main(argv: list[str]):

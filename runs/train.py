@@ -21,6 +21,7 @@ EXTEND = flags.DEFINE_integer("extend", 0, "Train a finished run so many steps l
 FIELDS = flags.DEFINE_bool("fields", False, "List the fields that the config reads, and do nothing else.")
 CPU_DEVICES = cli_lib.define_cpu_devices()
 flags.declare_key_flag("cpu_devices")
+flags.declare_key_flag("config")
 
 
 def main(argv: list[str]):

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from sbjax import build, trees
-from sbjax.frame import config as config_lib
+from sbjax import config as config_lib
 from sbjax.physics.pdes import EQUATIONS, make_equation
 from sbjax.runner import run as experiment
 
@@ -54,7 +54,9 @@ def test_quickstart_is_the_promised_comparison(words, data):
 def test_every_image_config_builds(words, data):
     full = config_lib.check(load("images.py", words, data))
     assert list(full["arms"]) == ["raw", "bilinear", "expanded", "nearest", "zero"]
-    arms = experiment.build_arms(config_lib.check(load("images.py", f"{words},smoke", data, ("raw", "expanded"))))
+    arms = experiment.prepare(
+        config_lib.read(load("images.py", f"{words},smoke", data, ("raw", "expanded")))
+    ).built.arms
     raw, expanded = arms
     assert raw.task.batch_size == 8
     # Twice the resolution is four times the positions; the later layers of an MLP stay as they are.
@@ -63,7 +65,9 @@ def test_every_image_config_builds(words, data):
 
 def test_every_design_builds(data):
     """p4 has as many parameters as the plain network, and what changes no layer has exactly as many."""
-    arms = {arm.name: arm for arm in experiment.build_arms(config_lib.check(load("designs.py", "mnist,smoke", data)))}
+    arms = {
+        arm.name: arm for arm in experiment.prepare(config_lib.read(load("designs.py", "mnist,smoke", data))).built.arms
+    }
     assert len(arms) == 15
     assert next(iter(arms)) == "plain"
     for name in ("p4", "wrong"):
@@ -87,7 +91,7 @@ def test_networks_of_the_connectivity_configs(words, data):
     assert next(iter(full["arms"])) == "standard"
     assert full["lines"]["published"].get("w") == {"mnist": (-0.012, 0.0), "cifar10": (0.934, 0.72)}.get(words)
     smoke = load("lmc.py", f"{words},smoke", data, ("standard", "w", "narrow", "from_w", "sigma"))
-    arms = {arm.name: arm.parameters for arm in experiment.build_arms(config_lib.check(smoke))}
+    arms = {arm.name: arm.parameters for arm in experiment.prepare(config_lib.read(smoke)).built.arms}
     published = {"mnist": (935_434, 834_570), "cifar10": (272_474, 230_026)}
     if words in published:
         assert (arms["standard"], arms["w"]) == published[words]
@@ -96,7 +100,10 @@ def test_networks_of_the_connectivity_configs(words, data):
 
 
 def test_networks_of_the_interpolation_config(data):
-    arms = {arm.name: arm.parameters for arm in experiment.build_arms(config_lib.check(load("mli.py", "smoke", data)))}
+    arms = {
+        arm.name: arm.parameters
+        for arm in experiment.prepare(config_lib.read(load("mli.py", "smoke", data))).built.arms
+    }
     assert arms == {"standard": 78_042, "sigma": 78_042, "w": 60_634}
 
 

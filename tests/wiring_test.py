@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from sbjax import build, trees
-from sbjax.frame import config as config_lib
-from sbjax.frame.config import ConfigError
+from sbjax import config as config_lib
+from sbjax.frame.errors import ConfigError
 from sbjax.runner import run as experiment
 from sbjax.training.fit import fit
 from sbjax.training.placement import Mapping
@@ -34,7 +34,7 @@ def settings(**changes):
 
 
 def arms(**changes):
-    return {arm.name: arm for arm in experiment.build_arms(config_lib.check(settings(**changes)))}
+    return {arm.name: arm for arm in experiment.prepare(config_lib.read(settings(**changes))).built.arms}
 
 
 def batch_of(task):
@@ -168,7 +168,7 @@ def test_matmul_precision_holds_while_training(tmp_path, monkeypatch, matmul):
 def test_pmap_from_a_config(tmp_path):
     results = {}
     for compiled in ("jit", "pmap"):
-        changes = {"mapping__compile": compiled, "optimizer__name": "sgd", "arms": {"raw": {}}}
+        changes = {"placement__compile": compiled, "optimizer__name": "sgd", "arms": {"raw": {}}}
         outcome = experiment.run(settings(**changes), tmp_path / compiled)
         assert outcome.status == "done"
         results[compiled] = [float(row["test/loss"]) for row in rows(tmp_path / compiled)]
@@ -223,7 +223,7 @@ def test_lost_summary_is_made_again(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"mapping__devices": 64}, "mapping.devices=64: this process has 2; lower it"),
+        ({"placement__devices": 64}, "mapping.devices=64: this process has 2; lower it"),
         ({"train_epochs": float("inf"), "train_steps": 0}, "train_epochs=inf must be a finite number"),
         ({"optimizer__learning_rate": float("inf")}, "optimizer.learning_rate=inf must be a finite number"),
         ({"model__widths": ("a",)}, "model.widths=.*must be a list of numbers"),

@@ -19,7 +19,6 @@ _HELP = {"--help", "-h", "-help", "--helpfull", "--helpshort"}
 def define_config(help: str) -> flags.FlagHolder[Any]:
     """The flag --config. Its file is read by `read_config`, not while flags are parsed."""
     flag = config_flags.DEFINE_config_file("config", None, help)
-    flags.declare_key_flag("config")
     return flag
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from sbjax.frame import config as config_lib
+from sbjax import config as config_lib
 from sbjax.frame.config import ConfigError, arm_settings, base_config, check, differences, parse_words, shrink
 
 

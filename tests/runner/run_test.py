@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sbjax.frame import config as config_lib
-from sbjax.frame.config import ConfigError
+from sbjax import config as config_lib
+from sbjax.frame.errors import ConfigError
 from sbjax.runner import run as experiment
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def load_config(name, words=""):
@@ -123,7 +123,7 @@ def test_time_of_measuring(finished):
 
 
 def test_nothing_is_measured_without_kinds():
-    for arm in experiment.build_arms(config_lib.check(smoke(monitor__kinds=" , "))):
+    for arm in experiment.prepare(config_lib.read(smoke(monitor__kinds=" , "))).built.arms:
         assert arm.monitor is None
         assert arm.monitor_steps == ()
 
@@ -132,7 +132,7 @@ def test_outputs_are_logits_of_the_first_validation_images():
     from sbjax.data import images
 
     config = smoke(monitor__probe_size=6)
-    raw = experiment.build_arms(config_lib.check(config))[0]
+    raw = experiment.prepare(config_lib.read(config)).built.arms[0]
     data = images.load("digits", train_share=config.task.train_share)
     variables = raw.task.init(jax.random.key(0))
     h = ((data.validation_images[:6] / 255.0 - np.array(data.mean)) / np.array(data.std)).reshape(6, -1)
@@ -144,7 +144,7 @@ def test_outputs_are_logits_of_the_first_validation_images():
 
 def test_arms_are_paired(finished):
     """With the same seed, arms of the same shapes start alike and see the same batches."""
-    arms = {arm.name: arm for arm in experiment.build_arms(config_lib.check(smoke()))}
+    arms = {arm.name: arm for arm in experiment.prepare(config_lib.read(smoke())).built.arms}
     key = jax.random.key(3)
     first, second = (arms[name].task for name in ("expanded", "nearest"))
     for a, b in zip(jax.tree.leaves(first.init(key)), jax.tree.leaves(second.init(key)), strict=True):
@@ -160,7 +160,7 @@ def test_arms_are_paired(finished):
 
 def test_flops_of_an_mlp():
     """Forward 2 n per weight and example, backward twice that but for the first layer's input gradient."""
-    raw = experiment.build_arms(config_lib.check(smoke()))[0]
+    raw = experiment.prepare(config_lib.read(smoke())).built.arms[0]
     layers = [64 * 128, 128 * 128, 128 * 10]
     expected = 2 * 8 * (3 * sum(layers) - layers[0])
     assert expected <= raw.flops_per_step < 1.3 * expected
@@ -179,7 +179,7 @@ def test_flops_of_an_mlp():
         ({"model__name": "mpl"}, "mpl.*mlp"),
         ({"model__norm": "bacth"}, "bacth.*batch"),
         ({"optimizer__name": "sdg"}, "optimizer.name='sdg'.*'sgd'"),
-        ({"mapping__replicas": "vmp"}, "mapping.replicas='vmp'.*'vmap'"),
+        ({"placement__replicas": "vmp"}, "mapping.replicas='vmp'.*'vmap'"),
         ({"precision__matmul": "hihg"}, "precision.matmul='hihg'.*'high"),
         ({"reference": "rwa"}, "reference='rwa' is not an arm, did you mean 'raw'"),
         ({"monitor__kinds": "marginl"}, "monitor.kinds: 'marginl' is unknown, did you mean 'marginal'.*unmatched"),

@@ -11,12 +11,12 @@ import time
 import jax
 import pytest
 
+from sbjax import config as config_lib
 from sbjax.frame import arms
-from sbjax.frame import config as config_lib
-from sbjax.frame.config import ConfigError
+from sbjax.frame.errors import ConfigError
 from sbjax.runner import suite
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def two_equations():
@@ -25,7 +25,7 @@ def two_equations():
     for name in config.suite:
         config.suite[name].arms = {arm: config.suite[name].arms[arm] for arm in ("raw", "ones")}
     config.model.widths = (6, 6)
-    config.finish.steps = 0
+    config.second_phase.steps = 0
     return config
 
 
@@ -100,7 +100,7 @@ def test_a_classical_solver_is_for_equations(tmp_path):
         ({"task.equation": "klein_gordon", "task.numbers": "final=0"}, "klein_gordon.final=0.0 must be finite and > 0"),
         ({"task.sampler": "sobl"}, "task.sampler='sobl' is unknown, did you mean 'sobol'"),
         ({"task.weights": "initial=2"}, "'initial' is no term of the loss, did you mean 'initial_u'"),
-        ({"finish.name": "sbroyden"}, "'sbroyden' is unknown, did you mean 'ssbroyden'"),
+        ({"second_phase.name": "sbroyden"}, "'sbroyden' is unknown, did you mean 'ssbroyden'"),
     ],
 )
 def test_bad_input_is_refused_fast_and_leaves_nothing(tmp_path, flags, words):

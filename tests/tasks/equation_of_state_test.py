@@ -11,9 +11,9 @@ import pytest
 from scipy.interpolate import CubicSpline
 
 from sbjax import build, trees
+from sbjax import config as config_lib
 from sbjax.expansion.transform import VectorExpansion
 from sbjax.experiments.qcd import report as qcd_section
-from sbjax.frame import config as config_lib
 from sbjax.models.quasi_parton import MassNet, make_quasi_partons
 from sbjax.optimizers.rescaled import rescaled
 from sbjax.physics import lattice, qcd

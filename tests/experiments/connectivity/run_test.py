@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
+from sbjax import config as config_lib
 from sbjax import rng, trees
 from sbjax.experiments.connectivity import report
 from sbjax.experiments.connectivity import run as lines
 from sbjax.frame import arms as arms_lib
-from sbjax.frame import config as config_lib
 from sbjax.runner import run as experiment
 from sbjax.training.params_files import load_params
 

@@ -12,18 +12,18 @@ import numpy as np
 import optax
 import pytest
 
+from sbjax import config as config_lib
 from sbjax import rng
 from sbjax.expansion.transform import VectorExpansion
 from sbjax.experiments.functions import run as regression_run
 from sbjax.experiments.functions.grid import ArmNumbers, run_grid
 from sbjax.experiments.pinn.suite_report import build_suite_report
-from sbjax.frame import config as config_lib
 from sbjax.models import make_field
 from sbjax.optimizers import lbfgs_many as fit_many
 from sbjax.runner import run as experiment
 from sbjax.tasks import regression
 
-CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "functions.py"
+CONFIG = pathlib.Path(__file__).parents[3] / "configs" / "functions.py"
 POINTS = regression.make_points(regression.make_target("runge"), 12, 20)
 MIDDLE, FIRST = VectorExpansion(1, 1, math.pi), VectorExpansion(0, 2, (0.5, 2.0))
 SCALE = math.sqrt(1 + 2 * math.pi**2)

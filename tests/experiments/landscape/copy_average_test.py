@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scipy
 
+from sbjax import config as config_lib
 from sbjax.experiments.landscape import copy_average
 from sbjax.experiments.landscape.experiment import ArmResult, save_arm
-from sbjax.frame import config as config_lib
 from sbjax.landscape.copy_average import copy_average_loss, copy_average_student
 from sbjax.optimizers.gradient_flow import Flow
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import scipy
 
+from sbjax import config as config_lib
 from sbjax.experiments.landscape import mnist
 from sbjax.experiments.landscape.experiment import load_arm, save_arm
-from sbjax.frame import config as config_lib
 
 KEY = jax.random.key(3)
 SIZES = (40, 30, 3)

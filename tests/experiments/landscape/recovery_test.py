@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import scipy
 
+from sbjax import config as config_lib
 from sbjax.experiments.landscape import recovery, recovery_shallow, recovery_toys, run
-from sbjax.frame import config as config_lib
 from sbjax.runner import run as experiment
 
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "landscape.py"

@@ -7,9 +7,9 @@ import runpy
 import numpy as np
 import pytest
 
+from sbjax import config as config_lib
 from sbjax.experiments.landscape import counts, run
 from sbjax.experiments.landscape import experiment as landscape
-from sbjax.frame import config as config_lib
 from sbjax.runner import run as experiment
 
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "landscape.py"
