@@ -1,8 +1,8 @@
 """Options that describe and check themselves.
 
 A section of a config, a model, an optimiser, an expansion: each is a dataclass (or a function) whose fields are its
-options. A field made by `option` carries one line of help, its bounds or choices, and when it is read at all. From these
-come the types, the errors with near names, `--help`, the list of fields in the docs, and the error tests.
+options. A field made by `option` carries one line of help, its bounds or choices, and when it is read at all. From
+these come the types, the errors with near names, `--help`, the list of fields in the docs, and the error tests.
 
 A class or function that knows nothing of this module works as well: its annotations and defaults are read.
 """
