@@ -27,7 +27,8 @@ class Spec(NamedTuple):
     Attributes:
         default: its value where none is given; `MISSING` = it must be given.
         help: one line.
-        least, above, most, below: bounds, `>=`, `>`, `<=`, `<`.
+        least, above, most, below: bounds, `>=`, `>`, `<=`, `<`; of a tuple they hold for each of its numbers, of which
+            there must be one.
         choices: the only values, for words.
         off: a value that says 'not used', accepted where the option is not read.
         only: `{another option: condition}`: read only where the conditions hold, see `one_of`, `given`, `has`.
@@ -189,7 +190,7 @@ def read(part: Any, given: Mapping[str, Any], *, where: str, without: tuple[str,
     try:
         return part(**values), []
     except (TypeError, ValueError) as error:
-        return None, [f"{where}: {error}"]
+        return None, [f"{where}: {error}" if where else str(error)]
 
 
 def values_of(instance: Any) -> dict[str, Any]:
@@ -201,6 +202,8 @@ def values_of(instance: Any) -> dict[str, Any]:
 
 def _convert(spec: Spec, value: Any) -> tuple[Any, str | None]:
     """The value in the type of the default, or what is wrong with it."""
+    if value is None and spec.default is None:
+        return value, None
     example = spec.default if spec.like is MISSING else spec.like
     if example is not MISSING and example is not None and not (spec.choices and value in spec.choices):
         if not fits(value, example):
@@ -208,7 +211,7 @@ def _convert(spec: Spec, value: Any) -> tuple[Any, str | None]:
         if isinstance(example, float) and not isinstance(value, bool):
             value = float(value)
         if isinstance(example, tuple):
-            value = tuple(value)
+            return _convert_each(spec, value, example)
     if spec.choices is not None and value not in spec.choices:
         return value, f"is unknown{near(value, map(str, spec.choices))}; known: {', '.join(map(str, spec.choices))}"
     if isinstance(value, float) and not math.isfinite(value):
@@ -223,6 +226,19 @@ def _convert(spec: Spec, value: Any) -> tuple[Any, str | None]:
         if not inside:
             return value, f"must be {spec.bounds}"
     return value, None
+
+
+def _convert_each(spec: Spec, value: Any, example: tuple) -> tuple[Any, str | None]:
+    """The entries of a tuple, each in the type and within the bounds of the example's, where these are of one type."""
+    value, kinds = tuple(value), {type(entry) for entry in example}
+    if not value and (example and spec.bounds):
+        return value, f"must hold at least one number, such as {example!r}"
+    if len(kinds) != 1:
+        return value, None
+    each = spec._replace(default=example[0], like=MISSING)
+    converted = [_convert(each, entry) for entry in value]
+    wrong = next((problem for _, problem in converted if problem), None)
+    return tuple(entry for entry, _ in converted), wrong and f"holds an entry that {wrong}"
 
 
 def fits(value: Any, example: Any) -> bool:

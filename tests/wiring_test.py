@@ -226,8 +226,8 @@ def test_lost_summary_is_made_again(tmp_path):
         ({"placement__devices": 64}, "mapping.devices=64: this process has 2; lower it"),
         ({"train_epochs": float("inf"), "train_steps": 0}, "train_epochs=inf must be a finite number"),
         ({"optimizer__learning_rate": float("inf")}, "optimizer.learning_rate=inf must be a finite number"),
-        ({"model__widths": ("a",)}, "model.widths=.*must be a list of numbers"),
-        ({"arms__expanded__expansion__factor": 0}, "arm 'expanded': expansion: factor=0"),
+        ({"model__widths": ("a",)}, "model.widths=.*holds an entry that must be of type int"),
+        ({"arms__expanded__expansion__factor": 0}, "arm 'expanded': expansion.factor=0 must be >= 1"),
     ],
 )
 def test_refused_before_anything_is_written(tmp_path, changes, words):

@@ -1,6 +1,6 @@
 """From settings (plain dicts, checked by `config.check`) to the objects of an experiment."""
 
-from sbjax.build.tasks import build_data, build_expansion, build_task, parse_fill
+from sbjax.build.tasks import build_data, build_expansion, build_task
 from sbjax.build.training import (
     build_finish,
     build_mapping,
@@ -20,7 +20,6 @@ __all__ = [
     "build_optimizer",
     "build_population",
     "build_task",
-    "parse_fill",
     "parse_steps",
     "train_steps",
 ]

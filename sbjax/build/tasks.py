@@ -1,17 +1,19 @@
 """From settings (plain dicts, checked by `config.check`) to expansions, data and tasks."""
 
+import contextlib
 import importlib
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 
 from sbjax.asymmetry.options import build_asymmetric
 from sbjax.data import images as images_lib
-from sbjax.expansion import transform as expansion_lib
+from sbjax.expansion.kinds import Expansion
+from sbjax.expansion.registry import make_expansion
 from sbjax.frame.config import ConfigError
-from sbjax.models import make_field, make_model
-from sbjax.models.quasi_parton import make_quasi_partons
-from sbjax.names import near
+from sbjax.models import make_field, make_model, make_quasi_partons
 from sbjax.physics import lattice
 from sbjax.physics.equation import Equation, check_conditions
 from sbjax.physics.pdes import make_equation
@@ -21,53 +23,28 @@ from sbjax.tasks.pinn import Points, make_pinn_task
 from sbjax.tasks.regression import LOWER, UPPER, make_regression_task, make_target
 from sbjax.tasks.task import Task
 
-EXPANSIONS = {
-    "image": expansion_lib.ImageExpansion,
-    "vector": expansion_lib.VectorExpansion,
-    "sequence": expansion_lib.SequenceExpansion,
-}
 
-
-def build_expansion(section: dict[str, Any]) -> expansion_lib.Expansion | None:
-    """The expansion of a config section `{'kind': 'image', 'factor': 2, 'fill': '0.5'}`; kind 'none' = None.
-
-    `fill` is given as text, so that a flag can set a number, several numbers ('0.5,0.4,0.3') or a word ('mean').
+def build_expansion(section: dict[str, Any]) -> Expansion | None:
+    """The expansion of a config section, see `make_expansion`.
 
     Raises:
         ConfigError: unknown kind, field or value.
     """
-    fields = dict(section)
-    kind = fields.pop("kind", None)
-    if kind == "none":
-        return None
-    if kind not in EXPANSIONS:
-        known = ["none", *EXPANSIONS]
-        raise ConfigError(f"expansion.kind={kind!r} is unknown{near(kind, known)}; known: {', '.join(known)}")
-    known = EXPANSIONS[kind].__dataclass_fields__
-    for name in fields:
-        if name not in known:
-            raise ConfigError(
-                f"expansion.{name} is unknown for kind {kind!r}{near(name, known)}; known: {', '.join(known)}"
+    with _told_as("expansion"):
+        return make_expansion(section)
+
+
+@contextlib.contextmanager
+def _told_as(section: str) -> Iterator[None]:
+    """Turn errors of library functions, whose lines begin with a field where it is one's, into those of a section."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(
+            "\n".join(
+                f"{section}{'.' if re.match(r'[a-z_][^ ]*=', line) else ': '}{line}" for line in str(error).split("\n")
             )
-    if isinstance(fields.get("fill"), str):
-        fields["fill"] = parse_fill(fields["fill"])
-    try:
-        return EXPANSIONS[kind](**fields)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"expansion: {error}") from error
-
-
-def parse_fill(text: str) -> float | tuple[float, ...] | str:
-    """'0.5' -> 0.5, '0.5,0.4,0.3' -> a tuple, any other word unchanged.
-
-    >>> parse_fill('0.5'), parse_fill('0.5, 0.4'), parse_fill('mean')
-    (0.5, (0.5, 0.4), 'mean')
-    """
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        return text
-    return numbers[0] if len(numbers) == 1 else numbers
+        ) from error
 
 
 def build_data(section: dict[str, Any]) -> images_lib.ImageData | Equation | str:
@@ -101,13 +78,8 @@ def build_task(settings: dict[str, Any], data: images_lib.ImageData | Equation |
     Raises:
         ConfigError: the model does not exist, or does not fit the expanded input.
     """
-    make, kind = _MAKERS[settings["task"]["kind"]]
+    make = _MAKERS[settings["task"]["kind"]]
     expansion = build_expansion(settings["expansion"])
-    if not isinstance(expansion, EXPANSIONS[kind] | None):
-        raise ConfigError(
-            f"expansion.kind={settings['expansion']['kind']!r} does not fit task.kind={settings['task']['kind']!r}; "
-            f"use {kind!r}"
-        )
     try:
         task = make(settings, data, expansion)
         jax.eval_shape(task.init, jax.random.key(0))
@@ -119,9 +91,11 @@ def build_task(settings: dict[str, Any], data: images_lib.ImageData | Equation |
 def _image_task(settings, data, expansion):
     section, model = settings["task"], dict(settings["model"])
     asymmetry = model.pop("asymmetry", None)
+    with _told_as("model"):
+        module = build_asymmetric(make_model(model.pop("name"), classes=data.classes, **model), asymmetry)
     return make_image_task(
         data,
-        build_asymmetric(make_model(model.pop("name"), classes=data.classes, **model), asymmetry),
+        module,
         expansion=expansion,
         batch_size=section["batch_size"],
         crop_padding=section["crop_padding"],
@@ -139,15 +113,16 @@ def _pinn_task(settings, equation, expansion):
     # A deterministic method of the second phase needs the objective to stay as it is.
     deterministic = settings["finish"]["steps"] and settings["finish"]["name"] == "lbfgs"
     last = settings["train_steps"] if deterministic else None
-    field = make_field(
-        model.pop("name"),
-        unknowns=len(equation.unknowns),
-        lower=equation.lower,
-        upper=equation.upper,
-        expansion=expansion,
-        x64=bool(jax.config.jax_enable_x64),
-        **model,
-    )
+    with _told_as("model"):
+        field = make_field(
+            model.pop("name"),
+            unknowns=len(equation.unknowns),
+            lower=equation.lower,
+            upper=equation.upper,
+            expansion=expansion,
+            x64=bool(jax.config.jax_enable_x64),
+            **model,
+        )
     points = Points(
         interior=section["points"],
         boundary=section["boundary_points"],
@@ -175,25 +150,27 @@ def _pinn_task(settings, equation, expansion):
 
 def _equation_of_state_task(settings, parametrisation, expansion):
     model = dict(settings["model"])
-    network = make_quasi_partons(model.pop("name"), expansion=expansion, x64=bool(jax.config.jax_enable_x64), **model)
+    x64 = bool(jax.config.jax_enable_x64)
+    with _told_as("model"):
+        network = make_quasi_partons(model.pop("name"), expansion=expansion, x64=x64, **model)
     section = {name: value for name, value in settings["task"].items() if name not in ("kind", "parametrisation")}
     return make_equation_of_state_task(parametrisation, network, **section)
 
 
-# By kind of task: what makes it, and the kind of expansion that fits.
 def _regression_task(settings, function, expansion):
     section, model = settings["task"], dict(settings["model"])
     if section["fold"] and expansion is None:
         raise ConfigError("task.fold=True: there is no expansion to fold; set expansion.kind='vector'")
-    field = make_field(
-        model.pop("name"),
-        unknowns=1,
-        lower=(LOWER,),
-        upper=(UPPER,),
-        expansion=expansion,
-        x64=bool(jax.config.jax_enable_x64),
-        **model,
-    )
+    with _told_as("model"):
+        field = make_field(
+            model.pop("name"),
+            unknowns=1,
+            lower=(LOWER,),
+            upper=(UPPER,),
+            expansion=expansion,
+            x64=bool(jax.config.jax_enable_x64),
+            **model,
+        )
     numbers = {name: section[name] for name in ("points", "test_points", "fold")}
     return make_regression_task(make_target(function), field, **numbers)
 
@@ -207,10 +184,10 @@ def _check_function(name: str) -> str:
 
 
 _MAKERS = {
-    "images": (_image_task, "image"),
-    "pinn": (_pinn_task, "vector"),
-    "equation_of_state": (_equation_of_state_task, "vector"),
-    "regression": (_regression_task, "vector"),
+    "images": _image_task,
+    "pinn": _pinn_task,
+    "equation_of_state": _equation_of_state_task,
+    "regression": _regression_task,
 }
 
 

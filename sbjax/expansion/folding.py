@@ -12,7 +12,14 @@ import numpy as np
 from jax import lax
 
 from sbjax import trees
-from sbjax.expansion.transform import Expansion, VectorExpansion, expand, expanded_shape
+from sbjax.expansion.transform import (
+    Expansion,
+    ImageExpansion,
+    SequenceExpansion,
+    VectorExpansion,
+    expand,
+    expanded_shape,
+)
 
 
 def fold(
@@ -42,7 +49,7 @@ def fold(
       A copy with the layer replaced. A layer without a bias gets one: the raw module needs `use_bias=True`.
 
     Raises:
-      TypeError: `expansion` is a tree.
+      TypeError: `expansion` is a tree, or one of your own, of which nothing says that it is affine.
       ValueError: there is no such layer, or its kernel does not fit the expanded input.
 
     >>> import jax.numpy as jnp
@@ -56,6 +63,11 @@ def fold(
         return params
     if not isinstance(expansion, Expansion):
         raise TypeError(f"expansion={expansion!r} is not one expansion: fold the layers of a tree one after another.")
+    if not isinstance(expansion, ImageExpansion | VectorExpansion | SequenceExpansion):
+        raise TypeError(
+            f"expansion={expansion!r} cannot be folded: nothing says that {type(expansion).__name__} is affine. Train "
+            "with it unfolded."
+        )
     path = _dense_path(params, layer)
     dense = functools.reduce(lambda node, name: node[name], path, params)
     kernel = jnp.asarray(dense["kernel"])

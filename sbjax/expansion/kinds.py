@@ -3,13 +3,34 @@
 import math
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array
+
+from sbjax.options import describe, option
+
+FILLS = ("mean", "noise", "nearest", "bilinear")
+
+
+@runtime_checkable
+class Expansion(Protocol):
+    """What an expansion is: two methods on arrays with any number of leading (batch) axes, both pure and traceable.
+
+    Those below are frozen dataclasses, and so should one of your own be: an attribute `order`, 'before' or 'after', is
+    read by `sbjax.expansion.transform.prepare`, everything else is its own.
+    """
+
+    def expand(self, x: Array) -> Array:
+        """The data and the constants, in the dtype of the data."""
+        ...
+
+    def contract(self, y: Array) -> Array:
+        """The data alone: `contract(expand(x))` is x."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,22 +63,23 @@ class ImageExpansion:
     Source: arXiv 2409.06402.
     """
 
-    factor: int = 2
-    fill: float | tuple[float, ...] | str = 0.5
-    offset: int = 0
-    order: str = "before"
-    seed: int = 0
+    factor: int = option(2, "K: each side becomes K times as long", least=1)
+    fill: float | tuple[float, ...] | str = option(
+        0.5, f"what the new pixels hold: a number, one a channel ('0.5,0.4,0.3'), {', '.join(FILLS)}", like=None
+    )
+    offset: int = option(0, "first data site, 0 .. K-1", least=0)
+    order: str = option("before", "expand before or after the images are standardised", choices=("before", "after"))
+    seed: int = option(0, "of the noise", least=0)
 
     def __post_init__(self):
+        _check_fields(self)
         _check_sites(self.factor, self.offset)
-        _check_integer("seed", self.seed, 0)
-        _check_choice("order", self.order, ("before", "after"))
         if isinstance(self.fill, str):
-            _check_choice("fill", self.fill, ("mean", "noise", "nearest", "bilinear"), " or numbers")
+            _check_choice("fill", self.fill, FILLS, " or numbers")
         else:
             _check_numbers("fill", self.fill)
 
-    def _expand(self, x: Array) -> Array:
+    def expand(self, x: Array) -> Array:
         if x.ndim < 3 or not (x.dtype == jnp.uint8 or jnp.issubdtype(x.dtype, jnp.floating)):
             raise _unfit(self, x, "floating or uint8 arrays [..., H, W, C]")
         if isinstance(self.fill, tuple) and len(self.fill) != x.shape[-1]:
@@ -98,7 +120,7 @@ class ImageExpansion:
             wide = _interpolate(wide, axis, self.factor, self.offset)
         return _to_dtype(wide, x.dtype)
 
-    def _contract(self, y: Array) -> Array:
+    def contract(self, y: Array) -> Array:
         if y.ndim < 3 or y.shape[-3] % self.factor or y.shape[-2] % self.factor:
             raise _unfit(self, y, f"expanded arrays [..., H*{self.factor}, W*{self.factor}, C]")
         sites = slice(self.offset, None, self.factor)
@@ -128,13 +150,12 @@ class VectorExpansion:
     Source: arXiv 2602.17952.
     """
 
-    before: int = 2
-    after: int = 2
-    value: float | tuple[float, ...] = math.pi
+    before: int = option(2, "how many constants stand before the data", least=0)
+    after: int = option(2, "how many stand after it", least=0)
+    value: float | tuple[float, ...] = option(math.pi, "their value, or before + after values ('1,2,3,4')", like=None)
 
     def __post_init__(self):
-        _check_integer("before", self.before, 0)
-        _check_integer("after", self.after, 0)
+        _check_fields(self)
         _check_numbers("value", self.value, length=self.before + self.after)
 
     @property
@@ -142,14 +163,14 @@ class VectorExpansion:
         """All before + after constants, in the order they stand in."""
         return self.value if isinstance(self.value, tuple) else (self.value,) * (self.before + self.after)
 
-    def _expand(self, x: Array) -> Array:
+    def expand(self, x: Array) -> Array:
         if x.ndim < 1 or not jnp.issubdtype(x.dtype, jnp.floating):
             raise _unfit(self, x, "floating arrays [..., d]")
         constants = jnp.asarray(_cast("value", self.constants, x.dtype))
         left, right = (jnp.broadcast_to(c, (*x.shape[:-1], c.size)) for c in jnp.split(constants, [self.before]))
         return jnp.concatenate([left, x, right], axis=-1)
 
-    def _contract(self, y: Array) -> Array:
+    def contract(self, y: Array) -> Array:
         if y.ndim < 1 or y.shape[-1] <= self.before + self.after:
             raise _unfit(self, y, f"expanded arrays [..., {self.before} + d + {self.after}]")
         return y[..., self.before : y.shape[-1] - self.after]
@@ -177,14 +198,14 @@ class SequenceExpansion:
     [5, 0, 6, 0, 7, 0]
     """
 
-    factor: int = 2
-    fill: float = 0.5
-    axis: str = "feature"
-    offset: int = 0
+    factor: int = option(2, "K: the axis becomes K times as long", least=1)
+    fill: float = option(0.5, "what the new entries hold", like=None)
+    axis: str = option("feature", "which axis grows", choices=("feature", "token"))
+    offset: int = option(0, "first data site, 0 .. K-1", least=0)
 
     def __post_init__(self):
+        _check_fields(self)
         _check_sites(self.factor, self.offset)
-        _check_choice("axis", self.axis, ("feature", "token"))
         _check_number("fill", self.fill)
 
     def _axis(self, x: Array) -> int:
@@ -201,12 +222,12 @@ class SequenceExpansion:
             raise _unfit(self, x, "floating arrays [..., L, d] or integer token ids [..., L] (not uint8)")
         return axis
 
-    def _expand(self, x: Array) -> Array:
+    def expand(self, x: Array) -> Array:
         gaps = [(0, 0, 0)] * x.ndim
         gaps[self._axis(x)] = (self.offset, self.factor - 1 - self.offset, self.factor - 1)
         return lax.pad(x, _cast("fill", self.fill, x.dtype), gaps)
 
-    def _contract(self, y: Array) -> Array:
+    def contract(self, y: Array) -> Array:
         axis = self._axis(y)
         if y.shape[axis] % self.factor:
             raise _unfit(self, y, f"expanded arrays, axis {axis} a multiple of {self.factor} long")
@@ -254,9 +275,16 @@ def _unfit(expansion: Any, x: Array, takes: str) -> ValueError:
     )
 
 
-def _check_sites(factor: Any, offset: Any) -> None:
-    _check_integer("factor", factor, 1)
-    _check_integer("offset", offset, 0)
+def _check_fields(expansion: Any) -> None:
+    """Whole numbers and words, by their options."""
+    for field, spec in describe(type(expansion)).items():
+        if spec.choices is not None:
+            _check_choice(field, getattr(expansion, field), spec.choices)
+        elif isinstance(spec.default, int):
+            _check_integer(field, getattr(expansion, field), spec.least)
+
+
+def _check_sites(factor: int, offset: int) -> None:
     if offset >= factor:
         raise ValueError(f"offset={offset} leaves the cell of a data site: choose 0 .. factor - 1 = {factor - 1}.")
 

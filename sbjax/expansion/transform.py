@@ -20,13 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, DTypeLike, Float32, PyTree, UInt8
 
-from sbjax.expansion.kinds import ImageExpansion, SequenceExpansion, VectorExpansion
+from sbjax.expansion.kinds import Expansion, ImageExpansion, SequenceExpansion, VectorExpansion
 
 __all__ = [
     "Expansion",
     "ImageExpansion",
     "SequenceExpansion",
     "VectorExpansion",
+    "check_expansion",
     "contract",
     "expand",
     "expanded_shape",
@@ -34,8 +35,6 @@ __all__ = [
     "resolve",
     "with_expansion",
 ]
-
-Expansion = ImageExpansion | VectorExpansion | SequenceExpansion
 
 
 def expand(expansion: PyTree[Expansion | None], tree: PyTree) -> PyTree:
@@ -61,7 +60,7 @@ def expand(expansion: PyTree[Expansion | None], tree: PyTree) -> PyTree:
     >>> out['x'].shape, out['labels'].shape
     ((8, 5), (8,))
     """
-    return _map(lambda kind, x: kind._expand(x), expansion, tree)
+    return _map(lambda kind, x: kind.expand(x), expansion, tree)
 
 
 def contract(expansion: PyTree[Expansion | None], tree: PyTree) -> PyTree:
@@ -73,7 +72,7 @@ def contract(expansion: PyTree[Expansion | None], tree: PyTree) -> PyTree:
     >>> contract(VectorExpansion(2, 2), jnp.arange(5.0)).tolist()
     [2.0]
     """
-    return _map(lambda kind, y: kind._contract(y), expansion, tree)
+    return _map(lambda kind, y: kind.contract(y), expansion, tree)
 
 
 def expanded_shape(
@@ -95,6 +94,61 @@ def expanded_shape(
     # A fill to be resolved later has no say in the shape.
     concrete = resolve(expansion, mean=0.0, std=1.0)
     return jax.eval_shape(lambda x: expand(concrete, x), jax.ShapeDtypeStruct(shape, dtype)).shape
+
+
+def check_expansion(
+    expansion: Expansion | None, shape: Sequence[int], *, dtype: DTypeLike = jnp.float32
+) -> tuple[int, ...]:
+    """The expanded shape of one example, or why the expansion does not fit it; nothing is computed.
+
+    What an expansion takes is found by tracing it, so that one of your own is checked as those of this package are.
+
+    Args:
+      expansion: one expansion, or None.
+      shape: of one example.
+      dtype: of the network's input.
+
+    Raises:
+      ValueError: it raises on such an input, changes the dtype, does not leave leading axes alone, or its `contract`
+        does not give the shape back.
+
+    >>> check_expansion(VectorExpansion(2, 2), (1,))
+    (5,)
+    >>> check_expansion(ImageExpansion(2), (1,))
+    Traceback (most recent call last):
+        ...
+    ValueError: ImageExpansion does not fit an input of shape (1,): ImageExpansion takes floating or uint8 arrays ...
+    """
+    if expansion is None:
+        return tuple(shape)
+    name, concrete = type(expansion).__name__, resolve(expansion, mean=0.0, std=1.0)
+
+    def trace(shape):
+        x = jax.ShapeDtypeStruct(tuple(shape), dtype)
+        try:
+            y = jax.eval_shape(lambda x: expand(concrete, x), x)
+            return y, jax.eval_shape(lambda y: contract(concrete, y), y)
+        except Exception as error:  # an expansion of the user's own may raise anything
+            said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise ValueError(f"{name} does not fit an input of shape {tuple(shape)}: {said}") from error
+
+    (one, back), (batch, _) = trace(shape), trace((2, *shape))
+    if not hasattr(one, "shape") or one.dtype != jnp.dtype(dtype):
+        raise ValueError(
+            f"{name} gives {one} for an input of shape {tuple(shape)} and dtype {jnp.dtype(dtype)}: `expand` must give "
+            "one array of the same dtype"
+        )
+    if batch.shape != (2, *one.shape):
+        raise ValueError(
+            f"{name} gives shape {one.shape} for one input of shape {tuple(shape)} and {batch.shape} for a batch of 2: "
+            "`expand` must leave leading axes alone; count axes from the back"
+        )
+    if getattr(back, "shape", None) != tuple(shape):
+        raise ValueError(
+            f"{name}: `contract` gives {back} for the expanded input of shape {one.shape}: it must give back the data "
+            f"of shape {tuple(shape)}"
+        )
+    return one.shape
 
 
 def resolve(expansion: PyTree[Expansion | None], *, mean: ArrayLike, std: ArrayLike) -> PyTree:
@@ -121,11 +175,11 @@ def resolve(expansion: PyTree[Expansion | None], *, mean: ArrayLike, std: ArrayL
         fill = tuple(mean.tolist()) if mean.size > 1 else mean.item()
         return replace(kind, fill=fill if kind.order == "before" else 0.0)
 
-    return jax.tree.map(concrete, expansion)
+    return jax.tree.map(concrete, expansion, is_leaf=lambda kind: isinstance(kind, Expansion))
 
 
 def prepare(
-    expansion: ImageExpansion | None,
+    expansion: Expansion | None,
     images: UInt8[Array, "*batch h w c"],
     *,
     mean: ArrayLike,
@@ -134,7 +188,8 @@ def prepare(
     """Stored images -> network input: scaled to [0, 1], standardised as (x - mean) / std, expanded.
 
     `expansion.order` says whether the expansion comes before or after the standardisation: with 'before' a
-    fill is a brightness on the scale of [0, 1], with 'after' it is in units of the standardised data.
+    fill is a brightness on the scale of [0, 1], with 'after' it is in units of the standardised data. Expansions
+    without an `order` come after it.
 
     Args:
       expansion: None only standardises; the fill 'mean' is resolved with `mean`.
@@ -142,16 +197,14 @@ def prepare(
       mean, std: of the training data with pixels in [0, 1]: concrete numbers, one or one a channel.
 
     Raises:
-      TypeError: `expansion` is of another kind, or `images` is not uint8.
-      ValueError: `mean` or `std` do not suit the channels, see `resolve`.
+      TypeError: `images` is not uint8.
+      ValueError: `mean` or `std` do not suit the channels, see `resolve`; channels are added before standardising.
 
     >>> import numpy as np
     >>> black = np.zeros((8, 8, 1), np.uint8)
     >>> prepare(ImageExpansion(2, fill=0.5), black, mean=0.5, std=0.25)[:2, :2, 0].tolist()
     [[-2.0, 0.0], [0.0, 0.0]]
     """
-    if not isinstance(expansion, ImageExpansion | None):
-        raise TypeError(f"expansion={expansion!r} is not for images: give an ImageExpansion or None.")
     images = jnp.asarray(images)
     if images.dtype != jnp.uint8:
         raise TypeError(f"images has dtype {images.dtype}: `prepare` takes stored uint8 pixels, 0 .. 255.")
@@ -164,8 +217,14 @@ def prepare(
     centre, scale = (moment.reshape((1,) * (images.ndim - 1) + (-1,)) for moment in (centre, scale))
     expansion = resolve(expansion, mean=mean, std=std)
     scaled = images.astype(jnp.float32) / 255
-    if expansion is not None and expansion.order == "before":
-        return (expand(expansion, scaled) - centre) / scale
+    if getattr(expansion, "order", "after") == "before":
+        expanded = expand(expansion, scaled)
+        if centre.size not in (1, expanded.shape[-1]):
+            raise ValueError(
+                f"order='before': {centre.size} channels become {expanded.shape[-1]}, of which only those of the "
+                "data have a mean and a deviation: use order='after'."
+            )
+        return (expanded - centre) / scale
     return expand(expansion, (scaled - centre) / scale)
 
 
@@ -189,7 +248,7 @@ def with_expansion(apply_fn: Callable, expansion: PyTree[Expansion | None]) -> C
 
 def _map(function: Callable, expansion: PyTree, tree: PyTree) -> PyTree:
     """`function(kind, array)` over `tree`, `expansion` being a prefix of it in which None is a leaf."""
-    kinds, structure = jax.tree.flatten(expansion, is_leaf=lambda kind: kind is None)
+    kinds, structure = jax.tree.flatten(expansion, is_leaf=lambda kind: isinstance(kind, Expansion | None))
     for kind in kinds:
         if not isinstance(kind, Expansion | None):
             raise TypeError(f"expansion holds {kind!r}: give an expansion, None, or a prefix tree of these.")

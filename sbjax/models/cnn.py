@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from sbjax.asymmetry.figlu import Gate
 from sbjax.models import layers
+from sbjax.options import option
 
 
 class CNN(nn.Module):
@@ -26,11 +27,11 @@ class CNN(nn.Module):
     """
 
     classes: int
-    channels: Sequence[int] = (32, 64, 64)
-    norm: str = "batch"
-    dropout: float = 0.0
-    activation: str | Gate = "relu"
-    dtype: str = "float32"
+    channels: Sequence[int] = option((32, 64, 64), "output channels of each block", least=1)
+    norm: str = layers.norm_option("batch")
+    dropout: float = layers.dropout_option()
+    activation: str | Gate = layers.activation_option("relu")
+    dtype: str = layers.dtype_option()
     accepts_gate: ClassVar[bool] = True
 
     @nn.compact

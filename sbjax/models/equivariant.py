@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 from sbjax.models import layers
 from sbjax.models.convolution import conv2d
 from sbjax.names import near
+from sbjax.options import option
 
 GROUPS = ("p4", "p4m")
 READOUTS = ("invariant", "sign")
@@ -70,13 +71,13 @@ class GroupCNN(nn.Module):
     """
 
     classes: int
-    channels: Sequence[int] = (16, 32, 32)
-    norm: str = "batch"
-    dropout: float = 0.0
-    activation: str = "relu"
-    dtype: str = "float32"
-    group: str = "p4"
-    readout: str = "invariant"
+    channels: Sequence[int] = option((16, 32, 32), "output channels of each block, functions on the group", least=1)
+    norm: str = layers.norm_option("batch")
+    dropout: float = layers.dropout_option()
+    activation: str = layers.activation_option("relu")
+    dtype: str = layers.dtype_option()
+    group: str = option("p4", "of symmetries", choices=GROUPS)
+    readout: str = option("invariant", "contraction over the group; 'sign' is the control", choices=READOUTS)
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch h w c"], train: bool = False) -> Float[Array, "batch classes"]:

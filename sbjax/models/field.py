@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from sbjax.expansion.transform import VectorExpansion, expand
+from sbjax.expansion.transform import Expansion, VectorExpansion, expand
 from sbjax.models import layers
+from sbjax.options import MISSING, given, option
 
 
 class Field(nn.Module):
@@ -41,15 +42,15 @@ class Field(nn.Module):
     """
 
     unknowns: int
-    widths: Sequence[int]
+    widths: Sequence[int] = option(MISSING, "hidden widths", least=1, like=(32, 32, 32))
     lower: Sequence[float]
     upper: Sequence[float]
-    activation: str = "tanh"
-    normalise: bool = False
-    features: int = 0
-    feature_scale: float = 1.0
-    expansion: VectorExpansion | None = None
-    dtype: str = "float32"
+    activation: str = layers.activation_option("tanh")
+    normalise: bool = option(False, "scale the coordinates to [-1, 1]")
+    features: int = option(0, "random Fourier features, frozen; 0 = none", least=0)
+    feature_scale: float = option(1.0, "deviation of their frequencies", above=0, only={"features": given()})
+    expansion: Expansion | None = None
+    dtype: str = layers.dtype_option(("float32", "float64"), "of parameters and computation")
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch unknowns"]:
@@ -87,10 +88,12 @@ def effective_layers(field: Field, params: dict) -> list[tuple[Array, Array]]:
     differentiable operations.
 
     Raises:
-        ValueError: random features, which are no affine map.
+        ValueError: random features, which are no affine map; an expansion of the user's own.
     """
     if field.features:
-        raise ValueError(f"model.features={field.features}: a field with random features is no plain perceptron")
+        raise ValueError(f"features={field.features}: a field with random features is no plain perceptron")
+    if not isinstance(field.expansion, VectorExpansion | None):
+        raise ValueError(f"expansion={field.expansion!r}: only a VectorExpansion is known to be folded")
     count = len(field.widths) + 1
     (weight, bias), *rest = [(params[f"dense_{i}"]["kernel"], params[f"dense_{i}"]["bias"]) for i in range(count)]
     if field.expansion is not None:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from sbjax.asymmetry.figlu import Gate, figlu
 from sbjax.models.batch_norm import BatchNorm
 from sbjax.models.convolution import conv2d
+from sbjax.options import option
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "celu": nn.celu,
@@ -26,9 +27,33 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": nn.tanh,
 }
 NORMS = ("batch", "group", "layer", "none")
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 # He et al., arXiv 1502.01852: variance 2 / (kh kw out), so that the gradient keeps its scale through relu.
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+# Options that the architectures share, as fields of their classes.
+
+
+def norm_option(default: str) -> Any:
+    """`norm`, see `make_norm`."""
+    return option(default, "normalisation", choices=NORMS)
+
+
+def dropout_option() -> Any:
+    """`dropout`."""
+    return option(0.0, "rate of dropout", least=0, below=1)
+
+
+def activation_option(default: str) -> Any:
+    """`activation`."""
+    return option(default, "activation function", choices=tuple(ACTIVATIONS))
+
+
+def dtype_option(choices: tuple[str, ...] = DTYPES, what: str = "of the computation; parameters are wider") -> Any:
+    """`dtype`."""
+    return option("float32", what, choices=choices)
 
 
 class Conv(nn.Module):

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from sbjax.asymmetry.figlu import Gate
 from sbjax.models import layers
+from sbjax.options import option
 
 
 class MLP(nn.Module):
@@ -30,11 +31,11 @@ class MLP(nn.Module):
     """
 
     classes: int
-    widths: Sequence[int] = (128, 128)
-    norm: str = "none"
-    dropout: float = 0.0
-    activation: str | Gate = "relu"
-    dtype: str = "float32"
+    widths: Sequence[int] = option((128, 128), "hidden widths", least=1)
+    norm: str = layers.norm_option("none")
+    dropout: float = layers.dropout_option()
+    activation: str | Gate = layers.activation_option("relu")
+    dtype: str = layers.dtype_option()
     accepts_gate: ClassVar[bool] = True
 
     @nn.compact

@@ -1,13 +1,12 @@
 """Masses of quarks and gluons as networks of the temperature."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from sbjax.expansion.transform import VectorExpansion, expand
-from sbjax.names import near
+from sbjax.expansion.transform import Expansion, expand
+from sbjax.models import layers
+from sbjax.options import option
 from sbjax.physics.qcd import SPECIES
 
 
@@ -36,12 +35,12 @@ class MassNet(nn.Module):
     Source: the code of arXiv 2211.07994 with error propagation.
     """
 
-    first: int = 16
-    width: int = 32
-    blocks: int = 7
-    largest: float = 3.0
-    expansion: VectorExpansion | None = None
-    dtype: str = "float32"
+    first: int = option(16, "width of the outermost hidden layers", least=1)
+    width: int = option(32, "width of the residual blocks", least=1)
+    blocks: int = option(7, "residual blocks", least=0)
+    largest: float = option(3.0, "GeV, above every mass", above=0)
+    expansion: Expansion | None = None
+    dtype: str = layers.dtype_option(("float32", "float64"), "of parameters and computation")
 
     @nn.compact
     def __call__(self, T: Float[Array, "*shape"], mu_B: Float[Array, "*shape"] | None = None) -> Float[Array, "*shape"]:
@@ -76,52 +75,3 @@ QuasiPartonMasses = nn.vmap(
 )
 """Three independent `MassNet` in one: T [..] (and mu_B [..]) -> masses [.., 3] in the order of `qcd.SPECIES`; every
 parameter has a leading axis of 3."""
-
-OPTIONS = ("first", "width", "blocks", "largest", "dtype")
-
-
-def make_quasi_partons(
-    name: str, *, expansion: VectorExpansion | None = None, x64: bool = False, **options: Any
-) -> nn.Module:
-    """The networks of the masses by name.
-
-    Args:
-        name: 'quasi_parton'.
-        expansion: as `MassNet`.
-        x64: whether jax is in double precision.
-        options: first, width, blocks, largest, dtype of `MassNet`.
-
-    Raises:
-        ValueError: an unknown name or option (with near names), an impossible value, an expansion of another kind.
-
-    >>> import jax
-    >>> masses = make_quasi_partons('quasi_parton', blocks=1)
-    >>> shapes, variables = jax.eval_shape(lambda: masses.init_with_output(jax.random.key(0), jnp.ones(4)))
-    >>> shapes.shape, variables['params']['dense_0']['kernel'].shape
-    ((4, 3), (3, 1, 16))
-    """
-    if name != "quasi_parton":
-        raise ValueError(
-            f"model.name={name!r} is no network for an equation of state{near(name, ['quasi_parton'])}; "
-            "use 'quasi_parton'"
-        )
-    if not isinstance(expansion, VectorExpansion | None):
-        raise ValueError(f"expansion={expansion!r} is not for a temperature; use a VectorExpansion or None")
-    for option, value in options.items():
-        if option not in OPTIONS:
-            raise ValueError(
-                f"model.{option} is unknown for 'quasi_parton'{near(option, OPTIONS)}; known: {', '.join(OPTIONS)}"
-            )
-        least = 0 if option == "blocks" else 1
-        if option in ("first", "width", "blocks") and (type(value) is not int or value < least):
-            raise ValueError(f"model.{option}={value!r} must be a whole number >= {least}")
-    if not options.get("largest", 1.0) > 0:
-        raise ValueError(f"model.largest={options['largest']} must be a mass in GeV > 0, such as 3.0")
-    dtype = options.get("dtype", "float32")
-    if dtype not in ("float32", "float64"):
-        raise ValueError(
-            f"model.dtype={dtype!r} is unknown{near(dtype, ['float32', 'float64'])}; known: float32, float64"
-        )
-    if dtype == "float64" and not x64:
-        raise ValueError("model.dtype='float64' needs precision.x64=True")
-    return QuasiPartonMasses(**options, expansion=expansion)

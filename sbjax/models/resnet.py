@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from sbjax.asymmetry.figlu import Gate
 from sbjax.models import layers
+from sbjax.options import option
 
 
 class Block(nn.Module):
@@ -58,13 +59,13 @@ class ResNet(nn.Module):
     classes: int
     stages: Sequence[int]
     base: int
-    width: float = 1.0
-    stem: str = "cifar"
-    shortcut: str = "projection"
-    norm: str = "batch"
-    dropout: float = 0.0
-    activation: str | Gate = "relu"
-    dtype: str = "float32"
+    width: float = option(1.0, "multiplies all channels", above=0)
+    stem: str = option("cifar", "3x3 ('cifar') or 7x7 and pooling ('imagenet')", choices=("cifar", "imagenet"))
+    shortcut: str = option("projection", "where shapes change", choices=("projection", "identity"))
+    norm: str = layers.norm_option("batch")
+    dropout: float = layers.dropout_option()
+    activation: str | Gate = layers.activation_option("relu")
+    dtype: str = layers.dtype_option()
     accepts_gate: ClassVar[bool] = True
 
     @nn.compact

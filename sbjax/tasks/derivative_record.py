@@ -32,7 +32,9 @@ def net_of(field: Field) -> Net:
 
 def recorded(equation: str, field: Field) -> dict[str, float]:
     """{mode: milliseconds} of an equation, measured with the net of the field's kind that is nearest to it in its
-    number of weights; empty if there is none."""
+    number of weights; empty if there is none, or for a network of the user's own."""
+    if not isinstance(field, Field):
+        return {}
     net = net_of(field)
     rows = {known: row[equation] for known, row in MS.items() if known.kind == net.kind and equation in row}
     return rows[min(rows, key=lambda known: abs(_size(known) - _size(net)))] if rows else {}

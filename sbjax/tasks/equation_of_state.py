@@ -47,7 +47,7 @@ def make_equation_of_state_task(
 
     Args:
         parametrisation: a name of `lattice.NAMES`; with 'hotqcd_points' the default temperatures are the lattice's own.
-        network: T [n] -> masses [n, 3] in GeV, as `sbjax.models.quasi_parton.make_quasi_partons`.
+        network: T [n] -> masses [n, 3] in GeV, as `sbjax.models.make_quasi_partons`.
         lower, upper: GeV; the training temperatures are evenly spaced from one to the other.
         points: how many.
         loss: of `LOSSES`.

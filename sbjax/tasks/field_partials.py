@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from sbjax.expansion.transform import VectorExpansion
 from sbjax.models.field import Field, effective_layers
 from sbjax.names import near
 from sbjax.physics.ansatz import mirrored
@@ -24,6 +25,10 @@ Derive = Callable[[dict, Float[Array, "n d"], Iterable[str]], dict[str, Float[Ar
 def mlp_obstacle(equation: Equation, field: Field) -> str | None:
     """Why mode 'mlp' cannot be used, or None."""
     orders = [partial.orders for partial in _asked(equation)]
+    if not isinstance(field, Field):
+        return "its network is not the perceptron of this package"
+    if not isinstance(field.expansion, VectorExpansion | None):
+        return "its expansion is not a VectorExpansion"
     if field.features:
         return "the field has random features"
     if field.activation not in ("tanh", "sin"):

@@ -21,7 +21,7 @@ def make_image_task(
     data: ImageData,
     module: nn.Module,
     *,
-    expansion: expansion_lib.ImageExpansion | None = None,
+    expansion: expansion_lib.Expansion | None = None,
     batch_size: int = 128,
     crop_padding: int = 0,
     flip: bool = False,
@@ -54,7 +54,7 @@ def make_image_task(
         A `Task` with numbers 'validation/accuracy', 'validation/loss', 'test/accuracy', 'test/loss'.
 
     Raises:
-        ValueError: if batch_size is not in [1, training examples].
+        ValueError: if batch_size is not in [1, training examples], or the expansion does not fit the images.
     """
     examples = len(data.train_images)
     if not 1 <= batch_size <= examples:
@@ -63,6 +63,7 @@ def make_image_task(
             f"{data.name!r}: lower it, or raise task.train_share"
         )
     if expansion is not None:
+        expansion_lib.check_expansion(expansion, data.train_images.shape[1:])
         expansion = expansion_lib.resolve(expansion, mean=data.mean, std=data.std)
     arrays, parts = _evaluation_parts(data, eval_batch_size, eval_share)
     arrays |= {"images": data.train_images, "labels": data.train_labels}

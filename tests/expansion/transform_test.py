@@ -373,11 +373,7 @@ INVALID = [
     (lambda: resolve(None, mean=(0.5, 0.5), std=(1.0, 1.0, 1.0)), ValueError, "differ in length"),
     (lambda: prepare(None, np.zeros((4, 4, 3)), mean=0.5, std=1), TypeError, "images has dtype"),
     (lambda: prepare(None, np.zeros((4, 4, 1), np.uint8), mean=[0.5] * 3, std=1), ValueError, "mean has 3"),
-    (
-        lambda: prepare(VectorExpansion(), np.zeros((4, 4, 1), np.uint8), mean=0.5, std=1),
-        TypeError,
-        "ImageExpansion",
-    ),
+    (lambda: prepare(2, np.zeros((4, 4, 1), np.uint8), mean=0.5, std=1), TypeError, "expansion holds 2"),
 ]
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sbjax.expansion.transform import VectorExpansion
+from sbjax.expansion.transform import ImageExpansion, VectorExpansion
 from sbjax.models import make_field
 from sbjax.models.field import effective_layers
 
@@ -66,11 +66,13 @@ def test_random_features_are_frozen_and_scaled():
     ("options", "message"),
     [
         ({"name": "feild"}, "did you mean 'field'"),
-        ({"width": 3}, "model.width is unknown for 'field', did you mean 'widths'"),
-        ({"widths": (0,)}, r"model.widths=\(0,\) must be a list"),
+        ({"width": 3}, "^width=3 is unknown, did you mean 'widths'"),
+        ({"widths": (0,)}, r"^widths=\(0,\) holds an entry that must be >= 1"),
         ({"activation": "tan"}, "did you mean 'tanh'"),
-        ({"dtype": "float64"}, "needs precision.x64=True"),
-        ({"features": -1}, "model.features=-1 must be >= 0"),
+        ({"dtype": "float64"}, "^dtype='float64' needs double precision, x64=True"),
+        ({"feature_scale": 2.0}, "^feature_scale=2.0 has no effect with features=0"),
+        ({"expansion": ImageExpansion(2)}, r"^ImageExpansion does not fit an input of shape \(2,\)"),
+        ({"features": -1}, "^features=-1 must be >= 0"),
     ],
 )
 def test_refusals(options, message):

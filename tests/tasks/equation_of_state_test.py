@@ -14,7 +14,8 @@ from sbjax import build, trees
 from sbjax import config as config_lib
 from sbjax.expansion.transform import VectorExpansion
 from sbjax.experiments.qcd import report as qcd_section
-from sbjax.models.quasi_parton import MassNet, make_quasi_partons
+from sbjax.models import make_quasi_partons
+from sbjax.models.quasi_parton import MassNet
 from sbjax.optimizers.rescaled import rescaled
 from sbjax.physics import lattice, qcd
 from sbjax.runner import run as experiment
@@ -283,11 +284,11 @@ def test_a_task_from_a_config():
         ({"task__nodes": 500}, "nodes=500 must lie in 1 to 128"),
         ({"task__relative_error": 0.0}, "task.relative_error=0.0 must be > 0"),
         ({"task__fold": True}, "task.fold=True: there is no expansion to fold"),
-        ({"expansion__kind": "image"}, "expansion.kind='image' does not fit task.kind='equation_of_state'; use"),
-        ({"model__name": "field"}, "model.name='field' is no network for an equation of state"),
-        ({"model__block": 3}, "model.block is unknown for 'quasi_parton', did you mean 'blocks'"),
-        ({"model__width": 0}, "model.width=0 must be a whole number >= 1"),
-        ({"model__largest": 0.0}, "model.largest=0.0 must be a mass in GeV > 0"),
+        ({"expansion__kind": "image"}, r"ImageExpansion does not fit an input of shape \(1,\)"),
+        ({"model__name": "field"}, "model.name='field' is a network of the family 'field'"),
+        ({"model__block": 3}, "model.block=3 is unknown, did you mean 'blocks'"),
+        ({"model__width": 0}, "model.width=0 must be >= 1"),
+        ({"model__largest": 0.0}, "model.largest=0.0 must be > 0"),
         ({"model__dtype": "float16"}, "model.dtype='float16' is unknown, did you mean"),
     ],
 )  # fmt: skip

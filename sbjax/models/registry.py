@@ -1,0 +1,217 @@
+"""Networks by name: those of this package, and your own by import path.
+
+A new network of this package is one file and one line of `FAMILIES`; its options are the fields of its class.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+
+from sbjax import options
+from sbjax.expansion.transform import Expansion, check_expansion
+from sbjax.models.own import OwnField, OwnMasses, OwnModel, own_dtype
+from sbjax.names import check_choice, import_path, is_import_path
+
+
+class Model(NamedTuple):
+    """A network of this package.
+
+    Attributes:
+        path: import path of its class, or of a function that returns a module.
+        fixed: fields of the class that the name stands for.
+        defaults: other defaults than those of the class.
+    """
+
+    path: str
+    fixed: Mapping[str, Any] = {}
+    defaults: Mapping[str, Any] = {}
+
+
+_RESNET, _GROUP = "sbjax.models.resnet:ResNet", "sbjax.models.equivariant:GroupCNN"
+
+FAMILIES: dict[str, dict[str, Model]] = {
+    # Images [batch, h, w, c] -> logits [batch, classes].
+    "image": {
+        "mlp": Model("sbjax.models.mlp:MLP"),
+        "cnn": Model("sbjax.models.cnn:CNN"),
+        "p4cnn": Model(_GROUP, {"group": "p4"}, {"channels": (16, 32, 32)}),
+        "p4mcnn": Model(_GROUP, {"group": "p4m"}, {"channels": (12, 22, 22)}),
+        "resnet8": Model(_RESNET, {"stages": (1, 1, 1), "base": 16}),
+        "resnet18": Model(_RESNET, {"stages": (2, 2, 2, 2), "base": 64}),
+        "resnet20": Model(_RESNET, {"stages": (3, 3, 3), "base": 16}),
+    },
+    # Coordinates [.., d] -> unknowns [.., unknowns].
+    "field": {"field": Model("sbjax.models.field:Field", defaults={"widths": (32, 32, 32)})},
+    # Temperatures [..] -> masses [.., 3].
+    "quasi_parton": {"quasi_parton": Model("sbjax.models.quasi_parton:QuasiPartonMasses")},
+}
+# What a task says of a network, and not the user.
+_OF_THE_TASK = {
+    "image": ("classes",),
+    "field": ("unknowns", "lower", "upper", "expansion"),
+    "quasi_parton": ("unknowns", "lower", "upper", "expansion"),
+}
+
+
+def model_specs(name: str, family: str = "image") -> dict[str, options.Spec]:
+    """The options of a network, by name.
+
+    Args:
+        name: of the table `FAMILIES`, or an import path.
+        family: 'image', 'field' or 'quasi_parton'.
+
+    Raises:
+        ValueError: an unknown name, with near ones.
+
+    >>> list(model_specs('cnn'))
+    ['channels', 'norm', 'dropout', 'activation', 'dtype']
+    >>> model_specs('cnn')['dropout'].bounds
+    '>= 0, < 1'
+    """
+    return _specs(_find(name, family), family)
+
+
+def make_model(name: str, *, classes: int, **given: Any) -> Any:
+    """An image classifier, called as `module.apply(variables, x, train=.., rngs={'dropout': key}, mutable=[..])`.
+
+    Args:
+        name: 'mlp', 'cnn', 'p4cnn', 'p4mcnn', 'resnet8', 'resnet18', 'resnet20', or the import path of a Linen module
+            of your own, or of a function that returns one ('my_models:Depthwise', 'path/my_models.py:Depthwise'). It
+            takes `classes`; see `sbjax.models.own.OwnModel` for what its `__call__` has to do.
+        classes: number of outputs.
+        given: options, see `model_specs`: the other fields of the class or arguments of the function.
+
+    Returns:
+        A Linen module, or an `OwnModel` around the user's.
+
+    Raises:
+        ValueError: an unknown name or option (with near names), or an impossible value. Every line begins with the
+            option's name.
+
+    >>> make_model('cnn', classes=10, channels=(8, 8)).channels
+    (8, 8)
+    """
+    module, own = _make(name, "image", {"classes": classes}, given)
+    return OwnModel(module, classes) if own else module
+
+
+def make_field(
+    name: str,
+    *,
+    unknowns: int,
+    lower: Sequence[float],
+    upper: Sequence[float],
+    expansion: Expansion | None = None,
+    x64: bool = False,
+    **given: Any,
+) -> Any:
+    """A network that stands for a field: a smooth function of coordinates.
+
+    Args:
+        name: 'field', or the import path of a Linen module of your own, or of a function that returns one. It takes
+            `unknowns` and, if it likes, `lower` and `upper`; see `sbjax.models.own.OwnField`.
+        unknowns: outputs.
+        lower, upper: bounds of the coordinates.
+        expansion: constants around the coordinates.
+        x64: whether jax is in double precision.
+        given: options, see `model_specs`.
+
+    Returns:
+        A `Field`, or an `OwnField` around the user's.
+
+    Raises:
+        ValueError: as `make_model`; an expansion that does not fit the coordinates.
+
+    >>> make_field('field', unknowns=1, lower=(0.,), upper=(1.,), widths=(32, 32)).activation
+    'tanh'
+    """
+    box = {"unknowns": unknowns, "lower": lower, "upper": upper}
+    field, own = _make(name, "field", {**box, "expansion": expansion}, given)
+    check_expansion(expansion, (len(lower),), dtype="float32")
+    if own:
+        return OwnField(field, **box, expansion=expansion, dtype=own_dtype(field, x64=x64))
+    return _check_x64(field, x64)
+
+
+def make_quasi_partons(name: str, *, expansion: Expansion | None = None, x64: bool = False, **given: Any) -> Any:
+    """A network that gives the masses of quasi-partons as functions of the temperature.
+
+    Args:
+        name: 'quasi_parton', or the import path of a Linen module of your own, or of a function that returns one, for 3
+            `unknowns`; see `sbjax.models.own.OwnMasses`.
+        expansion: constants around the temperature.
+        x64: whether jax is in double precision.
+        given: options, see `model_specs`.
+
+    Raises:
+        ValueError: as `make_field`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> masses = make_quasi_partons('quasi_parton', blocks=1)
+    >>> shapes, variables = jax.eval_shape(lambda: masses.init_with_output(jax.random.key(0), jnp.ones(4)))
+    >>> shapes.shape, variables['params']['dense_0']['kernel'].shape
+    ((4, 3), (3, 1, 16))
+    """
+    network, own = _make(name, "quasi_parton", {"unknowns": 3, "expansion": expansion}, given)
+    check_expansion(expansion, (1,), dtype="float32")
+    if own:
+        return OwnMasses(network, 3, (0.0,), (1.0,), expansion, own_dtype(network, x64=x64))
+    return _check_x64(network, x64)
+
+
+def _make(name: str, family: str, told: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[nn.Module, bool]:
+    """The module, and whether it is the user's own.
+
+    `told` is what the task says, which a module of the user's own need not all take, but its number of outputs.
+    """
+    model, own = _find(name, family), is_import_path(name)
+    part = import_path(model.path)
+    specs, anything = _specs(model, family), options.open_ended(part)
+    if anything:
+        specs = {**{option: options.Spec() for option in given}, **specs}
+    values, problems = options.check(specs, given, where="")
+    if problems:
+        raise ValueError("\n".join(problems))
+    takes, outputs = options.describe(part), next(iter(told))
+    if own and outputs not in takes and not anything:
+        raise ValueError(f"name={name!r} takes no {outputs!r}, the number of its outputs; add that field or argument")
+    told = {field: value for field, value in told.items() if field in takes or (anything and field == outputs)}
+    if not own:
+        return part(**told, **model.fixed, **values), False
+    told.pop("expansion", None)
+    try:
+        module = part(**told, **values)
+    except Exception as error:  # the user's own code may raise anything
+        raise ValueError(f"name={name!r}: {type(error).__name__}: {error}") from error
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"name={name!r} gives {module!r}, which is no Linen module (flax.linen.Module)")
+    return module, True
+
+
+def _find(name: Any, family: str) -> Model:
+    """The entry of a name; of an import path one that says nothing more."""
+    check_choice(family, FAMILIES, what="family")
+    if is_import_path(name):
+        try:
+            import_path(name)
+        except ValueError as error:
+            raise ValueError(f"name={name!r}: {error}") from error
+        return Model(name)
+    known = FAMILIES[family]
+    other = next((other for other, models in FAMILIES.items() if name in models), None)
+    if name not in known and other:
+        raise ValueError(f"name={name!r} is a network of the family {other!r}, not {family!r}; use {', '.join(known)}")
+    check_choice(name, known, what="name")
+    return known[name]
+
+
+def _specs(model: Model, family: str) -> dict[str, options.Spec]:
+    specs = options.describe(import_path(model.path), without=(*_OF_THE_TASK[family], *model.fixed))
+    return {name: spec._replace(default=model.defaults.get(name, spec.default)) for name, spec in specs.items()}
+
+
+def _check_x64(module: Any, x64: bool) -> Any:
+    if module.dtype == "float64" and not x64:
+        raise ValueError("dtype='float64' needs double precision, x64=True")
+    return module
