@@ -66,11 +66,11 @@ def test_random_features_are_frozen_and_scaled():
     ("options", "message"),
     [
         ({"name": "feild"}, "did you mean 'field'"),
-        ({"width": 3}, "model.width is unknown for 'field', did you mean 'widths'"),
-        ({"widths": (0,)}, r"model.widths=\(0,\) must be a list"),
+        ({"width": 3}, "width is unknown for 'field', did you mean 'widths'"),
+        ({"widths": (0,)}, r"widths=\(0,\) must be a list"),
         ({"activation": "tan"}, "did you mean 'tanh'"),
         ({"dtype": "float64"}, "needs precision.x64=True"),
-        ({"features": -1}, "model.features=-1 must be >= 0"),
+        ({"features": -1}, "features=-1 must be >= 0"),
     ],
 )
 def test_refusals(options, message):
