@@ -5,7 +5,7 @@
     python runs/train.py --config=configs/pdes.py:all,quick --workdir=/tmp/pdes          # fifteen runs
     python runs/train.py --config=configs/pdes.py:heat,smoke --workdir=/tmp/smoke        # seconds, to see that it works
 
-Words: the name of an equation, or all (the fifteen of three panels), or list; one of
+Words: the name of an equation, or all (the fifteen of three groups), or list; one of
 
     standard    32-32-32 tanh, 2000 + 200 + 200 points, Adam 1e-3 for 5000 steps, then L-BFGS for 500; 20 seeds
     quick       20-20-20 tanh, 500 + 50 + 50 points, Adam for 2000 steps, then L-BFGS for 200; 10 seeds
@@ -118,5 +118,5 @@ def table():
         equation = make_equation(name)
         box = [f"{c} in [{a:.4g}, {b:.4g}]" for c, a, b in zip(equation.coordinates, equation.lower, equation.upper)]
         conditions = ", ".join(condition.name for condition in equation.conditions)
-        lines += [f"{name:19s}{equation.panel:12s}{equation.formula}", f"{'':31s}{', '.join(box)}; {conditions}"]
+        lines += [f"{name:19s}{equation.group:12s}{equation.formula}", f"{'':31s}{', '.join(box)}; {conditions}"]
     return "\n".join(lines) + "\n"

@@ -278,7 +278,7 @@ def test_equations_and_numbers_that_do_not_exist():
     for fields, message in (
         ({"equation": "burger"}, "did you mean 'burgers'"),
         ({"equation": "no_such_module:make"}, "No module named 'no_such_module'"),
-        ({"numbers": "mu=1"}, "burgers.mu is no number of this equation"),
+        ({"numbers": "mu=1"}, "burgers.mu is no coefficient of this equation"),
         ({"numbers": "nu"}, "task.numbers='nu': 'nu' must be name=number"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -1,4 +1,4 @@
-"""Forms that meet conditions and symmetries of a differential equation whatever the network in them is."""
+"""Hard constraints: an ansatz that satisfies conditions and parity of an equation for any network."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,16 +8,16 @@ from jaxtyping import Array, Float
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ansatz:
-    """A form that meets conditions exactly, whatever smooth network is put into it. Made by
+    """A transformation of the network output that satisfies conditions exactly for any smooth network. Made by
     `sbjax.physics.building.hard`.
 
     Attributes:
-        fn: `(x [d], raw [unknowns]) -> [unknowns]`; raw is the network's output at the point x. As an attempt at a
-            solution, `lambda x: ansatz.fn(x, network(x))`.
-        conditions: names of those that are met; the others are to be asked for.
+        fn: `(x [d], raw [unknowns]) -> [unknowns]`, with raw = N(x) the network output. The trial solution is
+            `lambda x: ansatz.fn(x, network(x))`.
+        conditions: names of the conditions satisfied by construction; the others stay in the loss.
         formula: one line of text, 'u = sin(pi x) + 4 x (1 - x) t N'.
-        mirror: (coordinate, parity +1 or -1) where the solution is even or odd about the middle of that coordinate:
-            `raw` is then (N(x) + parity N(mirrored x)) / 2, and no error of the other parity is possible.
+        mirror: (coordinate, parity +1 or -1) if the solution is even or odd about the middle of that coordinate. raw is
+            then (N(x) + parity N(mirrored x)) / 2, which excludes errors of the other parity.
     """
 
     fn: Callable[[Float[Array, " d"], Float[Array, " unknowns"]], Float[Array, " unknowns"]]
@@ -27,7 +27,7 @@ class Ansatz:
 
 
 def mirrored(equation, name: str, points: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
-    """Points on the other side of the middle of the equation's coordinate `name`.
+    """Reflect points about the middle of coordinate `name`.
 
     >>> import jax.numpy as jnp
     >>> from sbjax.physics.pdes import make_equation

@@ -1,4 +1,4 @@
-"""What equations are built from: conditions, hard constraints, exact references, checks of coefficients."""
+"""Building blocks of equations: conditions, hard constraints, exact references, checks of coefficients."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from jaxtyping import Array
 from sbjax.physics.ansatz import Ansatz
 from sbjax.physics.equation import SIDES, Condition, Face, Partials, Reference, Scalar
 
-# A value is a number or a function of the coordinates, value(x, t).
+# A prescribed value: a number or a function of the coordinates, value(x, t).
 Value = float | Callable[..., Scalar]
 
 
@@ -24,23 +24,25 @@ def both(*coordinates: str) -> tuple[Face, ...]:
 
 
 def dirichlet(unknown: str, faces: Sequence[Face], value: Value) -> Condition:
-    """u = value."""
+    """Dirichlet condition u = value on `faces`."""
     return _prescribed("dirichlet", unknown, faces, value, _name(unknown, faces))
 
 
 def neumann(partial: str, faces: Sequence[Face], value: Value) -> Condition:
-    """u_x = value, or a higher derivative of which a beam's ends have some. The derivative is by the coordinate: the
-    outward one has the other sign on a lower face."""
+    """Neumann condition u_x = value on `faces`, or a higher derivative (ends of a beam).
+
+    The derivative is with respect to the coordinate; on a lower face the outward derivative has the opposite sign.
+    """
     return _prescribed("neumann", partial, faces, value, _name(partial, faces))
 
 
 def robin(faces: Sequence[Face], partials: Sequence[str], residual: Callable[[Array, Partials], Scalar]) -> Condition:
-    """residual(x, d) = 0 for a relation between the value and its derivative."""
+    """Robin condition: residual(x, d) = 0 relates u to its derivative on `faces`."""
     return Condition(_name("robin", faces), "robin", tuple(faces), tuple(partials), residual)
 
 
 def periodic(unknown: str, coordinate: str) -> Condition:
-    """u at the lower end = u at the upper end."""
+    """Periodic condition: u at the lower bound of `coordinate` = u at its upper bound."""
 
     def residual(x, d, d_opposite):
         return d[unknown] - d_opposite[unknown]
@@ -49,12 +51,12 @@ def periodic(unknown: str, coordinate: str) -> Condition:
 
 
 def initial_value(unknown: str, value: Value) -> Condition:
-    """u = value at the first t."""
+    """Initial condition u = value at the lower bound of t."""
     return _prescribed("initial_value", unknown, [("t", "lower")], value, f"initial_{unknown}")
 
 
 def initial_velocity(unknown: str, value: Value) -> Condition:
-    """u_t = value at the first t."""
+    """Initial condition u_t = value at the lower bound of t."""
     return _prescribed("initial_velocity", f"{unknown}_t", [("t", "lower")], value, f"initial_{unknown}_t")
 
 
@@ -66,7 +68,7 @@ def _prescribed(kind, partial, faces, value, name):
 
 
 def _name(what, faces):
-    """'u_on_x' for both ends, 'u_on_x_upper' for one."""
+    """Name of a condition: 'u_on_x' on both faces, 'u_on_x_upper' on one."""
     sides = {}
     for coordinate, side in faces:
         sides.setdefault(coordinate, []).append(side)
@@ -80,21 +82,21 @@ def hard(
     distance: Callable[..., Scalar | tuple[Scalar, ...]],
     mirror: tuple[str, int] | None = None,
 ) -> Ansatz:
-    """u = offset + distance N for a network N: conditions that the offset meets hold whatever N is, if the distance
-    vanishes on their faces, to second order in t for an initial velocity.
+    """Ansatz u = offset + distance N with a network N.
 
-    The distance should be of order 1 inside, and fall to zero no slower than the solution leaves the offset: N is then
-    of order 1 where u is the solution.
+    The offset satisfies the conditions, and the distance vanishes on their faces (to second order in t for an initial
+    velocity), so they hold for any N. Choose the distance of order 1 inside the domain and growing from a face at least
+    as fast as u - offset: the N that represents the solution is then of order 1.
 
     Args:
         formula: one line of text.
-        conditions: the names of those that are met.
-        offset: of the coordinates, g(x, t), or a number; a tuple for several unknowns.
-        distance: likewise.
-        mirror: of `Ansatz`; offset and distance must then have parities that go with it.
+        conditions: names of the conditions that are satisfied.
+        offset: function of the coordinates, g(x, t), or a number; returns a tuple for several unknowns.
+        distance: function of the coordinates; returns a tuple for several unknowns.
+        mirror: as in `Ansatz`; offset and distance must have matching parities.
 
     Raises:
-        ValueError: (when called) raw has another number of entries.
+        ValueError: (when called) the number of network outputs is not the number of unknowns.
 
     >>> ansatz = hard('u = 1 + x N', ['u_on_x_lower'], 1.0, lambda x: x)
     >>> ansatz.fn(jnp.array([0.5]), jnp.array([6.0])).tolist()
@@ -108,7 +110,7 @@ def hard(
         if not isinstance(factors, tuple):
             values, factors = (values,), (factors,)
         if raw.shape != (len(factors),):
-            raise ValueError(f"raw has shape {raw.shape}, needs ({len(factors)},): an output for each unknown")
+            raise ValueError(f"raw has shape {raw.shape}, needs ({len(factors)},): one output per unknown")
         return jnp.stack([value + factor * output for value, factor, output in zip(values, factors, raw)])
 
     return Ansatz(fn, tuple(conditions), formula, mirror)
@@ -117,15 +119,15 @@ def hard(
 def lift(
     value: Callable[..., Scalar], start: Callable[..., Scalar], lower: float, upper: float
 ) -> Callable[..., Scalar]:
-    """g = start + the line in x, the first coordinate, through value - start at both ends: on them g = value.
+    """Offset g = start + linear interpolation of value - start between the ends of x, the first coordinate.
 
-    If value(x, 0) = start(x, 0) at the ends, as compatible conditions have it, g(x, 0) = start(x, 0) between them; so
-    for slopes in t.
+    g = value at both ends. With compatible conditions, value(x, 0) = start(x, 0) at the ends, g(x, 0) = start(x, 0)
+    everywhere; the same holds for slopes in t.
 
     Args:
-        value: of the coordinates, u(x, t); it is read at the ends only.
-        start: of the coordinates.
-        lower, upper: the ends.
+        value: function of the coordinates, u(x, t), evaluated at the ends only.
+        start: function of the coordinates with the initial values.
+        lower, upper: ends of x.
 
     >>> g = lift(lambda x, t: x**2 * t, lambda x, t: 0.0, 0.0, 1.0)
     >>> g(0.5, 1.0), g(1.0, 3.0)
@@ -141,13 +143,13 @@ def lift(
 
 
 def exact(formula: Callable[..., Scalar | tuple[Scalar, ...]], source: str, *, argument: float = 1.0) -> Reference:
-    """A reference by formula.
+    """Reference solution given by a formula; its error floor is round-off.
 
     Args:
-        formula: of the coordinates, u(x, t); a tuple for several unknowns.
-        source: where it is from.
-        argument: the largest argument of a sine, cosine or exponential in it, of whose round-off the value inherits
-            `argument` times the relative part.
+        formula: function of the coordinates, u(x, t); returns a tuple for several unknowns.
+        source: citation or method.
+        argument: largest argument of a sine, cosine or exponential in the formula; relative round-off of the argument
+            is amplified by this factor.
     """
 
     def solution(x):
@@ -159,18 +161,18 @@ def exact(formula: Callable[..., Scalar | tuple[Scalar, ...]], source: str, *, a
 
 
 def positive(name: str, value: float) -> None:
-    """Refuse a coefficient that is not a finite number > 0."""
+    """Raise ValueError unless a coefficient is finite and > 0."""
     if not 0 < value < math.inf:
         raise ValueError(f"{name}={value} must be finite and > 0")
 
 
 def finite(name: str, value: float) -> None:
-    """Refuse a coefficient that is not finite."""
+    """Raise ValueError unless a coefficient is finite."""
     if not math.isfinite(value):
         raise ValueError(f"{name}={value} must be finite")
 
 
 def whole(name: str, value: int) -> None:
-    """Refuse what is not a whole number >= 1."""
+    """Raise ValueError unless a coefficient is a whole number >= 1."""
     if value != int(value) or value < 1:
         raise ValueError(f"{name}={value} must be a whole number >= 1")

@@ -1,14 +1,11 @@
-"""Equations solved without a network: a Chebyshev series in all coordinates, time among them, by least squares.
+"""Space-time Chebyshev collocation by least squares: solves an equation in one or two coordinates without a network.
 
     u(x, t) = sum_jk c[j, k] T_j(x) T_k(t)
 
-Residual and conditions are the equation's own, asked for at as many Chebyshev points along each coordinate as the
-series has terms: with the conditions these are more rows than coefficients, which keeps slabs of time stable and
-pressures free of spurious modes. Everything is in float64 on the CPU.
-
-What this is for: a second opinion on every equation in one or two coordinates, and the seconds that a classical method
-takes to a given error, next to which those of training stand. Set OPENBLAS_NUM_THREADS=1 before timing on a machine
-that does other work too: matrices are small, and threads that wait for one another can take a hundred times as long.
+It is an independent check of every reference solution and a classical baseline for the time to a given error. Residual
+and conditions are enforced at as many Chebyshev points per coordinate as the series has terms; with the conditions the
+system is overdetermined, which keeps time slabs stable and pressures free of spurious modes. float64, on the CPU. Set
+OPENBLAS_NUM_THREADS=1 for timings on a shared machine: on small matrices waiting threads can cost a factor of 100.
 
 Source: Trefethen, Spectral Methods in MATLAB (2000); Driscoll and Hale, "Rectangular spectral collocation", IMA J.
 Numer. Anal. 36 (2016); for `stretch` Tee and Trefethen, SIAM J. Sci. Comput. 28 (2006).
@@ -29,7 +26,7 @@ from sbjax.physics.collocation_rows import Box, continued, gauss_newton, make_ro
 from sbjax.physics.derivatives import parse_partial
 from sbjax.physics.equation import Equation, evaluate, spread
 
-LONGEST = 10  # terms in t at which a search cuts time instead
+LONGEST = 10  # terms in t above which `search` doubles the number of slabs instead
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,12 +34,12 @@ class Solved:
     """A solution by collocation.
 
     Attributes:
-        equation: which.
-        boxes: slabs of time, in order; one if it is not cut.
-        coefficients: of each, [unknowns, *n].
-        seconds: from matrices to coefficients, without compilation.
-        iterations: of Gauss-Newton, all slabs together.
-        residual: root mean square of what is left at the points of collocation (conditions are weighted).
+        equation: the equation.
+        boxes: time slabs in order; a single box for a stationary equation.
+        coefficients: Chebyshev coefficients of each slab, [unknowns, *n].
+        seconds: time to assemble and solve, without compilation.
+        iterations: Gauss-Newton iterations, summed over slabs.
+        residual: root mean square residual at the collocation points (conditions are weighted).
     """
 
     equation: Equation
@@ -53,7 +50,7 @@ class Solved:
     residual: float
 
     def evaluate(self, points: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m unknowns"]:
-        """u at points of the domain."""
+        """Solution at points of the domain."""
         points = np.asarray(points, np.float64)
         slab: Integer[np.ndarray, " m"] = np.searchsorted([box.upper[-1] for box in self.boxes[:-1]], points[:, -1])
         found = np.empty((len(points), len(self.equation.unknowns)))
@@ -65,8 +62,8 @@ class Solved:
         return found
 
     def tails(self) -> tuple[float, ...]:
-        """For each coordinate the largest of the last two coefficients of any slab, relative to the largest of all of
-        that unknown: about the error that more terms there would mend."""
+        """Estimated truncation error per coordinate: the largest of the last two coefficients along it in any slab,
+        relative to the largest coefficient of the unknown."""
         sizes = np.abs(np.stack(self.coefficients))  # [slab, unknown, *n]
         largest = sizes.max((0, *range(2, sizes.ndim)))
         axes = range(2, sizes.ndim)
@@ -84,21 +81,20 @@ def solve(
 ) -> Solved:
     """Solve an equation in one or two coordinates.
 
-    A linear one takes one iteration a slab. The cost is that of a dense least-squares problem: slabs * iterations
-    * 4/3 (unknowns * n_1 * n_2)^3 operations and somewhat more.
+    A linear equation takes one iteration per slab. The cost is that of dense least squares, at least slabs * iterations
+    * 4/3 (unknowns * n_1 * n_2)^3 operations.
 
     Args:
-        equation: which.
-        n: terms of the series along each coordinate; of time, in each slab.
-        slabs: into how many equal parts time is cut; each starts from the end of the one before.
-        stretch: a >= 0 for each coordinate, x = sinh(a s) / sinh(a) between -1 and 1 for a series in s: for a layer
-            in the middle of width 1 / sinh(a). By default 0, x = s.
-        start: the first guess; by default the initial value at all later times, from slab to slab, and zero where
-            there is none.
+        equation: the equation to solve.
+        n: terms of the series along each coordinate; along t, per slab.
+        slabs: number of equal time slabs, solved one after another.
+        stretch: a >= 0 for each coordinate; the series is in s with x = sinh(a s) / sinh(a) on [-1, 1], which resolves
+            a layer of width 1 / sinh(a) in the middle. Default 0: x = s.
+        start: initial guess for Gauss-Newton. Default: the initial value of each slab, constant in t; zero without one.
 
     Raises:
-        ValueError: more than two coordinates; too few terms for the order of the equation; slabs without time.
-        RuntimeError: Gauss-Newton does not converge; more terms or slabs help, or a better start.
+        ValueError: more than two coordinates; too few terms for the order of the equation; several slabs without t.
+        RuntimeError: Gauss-Newton does not converge; use more terms or slabs, or a better start.
 
     Example:
         >>> from sbjax.physics.pdes import make_equation
@@ -148,11 +144,11 @@ def _boxes(equation, n, slabs, stretch):
     orders = _orders(equation)
     if len(n) != d or any(k <= order for k, order in zip(n, orders)):
         raise ValueError(
-            f"n={n} must hold a number of terms for each of {', '.join(equation.coordinates)}, above the orders "
+            f"n={n} must hold one number of terms for each of {', '.join(equation.coordinates)}, above the orders "
             f"{orders} of {equation.name}"
         )
     if slabs < 1 or (slabs > 1 and equation.coordinates[-1] != "t"):
-        raise ValueError(f"slabs={slabs} of {equation.name} must be 1, or more if it has a time")
+        raise ValueError(f"slabs={slabs} must be >= 1, and 1 for {equation.name} if it has no coordinate t")
     stretch = (0.0,) * d if stretch is None else tuple(stretch)
     if len(stretch) != d or min(stretch) < 0:
         raise ValueError(f"stretch={stretch} must hold a number >= 0 for each of {', '.join(equation.coordinates)}")
@@ -169,7 +165,7 @@ def _orders(equation):
 
 
 class Found(NamedTuple):
-    """How an error was reached: seconds, terms along each coordinate, slabs, the error itself."""
+    """A discretisation that reached an error: solve time, terms per coordinate, slabs, the error."""
 
     seconds: float
     n: tuple[int, ...]
@@ -180,15 +176,15 @@ class Found(NamedTuple):
 def time_to_errors(
     equation: Equation, errors: Sequence[float] = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7), **options
 ) -> dict[float, float | None]:
-    """Seconds that `solve` takes to come within each relative L2 error of the reference; None where it does not.
+    """Time in seconds that `solve` needs for each relative L2 error; None where it was not reached.
 
-    The seconds are those of the fastest single solution that is good enough, as if its size had been known. Import,
-    compilation, coarser solutions and the comparison itself are not in them. `search` tells the sizes, too.
+    The time is that of the fastest single solve with a sufficient error, as if its size had been known: it excludes
+    import, compilation, coarser solves and the comparison. `search` returns the sizes too.
 
     Args:
-        equation: in one or two coordinates.
-        errors: relative L2 errors, of the worst unknown.
-        options: as of `search`.
+        equation: an equation in one or two coordinates.
+        errors: relative L2 errors of the worst unknown.
+        options: arguments of `search`.
 
     Raises:
         ValueError: as `solve`.
@@ -209,14 +205,16 @@ def search(
     stretch: Sequence[float] | None = None,
     points: int = 2000,
 ) -> dict[float, Found | None]:
-    """The sizes that reach each error. A quarter more terms are taken where the series' tail is longest, and slabs
-    once t has many terms; the solution itself is not looked at to choose them.
+    """Fastest discretisation that reaches each error.
+
+    Starting small, n grows by 25 % along coordinates with the largest tails (see `Solved.tails`); once t has more than
+    `LONGEST` terms the number of slabs is doubled instead. The reference serves to measure errors, not to choose n.
 
     Args:
-        equation, errors: as of `time_to_errors`.
-        limit: the search ends when a solution took this long (seconds), or all errors are reached.
-        stretch: as of `solve`.
-        points: of comparison, spread over the box.
+        equation, errors: as in `time_to_errors`.
+        limit: the search ends after a solve that took longer (seconds), or when all errors are reached.
+        stretch: as in `solve`.
+        points: number of points at which the solution is compared with the reference.
     """
     at = spread(equation, points)
     truth = evaluate(equation, at)

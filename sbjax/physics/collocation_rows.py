@@ -1,5 +1,7 @@
-"""The rows of `sbjax.physics.collocation`: an equation and its conditions at Chebyshev points, as functions of the
-coefficients of a series, and Gauss-Newton for their least squares."""
+"""Rows of the least-squares system of `sbjax.physics.collocation`, and Gauss-Newton on it.
+
+A row is the residual of the equation or a condition at one Chebyshev point, as a function of the series' coefficients.
+"""
 
 import functools
 import itertools
@@ -17,20 +19,21 @@ from numpy.polynomial import chebyshev
 from sbjax.physics.derivatives import parse_partial
 from sbjax.physics.equation import SIDES, Equation
 
-ITERATIONS = 25  # of Gauss-Newton, at most
-TOLERANCE = 1e-10  # of the first residual: what a step may leave more than a linear problem would
-WEIGHT = 300.0  # of a condition's row. A residual has second derivatives in it, which grow with the number of terms:
-# at equal weight a series that is too short trades its conditions for them.
+ITERATIONS = 25  # maximum number of Gauss-Newton iterations
+TOLERANCE = 1e-10  # deviation from the linear prediction, relative to the first residual, below which a step is final
+# Weight of a condition's rows. The equation's rows contain second derivatives, which grow with the number of terms:
+# with equal weights an under-resolved series violates its conditions to reduce them.
+WEIGHT = 300.0
 
 
 class Box(NamedTuple):
-    """A part of the domain and the series on it.
+    """A part of the domain with its series.
 
     Attributes:
         lower, upper: bounds, [d].
         n: terms along each coordinate.
-        stretch: a along each; the series is in s with x = centre + half width * sinh(a s) / sinh(a), in s = x scaled to
-            [-1, 1] if a = 0. Points crowd to the centre, e^a / 2a times closer than at a = 0.
+        stretch: a along each coordinate: x = centre + half width * sinh(a s) / sinh(a), or linear in s if a = 0. Points
+            cluster at the centre, e^a / 2a times denser than for a = 0.
     """
 
     lower: np.ndarray
@@ -39,16 +42,16 @@ class Box(NamedTuple):
     stretch: tuple[float, ...]
 
     def points(self, i: int) -> np.ndarray:
-        """Chebyshev points of the i-th coordinate, as many as there are terms."""
+        """The n[i] Chebyshev points of the i-th coordinate."""
         s = np.cos(np.pi * (np.arange(self.n[i]) + 0.5) / self.n[i])
         a = self.stretch[i]
         return self.lower[i] + (self.upper[i] - self.lower[i]) * (1 + (np.sinh(a * s) / np.sinh(a) if a else s)) / 2
 
     def matrix(self, i: int, x: Float[np.ndarray, " m"], order: int) -> Float[np.ndarray, "m n"]:
-        """Derivatives of the terms along the i-th coordinate at the points x.
+        """Derivatives of order `order` of the basis functions of the i-th coordinate, at points x.
 
-        With S = sinh(a) and the distance z to the centre in half widths, s = asinh(S z) / a satisfies
-        (1 + S^2 z^2) s'' = -S^2 z s'; differentiated k times this gives all its derivatives.
+        With S = sinh(a) and z = (x - centre) / half width, s = asinh(S z) / a satisfies (1 + S^2 z^2) s'' = -S^2 z s';
+        differentiating this k times gives a recurrence for all derivatives of s.
         """
         a, scale = self.stretch[i], 2 / (self.upper[i] - self.lower[i])
         z = scale * (x - self.lower[i]) - 1
@@ -68,7 +71,7 @@ def _terms(s, n, order):
 
 
 def _chained(s, f, order):
-    """d^order f(s(z)) / dz^order from derivatives of s by z and of f by s: Bell polynomials by their recurrence."""
+    """d^order f(s(z)) / dz^order from derivatives of s and f: Faa di Bruno's formula with Bell polynomials."""
     bell = [[np.ones_like(s[0])] + [np.zeros_like(s[0])] * order]  # bell[m][k]
     for m in range(1, order + 1):
         row = [np.zeros_like(s[0])]
@@ -81,14 +84,14 @@ def _chained(s, f, order):
 
 
 class Rows(NamedTuple):
-    """One residual function at its points.
+    """One residual function at its collocation points.
 
     Attributes:
-        fn: (x [d], d, ..) -> scalars.
+        fn: (x [d], d, ..) -> scalars; d maps names of partials to values.
         x: points, [m, d].
-        matrices: for each d that `fn` takes, name -> the unknown and a matrix for each coordinate.
-        kind: of the condition, or 'equation'.
-        target: what the residual should be, [terms, m].
+        matrices: for each argument d of `fn`: name of partial -> (unknown, one basis matrix per coordinate).
+        kind: kind of the condition, or 'equation'.
+        target: value that the residual should have, [terms, m].
     """
 
     fn: Callable
@@ -98,7 +101,7 @@ class Rows(NamedTuple):
     target: float | np.ndarray = 0.0
 
     def linearised(self, c: Float[np.ndarray, "unknowns *n"]):
-        """Values [terms, m], and for each d their slopes by each partial, [terms, m] too."""
+        """Residuals [terms, m] and, for each argument d, their derivatives with respect to each partial, [terms, m]."""
         d = [
             {name: _apply(axes, c[unknown]).ravel() for name, (unknown, axes) in matrices.items()}
             for matrices in self.matrices
@@ -112,7 +115,7 @@ class Rows(NamedTuple):
 
 
 def make_rows(equation: Equation, box: Box) -> list[Rows]:
-    """The equation at all points of the grid, then its conditions on its faces."""
+    """Rows of the equation at all grid points, followed by those of its conditions on their faces."""
     full = [box.points(i) for i in range(len(box.n))]
 
     def on(face):
@@ -123,14 +126,15 @@ def make_rows(equation: Equation, box: Box) -> list[Rows]:
     found = [_rows(equation, box, equation.residual, equation.partials, "equation", full)]
     for condition in equation.conditions:
         faces = list(map(on, condition.faces))
-        # A periodic condition looks at both of its faces at once.
+        # A periodic condition couples its two faces in one residual.
         for sides in [faces] if condition.kind == "periodic" else [[face] for face in faces]:
             found.append(_rows(equation, box, condition.residual, condition.partials, condition.kind, *sides))
     return found
 
 
 def continued(equation: Equation, rows: Rows, c: Float[np.ndarray, "unknowns *n"], before: Box) -> Rows:
-    """Initial conditions ask for what the slab before ended with: the residual that its end has."""
+    """Replace the target of an initial condition by its residual at the end of the previous slab, so that the solution
+    continues."""
     if not rows.kind.startswith("initial"):
         return rows
     axes = [*(before.points(i) for i in range(len(before.n) - 1)), before.upper[-1:]]
@@ -152,13 +156,20 @@ def _rows(equation, box, fn, names, kind, *sides):
 def gauss_newton(
     rows: list[Rows], c: Float[np.ndarray, "unknowns *n"], name: str
 ) -> tuple[Float[np.ndarray, "unknowns *n"], int, float]:
-    """The coefficients of least squares, iterations and the root mean square of what is left.
+    """Minimise |residuals|^2 over the coefficients by Gauss-Newton with step halving.
 
-    It ends with the first full step after which the residual is what the linear problem promised: at once if the
-    equation is linear. Steps that do not reduce it are halved.
+    Stops at the first full step whose residual agrees with the linear prediction: one iteration for a linear equation.
+
+    Args:
+        rows: residual functions.
+        c: initial coefficients.
+        name: of the equation, for errors.
+
+    Returns:
+        Coefficients, number of iterations, root mean square residual.
 
     Raises:
-        RuntimeError: no step helps, or too many are needed.
+        RuntimeError: no step reduces the residual, or no convergence within `ITERATIONS`.
     """
     values, jacobian = _system(rows, c)
     scale = size = np.linalg.norm(values)
@@ -181,14 +192,14 @@ def gauss_newton(
 
 
 def _least_squares(a, b):
-    """By QR; by singular values should the rank be short."""
+    """Least squares by QR; by SVD if the matrix is rank-deficient."""
     work = int(scipy.linalg.lapack.dgels_lwork(*a.shape, 1)[0])
     _, x, info = scipy.linalg.lapack.dgels(a, b, lwork=work)
     return x[: a.shape[1]] if info == 0 else scipy.linalg.lstsq(a, b)[0]
 
 
 def _system(rows, c, slopes=True):
-    """Weighted residuals, and their Jacobian [rows, coefficients] by columns, as LAPACK wants it."""
+    """Weighted residuals and, if `slopes`, their Jacobian [rows, coefficients] in Fortran order for LAPACK."""
     parts = [part.linearised(c) for part in rows]
     values = np.concatenate([part.weight * (found - part.target).ravel() for part, (found, _) in zip(rows, parts)])
     if not slopes:

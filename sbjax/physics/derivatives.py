@@ -1,8 +1,7 @@
-"""Partial derivatives of a function of one point: all that an equation asks for, in one call.
+"""Partial derivatives of a solution by name: 'u' is the value, 'u_xxt' is d^3 u / dx^2 dt.
 
-A partial is named as on paper: 'u' is the value, 'u_xxt' is d^3 u / dx^2 dt. `partials` takes any function of a point
-and differentiates it in one of four ways, equal to round-off and unequal in cost; `mlp_partials` takes the parameters
-of a multi-layer perceptron and carries Taylor coefficients through its layers by hand.
+`partials` differentiates any function of one point in one of four modes, which agree to round-off and differ in cost.
+`mlp_partials` propagates derivatives through the layers of a multi-layer perceptron explicitly.
 """
 
 import re
@@ -19,21 +18,21 @@ from jaxtyping import Array, Float
 from sbjax.names import near
 
 Solution = Callable[[Float[Array, " d"]], Float[Array, " unknowns"]]
-Orders = tuple[int, ...]  # how often by each coordinate
+Orders = tuple[int, ...]  # order of differentiation with respect to each coordinate
 
 
 class Partial(NamedTuple):
-    """A parsed name: which unknown, and how often it is differentiated by each coordinate."""
+    """A parsed name: index of the unknown, order of differentiation with respect to each coordinate."""
 
     unknown: int
     orders: Orders
 
 
 def parse_partial(name: str, coordinates: Sequence[str], unknowns: Sequence[str]) -> Partial:
-    """The meaning of a name such as 'u_xxt'; the order of the letters does not matter.
+    """Parse a name such as 'u_xxt'; the order of the letters does not matter.
 
     Raises:
-        ValueError: not an unknown, or a tail that is not made of coordinates.
+        ValueError: the part before '_' is not an unknown, or the part after it is not made of coordinates.
 
     >>> parse_partial('v_xxt', ('x', 't'), ('u', 'v'))
     Partial(unknown=1, orders=(2, 1))
@@ -69,27 +68,27 @@ def partials(
     Map over points outside: `jax.vmap(lambda x: partials(u_fn, x, ..))(points)`.
 
     Args:
-        u_fn: [d] -> [unknowns], smooth enough.
+        u_fn: [d] -> [unknowns], smooth.
         x: one point, [d], in the order of `coordinates`.
-        names: such as ('u', 'u_t', 'u_xx').
-        coordinates: their names, ('x', 't').
-        unknowns: the names of the outputs, ('u',).
-        mode: how; all give the same numbers to round-off.
-            'nested': reverse mode of reverse mode, once an order.
-            'forward_over_reverse': the gradient by reverse mode, higher orders by forward mode of it; for many
-                coordinates of order one.
-            'forward': forward mode of forward mode, along the directions that are asked for and shared between terms;
-                on CPU the fastest or close to it for two coordinates, most of all with several unknowns.
-            'taylor': `jax.experimental.jet`, one pass for all orders along a coordinate; for orders >= 3. Mixed
-                partials take forward mode on top.
+        names: partials, such as ('u', 'u_t', 'u_xx').
+        coordinates: names of the coordinates, ('x', 't').
+        unknowns: names of the outputs, ('u',).
+        mode: differentiation mode; all agree to round-off.
+            'nested': reverse mode, nested once per order.
+            'forward_over_reverse': gradient by reverse mode, higher orders by forward mode on top; for first orders in
+                many coordinates.
+            'forward': nested forward mode along the needed directions, shared between terms; on CPU the fastest or
+                nearly so in two coordinates, in particular with several unknowns.
+            'taylor': `jax.experimental.jet`, all orders along a coordinate in one pass; for orders >= 3. Mixed partials
+                add forward mode on top.
 
     Returns:
-        A scalar for each name.
+        {name: scalar}.
 
     Raises:
-        ValueError: a name, the mode, the shape of `x` or the number of outputs does not fit.
-        NotImplementedError: mode 'taylor' meets what jet cannot do: arctan, arcsin, loops, functions with
-            `jax.custom_jvp` such as `jax.nn.relu` and `softplus`. It can do tanh, sin, exp, sigmoid, silu, gelu.
+        ValueError: an invalid name or mode, or a wrong shape of `x` or of the output.
+        NotImplementedError: mode 'taylor' for functions without a jet rule: arctan, arcsin, loops, functions with
+            `jax.custom_jvp` such as `jax.nn.relu` and `softplus`. Supported are tanh, sin, exp, sigmoid, silu, gelu.
 
     Example:
         >>> u_fn = lambda p: jnp.array([p[0] ** 3 * p[1]])
@@ -110,12 +109,12 @@ def partials(
         raise ValueError(f"u_fn gives shape {outputs}, needs ({len(unknowns)},): an output for {', '.join(unknowns)}")
     found: dict[Orders, Array] = {}
     for orders in sorted({partial.orders for partial in wanted.values()}, key=lambda o: (-sum(o), o)):
-        if orders not in found:  # the highest order brings lower ones along
+        if orders not in found:  # highest first: it yields lower orders as well
             found = _FUNCTIONS[mode](u_fn, orders)(x) | found
     return {name: found[orders][unknown] for name, (unknown, orders) in wanted.items()}
 
 
-# Each makes a function x -> {orders: [unknowns]} that has at least the orders asked for.
+# Each returns a function x -> {orders: [unknowns]} that contains at least the requested orders.
 
 
 def _nested(u_fn, orders):
@@ -163,8 +162,8 @@ def _taylor(u_fn, orders):
             ) from error
         except jax.errors.UnexpectedTracerError as error:
             raise NotImplementedError(
-                "mode='taylor': jax.experimental.jet fails in u_fn, as it does at functions that bring a derivative of "
-                "their own (jax.custom_jvp: jax.nn.relu, softplus); use another mode, 'forward' for example"
+                "mode='taylor': jax.experimental.jet fails in u_fn, as it does for functions with a custom derivative "
+                "(jax.custom_jvp: jax.nn.relu, softplus); use another mode, 'forward' for example"
             ) from error
         return {zero: value} | {_raised(zero, axis, k + 1): term for k, term in enumerate(terms)}
 
@@ -181,7 +180,7 @@ MODES = tuple(_FUNCTIONS)
 
 
 def _pushed(function, directions):
-    """By forward mode, along one direction after another: every entry stays and gains its derivative."""
+    """Add derivatives of every entry of `function` along each of the directions, by nested forward mode."""
     for i in directions:
         function = _pushed_once(function, i)
     return function
@@ -196,7 +195,7 @@ def _pushed_once(function, i):
 
 
 def _directions(orders):
-    """(2, 1) -> [0, 0, 1]."""
+    """Directions of differentiation with multiplicity: (2, 1) -> [0, 0, 1]."""
     return [i for i, order in enumerate(orders) for _ in range(order)]
 
 
@@ -217,25 +216,25 @@ def mlp_partials(
     unknowns: Sequence[str],
     activation: str = "tanh",
 ) -> dict[str, Float[Array, "*batch"]]:
-    """As `partials`, of the network x -> s(.. s(x W_1 + b_1) ..) W_L + b_L and for whole batches of points.
+    """Partial derivatives of the perceptron x -> s(.. s(x W_1 + b_1) ..) W_L + b_L for a batch of points.
 
-    The value and all derivatives along the coordinates go through a layer's matrix one by one, and through the
-    activation s by Faa di Bruno's formula.
+    Value and derivatives along each coordinate are multiplied by a layer's matrix and passed through the activation s
+    by Faa di Bruno's formula.
 
     Args:
-        params: (weight [inputs, outputs], bias [outputs]) a layer; the last one has no activation.
+        params: (weight [inputs, outputs], bias [outputs]) of each layer; no activation after the last.
         x: points, [.., d].
-        names: without mixed partials, of order 4 at most.
-        coordinates: their names.
-        unknowns: the names of the outputs.
+        names: unmixed partials of order at most 4.
+        coordinates: names of the coordinates.
+        unknowns: names of the outputs.
         activation: 'tanh' or 'sin'.
 
     Returns:
-        An array [..] for each name; `jax.vmap(equation.residual)(x, found)` takes it from there.
+        {name: [..]}, an input of `jax.vmap(equation.residual)(x, found)`.
 
     Raises:
-        ValueError: a name that does not parse, is mixed or has too high an order; an unknown activation; fewer than two
-            layers, or layers that do not fit the coordinates and unknowns.
+        ValueError: a partial that is invalid, mixed or of order above 4; an unknown activation; fewer than two layers;
+            layers that do not fit the coordinates and unknowns.
 
     Example:
         >>> params = [(jnp.ones((2, 3)), jnp.zeros(3)), (jnp.ones((3, 1)), jnp.zeros(1))]  # 3 sin(x + t)
@@ -253,16 +252,16 @@ def mlp_partials(
     if ends != (len(coordinates), len(unknowns)) or x.shape[-1] != len(coordinates):
         raise ValueError(
             f"params go from {ends[0]} inputs to {ends[1]} outputs and x has shape {x.shape}; there are "
-            f"{len(coordinates)} coordinates and {len(unknowns)} unknowns: drop what is not theirs"
+            f"{len(coordinates)} coordinates and {len(unknowns)} unknowns, and both must agree"
         )
     wanted = {name: parse_partial(name, coordinates, unknowns) for name in names}
     for name, (_, orders) in wanted.items():
         if sum(map(bool, orders)) > 1 or sum(orders) > 4:
-            raise ValueError(f"partial {name!r} is mixed or of an order above 4; use `partials`, mode 'forward'")
+            raise ValueError(f"partial {name!r} is mixed or of order above 4; use `partials` with mode='forward'")
     highest = [max(column) for column in zip(*(orders for _, orders in wanted.values()))]
 
-    # Points along the last axis and a product a derivative: 72 ms a gradient step of Burgers at 5 x 100 on two cores,
-    # against 146 with points first and one product of all derivatives stacked, 79 with points first alone.
+    # Points on the last axis, one matrix product per derivative: 72 ms per gradient step of Burgers at 5 x 100 on two
+    # cores. With points first: 79 ms, and 146 ms with all derivatives stacked into one product.
     derivatives = _ACTIVATIONS[activation]
     (weight, bias), *rest = params
     value, *slopes = derivatives(weight.T @ x.reshape(-1, len(coordinates)).T + bias[:, None], max(highest))
@@ -284,7 +283,7 @@ def mlp_partials(
 
 
 def _composed(f, z):
-    """Derivatives of f(z(s)) by s from f', f'', .. and z', z'', ..: Faa di Bruno's formula to order 4."""
+    """Derivatives of f(z(s)) with respect to s from f', f'', .. and z', z'', ..: Faa di Bruno's formula to order 4."""
     y = [f[0] * order for order in z]
     if len(z) > 1:
         y[1] += f[1] * z[0] ** 2
@@ -296,12 +295,14 @@ def _composed(f, z):
 
 
 def _tanh(z, order):
+    """tanh and its derivatives up to `order` (at most 4)."""
     y = jnp.tanh(z)
     first = 1 - y**2
     return [y, first, -2 * y * first, (6 * y**2 - 2) * first, 8 * y * (2 - 3 * y**2) * first][: order + 1]
 
 
 def _sin(z, order):
+    """sin and its derivatives up to `order` (at most 4)."""
     sin, cos = jnp.sin(z), jnp.cos(z)
     return [sin, cos, -sin, -cos, sin][: order + 1]
 

@@ -1,9 +1,9 @@
-"""What a differential equation is here: pure functions of one point, on a box.
+"""Differential equations on a box, as pure functions of one point.
 
-An `Equation` holds the algebra of its residual and of its conditions, given partial derivatives by name; how these are
-computed is `sbjax.physics.derivatives`. `make_residual` and `make_condition` put the two together.
+An `Equation` holds pointwise residuals as functions of partial derivatives; `sbjax.physics.derivatives` computes these.
+`make_residual` and `make_condition` combine the two.
 
-    u_fn    a solution or an attempt at one: a point [d] -> the unknowns [unknowns]
+    u_fn    a trial solution: point [d] -> [unknowns]
     d       partials at a point by name: {'u': .., 'u_t': .., 'u_xx': ..}
     face    a side of the box, ('x', 'lower'): x at its lower bound
 """
@@ -26,22 +26,23 @@ Scalar = Float[Array, ""]
 Partials = Mapping[str, Scalar]
 Face = tuple[str, str]
 
-PANELS = ("stationary", "linear", "nonlinear", "spare")
+GROUPS = ("stationary", "linear", "nonlinear", "spare")
 KINDS = ("dirichlet", "neumann", "robin", "periodic", "initial_value", "initial_velocity")
 SIDES = ("lower", "upper")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reference:
-    """A solution to compare with, and how far it may be off.
+    """A reference solution with a certified error.
 
     Attributes:
-        solution: [d] -> [unknowns] in jax, at any point of the domain and differentiable inside it. `evaluate` gives
-            its values in float64 whatever precision jax is set to.
-        kind: 'exact' (a formula; it errs by round-off) or 'numerical'.
-        floor: its relative L2 error in float64 over the domain, certified: no measured error below it means anything.
-        floor_max: likewise its largest absolute error.
-        source: where it is from.
+        solution: [d] -> [unknowns] in jax, defined on the whole domain and differentiable inside. `evaluate` returns
+            its values in float64 for any jax precision.
+        kind: 'exact' (a formula, accurate to round-off) or 'numerical'.
+        floor: certified bound on its relative L2 error over the domain in float64; measured errors below it are
+            meaningless.
+        floor_max: certified bound on its maximum absolute error.
+        source: citation or method.
     """
 
     solution: Solution
@@ -55,21 +56,23 @@ class Reference:
             raise ValueError(f"reference.kind={self.kind!r} must be 'exact' or 'numerical'")
         for field in ("floor", "floor_max"):
             if not 0 < getattr(self, field) < math.inf:
-                raise ValueError(f"reference.{field}={getattr(self, field)} must be finite and > 0: no number is free")
+                raise ValueError(
+                    f"reference.{field}={getattr(self, field)} must be finite and > 0: every reference has an error, "
+                    "at least round-off"
+                )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Condition:
-    """What holds on one or more faces; zero where it is met. Made by the functions of
-    `sbjax.physics.building`.
+    """A boundary or initial condition, residual = 0 on its faces. Made by the functions of `sbjax.physics.building`.
 
     Attributes:
-        name: 'u_on_x'.
+        name: such as 'u_on_x'.
         kind: one of `KINDS`.
-        faces: where; two opposite ones if periodic.
-        partials: the names that `residual` reads.
+        faces: the faces it holds on; two opposite ones if periodic.
+        partials: names of the partials that `residual` uses.
         residual: `(x, d) -> scalar` at a point [d] of a face; if periodic `(x, d, d_opposite) -> scalar` with the
-            partials at the lower and at the upper end.
+            partials on the lower and on the upper face.
     """
 
     name: str
@@ -91,27 +94,27 @@ class Equation:
     """A boundary or initial value problem on a box.
 
     Attributes:
-        name: as in the registry.
-        panel: 'stationary', 'linear', 'nonlinear' or 'spare'.
+        name: name in the registry.
+        group: class of equations it belongs to: 'stationary', 'linear', 'nonlinear' or 'spare'.
         formula: one line of text.
         coordinates: ('x', 't'); time, if any, is last and called 't'.
         unknowns: ('u',) or ('u', 'v', 'p'), without underscores.
-        lower, upper: bounds, one a coordinate.
-        partials: what `residual` reads, ('u_t', 'u_xx').
-        residual: `(x, d) -> {term: scalar}`, the pointwise algebra; zero where the equation holds.
-        conditions: what holds on faces.
-        reference: a solution with its certified error.
-        numbers: the coefficients it was made with, {'nu': 0.1}.
-        source: where the problem is from.
-        ansatz: a form that meets some of the conditions exactly, if there is a simple one that does not give the
-            solution away.
+        lower, upper: bounds of the coordinates.
+        partials: names of the partials that `residual` uses, ('u_t', 'u_xx').
+        residual: `(x, d) -> {term: scalar}`, pointwise; zero where the equation holds.
+        conditions: boundary and initial conditions.
+        reference: reference solution with a certified error.
+        numbers: coefficients, {'nu': 0.1}.
+        source: citation of the problem.
+        ansatz: satisfies some of the conditions exactly; None if no simple ansatz exists that does not already contain
+            the solution.
 
     Raises:
-        ValueError: bounds, names or faces that do not fit, with the field and a remedy.
+        ValueError: inconsistent bounds, names or faces; the message names the field and a remedy.
     """
 
     name: str
-    panel: str
+    group: str
     formula: str
     coordinates: tuple[str, ...]
     unknowns: tuple[str, ...]
@@ -126,15 +129,15 @@ class Equation:
     ansatz: Ansatz | None = None
 
     def __post_init__(self):
-        if self.panel not in PANELS:
+        if self.group not in GROUPS:
             raise ValueError(
-                f"{self.name}.panel={self.panel!r} is unknown{near(self.panel, PANELS)}; known: {', '.join(PANELS)}"
+                f"{self.name}.group={self.group!r} is unknown{near(self.group, GROUPS)}; known: {', '.join(GROUPS)}"
             )
         for field in ("lower", "upper"):
             bounds = getattr(self, field)
             if len(bounds) != len(self.coordinates):
                 raise ValueError(
-                    f"{self.name}.{field}={bounds} must hold a number a coordinate: {', '.join(self.coordinates)}"
+                    f"{self.name}.{field}={bounds} must hold one number per coordinate: {', '.join(self.coordinates)}"
                 )
         for coordinate, lower, upper in zip(self.coordinates, self.lower, self.upper):
             for field, bound in (("lower", lower), ("upper", upper)):
@@ -172,14 +175,14 @@ class Equation:
 def make_residual(
     equation: Equation, mode: str = "forward"
 ) -> Callable[[Solution, Float[Array, " d"]], dict[str, Scalar]]:
-    """The residual as a function of a solution and a point: `(u_fn, x [d]) -> {term: scalar}`.
+    """The residual as a function of a trial solution and a point: `(u_fn, x [d]) -> {term: scalar}`.
 
     Args:
-        equation: which.
-        mode: how derivatives are computed, see `sbjax.physics.derivatives.partials`.
+        equation: the equation.
+        mode: derivative mode, see `sbjax.physics.derivatives.partials`.
 
     Raises:
-        ValueError: (when called) `u_fn` has another number of outputs than the equation has unknowns; a bad mode.
+        ValueError: (when called) the outputs of `u_fn` do not match the unknowns; an unknown mode.
 
     Example:
         >>> from sbjax.physics.pdes import make_equation
@@ -199,13 +202,13 @@ def make_residual(
 def make_condition(
     equation: Equation, name: str, mode: str = "forward"
 ) -> Callable[[Solution, Float[Array, " d"]], Scalar]:
-    """A condition as a function of a solution and a point on one of its faces: `(u_fn, x [d]) -> scalar`.
+    """The residual of a condition as a function of a trial solution and a point: `(u_fn, x [d]) -> scalar`.
 
-    `on_face` brings points there. A periodic condition takes a point of either face and looks at both.
+    The point lies on a face of the condition, see `on_face`; for a periodic condition on either of its two faces.
 
     Args:
-        equation: which.
-        name: of the condition.
+        equation: the equation.
+        name: name of the condition.
         mode: as in `make_residual`.
 
     Raises:
@@ -233,7 +236,7 @@ def _partials(equation, u_fn, x, names, mode):
 
 
 def on_face(equation: Equation, face: Face, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch d"]:
-    """Points with one coordinate moved to its bound.
+    """Project points on a face by setting its coordinate to the bound.
 
     >>> from sbjax.physics.pdes import make_equation
     >>> on_face(make_equation('burgers'), ('x', 'upper'), jnp.array([0.25, 0.5])).tolist()
@@ -244,10 +247,10 @@ def on_face(equation: Equation, face: Face, x: Float[ArrayLike, "*batch d"]) -> 
 
 
 def spread(equation: Equation, n: int) -> np.ndarray:
-    """n points that fill the box evenly, the same every time: [n, d] in float64.
+    """n deterministic quasi-random points in the box, none on its boundary: [n, d] in float64.
 
-    x_k = lower + (upper - lower) frac(1/2 + k / g^(1, .., d)) with g^(d + 1) = g + 1 (Roberts' sequence, which
-    generalises the golden ratio). None lies on the boundary.
+    x_k = lower + (upper - lower) frac(1/2 + k / g^(1, .., d)) with g^(d + 1) = g + 1 (Roberts' sequence, a
+    generalisation of the golden ratio).
 
     >>> from sbjax.physics.pdes import make_equation
     >>> spread(make_equation('heat'), 2).round(3).tolist()
@@ -263,15 +266,14 @@ def spread(equation: Equation, n: int) -> np.ndarray:
 
 
 def evaluate(equation: Equation, points: Float[ArrayLike, "n d"]) -> np.ndarray:
-    """The reference at points of the domain: [n, unknowns] in float64, computed on the CPU whether jax is in double
-    precision or not.
+    """The reference solution at points of the domain, [n, unknowns] in float64 on the CPU for any jax precision.
 
     Args:
-        equation: which.
-        points: concrete numbers [n, d], inside the domain or on its boundary.
+        equation: the equation.
+        points: concrete points [n, d], inside the domain or on its boundary.
 
     Raises:
-        ValueError: another shape, or a point outside (or not a number).
+        ValueError: a wrong shape, or a point outside the domain or NaN.
 
     >>> from sbjax.physics.pdes import make_equation
     >>> evaluate(make_equation('heat'), [[0.5, 0.0], [0.5, 1.0]]).round(6).tolist()
@@ -282,12 +284,12 @@ def evaluate(equation: Equation, points: Float[ArrayLike, "n d"]) -> np.ndarray:
         d = len(equation.coordinates)
         raise ValueError(f"points has shape {points.shape}, needs [n, {d}]: columns {', '.join(equation.coordinates)}")
     lower, upper = np.asarray(equation.lower), np.asarray(equation.upper)
-    slack = 1e-6 * (upper - lower)  # for points that were in float32 once
+    slack = 1e-6 * (upper - lower)  # for points rounded to float32
     if (outside := ~((points >= lower - slack) & (points <= upper + slack)).all(1)).any():
         i = int(outside.argmax())
         raise ValueError(
             f"points[{i}]={points[i].tolist()} lies outside of {equation.name}: {equation.lower} to {equation.upper}; "
-            "the reference holds inside only"
+            "the reference is defined inside only"
         )
     with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
         return np.asarray(_map(equation.reference.solution, np.clip(points, lower, upper)))
@@ -299,10 +301,10 @@ def _map(solution, points):
 
 
 def check_conditions(equation: Equation, points: int = 16) -> None:
-    """Refuse a condition whose value is not finite: each is evaluated on each of its faces with all partials zero.
+    """Check that prescribed values are finite, at `points` points per face (residuals with all partials zero).
 
     Raises:
-        ValueError: naming the condition, the point and the value.
+        ValueError: a value is not finite; the message names condition, point and value.
     """
     for condition in equation.conditions:
         zeros = dict.fromkeys(condition.partials, 0.0)
@@ -312,7 +314,7 @@ def check_conditions(equation: Equation, points: int = 16) -> None:
                 if not np.isfinite(value):
                     raise ValueError(
                         f"{equation.name}: condition {condition.name!r} is {float(value)} at "
-                        f"{np.round(x, 6).tolist()} and cannot be met; correct its value or the domain"
+                        f"{np.round(x, 6).tolist()} and cannot be satisfied; correct its value or the domain"
                     )
 
 

@@ -1,4 +1,4 @@
-"""How far predictions are from a reference, never better than the reference itself."""
+"""Errors against a reference solution, bounded below by the reference's own error."""
 
 from typing import NamedTuple
 
@@ -7,14 +7,14 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 
 class Error(NamedTuple):
-    """An error of each unknown, and whether it is only the floor: the truth is then that or less."""
+    """Error of each unknown. Where `at_floor`, `value` is the floor and the true error is at most that."""
 
     value: Float[Array, " unknowns"]
     at_floor: Bool[Array, " unknowns"]
 
 
 class Errors(NamedTuple):
-    """Relative L2 and L1 and the largest absolute error, the last in units of the unknown."""
+    """Relative L2 error, relative L1 error, maximum absolute error (in units of the unknown)."""
 
     l2: Error
     l1: Error
@@ -28,23 +28,23 @@ def normalised_errors(
     floor: float,
     floor_max: float,
 ) -> Errors:
-    """l2 = |e|_2 / |u|_2, l1 = |e|_1 / |u|_1 and max |e| with e = predicted - u, over the points of a grid.
+    """l2 = |e|_2 / |u|_2, l1 = |e|_1 / |u|_1 and max |e| with e = predicted - u over n points.
 
-    Under `jit` and `vmap`. No number is below what the reference can tell: its relative L2 error `floor` bounds l2 from
-    below, `floor` |u|_2 sqrt(n) / |u|_1 bounds l1 (an L1 norm is at most sqrt(n) times the L2 norm), `floor_max` the
-    last one. In float32 the floors are at least its round-off.
+    Works under `jit` and `vmap`. Every error is bounded below by the uncertainty of the reference: l2 by its relative
+    L2 error `floor`, l1 by `floor` |u|_2 sqrt(n) / |u|_1 (an L1 norm is at most sqrt(n) times the L2 norm), max |e| by
+    `floor_max`. In float32 the floors are at least its round-off.
 
     Args:
-        predicted: at n points.
-        reference: at the same points, `sbjax.physics.equation.evaluate`.
-        floor: the reference's `floor`.
-        floor_max: its `floor_max`.
+        predicted: predictions at n points.
+        reference: reference values u at the same points, see `sbjax.physics.equation.evaluate`.
+        floor: `floor` of the reference.
+        floor_max: `floor_max` of the reference.
 
     Returns:
-        `Errors`. A prediction that is not finite gives an error that is not; so does a reference of zeros.
+        `Errors`. Not finite if the predictions are not finite or the reference is zero everywhere.
 
     Raises:
-        ValueError: the shapes differ, or a floor is not positive.
+        ValueError: different shapes, or a floor that is not positive.
 
     Example:
         >>> errors = normalised_errors([[1.0], [2.1]], [[1.0], [2.0]], floor=1e-2, floor_max=0.5)

@@ -38,19 +38,19 @@ def finite_density(
     """Densities and baryon susceptibilities at (T, mu_B), by nested forward differentiation.
 
     Args:
-        masses_fn: (T, mu_B) -> masses [*shape, 3], entry by entry; derivatives go through it.
-        T: GeV, positive.
-        mu_B: GeV, broadcast to T.
-        nodes: of `quadrature`.
+        masses_fn: (T, mu_B) -> masses [*shape, 3] in GeV, elementwise; it is differentiated too.
+        T: temperatures in GeV, positive.
+        mu_B: baryon chemical potential in GeV, broadcast to T.
+        nodes: number of quadrature nodes, see `qcd.quadrature`.
 
     Raises:
-        ValueError: T that is not positive (tested outside `jit` only).
+        ValueError: T that is not positive (checked outside `jit` only).
 
     >>> gas = jax.jit(lambda T: finite_density(lambda T, mu: jnp.zeros(3), T))(0.2)
     >>> round(float(gas.chi_2), 4), round(float(gas.chi_4), 3)  # massless: 1/3 and 2/(9 pi^2)
     (0.3333, 0.023)
 
-    Source: the code of arXiv 2501.10012: mu_q = mu_B/3 for all three flavours.
+    Source: code of arXiv 2501.10012: mu_q = mu_B/3 for all three flavours.
     """
     check_temperature(T)
     T = jnp.asarray(T)
@@ -61,7 +61,7 @@ def finite_density(
         return log_partition(t, masses_fn(t, mu), mu, nodes=nodes)
 
     def derivatives(order):
-        """f, f', .. of ln Z/V by mu, as a function of mu."""
+        """Derivatives of ln Z/V with respect to mu up to `order`, as a function of mu."""
         if not order:
             return lambda mu: (log_z(T, mu),)
 

@@ -1,7 +1,7 @@
-"""Lattice QCD equations of state with 2 + 1 flavours at vanishing chemical potential: published parametrisations.
+"""Lattice QCD equations of state with 2 + 1 flavours at vanishing chemical potential.
 
-`PARAMETRISATIONS` has them as functions of T that give P/T^4; `reference` gives all densities in float64, and
-those of the lattice points by splines.
+`PARAMETRISATIONS` holds published fits of P/T^4 as functions of T; `reference` returns all densities in float64, from a
+fit or from splines through the lattice points.
 """
 
 import functools
@@ -49,20 +49,20 @@ HOTQCD_ROWS = np.array(
 )  # fmt: skip
 """Continuum values of the HotQCD collaboration, arXiv 1407.6387: T in GeV, Delta/T^4, P/T^4, eps/T^4, s/T^3, c_s^2.
 
-In steps of 5 MeV from 0.13 to 0.4 GeV, to the digits that were printed. `hotqcd_2014` is a fit to the same data: from
-0.155 GeV on its pressure is up to 0.72 % above the table's.
+Steps of 5 MeV from 0.13 to 0.4 GeV, with the printed digits. `hotqcd_2014` is a fit to the same data; from 0.155 GeV on
+its pressure is up to 0.72 % above the table.
 """
 
-_NODES = 200  # of the integral over the trace anomaly
-_BLOCK = 256  # temperatures
+_NODES = 200  # quadrature nodes of the integral over the trace anomaly
+_BLOCK = 256  # temperatures per compiled call
 
 
 def hotqcd_2014(T: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-    """P/T^4 of the HotQCD collaboration for T in 0.1 to 0.4 GeV.
+    """P/T^4 of the HotQCD collaboration for T from 0.1 to 0.4 GeV.
 
         1/2 (1 + tanh(c_t (t - t_0))) (p_id + a_n/t + b_n/t^2 + d_n/t^4) / (1 + a_d/t + b_d/t^2 + d_d/t^4)
 
-    with t = T/0.154 GeV and p_id = 95 pi^2/180. Below 0.045 GeV the denominator has a root.
+    with t = T/0.154 GeV and p_id = 95 pi^2/180. The denominator has a root below 0.045 GeV.
 
     >>> round(float(hotqcd_2014(0.2)), 3)
     1.622
@@ -88,7 +88,7 @@ def _wuppertal_budapest(T, *, f0, f1, f2, g1, g2):
 
 
 def wuppertal_budapest_2010(T: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-    """P/T^4 of the Wuppertal-Budapest collaboration, by integration of their trace anomaly.
+    """P/T^4 of the Wuppertal-Budapest collaboration, integrated from their trace anomaly.
 
     >>> round(float(wuppertal_budapest_2010(0.2)), 3)
     1.651
@@ -99,7 +99,7 @@ def wuppertal_budapest_2010(T: Float[ArrayLike, "*shape"]) -> Float[Array, "*sha
 
 
 def wuppertal_budapest_2013(T: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-    """As `wuppertal_budapest_2010`, of their later continuum limit.
+    """As `wuppertal_budapest_2010`, with the later continuum limit.
 
     >>> round(float(wuppertal_budapest_2013(0.2)), 3)
     1.602
@@ -116,22 +116,22 @@ PARAMETRISATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 POINTS = "hotqcd_points"
-"""The name of the lattice points themselves, `HOTQCD_ROWS`: each density a cubic spline through them."""
+"""Name of the reference that interpolates `HOTQCD_ROWS`, each density by a cubic spline."""
 
 NAMES = (*PARAMETRISATIONS, POINTS)
 
 VALID = {POINTS: (0.13, 0.4)} | dict.fromkeys(PARAMETRISATIONS, (0.1, 0.4))
-"""GeV, by name: where there are lattice data."""
+"""Range of the lattice data in GeV, by name."""
 
 
 def reference(name: str, T: Float[ArrayLike, "*shape"]) -> EquationOfState:
-    """All densities of a parametrisation or of the points, in float64 whatever the precision of the caller.
+    """All densities of a parametrisation or of the lattice points, in float64 for any jax precision.
 
-    Between the points identities such as eps = 3P + Delta hold to the rounding of the table, a few 1e-3.
+    For the points, identities such as eps = 3P + Delta hold to the rounding of the table, a few 1e-3.
 
     Args:
-        name: of `NAMES`.
-        T: concrete, GeV.
+        name: a name of `NAMES`.
+        T: concrete temperatures in GeV.
 
     Returns:
         numpy arrays in float64.
@@ -173,7 +173,7 @@ def _all(name):
 
 
 def reference_masses(name: str, T: Float[ArrayLike, "*shape"]) -> Float[np.ndarray, "*shape 3"]:
-    """`tied_masses` of a parametrisation in float64. Arguments and errors as `reference`."""
+    """`tied_masses` for the pressure of a parametrisation, in float64. Arguments and errors as `reference`."""
     pressure = reference(name, T).pressure
     with jax.enable_x64(True):
         (masses,) = _in_blocks(_tied_masses, np.asarray(T, np.float64), pressure)
@@ -184,18 +184,18 @@ _tied_masses = jax.jit(lambda T, pressure: (tied_masses(T, pressure),))
 
 
 def _in_blocks(function, *arrays):
-    """Results of a jitted function of arrays of one shape, entry by entry. Repeated up to whole blocks, so that a few
-    sizes are compiled and not one for each number of temperatures."""
+    """Apply an elementwise jitted function to arrays of one shape, padded to whole blocks to limit the number of
+    compilations."""
     shape, size = arrays[0].shape, arrays[0].size
     found = function(*(np.resize(array, -(-size // _BLOCK) * _BLOCK) for array in arrays))
     return [np.asarray(part)[:size].reshape((*shape, *part.shape[1:])) for part in found]
 
 
 def check_name(name: str) -> None:
-    """Refuse an unknown parametrisation.
+    """Check the name of a parametrisation.
 
     Raises:
-        ValueError: naming it and those there are.
+        ValueError: an unknown name; the message lists the known ones.
     """
     if name not in NAMES:
         raise ValueError(f"parametrisation {name!r} is unknown{near(name, NAMES)}; known: {', '.join(NAMES)}")

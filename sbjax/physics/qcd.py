@@ -1,7 +1,7 @@
-"""Thermodynamics of quarks and gluons as free particles with masses that depend on the temperature (quasi-partons).
+"""Thermodynamics of quasi-partons: free quarks and gluons with temperature-dependent masses.
 
-Units: GeV for temperatures, masses and chemical potentials; densities are scaled by powers of T to be dimensionless,
-`to_fm` turns them into GeV/fm^3 and 1/fm^3. Everything is a pure function of arrays, differentiable to any order.
+Temperatures, masses and chemical potentials are in GeV; densities are made dimensionless by powers of T, and `to_fm`
+converts them to GeV/fm^3 and 1/fm^3. All functions are pure and differentiable to any order.
 
 Source: arXiv 2211.07994. Susceptibilities and finite density: `sbjax.physics.finite_density`.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 SPECIES = ("ud", "s", "g")
-"""Up and down quarks together, strange quarks, gluons: the order of masses."""
+"""Order of the masses: up and down quarks (degenerate), strange quarks, gluons."""
 
 DEGENERACIES = (24, 12, 16)
 """Flavours x (quark, antiquark) x spins x colours: 2 2 2 3, 1 2 2 3; gluons 8 colours x 2 polarisations."""
@@ -27,7 +27,7 @@ FREE_PRESSURE = 95 * np.pi**2 / 180
 HBAR_C = 0.1973269804
 """GeV fm (exact in SI, to ten digits)."""
 
-CUTOFF = 40.0  # of p/T: e^-40 is 4e-18
+CUTOFF = 40.0  # upper limit of p/T; e^-40 = 4e-18
 
 
 class EquationOfState(NamedTuple):
@@ -50,18 +50,19 @@ class EquationOfState(NamedTuple):
 
 @functools.cache
 def quadrature(nodes: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights of Int_0^inf f(x) dx for f that decays as e^-x: Gauss and Legendre's of u in x = 40 u^2.
+    """Nodes and weights of Int_0^inf f(x) dx for f that decays as e^-x: Gauss-Legendre in u with x = 40 u^2.
 
-    The square takes the logarithm of a light boson at x = 0 away. With 64 nodes thermal integrals are within 1e-12.
+    The substitution removes the logarithmic singularity of light bosons at x = 0. With 64 nodes thermal integrals are
+    accurate to 1e-12.
 
     Args:
         nodes: 1 to 128.
 
     Returns:
-        x, w [nodes] in float64, with w holding dx/du.
+        x, w [nodes] in float64; w includes the factor dx/du.
 
     Raises:
-        ValueError: another number of nodes.
+        ValueError: `nodes` is out of range.
 
     >>> x, w = quadrature(64)
     >>> round(float(w @ np.exp(-x)), 12)
@@ -85,16 +86,17 @@ def scaled_pressure(
 
         ln Z_q / V = d_q/(2 pi^2) Int p^2 ln(1 + e^{-E/T}) dp,   ln Z_g / V = -d_g/(2 pi^2) Int p^2 ln(1 - e^{-E/T}) dp
 
-    with E = sqrt(p^2 + m^2), by quadrature in p/T. With `mu_B`, half of the quarks have E - mu_B/3 and half E + mu_B/3.
+    with E = sqrt(p^2 + m^2), by quadrature in p/T. With `mu_B`, E becomes E - mu_B/3 for quarks and E + mu_B/3 for
+    antiquarks.
 
     Args:
-        T: GeV, positive.
+        T: temperatures in GeV, positive.
         masses: GeV, in the order of `SPECIES`.
-        mu_B: GeV; None = 0, at half the cost.
-        nodes: of `quadrature`.
+        mu_B: baryon chemical potential in GeV; None = 0, at half the cost.
+        nodes: number of quadrature nodes, see `quadrature`.
 
     Raises:
-        ValueError: T that is not positive (tested outside `jit` only), masses whose last axis is not 3.
+        ValueError: T that is not positive (checked outside `jit` only); masses whose last axis is not 3.
 
     >>> round(float(scaled_pressure(0.2, jnp.zeros(3))), 3), round(FREE_PRESSURE, 3)
     (5.209, 5.209)
@@ -114,7 +116,7 @@ def scaled_pressure(
         fermions = jnp.log1p(jnp.exp(-quark))
     else:
         shift = (jnp.asarray(mu_B, dtype) / (3 * T.astype(dtype)))[..., None, None]
-        # ln(1 + e^(mu - E)) without overflow.
+        # logaddexp gives ln(1 + e^(mu - E)) without overflow.
         fermions = (jnp.logaddexp(0.0, shift - quark) + jnp.logaddexp(0.0, -shift - quark)) / 2
     bosons = -jnp.log1p(-jnp.exp(-gluon))
     logarithms = jnp.concatenate([fermions, bosons[..., None, :]], -2)
@@ -122,7 +124,7 @@ def scaled_pressure(
 
 
 def _nodes_and_weights(nodes):
-    """x [nodes] and d x^2 w / (2 pi^2) [3, nodes]."""
+    """Nodes x [nodes] and weights d x^2 w / (2 pi^2) [3, nodes], with degeneracies d."""
     x, w = quadrature(nodes)
     return x, np.array(DEGENERACIES)[:, None] * (x**2 * w) / (2 * np.pi**2)
 
@@ -141,12 +143,12 @@ def log_partition(
 def pressure_and_anomaly(
     pressure_fn: Callable[[Array], Array], T: Float[Array, "*shape"]
 ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
-    """P/T^4 and Delta/T^4 = T d(P/T^4)/dT, for all temperatures in one forward-mode sweep.
+    """P/T^4 and Delta/T^4 = T d(P/T^4)/dT, by one forward-mode derivative for all temperatures.
 
     Args:
-        pressure_fn: T -> P/T^4, entry by entry. Masses that depend on T belong inside: the derivative is the total one,
-            which makes s = dP/dT hold by construction.
-        T: GeV.
+        pressure_fn: T -> P/T^4, elementwise. Compute T-dependent masses inside: the total derivative then makes
+            s = dP/dT hold by construction.
+        T: temperatures in GeV.
 
     >>> [round(float(x), 4) for x in pressure_and_anomaly(lambda T: T**2, jnp.asarray(0.5))]
     [0.25, 0.5]
@@ -155,16 +157,16 @@ def pressure_and_anomaly(
 
 
 def equation_of_state(pressure_fn: Callable[[Array], Array], T: Float[ArrayLike, "*shape"]) -> EquationOfState:
-    """All densities from P/T^4 as a function of T, by its first two derivatives D = T d/dT.
+    """All densities from p = P/T^4 as a function of T and its derivatives D p, D^2 p with D = T d/dT.
 
         Delta/T^4 = D p,  eps/T^4 = 3p + D p,  s/T^3 = 4p + D p,  c_s^2 = (4p + D p) / (12 p + 7 D p + D^2 p)
 
     Args:
-        pressure_fn: T -> p = P/T^4, entry by entry.
-        T: GeV, positive.
+        pressure_fn: T -> P/T^4, elementwise.
+        T: temperatures in GeV, positive.
 
     Raises:
-        ValueError: T that is not positive (tested outside `jit` only).
+        ValueError: T that is not positive (checked outside `jit` only).
 
     >>> gas = equation_of_state(lambda T: scaled_pressure(T, jnp.zeros((*T.shape, 3))), jnp.array([0.2]))
     >>> round(float(gas.sound_speed_squared[0]), 4)  # massless: 1/3
@@ -178,7 +180,7 @@ def equation_of_state(pressure_fn: Callable[[Array], Array], T: Float[ArrayLike,
 
 
 def to_fm(eos: EquationOfState, T: Float[ArrayLike, "*shape"]) -> EquationOfState:
-    """Dimensionless -> pressure, energy density and trace anomaly in GeV/fm^3, entropy density in 1/fm^3.
+    """Convert dimensionless densities: pressure, energy and trace anomaly to GeV/fm^3, entropy to 1/fm^3.
 
     >>> eos = EquationOfState(*(jnp.ones(()) for _ in range(5)))
     >>> round(float(to_fm(eos, 0.2).pressure), 4)  # 0.2^4 / 0.19733^3
@@ -200,20 +202,20 @@ def tied_masses(
     strange: float = 0.09,
     gluon: float = 1.5,
 ) -> Float[Array, "*shape 3"]:
-    """The masses that have this pressure if m_s = m_ud + `strange` and m_g = `gluon` m_ud, by bisection.
+    """Masses that reproduce a pressure under m_s = m_ud + `strange` and m_g = `gluon` m_ud, by bisection.
 
-    An equation of state is one function and does not determine three masses; with these two relations at all
-    temperatures (the loss asks for them at high ones only) it does.
+    The equation of state alone does not determine three masses; with these relations at all temperatures it does. (The
+    training loss imposes them at high temperatures only.)
 
     Args:
-        T: GeV, positive.
-        pressure: P/T^4, below that at m_ud = 0 and above that at m_ud = 20 T.
-        nodes: of `quadrature`.
-        strange: GeV.
-        gluon: ratio, in thermal perturbation theory sqrt(3/2 (N_c/3 + N_f/6)) = 1.5 for three colours and flavours.
+        T: temperatures in GeV, positive.
+        pressure: P/T^4, between the values at m_ud = 20 T and at m_ud = 0.
+        nodes: number of quadrature nodes, see `quadrature`.
+        strange: m_s - m_ud in GeV.
+        gluon: m_g / m_ud; in thermal perturbation theory sqrt(3/2 (N_c/3 + N_f/6)) = 1.5 for 3 colours and flavours.
 
     Raises:
-        ValueError: T that is not positive, or a pressure out of reach (tested outside `jit` only).
+        ValueError: T that is not positive, or a pressure out of range (checked outside `jit` only).
 
     >>> masses = tied_masses(0.2, 1.6224)
     >>> [round(float(m), 2) for m in masses]
@@ -235,7 +237,7 @@ def tied_masses(
         missed = ~np.asarray((excess(low) > 0) & (excess(high) < 0))
         if missed.any():
             raise ValueError(
-                f"pressure={float(np.asarray(pressure)[missed].ravel()[0]):g} (P/T^4) is out of reach of these masses; "
+                f"pressure={float(np.asarray(pressure)[missed].ravel()[0]):g} (P/T^4) cannot be reached by any masses; "
                 f"give one in (0, {float(np.min(np.asarray(excess(low) + pressure))):.4g})"
             )
 
@@ -250,10 +252,10 @@ def tied_masses(
 
 
 def check_temperature(T: ArrayLike) -> None:
-    """Refuse temperatures that are not positive and finite; inside `jit` values are not known and not tested.
+    """Check that temperatures are positive and finite. Does nothing inside `jit`, where values are unknown.
 
     Raises:
-        ValueError: naming the first one.
+        ValueError: naming the first invalid one.
     """
     if isinstance(T, jax.core.Tracer):
         return

@@ -1,7 +1,8 @@
-"""What a gradient step costs by derivative mode, as `benchmarks/derivative_modes.py --record` measured it.
+"""Measured cost of a gradient step by derivative mode, written by `benchmarks/derivative_modes.py --record`.
 
-Milliseconds of one x86-64 core, jax 0.10.1, float32, 2000 + 200 + 200 points for 3 layers of 32 and
-8192 + 2048 + 2048 for 5 layers of 100. The modes took turns; the least of 16 turns each (6 of the large nets).
+Milliseconds on one x86-64 core, jax 0.10.1, float32; 2000 interior + 200 boundary + 200 initial points for 3 layers of
+32 units, 8192 + 2048 + 2048 for 5 layers of 100. Modes were timed in turn; each entry is the minimum of 16 rounds (6
+for the large networks).
 """
 
 import math
@@ -13,7 +14,8 @@ PLAIN = ("tanh", "sin")
 
 
 class Net(NamedTuple):
-    """A kind of network: 'perceptron' (tanh or sin, which 'mlp' can do), 'features' or 'other'; layers and width."""
+    """Key of the record. `kind` is 'perceptron' (tanh or sin, supported by mode 'mlp'), 'features' (random features)
+    or 'other'."""
 
     kind: str
     layers: int
@@ -21,7 +23,7 @@ class Net(NamedTuple):
 
 
 def net_of(field: Field) -> Net:
-    """The kind and size of a field; the width is that of a layer on average.
+    """Kind, number of hidden layers and mean width of a field.
 
     >>> net_of(Field(unknowns=1, widths=(32, 32, 32), lower=(0.0,), upper=(1.0,)))
     Net(kind='perceptron', layers=3, width=32)
@@ -31,8 +33,9 @@ def net_of(field: Field) -> Net:
 
 
 def recorded(equation: str, field: Field) -> dict[str, float]:
-    """{mode: milliseconds} of an equation, measured with the net of the field's kind that is nearest to it in its
-    number of weights; empty if there is none, or for a network of the user's own."""
+    """{mode: milliseconds} for an equation, from the recorded network of the same kind whose number of weights is
+    closest to the field's; {} if the equation was not measured with that kind, or
+    for a network of the user's own."""
     if not isinstance(field, Field):
         return {}
     net = net_of(field)
@@ -40,7 +43,8 @@ def recorded(equation: str, field: Field) -> dict[str, float]:
     return rows[min(rows, key=lambda known: abs(_size(known) - _size(net)))] if rows else {}
 
 
-def _size(net):
+def _size(net: Net) -> float:
+    """Logarithm of the approximate number of weights."""
     return math.log(max(net.layers, 1) * max(net.width, 1) ** 2)
 
 

@@ -1,4 +1,4 @@
-"""The equation of state of QCD as a task: masses of quasi-partons are trained until their gas has lattice QCD's."""
+"""Fit quasi-parton masses to the QCD equation of state from the lattice."""
 
 import jax
 import jax.numpy as jnp
@@ -6,14 +6,14 @@ import numpy as np
 from flax import linen as nn
 
 from sbjax.expansion.folding import fold as fold_expansion
-from sbjax.names import near
+from sbjax.names import check_choice
 from sbjax.physics import lattice, qcd
 from sbjax.tasks.task import Aux, Average, Grid, Task
 
 LOSSES = ("chi2", "l1")
-TIED_ABOVE = 2.5 * 0.150  # GeV: where the loss asks for the relations between the masses
+TIED_ABOVE = 2.5 * 0.150  # GeV; the mass relations are part of the loss above this temperature
 UNKNOWNS = ("P/T^4", "eps/T^4", "s/T^3", "Delta/T^4", "c_s^2", "m_ud", "m_s", "m_g")
-_FINE = 5  # steps of the grid that is drawn in one of the training temperatures
+_FINE = 5  # plotted grid points per training interval
 
 
 def make_equation_of_state_task(
@@ -29,62 +29,65 @@ def make_equation_of_state_task(
     nodes: int = 20,
     fold: bool = False,
 ) -> Task:
-    """Minimise the misfit of entropy density and trace anomaly at `points` temperatures, all in every batch.
+    """Fit entropy density and trace anomaly at `points` temperatures; every batch holds all of them.
 
         'chi2':  mean ((s - s_0)/sigma_s)^2 + mean ((Delta - Delta_0)/sigma_Delta)^2 + w L_mass
         'l1':    mean |s - s_0| + mean |Delta - Delta_0|/T + w L_mass, in GeV^3
         L_mass = mean over all temperatures of [T > 0.375 GeV] (|m_g/m_ud - 1.5| + |(m_s - m_ud)/(0.09 GeV) - 1|)
 
-    with sigma = `relative_error` times the value, in place of the errors of the lattice points. s and Delta are total
-    derivatives of ln Z by the temperature, through the masses.
+    where sigma is `relative_error` times the value and replaces the lattice errors. s and Delta are total derivatives
+    of ln Z with respect to temperature, including the dependence of the masses on it.
 
-    Numbers reported: 'train/loss', 'train/loss_entropy', 'train/loss_anomaly', 'train/loss_masses' (terms without w);
-    at temperatures half-way between those of the training, with 64 nodes, 'test/mae_pressure', 'test/mae_energy',
-    'test/mae_entropy' and 'test/mae_anomaly' (mean absolute error of P/T^4, eps/T^4, s/T^3, Delta/T^4) and
-    'test/worst_pressure', the largest relative error of P; a quarter of the way, 'validation/mae_pressure'; and where
-    HotQCD is fitted and has points in the range 'lattice/worst_pressure', the largest relative error of P at these. It
-    is no test number: by default the training temperatures are those of the points.
+    Metrics:
+        'train/loss', and without w 'train/loss_entropy', 'train/loss_anomaly', 'train/loss_masses'.
+        'test/mae_pressure', 'test/mae_energy', 'test/mae_entropy', 'test/mae_anomaly': mean absolute error of P/T^4,
+            eps/T^4, s/T^3 and Delta/T^4 half-way between training temperatures, with 64 quadrature nodes.
+        'test/worst_pressure': largest relative error of P at the same temperatures.
+        'validation/mae_pressure': at a quarter of each interval.
+        'lattice/worst_pressure': largest relative error of P at the HotQCD points in the range, if HotQCD is fitted.
+            Not a test metric: the default training temperatures are those points.
 
     Args:
-        parametrisation: a name of `lattice.NAMES`; with 'hotqcd_points' the default temperatures are the lattice's own.
-        network: T [n] -> masses [n, 3] in GeV, as `sbjax.models.make_quasi_partons`.
-        lower, upper: GeV; the training temperatures are evenly spaced from one to the other.
-        points: how many.
-        loss: of `LOSSES`.
-        relative_error: sigma over value in 'chi2'.
+        parametrisation: a name of `lattice.NAMES`; the default temperatures are the lattice points of
+            'hotqcd_points'.
+        network: T [n] -> masses [n, 3] in GeV, see `sbjax.models.make_quasi_partons`.
+        lower, upper: range of the evenly spaced training temperatures in GeV.
+        points: number of training temperatures.
+        loss: a name of `LOSSES`.
+        relative_error: sigma divided by the value, in 'chi2'.
         mass_weight: w.
-        nodes: of the quadrature in training; 20 are within 2e-6 for masses above 0.04 GeV.
-        fold: start from a network with `network.expansion`, folded into one on raw input.
+        nodes: quadrature nodes in training; 20 give a relative error below 2e-6 for masses above 0.04 GeV.
+        fold: train on raw input, starting from weights into which `network.expansion` was folded.
 
     Raises:
-        ValueError: an unknown name or loss, temperatures outside the data, numbers out of range, nothing to fold.
+        ValueError: an unknown parametrisation or loss; temperatures outside the data; a number out of range;
+            `fold` without an expansion.
 
     Source: arXiv 2211.07994 and its authors' code ('chi2'); arXiv 2501.10012 without its susceptibilities ('l1').
     """
     lattice.check_name(parametrisation)
-    if loss not in LOSSES:
-        raise ValueError(f"task.loss={loss!r} is unknown{near(loss, LOSSES)}; known: {', '.join(LOSSES)}")
+    check_choice(loss, LOSSES, what="loss")
     least, most = lattice.VALID[parametrisation]
     if not least <= lower < upper <= most:
         raise ValueError(
-            f"task.lower={lower} and task.upper={upper} must be temperatures in GeV with {least} <= lower < upper <= "
+            f"lower={lower} and upper={upper} must be temperatures in GeV with {least} <= lower < upper <= "
             f"{most}, such as 0.155 and 0.4"
         )
     if points < 2:
-        raise ValueError(f"task.points={points} must be >= 2 temperatures")
+        raise ValueError(f"points={points} must be >= 2 temperatures")
     if not relative_error > 0:
-        raise ValueError(f"task.relative_error={relative_error} must be > 0, such as 0.05")
+        raise ValueError(f"relative_error={relative_error} must be > 0, such as 0.05")
     if not mass_weight >= 0:
-        raise ValueError(f"task.mass_weight={mass_weight} must be >= 0")
+        raise ValueError(f"mass_weight={mass_weight} must be >= 0")
     qcd.quadrature(nodes)
     if fold and network.expansion is None:
-        raise ValueError("task.fold=True: there is no expansion to fold; set expansion.kind='vector'")
+        raise ValueError("fold=True: the network has no expansion to fold; give it a VectorExpansion or set fold=False")
     start, expansion = network, network.expansion
     if fold:
         network = network.clone(expansion=None)
     dtype = network.dtype
 
-    # Rounded, so that a temperature that is to be 0.375 GeV is not above it.
+    # Rounded, so that 0.375 GeV does not exceed `TIED_ABOVE` by a rounding error.
     train = np.round(np.linspace(lower, upper, points), 12)
     step = (upper - lower) / (points - 1)
     fine = np.linspace(lower, upper, _FINE * (points - 1) + 1)
@@ -170,7 +173,7 @@ def make_equation_of_state_task(
 
 
 def _targets(parametrisation, sets):
-    """{name: {'T', 'pressure', ..}} of sets of temperatures, by one call: a set of its own would compile again."""
+    """Reference values {set: {'T', 'pressure', ..}}. One call for all sets, since every new length would recompile."""
     ends = np.cumsum([len(T) for T in sets.values()])[:-1]
     found = lattice.reference(parametrisation, np.concatenate(list(sets.values())))._asdict()
     parts = {density: np.split(values, ends) for density, values in found.items()}

@@ -1,4 +1,4 @@
-"""Partial derivatives of a `Field` at many points, by any of the derivative modes, with or without an ansatz."""
+"""Partial derivatives of a `Field` at many points, in a chosen derivative mode, with or without an ansatz."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -9,21 +9,21 @@ from jaxtyping import Array, Float
 
 from sbjax.expansion.transform import VectorExpansion
 from sbjax.models.field import Field, effective_layers
-from sbjax.names import near
+from sbjax.names import check_choice
 from sbjax.physics.ansatz import mirrored
 from sbjax.physics.derivatives import MODES, mlp_partials, parse_partial, partials
 from sbjax.physics.equation import Equation
 from sbjax.tasks.derivative_record import recorded
 
 FIELD_MODES = ("auto", "mlp", *MODES)
-# Taylor mode is not chosen unasked: an ansatz or an activation that jet has no rule for would stop it.
+# 'taylor' is never chosen automatically: it fails for an ansatz or activation without a jet rule.
 PREFERRED = ("mlp", "forward", "forward_over_reverse", "nested")
-NEAR = 0.1  # a share by which a measured time may be off
+NEAR = 0.1  # relative uncertainty of a measured time
 Derive = Callable[[dict, Float[Array, "n d"], Iterable[str]], dict[str, Float[Array, " n"]]]
 
 
 def mlp_obstacle(equation: Equation, field: Field) -> str | None:
-    """Why mode 'mlp' cannot be used, or None."""
+    """Reason why mode 'mlp' cannot differentiate this field for this equation; None if it can."""
     orders = [partial.orders for partial in _asked(equation)]
     if not isinstance(field, Field):
         return "its network is not the perceptron of this package"
@@ -32,29 +32,27 @@ def mlp_obstacle(equation: Equation, field: Field) -> str | None:
     if field.features:
         return "the field has random features"
     if field.activation not in ("tanh", "sin"):
-        return f"it knows tanh and sin, not {field.activation!r}"
+        return f"the activation is {field.activation!r}, not tanh or sin"
     if any(sum(map(bool, order)) > 1 or sum(order) > 4 for order in orders):
-        return "a partial is mixed or of an order above 4"
+        return "a partial derivative is mixed or of order above 4"
     return None
 
 
 def choose_mode(mode: str, equation: Equation, field: Field) -> str:
-    """`mode`, or for 'auto' the one that was fastest in a gradient step of this equation by a network of about this
-    size, see `sbjax.tasks.derivative_record`; of several within a tenth of the fastest the first one of `PREFERRED`.
+    """Resolve 'auto' to a derivative mode; any other mode is checked and returned.
 
-    An equation that was not measured has the rule that its likes follow: 'mlp' where it is possible, else 'forward',
-    for one unknown in first derivatives alone 'forward_over_reverse'.
+    'auto' picks the fastest mode recorded for this equation and a network of similar size, see
+    `sbjax.tasks.derivative_record`. Among modes within 10 % of the fastest, the first one in `PREFERRED` wins. For an
+    equation without a record: 'forward_over_reverse' if 'mlp' is impossible and the equation has one unknown and first
+    derivatives only; otherwise 'mlp' where possible, else 'forward'.
 
     Raises:
-        ValueError: an unknown mode, or one that this equation and field do not allow.
+        ValueError: an unknown mode, or 'mlp' where it is not supported.
     """
-    if mode not in FIELD_MODES:
-        raise ValueError(
-            f"task.derivatives={mode!r} is unknown{near(mode, FIELD_MODES)}; known: {', '.join(FIELD_MODES)}"
-        )
+    check_choice(mode, FIELD_MODES, what="derivatives")
     obstacle = mlp_obstacle(equation, field)
     if mode == "mlp" and obstacle:
-        raise ValueError(f"task.derivatives='mlp' is not possible for {equation.name}: {obstacle}; use 'auto'")
+        raise ValueError(f"derivatives='mlp' is not possible for {equation.name}: {obstacle}; use 'auto'")
     if mode != "auto":
         return mode
     possible = [known for known in PREFERRED if known != "mlp" or not obstacle]
@@ -67,19 +65,19 @@ def choose_mode(mode: str, equation: Equation, field: Field) -> str:
 
 
 def make_derive(equation: Equation, field: Field, *, mode: str = "auto", hard: bool = False) -> Derive:
-    """`(variables, points [n, d], names) -> {name: [n]}`, the partials of the field as it stands in the equation.
+    """A function `(variables, points [n, d], names) -> {name: [n]}` for partial derivatives of the solution.
 
     Args:
-        equation: gives the names of coordinates and unknowns, and the ansatz.
+        equation: names of coordinates and unknowns, and the ansatz.
         field: the network.
         mode: 'auto', 'mlp' (`mlp_partials`) or a mode of `sbjax.physics.derivatives.partials`.
-        hard: put the field into the equation's ansatz.
+        hard: the solution is the equation's ansatz applied to the field, instead of the field itself.
 
     Raises:
-        ValueError: as `choose_mode`; the equation has no ansatz.
+        ValueError: as `choose_mode`; `hard` for an equation without an ansatz.
     """
     if hard and equation.ansatz is None:
-        raise ValueError(f"task.hard=True: {equation.name} has no ansatz; set it to False")
+        raise ValueError(f"hard=True: {equation.name} has no ansatz; set hard=False")
     mode = choose_mode(mode, equation, field)
     names_of = {"coordinates": equation.coordinates, "unknowns": equation.unknowns}
 
@@ -136,7 +134,7 @@ def make_derive(equation: Equation, field: Field, *, mode: str = "auto", hard: b
 def make_solution(
     equation: Equation, field: Field, *, hard: bool = False
 ) -> Callable[[dict, Float[Array, " d"]], Float[Array, " unknowns"]]:
-    """`(variables, x [d]) -> [unknowns]`: the field, in the equation's ansatz if `hard`."""
+    """A function `(variables, x [d]) -> [unknowns]`: the field, passed through the equation's ansatz if `hard`."""
     if not hard:
         return field.apply
     if equation.ansatz.mirror is None:
@@ -151,14 +149,14 @@ def make_solution(
 
 
 def _asked(equation):
-    """The partials that the equation and its conditions read."""
+    """(unknown, orders) of every partial derivative used by the equation and its conditions."""
     names = {*equation.partials, *(name for condition in equation.conditions for name in condition.partials)}
     return [parse_partial(name, equation.coordinates, equation.unknowns) for name in names]
 
 
 def _along(fn, x, raw, i):
-    """Derivatives by coordinate i of fn(x, N(x)), of the orders 0, 1, .. for which `raw` [orders, unknowns] has those
-    of N: along the line x + s e_i, N is its Taylor polynomial in s."""
+    """Derivatives of fn(x, N(x)) with respect to coordinate i, orders 0, 1, .., given those of N in `raw` [orders,
+    unknowns]: on the line x + s e_i, N is replaced by its Taylor polynomial in s."""
 
     def curve(s):
         series = sum(raw[k] * s**k / math.factorial(k) for k in range(len(raw)))

@@ -1,4 +1,4 @@
-"""Image classification from memory: index, augment, standardise and expand inside the jitted step."""
+"""Image classification with the data set on the device; indexing, augmentation and expansion are part of the step."""
 
 import flax.linen as nn
 import jax
@@ -31,27 +31,27 @@ def make_image_task(
     probe_size: int = 256,
     line_examples: int = 5000,
 ) -> Task:
-    """Classify images by cross-entropy.
+    """Image classification with the cross-entropy loss.
 
-    The images stay uint8 on the device. A step draws its batch without replacement within an epoch, crops and flips
-    it (raw pixels, before the expansion, so that all arms see the same augmented images), standardises with the
-    training split's mean and standard deviation, expands, and applies `module`.
+    Images stay on the device as uint8. A step samples a batch without replacement within an epoch, crops and flips it,
+    standardises it with mean and standard deviation of the training split, expands it and applies `module`. Crops and
+    flips act on raw pixels, before the expansion, so that all arms see the same augmented images.
 
     Args:
-        data: images as uint8 [n, H, W, C] with labels, in three splits.
-        module: Linen module mapping float [B, H', W', C] to logits [B, classes], called with `train=`.
-        expansion: how the input is expanded; None = raw.
-        batch_size: examples in a step, at most the size of the training split.
+        data: uint8 images [n, H, W, C] and labels, in three splits.
+        module: Linen module from float [B, H', W', C] to logits [B, classes], called with `train=`.
+        expansion: input expansion; None = raw images.
+        batch_size: examples in a batch, at most the size of the training split.
         crop_padding: zero padding of the random crop in raw pixels; 0 = no crop.
-        flip: whether to mirror images at random.
+        flip: mirror images left to right with probability 1/2.
         label_smoothing: in [0, 1).
-        eval_batch_size: examples in one evaluation call; bounds memory only.
-        eval_share: evaluate on the first share of the validation and of the test split, for quick looks.
-        probe_size: `outputs` are logits on this many of the first validation images.
-        line_examples: training examples that losses on lines between networks are taken on.
+        eval_batch_size: examples per evaluation call; affects memory only.
+        eval_share: share of the validation and test split that is evaluated, taken from the front.
+        probe_size: number of validation images on which `Task.outputs` returns logits.
+        line_examples: training examples on which losses between networks are evaluated.
 
     Returns:
-        A `Task` with numbers 'validation/accuracy', 'validation/loss', 'test/accuracy', 'test/loss'.
+        A `Task` with metrics 'validation/accuracy', 'validation/loss', 'test/accuracy', 'test/loss'.
 
     Raises:
         ValueError: if batch_size is not in [1, training examples], or the expansion does not fit the images.
@@ -59,8 +59,8 @@ def make_image_task(
     examples = len(data.train_images)
     if not 1 <= batch_size <= examples:
         raise ValueError(
-            f"task.batch_size={batch_size} must lie between 1 and the {examples} training examples of "
-            f"{data.name!r}: lower it, or raise task.train_share"
+            f"batch_size={batch_size} must lie between 1 and the {examples} training examples of {data.name!r}: "
+            "lower it, or use a larger share of the training split"
         )
     if expansion is not None:
         expansion_lib.check_expansion(expansion, data.train_images.shape[1:])
@@ -86,8 +86,7 @@ def make_image_task(
         return hyper.get("label_smoothing", label_smoothing)
 
     def loss(variables, batch, key):
-        # 'frozen' and 'hyper' hold constants; every other collection beside the parameters is state that the pass may
-        # replace.
+        # 'frozen' and 'hyper' are constants; other collections except 'params' are state that the forward pass updates.
         hyper = variables.get("hyper", {})
         variables = {name: tree for name, tree in variables.items() if name != "hyper"}
         mutable = [name for name in variables if name not in ("params", "frozen")]
@@ -172,7 +171,7 @@ def make_image_task(
 
 
 def _evaluation_parts(data: ImageData, eval_batch_size: int, eval_share: float) -> tuple[dict[str, np.ndarray], int]:
-    """Validation and test images in one array, padded to `parts` equal parts."""
+    """Validation and test images in one array, padded so that it splits into `parts` equal parts."""
     counts = [max(1, round(eval_share * len(held))) for held in (data.validation_labels, data.test_labels)]
     images = np.concatenate([data.validation_images[: counts[0]], data.test_images[: counts[1]]])
     labels = np.concatenate([data.validation_labels[: counts[0]], data.test_labels[: counts[1]]])

@@ -1,4 +1,4 @@
-"""A differential equation as a task: a field is trained until it meets the equation and its conditions."""
+"""Physics-informed training: a field minimises the residuals of a differential equation and its conditions."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -19,20 +19,20 @@ from sbjax.tasks import balance as balance_lib
 from sbjax.tasks.field_partials import make_derive, make_solution
 from sbjax.tasks.task import Aux, Average, Grid, Task
 
-CANDIDATES = 4  # points that 'adaptive' looks at for one that it takes
-GRID = {1: (401,), 2: (101, 101)}  # what is drawn, by the number of coordinates
+CANDIDATES = 4  # candidates per point drawn by the 'adaptive' sampler
+GRID = {1: (401,), 2: (101, 101)}  # shape of the plotted grid by number of coordinates
 
 
 class Points(NamedTuple):
-    """How many collocation points, and how they change.
+    """Number and resampling of collocation points.
 
     Attributes:
-        interior: where the equation is asked to hold.
-        boundary: for each condition on other faces than t = 0.
-        initial: for each condition at t = 0.
+        interior: number of interior points, at which the equation is enforced.
+        boundary: number of points for each boundary condition.
+        initial: number of points for each initial condition (t = 0).
         sampler: a name of `sampling.SAMPLERS`.
-        every: steps between two draws; 0 = the same points all the time.
-        steps: draws end after this many steps, so that a deterministic method can follow; None = never.
+        every: steps between two draws; 0 = fixed points.
+        steps: points are frozen after this many steps, for a second phase with a deterministic optimiser; None = never.
     """
 
     interior: int = 2000
@@ -57,30 +57,33 @@ def make_pinn_task(
     fold: bool = False,
     test_points: int = 4096,
 ) -> Task:
-    """Minimise sum_i w_i mean |r_i|^2 over the equation's terms and conditions.
+    """Minimise sum_i w_i mean |r_i|^2 over the terms of an equation and its conditions.
 
-    The network is trained in float32 or float64 as `field.dtype` says. Numbers reported: 'train/loss' with weights,
-    'train/loss_<term>' and 'validation/loss' (on other points) without, and on a third set of points against the
-    equation's reference 'test/l2', 'test/l1' (relative) and 'test/max'; of several unknowns the root mean square over
-    them, and 'test/l2_<unknown>'. None is below the reference's own error.
+    Training runs in `field.dtype`. Metrics:
+        'train/loss': weighted; 'train/loss_<term>': unweighted.
+        'validation/loss': unweighted, on held-out points.
+        'test/l2', 'test/l1' (relative) and 'test/max': errors against the reference solution on a third set of points.
+            For several unknowns their root mean square, and one metric each: 'test/l2_<unknown>'. No error is reported
+            below the certified error of the reference.
 
     Args:
-        equation: what is to be solved.
-        field: the network; its bounds are those of the equation.
+        equation: the equation to solve.
+        field: the network, with the bounds of the equation.
         points: collocation points.
-        weights: of terms other than 1, {'initial_u': 10.0}.
-        balance: 'fixed'; 'gradient_norm' or 'self_adaptive' on top of `weights`, see `sbjax.tasks.balance`.
-        balance_every: steps between two changes of 'gradient_norm'; 'self_adaptive' changes at every step.
-        balance_steps: changes end after this many steps; None = never.
-        derivatives: how residuals are differentiated, see `sbjax.tasks.field_partials`.
-        hard: meet the conditions that the equation's ansatz meets by construction; they leave the loss.
-        fold: start from a network with `field.expansion`, folded into one on raw input: the control that has the
-            expansion's starting values and none of its extra parameters.
-        test_points: how many points the two held-out sets have.
+        weights: weights w_i that differ from 1, such as {'initial_u': 10.0}.
+        balance: 'fixed'; 'gradient_norm' or 'self_adaptive' adapt further weights, see `sbjax.tasks.balance`.
+        balance_every: steps between two updates of 'gradient_norm'; 'self_adaptive' updates at every step.
+        balance_steps: weights are frozen after this many steps; None = never.
+        derivatives: derivative mode of the residuals, see `sbjax.tasks.field_partials`.
+        hard: satisfy conditions by the equation's ansatz; they are then no terms of the loss.
+        fold: train on raw input, starting from weights into which `field.expansion` was folded: a control with the
+            initial function of the expanded network but without its extra parameters.
+        test_points: number of validation points and of test points.
 
     Raises:
-        ValueError: an unknown term, sampler or mode, no points, a network of other outputs, an ansatz that is not
-            there, self-adaptive weights of points that are drawn again.
+        ValueError: an unknown term, sampler, balance or derivative mode; a number of points below 1; a network whose
+            outputs do not match the unknowns; `hard` without an ansatz; 'self_adaptive' with resampled points;
+            'adaptive' without resampling.
     """
     balance_lib.check_balance(balance)
     if field.unknowns != len(equation.unknowns):
@@ -90,14 +93,15 @@ def make_pinn_task(
         )
     if balance == "self_adaptive" and points.every:
         raise ValueError(
-            f"task.balance='self_adaptive' keeps a weight a point: task.resample_every={points.every} must be 0"
+            f"balance='self_adaptive' has one weight per point, so points cannot be resampled every {points.every} "
+            "steps; set every=0"
         )
     if points.sampler == "adaptive" and not points.every:
-        raise ValueError("task.sampler='adaptive' draws points again: set task.resample_every, such as 500")
+        raise ValueError("sampler='adaptive' resamples points; set every > 0 (steps between two draws), such as 500")
     for name, least in (("points", points.interior), ("boundary_points", points.boundary),
                         ("initial_points", points.initial), ("test_points", test_points)):  # fmt: skip
         if least < 1:
-            raise ValueError(f"task.{name}={least} must be >= 1: without points nothing is asked of the network")
+            raise ValueError(f"{name}={least} must be >= 1, otherwise a term of the loss has no points")
 
     start_field = field
     if fold:
@@ -140,7 +144,7 @@ def make_pinn_task(
         return place({name: draw(data, key, name) for name in sizes}) | {"step": jnp.asarray(step, jnp.int32)}
 
     def residuals(variables, batch):
-        """{term: [n]}, zero where the equation and its conditions hold."""
+        """Residuals {term: [n]} of the equation and its conditions."""
         interior = variables["points"]["interior"] if adaptive else batch["interior"]
         found = dict(interior_residuals(variables, interior))
         for condition in conditions:
@@ -164,9 +168,7 @@ def make_pinn_task(
     terms = term_sizes()
     for name in weights or {}:
         if name not in terms:
-            raise ValueError(
-                f"task.weights: {name!r} is no term of the loss{near(name, terms)}; terms: {', '.join(terms)}"
-            )
+            raise ValueError(f"weights: {name!r} is no term of the loss{near(name, terms)}; terms: {', '.join(terms)}")
     factors = {name: float((weights or {}).get(name, 1.0)) for name in terms}
 
     def init(key):
@@ -188,8 +190,8 @@ def make_pinn_task(
         return value, Aux(updates(jax.lax.stop_gradient(variables), batch, key, found), scalars)
 
     def updates(variables, batch, key, found):
-        """Collections that change between steps. Their conditions depend on the step alone, so that mapped replicas
-        do not pay for the branch not taken."""
+        """New values of the collections 'weights' and 'points'. The predicates depend on the step only, which vmap over
+        replicas leaves scalar: `cond` stays a branch instead of becoming a select that evaluates both sides."""
         changed, step = {}, batch["step"]
         if balance == "self_adaptive":
             before, found = variables["weights"], jax.lax.stop_gradient(found)
@@ -293,12 +295,13 @@ def _grid(equation, solution, dtype) -> Grid | None:
 
 
 def _due(step, every, steps) -> Array:
-    """Whether this step ends a period and the changes have not ended."""
+    """Whether an update is due: the last step of a period, before the freeze at `steps`."""
     due = step % every == every - 1
     return due if steps is None else due & (step < steps)
 
 
 def _until(steps, step, after, before) -> dict[str, Float[Array, "..."]]:
+    """`after` before step `steps`, then `before`."""
     if steps is None:
         return after
     return jax.tree.map(lambda new, old: jnp.where(step < steps, new, old), after, before)

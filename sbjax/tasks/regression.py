@@ -1,4 +1,4 @@
-"""A function of one variable as a task: a field is fitted to its values."""
+"""Least-squares regression of functions of one variable."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from sbjax.expansion.folding import fold as fold_expansion
 from sbjax.models.field import Field
-from sbjax.names import near
+from sbjax.names import check_choice
 from sbjax.tasks.task import Aux, Average, Grid, Task
 
 LOWER, UPPER = -1.0, 1.0
@@ -46,8 +46,8 @@ TARGETS = {
 }
 
 
-class Points(NamedTuple):
-    """Where a function is fitted and where the fit is judged: x [n], y [n], float64."""
+class Samples(NamedTuple):
+    """Training and test samples of a target function, float64."""
 
     x: Float[np.ndarray, " n"]
     y: Float[np.ndarray, " n"]
@@ -56,49 +56,52 @@ class Points(NamedTuple):
 
 
 def make_target(name: str) -> Target:
-    """A target by name.
+    """Target function by name.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name; the message suggests similar ones.
 
     >>> make_target('runge').formula
     '1 / (1 + 25 x^2)'
     """
-    if name not in TARGETS:
-        raise ValueError(f"task.function={name!r} is unknown{near(name, TARGETS)}; known: {', '.join(TARGETS)}")
+    check_choice(name, TARGETS, what="function")
     return TARGETS[name]
 
 
-def make_points(target: Target, points: int, test_points: int) -> Points:
-    """Evenly spaced points, the ends included, to fit; the middles of as many equal cells as there are test points.
+def make_points(target: Target, points: int, test_points: int) -> Samples:
+    """Sample a target on [-1, 1]: training points evenly spaced with both ends, test points at the midpoints of
+    `test_points` equal cells.
 
     Raises:
-        ValueError: fewer than two points, or no test point.
+        ValueError: fewer than 2 training points or fewer than 1 test point.
 
     >>> make_points(make_target('cubic'), 3, 2).test_x.tolist()
     [-0.5, 0.5]
     """
     if points < 2 or test_points < 1:
-        raise ValueError(f"task.points={points} must be >= 2 and task.test_points={test_points} >= 1")
+        raise ValueError(f"points={points} must be >= 2 and test_points={test_points} >= 1")
     x = np.linspace(LOWER, UPPER, points)
     test_x = LOWER + (UPPER - LOWER) * (np.arange(test_points) + 0.5) / test_points
-    return Points(x, target.values(x), test_x, target.values(test_x))
+    return Samples(x, target.values(x), test_x, target.values(test_x))
 
 
 def make_regression_task(
     target: Target, field: Field, *, points: int = 256, test_points: int = 2000, fold: bool = False
 ) -> Task:
-    """Minimise the mean square error on all points at once.
+    """Full-batch regression with the mean square error.
 
-    Numbers reported: 'train/loss', and on other points 'validation/loss', 'test/mse' and 'test/max' (largest error).
+    Metrics: 'train/loss'; on held-out points 'validation/loss', 'test/mse' and 'test/max' (largest absolute error).
 
     Args:
-        target: the function.
-        field: the network of one coordinate and one unknown.
-        fold: start from a network with `field.expansion`, folded into one on raw input, see `sbjax.expansion.folding`.
+        target: the function to fit.
+        field: the network, from one coordinate to one unknown.
+        points: number of training points.
+        test_points: number of validation points and of test points.
+        fold: train on raw input, starting from weights into which `field.expansion` was folded, see
+            `sbjax.expansion.folding`.
 
     Raises:
-        ValueError: a network of more coordinates or unknowns, or as `make_points`.
+        ValueError: `field` has more than one coordinate or unknown; as `make_points`.
     """
     if field.unknowns != 1 or len(field.lower) != 1:
         raise ValueError(f"the network has {field.unknowns} outputs of {len(field.lower)} coordinates; it needs 1 of 1")
@@ -156,7 +159,7 @@ def make_regression_task(
 
 
 def describe() -> str:
-    """The targets as text.
+    """Table of the target functions: name, kind, formula.
 
     >>> describe().splitlines()[0]
     'sine        smooth        sin(pi x)'

@@ -1,4 +1,4 @@
-"""What is learned: a task is data and four pure functions."""
+"""A learning problem as data and pure functions: initialise, sample a batch, loss, evaluate."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,12 +11,13 @@ Batch = Any
 
 
 class Grid(NamedTuple):
-    """Where a solution is drawn.
+    """Grid of points on which predictions are plotted beside a reference.
 
     Attributes:
-        points: [*shape, d], a coordinate an axis.
+        points: [*shape, d], one grid axis per coordinate.
         reference: [*shape, unknowns], float64.
-        coordinates, unknowns: their names.
+        coordinates: names of the coordinates.
+        unknowns: names of the unknowns.
         predict: `(variables) -> [*shape, unknowns]`.
     """
 
@@ -28,18 +29,18 @@ class Grid(NamedTuple):
 
 
 class Average(NamedTuple):
-    """A weighted sum and its weight, so that parts of different size add up to an exact mean."""
+    """A weighted sum and its total weight; adding both over parts of unequal size gives the exact mean."""
 
     total: Float[Array, ""]
     weight: Float[Array, ""]
 
 
 class Aux(NamedTuple):
-    """What a loss returns beside its value.
+    """Auxiliary outputs of a loss.
 
     Attributes:
-        updates: collections of the variables that the forward pass replaces (running batch statistics); {} if none.
-        scalars: named numbers to average over the steps between two reports, such as 'train/accuracy'.
+        updates: variable collections that the forward pass replaces (running batch statistics); {} if none.
+        scalars: named metrics, averaged over the steps between two reports, such as 'train/accuracy'.
     """
 
     updates: Variables
@@ -47,15 +48,15 @@ class Aux(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """What is evaluated on straight lines between networks, beside `Task.evaluate`.
+    """Functions for evaluating networks on straight lines in parameter space.
 
     Attributes:
-        evaluate: `(data, variables, part) -> {'train/name': Average}` on part `part` of `parts` of fixed training
-            examples, without augmentation and dropout: the loss that is minimised, on examples that do not change.
+        evaluate: `(data, variables, part) -> {'train/name': Average}` on part `part` of a fixed set of training
+            examples: the training loss without augmentation and dropout.
         parts: number of parts.
-        recalibrate: `(data) -> (variables -> variables)` with running statistics of these examples.
-        apply: `(variables, inputs) -> outputs` without dropout, for following axes of parameters.
-        inputs: `(data) -> a few inputs`.
+        recalibrate: `(data) -> (variables -> variables)`, which recomputes running statistics on these examples.
+        apply: `(variables, inputs) -> outputs` without dropout; traced to derive the permutation spec.
+        inputs: `(data) -> inputs`, a few examples for `apply`.
     """
 
     evaluate: Callable[[PyTree, Variables, Int[Array, ""]], dict[str, Average]]
@@ -66,30 +67,29 @@ class Lines(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One replica's learning problem. Every function is pure and is mapped over replicas by the caller.
+    """The learning problem of one replica. All functions are pure; the caller maps them over replicas.
 
     Attributes:
-        data: arrays that live on the device and are handed to `sample` and `evaluate`. They are an argument and
-            not a closure, so that they are placed once on every device and never baked into a compiled program.
+        data: arrays on the device, passed to `sample` and `evaluate` as an argument. A closure would embed them as
+            constants in the compiled program.
         init: `(key) -> variables`.
-        sample: `(data, key, step) -> batch`, pure in (key, step): a resumed run needs no iterator state.
+        sample: `(data, key, step) -> batch`, a pure function of (key, step): resuming needs no iterator state.
         loss: `(variables, batch, key) -> (value, Aux)`; `key` is for dropout and other noise of this step.
-        evaluate: `(data, variables, part) -> {'split/name': Average}` on part `part` of `parts` parts of the held-out
-            data. It is cut in parts so that it fits memory without a rolled loop, which is slow for convolutions
-            on CPU.
-        parts: number of parts.
-        batch_size: examples in a batch; the leading axis that data parallelism splits.
-        epoch_steps: steps in an epoch, or None where the word has no meaning.
-        primary: the number that arms are compared by, 'test/accuracy'.
-        selection: the number that checkpoints are chosen by, 'validation/accuracy': never one of the test split.
-        goal: 'max' if larger numbers of these two are better, else 'min'.
-        outputs: `(data, variables) -> array`, what the network says on a fixed probe batch of held-out data that is not
-            of the test split; None where that has no meaning.
-        residuals: `(variables, batch, key) -> r` with loss = |r|^2, for Gauss-Newton methods; None where the loss is no
+        evaluate: `(data, variables, part) -> {'split/name': Average}` on part `part` of the held-out data. The caller
+            loops over parts in Python to bound memory: convolutions inside a rolled XLA loop are slow on CPU.
+        parts: number of parts of `evaluate`.
+        batch_size: examples in a batch: the leading axis, which data parallelism splits.
+        epoch_steps: steps in an epoch; None if the task has no epochs.
+        primary: metric that arms are compared by, such as 'test/accuracy'.
+        selection: metric that checkpoints are selected by, such as 'validation/accuracy'; never from the test split.
+        goal: 'max' if larger values of these two metrics are better, else 'min'.
+        outputs: `(data, variables) -> array`, network outputs on a fixed held-out batch outside the test split; None if
+            not defined.
+        residuals: `(variables, batch, key) -> r` with loss = |r|^2, for Gauss-Newton methods; None if the loss is not a
             sum of squares.
-        grid: where predictions are drawn beside a reference; None where there is nothing of the kind.
-        lines: what is evaluated between networks; None where that is not done.
-        model: the network itself, such as a Linen module, for who loads a trained one.
+        grid: points for plots of predictions; None if there are none.
+        lines: functions for evaluation between networks; None if not supported.
+        model: the network itself, such as a Linen module; for users who load a trained one.
     """
 
     data: PyTree

@@ -212,7 +212,7 @@ def test_jet_without_a_rule_says_so():
     ("change", "message"),
     [
         ({"names": ("u_xt",)}, "partial 'u_xt' is mixed"),
-        ({"names": ("u_xxxxx",)}, "of an order above 4"),
+        ({"names": ("u_xxxxx",)}, "of order above 4"),
         ({"activation": "tan"}, "activation='tan' is unknown, did you mean 'tanh'"),
         ({"params": make_params((2, 1))}, "params holds 1 layers, needs at least 2"),
         ({"params": make_params((3, 4, 1))}, "params go from 3 inputs to 1 outputs"),

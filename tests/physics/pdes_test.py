@@ -436,9 +436,9 @@ def test_references_are_no_files_of_few_digits():
 # Registry and numbers
 
 
-def test_panels():
-    panels = {name: make_equation(name).panel for name in EQUATIONS}
-    assert [len([1 for panel in panels.values() if panel == p]) for p in ("stationary", "linear", "nonlinear")] == [
+def test_groups():
+    groups = {name: make_equation(name).group for name in EQUATIONS}
+    assert [len([1 for group in groups.values() if group == g]) for g in ("stationary", "linear", "nonlinear")] == [
         5
     ] * 3
     assert all(make_equation(name).name == name for name in EQUATIONS)
@@ -448,8 +448,8 @@ def test_panels():
     ("name", "numbers", "message"),
     [
         ("burger", {}, "equation='burger' is unknown, did you mean 'burgers'"),
-        ("burgers", {"mu": 1}, "burgers.mu is no number of this equation.*known: nu"),
-        ("poisson", {"k": 1}, "poisson.k is no number of this equation; it has none"),
+        ("burgers", {"mu": 1}, "burgers.mu is no coefficient of this equation.*known: nu"),
+        ("poisson", {"k": 1}, "poisson.k is no coefficient of this equation; it has none"),
         ("burgers", {"nu": 0}, "burgers.nu=0 must be finite and > 0"),
         ("burgers", {"nu": 1e-6}, "burgers.nu=1e-06 must be at least 1e-5"),
         ("heat", {"diffusivity": math.inf}, "heat.diffusivity=inf must be finite"),

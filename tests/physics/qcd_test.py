@@ -266,7 +266,7 @@ def test_tied_masses():
         (lambda: qcd.equation_of_state(lambda t: t, np.nan), "T=nan must be"),
         (lambda: qcd.scaled_pressure(0.2, jnp.ones(2)), r"masses has shape \(2,\); its last axis"),
         (lambda: qcd.quadrature(0), "nodes=0 must lie in 1 to 128"),
-        (lambda: qcd.tied_masses(0.2, 6.0), r"pressure=6 \(P/T\^4\) is out of reach of these"),
+        (lambda: qcd.tied_masses(0.2, 6.0), r"pressure=6 \(P/T\^4\) cannot be reached"),
         (lambda: lattice.reference("hotqcd", 0.2), "'hotqcd' is unknown, did you mean 'hotqcd_2014'"),
         (lambda: lattice.reference("hotqcd_2014", 0.05), "T=0.05 GeV lies outside the lattice data of hotqcd_2014"),
     ],

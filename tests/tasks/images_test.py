@@ -125,5 +125,5 @@ def test_golden_step(digits):
 
 @pytest.mark.parametrize("batch_size", [0, 1295])
 def test_impossible_batches(digits, batch_size):
-    with pytest.raises(ValueError, match=rf"task.batch_size={batch_size} must lie between 1 and the 1294"):
+    with pytest.raises(ValueError, match=rf"batch_size={batch_size} must lie between 1 and the 1294"):
         make(digits, batch_size=batch_size)

@@ -385,15 +385,15 @@ def test_a_residual_that_is_not_finite_is_named():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"points": Points(0)}, "task.points=0 must be >= 1"),
-        ({"points": FEW._replace(boundary=0)}, "task.boundary_points=0 must be >= 1"),
+        ({"points": Points(0)}, "points=0 must be >= 1"),
+        ({"points": FEW._replace(boundary=0)}, "boundary_points=0 must be >= 1"),
         ({"points": FEW._replace(sampler="sobl")}, "'sobl' is unknown, did you mean 'sobol'"),
-        ({"points": FEW._replace(sampler="adaptive")}, "set task.resample_every"),
+        ({"points": FEW._replace(sampler="adaptive")}, "set every > 0"),
         ({"balance": "gradient_norms"}, "did you mean 'gradient_norm'"),
-        ({"balance": "self_adaptive", "points": FEW._replace(every=5)}, "must be 0"),
+        ({"balance": "self_adaptive", "points": FEW._replace(every=5)}, "cannot be resampled every 5"),
         ({"weights": {"initial": 1.0}}, "'initial' is no term of the loss, did you mean 'initial_u'"),
-        ({"derivatives": "reverse"}, "task.derivatives='reverse' is unknown"),
-        ({"derivatives": "mlp", "model": {"activation": "silu"}}, "knows tanh and sin"),
+        ({"derivatives": "reverse"}, "derivatives='reverse' is unknown"),
+        ({"derivatives": "mlp", "model": {"activation": "silu"}}, "not tanh or sin"),
         ({"name": "poisson_nd", "hard": True}, "has no ansatz"),
     ],
 )

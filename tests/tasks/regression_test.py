@@ -68,8 +68,8 @@ def test_numbers_of_the_task(x64):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: regression.make_target("sinus"), "task.function='sinus' is unknown"),
-        (lambda: regression.make_points(regression.make_target("sine"), 1, 5), "task.points=1 must be >= 2"),
+        (lambda: regression.make_target("sinus"), "function='sinus' is unknown"),
+        (lambda: regression.make_points(regression.make_target("sine"), 1, 5), "points=1 must be >= 2"),
     ],
 )
 def test_refusals(call, message):

@@ -62,7 +62,7 @@ class ArmResult(NamedTuple):
 
 
 def run_grid(
-    points: regression.Points,
+    points: regression.Samples,
     arms: Mapping[str, ArmNumbers],
     *,
     replicas: int,

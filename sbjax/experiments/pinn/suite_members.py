@@ -111,7 +111,7 @@ def _panel(name: str, results: Results | None, place: int) -> str:
 
     task = results.config.get("task", {}) if results is not None else {"kind": "pinn", "equation": name}
     equation = task.get("equation") if isinstance(task, dict) and task.get("kind") == "pinn" else None
-    return make_equation(equation).panel if equation in EQUATIONS else f"group {place // GROUP + 1}"
+    return make_equation(equation).group if equation in EQUATIONS else f"group {place // GROUP + 1}"
 
 
 def load_seconds(path: Path) -> dict[str, Seconds]:

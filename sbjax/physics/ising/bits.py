@@ -1,4 +1,4 @@
-"""Random words and comparisons for many lattices in the bits of one word."""
+"""Bit-parallel random numbers: each bit of a 32-bit word belongs to one replica."""
 
 from typing import NamedTuple
 
@@ -8,11 +8,11 @@ from jaxtyping import Array, Bool, Key, UInt32
 
 WORD = 32
 DIGITS = 24  # binary digits of an acceptance probability
-WARM_UP = 12
+WARM_UP = 12  # draws discarded after seeding
 
 
 def pack(flags: Bool[Array, "*shape replicas"]) -> UInt32[Array, "*shape words"]:
-    """Flag r of a multiple of 32 becomes bit r % 32 of word r // 32; the inverse of `unpack`.
+    """Pack flags into words: flag r becomes bit r % 32 of word r // 32. Inverse of `unpack`.
 
     >>> pack(jnp.arange(64) == 33).tolist()
     [0, 2]
@@ -23,13 +23,13 @@ def pack(flags: Bool[Array, "*shape replicas"]) -> UInt32[Array, "*shape words"]
 
 
 def unpack(words: UInt32[Array, "*shape words"]) -> Bool[Array, "*shape replicas"]:
-    """The bits of the words, one replica each."""
+    """Unpack words into one flag per bit. Inverse of `pack`."""
     spread = (words[..., None] >> jnp.arange(WORD, dtype=jnp.uint32)) & 1
     return spread.reshape(*words.shape[:-1], -1) == 1
 
 
 class Generator(NamedTuple):
-    """One small generator a word: 32-bit integers of the same shape."""
+    """State of independent sfc32 generators, one per word."""
 
     a: UInt32[Array, "*words"]
     b: UInt32[Array, "*words"]
@@ -38,7 +38,7 @@ class Generator(NamedTuple):
 
 
 def make_generator(key: Key[Array, ""], shape: tuple[int, ...]) -> Generator:
-    """Generators whose 96 bits of seed are drawn from `key`, advanced `WARM_UP` times.
+    """Generators with 96-bit seeds drawn from `key`, advanced `WARM_UP` times.
 
     >>> make_generator(jax.random.key(0), (3,)).counter.tolist()
     [13, 13, 13]
@@ -51,8 +51,8 @@ def make_generator(key: Key[Array, ""], shape: tuple[int, ...]) -> Generator:
 def draw(state: Generator) -> tuple[Generator, UInt32[Array, "*words"]]:
     """The next 32 bits of each generator: sfc32 (Doty-Humphrey, PractRand), period at least 2^32.
 
-    Additions, shifts and xors that vectorise: on a CPU several times faster than the counter-based generators of
-    `jax.random`, whose words go through memory first.
+    It uses additions, shifts and xors, which vectorise and fuse; on a CPU it is several times faster than the
+    counter-based generators of `jax.random`, which write their words to memory first.
     """
     a, b, c, counter = state
     word = a + b + counter
@@ -64,14 +64,18 @@ def bernoulli(
     masks: list[UInt32[Array, "*words"]],
     thresholds: list[UInt32[Array, "..."]],
 ) -> tuple[Generator, UInt32[Array, "*words"]]:
-    """A word of independent bits, each 1 with the probability of the one mask that has a 1 there.
+    """Independent Bernoulli bits; the probability of a bit is that of the mask in which it is set.
 
-    A uniform number of `DIGITS` binary digits is compared with its threshold from the last digit to the first, for all
-    bits at once: with digit u and threshold digit p, (u' < p') becomes majority(not u, u' < p', p).
+    Compares a uniform number of `DIGITS` binary digits with its threshold, from the last digit to the first and for all
+    bits at once. With digits u of the number and p of the threshold: below <- majority(not u, below, p).
 
     Args:
-        masks: disjoint; where none has a 1 the result is 0.
-        thresholds: round(probability * 2^DIGITS) below 2^DIGITS, broadcastable to the words.
+        state: generators.
+        masks: disjoint masks; bits in none of them are 0 in the result.
+        thresholds: round(probability * 2^DIGITS) of each mask, below 2^DIGITS, broadcastable to the words.
+
+    Returns:
+        The advanced generators and the bits.
     """
 
     def digit(i, carry):

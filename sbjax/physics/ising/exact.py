@@ -12,13 +12,13 @@ CRITICAL_TEMPERATURE = 2 / math.log(1 + math.sqrt(2))  # Onsager 1944
 
 
 class States(NamedTuple):
-    """How many states of a small lattice have a bond sum and a magnetisation.
+    """Number of states of a small lattice by bond sum and magnetisation.
 
     Attributes:
         bonds: [k], sum over bonds of s_i s_j.
         magnetisations: [k], sum of spins.
-        counts: [k], states; their sum is 2^spins.
-        spins: of the lattice.
+        counts: [k], number of states with these values; their sum is 2^spins.
+        spins: number of spins.
     """
 
     bonds: Int[np.ndarray, " k"]
@@ -37,7 +37,9 @@ class Averages(NamedTuple):
 
 
 def enumerate_states(rows: int, columns: int) -> States:
-    """All states of a periodic lattice. Along an axis of two sites every bond counts twice, of one site it is constant.
+    """Enumerate all states of a periodic lattice.
+
+    Along an axis of two sites every bond counts twice; along an axis of one site a spin is its own neighbour.
 
     Raises:
         ValueError: fewer than 1 or more than `MOST_SPINS` spins.
@@ -59,7 +61,7 @@ def enumerate_states(rows: int, columns: int) -> States:
 
 
 def thermal_averages(states: States, temperature: float, field: float = 0.0) -> Averages:
-    """Averages of the Boltzmann weights exp((bonds + h M) / T), summed exactly.
+    """Exact averages with Boltzmann weights exp((bonds + h M) / T).
 
     Raises:
         ValueError: a temperature that is not positive.
@@ -83,9 +85,9 @@ def thermal_averages(states: States, temperature: float, field: float = 0.0) -> 
 def landscape(
     states: States, temperature: float, field: float = 0.0
 ) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-    """Magnetisations M, the least energy at each, and the free energy F(M) = -T ln sum_{states of M} exp(-E / T).
+    """Magnetisations M, the minimum energy at each M, and the free energy F(M) = -T ln sum_{states of M} exp(-E / T).
 
-    Energies are of the whole lattice.
+    Energies are those of the whole lattice, not per spin.
 
     Raises:
         ValueError: a temperature that is not positive.
@@ -120,15 +122,15 @@ def onsager_energy(temperature: float) -> float:
     _check(temperature)
     twice = 2 / temperature
     tanh = math.tanh(twice)
-    # 1 - k^2 = (2 tanh^2 - 1)^2, without the cancellation near the critical temperature.
+    # 1 - k^2 = (2 tanh^2 - 1)^2 avoids cancellation near the critical temperature.
     factor = 2 * tanh**2 - 1
-    # At the critical temperature the factor 0 wins over the logarithm of K_1.
+    # At the critical temperature factor * K_1 -> 0, although K_1 diverges logarithmically.
     elliptic = factor * scipy.special.ellipkm1(factor**2) if factor else 0.0
     return float(-(1 + 2 / math.pi * elliptic) / tanh)
 
 
 def yang_magnetisation(temperature: float) -> float:
-    """Spontaneous magnetisation (1 - sinh(2 / T)^-4)^(1/8) of the infinite lattice; 0 from T_c on. Source: Yang 1952.
+    """Spontaneous magnetisation (1 - sinh(2 / T)^-4)^(1/8) of the infinite lattice; 0 for T >= T_c. Source: Yang 1952.
 
     Raises:
         ValueError: a temperature that is not positive.
@@ -145,7 +147,7 @@ def yang_magnetisation(temperature: float) -> float:
 
 
 def kaufman_log_partition(inverse_temperature: float, rows: int, columns: int) -> float:
-    """ln Z of a periodic lattice of any size without a field.
+    """ln Z of a finite periodic lattice without a field.
 
     Z = 1/2 (2 sinh 2K)^(rc/2) [prod 2 cosh(c g_odd / 2) + prod 2 sinh(c g_odd / 2) + prod 2 cosh(c g_even / 2) +
     prod 2 sinh(c g_even / 2)], each product over r values of cosh g_l = cosh 2K coth 2K - cos(pi l / r), and
@@ -161,7 +163,7 @@ def kaufman_log_partition(inverse_temperature: float, rows: int, columns: int) -
     if not 0 < k < math.inf or rows < 1 or columns < 1:
         raise ValueError(f"inverse_temperature={k}, rows={rows}, columns={columns} must be positive")
     index = np.arange(2 * rows)
-    # cosh g - 1 from sinh^2(g / 2), so that small g keep their digits.
+    # cosh g - 1 = 2 sinh^2(g / 2) avoids cancellation at small g.
     half = (math.cosh(2 * k) / math.tanh(2 * k) - 2) / 2 + np.sin(np.pi * index / (2 * rows)) ** 2
     gamma = 2 * np.arcsinh(np.sqrt(np.maximum(half, 0)))
     gamma[0] = 2 * k + math.log(math.tanh(k))
@@ -173,7 +175,7 @@ def kaufman_log_partition(inverse_temperature: float, rows: int, columns: int) -
 
 
 def kaufman_energy(temperature: float, rows: int, columns: int, *, step: float = 1e-4) -> float:
-    """Energy per spin -d ln Z / dK of a periodic lattice, by a difference of fourth order: to about 1e-9.
+    """Energy per spin -d ln Z / dK of a periodic lattice, by fourth-order finite differences; error about 1e-9.
 
     Raises:
         ValueError: as `kaufman_log_partition`.

@@ -1,4 +1,4 @@
-"""Mean-field free energy of the Ising model, its minima and where the false one vanishes."""
+"""Mean-field free energy of the Ising model, its minima and the spinodal, where the metastable one vanishes."""
 
 import math
 from typing import NamedTuple
@@ -12,7 +12,7 @@ COUPLING = 4.0  # z J of the square lattice
 
 
 class Minimum(NamedTuple):
-    """A minimum of the free energy; `stable` where no other one lies lower."""
+    """A minimum of the free energy; `stable` if no other minimum is lower."""
 
     magnetisation: float
     free_energy: float
@@ -24,10 +24,10 @@ def free_energy(
 ) -> Float[Array, "*points"]:
     """f(m) = -zJ m^2 / 2 - h m + T [(1+m)/2 ln((1+m)/2) + (1-m)/2 ln((1-m)/2)] per spin.
 
-    Differentiable inside (-1, 1); NaN beyond [-1, 1].
+    Differentiable in (-1, 1); NaN outside [-1, 1].
 
     Args:
-        magnetisation: m, any shape, floating.
+        magnetisation: m, floating, any shape.
         temperature: T > 0 in units of J.
         field: h.
         coupling: z J.
@@ -42,10 +42,10 @@ def free_energy(
 
 
 def minima(temperature: float, field: float = 0.0, coupling: float = COUPLING) -> tuple[Minimum, ...]:
-    """All minima of f by magnetisation: the solutions of m = tanh((zJ m + h) / T) with f''(m) > 0.
+    """All minima of f in order of m: the solutions of m = tanh((zJ m + h) / T) with f''(m) > 0.
 
-    f'' = -zJ + T / (1 - m^2) changes its sign at m_s = +-sqrt(1 - T / zJ), between which there is no minimum; outside,
-    f' is monotone and has one root at most on each side.
+    f'' = -zJ + T / (1 - m^2) changes sign at m_s = +-sqrt(1 - T / zJ). There is no minimum between these points;
+    outside them f' is monotone, with at most one root on each side.
 
     Raises:
         ValueError: a temperature or coupling that is not positive, or a field that is not finite.
@@ -58,7 +58,7 @@ def minima(temperature: float, field: float = 0.0, coupling: float = COUPLING) -
     def slope(m):
         return temperature * math.atanh(m) - coupling * m - field
 
-    # Closer to +-1 than a double can tell, the minimum is the last number before it.
+    # A minimum closer to +-1 than double precision resolves is represented by the last number before +-1.
     end = math.nextafter(1, 0)
     turn = math.sqrt(max(0.0, 1 - temperature / coupling))
     roots = []
@@ -75,9 +75,9 @@ def minima(temperature: float, field: float = 0.0, coupling: float = COUPLING) -
 
 
 def spinodal_field(temperature: float, coupling: float = COUPLING) -> float:
-    """The field at which the false minimum vanishes: zJ m_s - T artanh(m_s) with m_s = sqrt(1 - T / zJ).
+    """Field at which the metastable minimum vanishes: zJ m_s - T artanh(m_s) with m_s = sqrt(1 - T / zJ).
 
-    0 from the critical temperature T = zJ on: there is one minimum only.
+    0 for T >= zJ, the critical temperature, where there is only one minimum.
 
     Raises:
         ValueError: a temperature or coupling that is not positive.
@@ -93,17 +93,17 @@ def spinodal_field(temperature: float, coupling: float = COUPLING) -> float:
 
 
 def spinodal_temperature(field: float, coupling: float = COUPLING) -> float:
-    """The temperature above which |h| leaves one minimum only: the inverse of `spinodal_field`.
+    """Temperature above which only one minimum exists in the field h. Inverse of `spinodal_field`.
 
     Raises:
-        ValueError: |h| >= zJ, for which there is one minimum at every temperature, or a coupling that is not positive.
+        ValueError: |h| >= zJ, where there is only one minimum at any temperature; a coupling that is not positive.
 
     >>> round(spinodal_temperature(0.45), 2)
     2.83
     """
     _check(1.0, coupling, field)
     if abs(field) >= coupling:
-        raise ValueError(f"field={field}: from |h| = {coupling} on there is one minimum at every temperature")
+        raise ValueError(f"field={field}: for |h| >= {coupling} there is only one minimum at any temperature")
     return scipy.optimize.brentq(
         lambda t: spinodal_field(t, coupling) - abs(field), 1e-9 * coupling, coupling, xtol=1e-14
     )

@@ -1,4 +1,4 @@
-"""Metropolis sampling of many Ising lattices at once: 32 replicas in the bits of one word."""
+"""Multi-spin coded Metropolis sampling of the Ising model: 32 replicas in the bits of one word."""
 
 import functools
 import math
@@ -18,7 +18,7 @@ class Lattices(NamedTuple):
     Attributes:
         black: [*batch, L, L/2, words], the sites (i, 2j + i % 2).
         white: the same, the sites (i, 2j + 1 - i % 2).
-        generator: of the random numbers.
+        generator: state of the random number generators.
     """
 
     black: UInt32[Array, "*batch L half words"]
@@ -27,7 +27,7 @@ class Lattices(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Measured every so many sweeps, per spin: [measurements, *batch, replicas]. The energy is that of the bonds."""
+    """Energy of the bonds (without the field) and magnetisation, both per spin: [measurements, *batch, replicas]."""
 
     energy: Float[Array, "measurements *batch replicas"]
     magnetisation: Float[Array, "measurements *batch replicas"]
@@ -36,23 +36,25 @@ class Sample(NamedTuple):
 def make_lattices(
     key: Key[Array, ""], size: int, replicas: int, *, batch: tuple[int, ...] = (), start: str = "random"
 ) -> Lattices:
-    """Independent lattices: `replicas` for each entry of the `batch` axes, which are for temperatures or fields.
+    """Initial lattices: `replicas` independent ones for each entry of the `batch` axes (temperatures or fields).
 
     Args:
+        key: random key.
         size: side of the periodic lattice, even.
         replicas: a multiple of 32.
+        batch: shape of the batch axes.
         start: 'random' (infinite temperature) or 'up' (all spins +1).
 
     Raises:
-        ValueError: an odd size, replicas that fill no word, an unknown start.
+        ValueError: an odd size, a number of replicas that is no multiple of 32, an unknown start.
 
     >>> make_lattices(jax.random.key(0), 8, 64, batch=(3,)).black.shape
     (3, 8, 4, 2)
     """
     if size < 2 or size % 2:
-        raise ValueError(f"size={size} must be even and >= 2: the update is by the colours of a checkerboard")
+        raise ValueError(f"size={size} must be even and >= 2, as required by checkerboard updates")
     if replicas < bits.WORD or replicas % bits.WORD:
-        raise ValueError(f"replicas={replicas} must be a multiple of {bits.WORD}, which share a word")
+        raise ValueError(f"replicas={replicas} must be a multiple of {bits.WORD}, the bits of a word")
     if start not in ("random", "up"):
         raise ValueError(f"start={start!r} is unknown; use 'random' or 'up'")
     return _make(key, (*batch, size, size // 2, replicas // bits.WORD), start == "up")
@@ -69,7 +71,7 @@ def _make(key, shape, up):
 
 @jax.jit
 def pack(spins: Int8[Array, "*batch replicas L L"], key: Key[Array, ""]) -> Lattices:
-    """Lattices from spins +-1; the inverse of `unpack`.
+    """Pack spins +-1 into lattices; `key` seeds the generators. Inverse of `unpack`.
 
     Raises:
         ValueError: as `make_lattices`.
@@ -85,7 +87,7 @@ def pack(spins: Int8[Array, "*batch replicas L L"], key: Key[Array, ""]) -> Latt
 
 @jax.jit
 def unpack(lattices: Lattices) -> Int8[Array, "*batch replicas L L"]:
-    """Spins +-1.
+    """Unpack lattices into spins +-1.
 
     >>> unpack(make_lattices(jax.random.key(0), 4, 32, start='up')).sum().item()
     512
@@ -98,7 +100,9 @@ def unpack(lattices: Lattices) -> Int8[Array, "*batch replicas L L"]:
 
 
 def acceptance(temperature: float, field: float = 0.0) -> Float[np.ndarray, "2 5"]:
-    """min(1, exp(-dE / T)) of a flip, dE = 2 s (n + h): by spin (down, up) and by the number of neighbours that are up.
+    """Acceptance probability min(1, exp(-dE / T)) of a flip, dE = 2 s (n + h) with n the sum of the four neighbours.
+
+    Rows: spin down, up. Columns: number of neighbours that are up, 0 to 4.
 
     >>> acceptance(2.0)[1].round(4).tolist()
     [1.0, 1.0, 1.0, 0.1353, 0.0183]
@@ -119,14 +123,16 @@ def metropolis(
     lattices: Lattices, temperature: Float[Array, "*batch"] | float, field: Float[Array, "*batch"] | float = 0.0,
     *, sweeps: int = 1,
 ) -> Lattices:  # fmt: skip
-    """Sweeps of Metropolis updates: all black sites, then all white ones.
+    """Checkerboard Metropolis sweeps: all black sites, then all white sites.
 
-    Given the other colour the sites of one colour are independent, so each half keeps the Boltzmann distribution
-    (detailed balance), and so does a sweep. Acceptance probabilities are rounded to 2^-24.
+    Sites of one colour are independent given the other colour, so each half sweep, and hence a sweep, leaves the
+    Boltzmann distribution invariant. Acceptance probabilities are rounded to 2^-24.
 
     Args:
-        temperature, field: T > 0 and h, one number or one an entry of the batch axes. Without a field (the number 0)
-            fewer classes of sites are told apart, which is faster.
+        lattices: current states.
+        temperature, field: T > 0 and h, scalars or one per entry of the batch axes. A field of 0 everywhere selects a
+            faster program with fewer classes of sites.
+        sweeps: number of sweeps.
 
     Raises:
         ValueError: a temperature that is not positive.
@@ -145,9 +151,9 @@ def sample(
     lattices: Lattices, temperature: Float[Array, "*batch"] | float, field: Float[Array, "*batch"] | float = 0.0,
     *, measurements: int, every: int = 1,
 ) -> tuple[Lattices, Sample]:  # fmt: skip
-    """`measurements` times `every` sweeps and a measurement, in one program.
+    """Measure after every `every` sweeps, `measurements` times, in one compiled program.
 
-    Arguments and errors as `metropolis`.
+    Other arguments and errors as `metropolis`. Returns the lattices and the measured series.
     """
     if not np.all(np.asarray(temperature) > 0):
         raise ValueError(f"temperature={temperature} must be positive")
@@ -179,12 +185,12 @@ def measure(lattices: Lattices) -> Sample:
 
 
 def _spins(words):
-    """[.., words] of bits -> [.., replicas] of +-1."""
+    """Words [.., words] -> spins +-1 [.., replicas]."""
     return 2 * bits.unpack(words).astype(jnp.int8) - 1
 
 
 def _neighbours(others, colour):
-    """The four neighbours of every site of a colour (0 black, 1 white), all of the other colour."""
+    """The four neighbours of every site of a colour (0 black, 1 white); `others` are the sites of the other colour."""
     left = (jnp.arange(others.shape[-3]) % 2 == colour)[:, None, None]
     side = jnp.where(left, jnp.roll(others, 1, -2), jnp.roll(others, -1, -2))
     return jnp.roll(others, 1, -3), jnp.roll(others, -1, -3), others, side
@@ -193,9 +199,9 @@ def _neighbours(others, colour):
 def _half(lattices, temperature, field, with_field, colour):
     sites, others = (lattices.black, lattices.white)[:: -1 if colour else 1]
     a, b, c, d = _neighbours(others, colour)
-    if not with_field:  # then only who agrees with its neighbours matters
+    if not with_field:  # dE depends only on the number of neighbours equal to the spin
         a, b, c, d = (~(sites ^ other) for other in (a, b, c, d))
-    # Sums of four bits by half adders: all four, exactly three, .., none.
+    # Masks by the number of set neighbours (all four, exactly three, .., none), from half adders.
     odd_ab, both_ab, odd_cd, both_cd = a ^ b, a & b, c ^ d, c & d
     four, three = both_ab & both_cd, (both_ab & odd_cd) | (odd_ab & both_cd)
     if with_field:

@@ -1,4 +1,4 @@
-"""Errors of correlated series."""
+"""Statistical errors of Monte Carlo series, and intervals for shares of replicas."""
 
 import numpy as np
 from jaxtyping import ArrayLike, Float
@@ -7,10 +7,10 @@ from sbjax.metrics.bootstrap import Estimate
 
 
 def blocked(series: Float[ArrayLike, "measurements *chains"], *, blocks: int = 16) -> tuple[float, float]:
-    """Mean over measurements and independent chains, and its standard error from means over blocks.
+    """Mean over measurements and independent chains, with a standard error from block means.
 
-    Each chain is cut into `blocks` stretches (what does not fit is left out at the start), whose means are taken as
-    independent: right once a stretch is much longer than the correlation time.
+    Each chain is divided into `blocks` blocks (surplus measurements at the start are dropped). Block means are treated
+    as independent, which holds if a block is much longer than the correlation time.
 
     Raises:
         ValueError: fewer measurements than blocks, or fewer than two blocks over all chains.
@@ -23,7 +23,7 @@ def blocked(series: Float[ArrayLike, "measurements *chains"], *, blocks: int = 1
 
 
 def block_means(series: Float[ArrayLike, "measurements *chains"], *, blocks: int) -> Float[np.ndarray, " n"]:
-    """Means over stretches, of all chains: [blocks * chains]."""
+    """Block means of all chains, [blocks * chains]."""
     series = np.asarray(series, np.float64)
     series = series.reshape(len(series), -1)
     length, chains = len(series) // blocks if blocks > 0 else 0, series.shape[1]
@@ -35,7 +35,7 @@ def block_means(series: Float[ArrayLike, "measurements *chains"], *, blocks: int
 def binder_cumulant(
     magnetisation: Float[ArrayLike, "measurements *chains"], *, blocks: int = 16
 ) -> tuple[float, float]:
-    """1 - <m^4> / (3 <m^2>^2) and its standard error by a jackknife over blocks of all chains.
+    """Binder cumulant 1 - <m^4> / (3 <m^2>^2) and its standard error by a jackknife over blocks of all chains.
 
     Raises:
         ValueError: as `blocked`.
@@ -56,7 +56,7 @@ def binder_cumulant(
 
 
 def share(flags: Float[ArrayLike, " n"]) -> Estimate:
-    """A share of independent replicas with Wilson's 95 % interval.
+    """Share of replicas with a flag set, with Wilson's 95 % interval; replicas are independent.
 
     >>> [round(x, 3) for x in share([True] * 10)]
     [1.0, 0.722, 1.0]

@@ -1,4 +1,4 @@
-"""Wolff's cluster updates without a field, for use near the critical temperature: 32 replicas to a word."""
+"""Wolff cluster updates without a field, for use near the critical temperature: 32 replicas per word."""
 
 import functools
 
@@ -19,17 +19,21 @@ def sample(
     measurements: int,
     every: int = 1,
 ) -> tuple[Int8[Array, "*batch replicas L L"], Sample, Float[Array, "measurements *batch replicas"]]:
-    """`measurements` times `every` clusters of each lattice and a measurement, in one program.
+    """Measure after every `every` cluster flips of each lattice, `measurements` times, in one compiled program.
 
     Args:
-        spins: +-1; the batch axes are for temperatures.
+        key: random key.
+        spins: initial spins +-1; batch axes for temperatures.
+        temperature: T > 0, a scalar or one per entry of the batch axes.
+        measurements: number of measurements.
+        every: cluster flips between two measurements.
 
     Returns:
-        The spins, energy and magnetisation per spin, and the mean size of the clusters between two measurements, whose
+        The final spins, energy and magnetisation per spin, and the mean cluster size between two measurements; its
         average over a run is <M^2> / spins.
 
     Raises:
-        ValueError: a temperature that is not positive, or replicas that are no multiple of 32.
+        ValueError: a temperature that is not positive, or a number of replicas that is no multiple of 32.
 
     >>> spins, found, size = sample(jax.random.key(0), jnp.ones((32, 4, 4), jnp.int8), 0.1, measurements=3)
     >>> found.energy.shape, size[0, 0].item()  # at low temperature the cluster is all of the lattice
@@ -68,11 +72,12 @@ def flip_clusters(
     generator: bits.Generator,
     temperature: Float[Array, "*batch"],
 ) -> tuple[UInt32[Array, "*batch L L words"], bits.Generator, UInt32[Array, "*batch L L words"]]:
-    """One cluster of every lattice, flipped; the third result has its sites.
+    """Flip one Wolff cluster of every lattice. Returns spins, generator and the cluster as a mask.
 
-    A bond between equal spins holds with probability 1 - exp(-2 / T). All bonds are drawn first; the cluster then grows
-    over them from a random site, in all directions at once, until every lattice stays the same. Source: Wolff 1989,
-    Phys. Rev. Lett. 62, 361.
+    Bonds between equal spins are activated with probability 1 - exp(-2 / T), all of them in advance. The cluster then
+    grows along active bonds from a random site until it no longer changes in any lattice.
+
+    Source: Wolff 1989, Phys. Rev. Lett. 62, 361.
     """
     *batch, rows, columns, packed = words.shape
     everything = jnp.full_like(words, 0xFFFFFFFF)
@@ -80,7 +85,7 @@ def flip_clusters(
     held = []
     for _ in range(2):
         generator, drawn = bits.bernoulli(generator, [everything], [hold[..., None, None, None]])
-        # A probability that rounds to 1 does not fit the digits.
+        # A probability that rounds to 1 is not representable as a threshold.
         held.append(jnp.where((hold >= 2**bits.DIGITS)[..., None, None, None], everything, drawn))
     down = held[0] & ~(words ^ jnp.roll(words, -1, -3))
     right = held[1] & ~(words ^ jnp.roll(words, -1, -2))

@@ -1,4 +1,4 @@
-"""Equations by name: three panels of five and three spares.
+"""Differential equations by name, in three groups of five and three spare ones.
 
 stationary    poisson, poisson_robin, poisson_multiscale, euler_beam, helmholtz
 linear        heat, heat_source, heat_multimode, wave, advection
@@ -52,10 +52,10 @@ def make_equation(name: str, **numbers: float) -> Equation:
 
     Args:
         name: a key of `EQUATIONS`.
-        numbers: coefficients other than the default ones, the arguments of its builder.
+        numbers: coefficients that differ from the defaults; keyword arguments of the equation's builder.
 
     Raises:
-        ValueError: an unknown name or number (with near names), or an impossible number.
+        ValueError: an unknown equation or coefficient (with similar names), or a coefficient out of range.
 
     >>> make_equation('advection', beta=30.0).numbers
     {'beta': 30.0}
@@ -69,5 +69,5 @@ def make_equation(name: str, **numbers: float) -> Equation:
     for number in numbers:
         if number not in known:
             choice = f"{near(number, known)}; known: {', '.join(known)}" if known else "; it has none"
-            raise ValueError(f"{name}.{number} is no number of this equation{choice}")
+            raise ValueError(f"{name}.{number} is no coefficient of this equation{choice}")
     return EQUATIONS[name](**numbers)

@@ -1,4 +1,4 @@
-"""Advection around a circle."""
+"""Linear advection with periodic boundaries."""
 
 import math
 
@@ -9,7 +9,9 @@ from sbjax.physics.equation import Equation
 
 
 def make_advection(beta: float = 10.0) -> Equation:
-    """u_t + beta u_x = 0 on [0, 2 pi] x [0, 1], periodic in x, u(x, 0) = sin x: u = sin(x - beta t). 30 is hard.
+    """u_t + beta u_x = 0 on [0, 2 pi] x [0, 1], periodic in x, u(x, 0) = sin x. Solution: u = sin(x - beta t).
+
+    beta = 30 is hard for physics-informed networks.
 
     Raises:
         ValueError: `beta` is not finite.
@@ -18,7 +20,7 @@ def make_advection(beta: float = 10.0) -> Equation:
     rate = max(1.0, abs(beta))
     return Equation(
         name="advection",
-        panel="linear",
+        group="linear",
         formula="u_t + beta u_x = 0",
         coordinates=("x", "t"),
         unknowns=("u",),
@@ -30,7 +32,7 @@ def make_advection(beta: float = 10.0) -> Equation:
         reference=exact(lambda x, t: jnp.sin(x - beta * t), "characteristics", argument=2 * math.pi + abs(beta)),
         numbers={"beta": beta},
         source="Krishnapriyan et al., arXiv 2109.01050 (beta = 30)",
-        # How a network depends on x is its own affair: periodicity stays to be asked for.
+        # The ansatz leaves the dependence on x free, so periodicity stays a term of the loss.
         ansatz=hard(
             f"u = sin(x) + (1 - exp(-{rate:g} t)) N",
             ["initial_u"],

@@ -1,4 +1,4 @@
-"""The Allen-Cahn equation: interfaces that form and sharpen."""
+"""The Allen-Cahn equation: formation of interfaces."""
 
 import jax.numpy as jnp
 
@@ -6,19 +6,19 @@ from sbjax.physics.building import both, dirichlet, hard, initial_value, positiv
 from sbjax.physics.equation import Equation, Reference
 from sbjax.physics.references import allen_cahn
 
-# (relative L2, largest) error of the reference at the numbers of the literature; the tests measure them again.
+# (relative L2, maximum) error of the reference at the coefficients used in the literature; remeasured by the tests.
 FLOORS = {(0.001, 5.0): (2e-10, 1.2e-9)}
 
 
 def make_allen_cahn(diffusion: float = 0.001, reaction: float = 5.0) -> Equation:
     """u_t = d u_xx + r (u - u^3) on [-1, 1] x [0, 1], u(+-1) = -1, u(x, 0) = x^2 cos(pi x), d = `diffusion`,
-    r = `reaction`. The reference is a spectral solution, made when it is first asked for a value (1 to 2 s) and
-    differentiable at t > 0.
+    r = `reaction`.
 
-    At other numbers than the default ones the reference is solved here, twice, to measure its floors (seconds).
+    The reference is a spectral solution, differentiable at t > 0 and computed on first use (1 to 2 s). For coefficients
+    other than the defaults it is computed here at two resolutions to certify its error (seconds).
 
     Raises:
-        ValueError: a number is not positive, or interfaces are too thin for the reference: sqrt(r / 2 d) > 150.
+        ValueError: a coefficient is not positive, or interfaces are too thin for the reference: sqrt(r / 2 d) > 150.
     """
     positive("allen_cahn.diffusion", diffusion)
     positive("allen_cahn.reaction", reaction)
@@ -30,7 +30,7 @@ def make_allen_cahn(diffusion: float = 0.001, reaction: float = 5.0) -> Equation
 
     return Equation(
         name="allen_cahn",
-        panel="nonlinear",
+        group="nonlinear",
         formula="u_t = d u_xx + r (u - u^3)",
         coordinates=("x", "t"),
         unknowns=("u",),

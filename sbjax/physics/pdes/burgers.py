@@ -1,4 +1,4 @@
-"""Burgers' equation with a front that steepens at x = 0."""
+"""Burgers' equation: a front steepens at x = 0."""
 
 import math
 
@@ -11,11 +11,13 @@ from sbjax.physics.references import cole_hopf
 
 
 def make_burgers(nu: float = 0.01 / math.pi) -> Equation:
-    """u_t + u u_x = nu u_xx on [-1, 1] x [0, 1], u = 0 at the ends, u(x, 0) = -sin(pi x). The reference is the
-    Cole-Hopf integral to round-off, differentiable at t > 0; the slope at x = 0 reaches about 1.5 / (pi nu).
+    """u_t + u u_x = nu u_xx on [-1, 1] x [0, 1], u = 0 at the ends, u(x, 0) = -sin(pi x).
+
+    The reference is the Cole-Hopf integral, accurate to round-off and differentiable at t > 0. The slope at x = 0
+    reaches about 1.5 / (pi nu).
 
     Raises:
-        ValueError: `nu` is not positive, or below 1e-5: the integral then needs thousands of nodes a point.
+        ValueError: `nu` is not positive, or below 1e-5, where the integral needs thousands of nodes per point.
     """
     positive("burgers.nu", nu)
     if nu < 1e-5:
@@ -27,7 +29,7 @@ def make_burgers(nu: float = 0.01 / math.pi) -> Equation:
 
     return Equation(
         name="burgers",
-        panel="nonlinear",
+        group="nonlinear",
         formula="u_t + u u_x = nu u_xx",
         coordinates=("x", "t"),
         unknowns=("u",),
@@ -45,8 +47,8 @@ def make_burgers(nu: float = 0.01 / math.pi) -> Equation:
         ),
         numbers={"nu": nu},
         source="Raissi, Perdikaris and Karniadakis, arXiv 1711.10561",
-        # Odd in x. An even error would move the front, which the equation itself hardly holds in place: its residual is
-        # exponentially small.
+        # The solution is odd in x. Without the mirror, an even error could shift the front: the residual of a shifted
+        # front is exponentially small, so the equation hardly fixes its position.
         ansatz=hard(
             "u = -sin(pi x) + t (1 - x^2) (N(x, t) - N(-x, t)) / 2",
             ["u_on_x", "initial_u"],

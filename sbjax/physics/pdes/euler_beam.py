@@ -5,11 +5,14 @@ from sbjax.physics.equation import Equation
 
 
 def make_euler_beam() -> Equation:
-    """u'''' = -1 on [0, 1], clamped at 0 (u = u' = 0) and free at 1 (u'' = u''' = 0): u = -x^4/24 + x^3/6 - x^2/4."""
+    """u'''' = -1 on [0, 1], clamped at 0 (u = u' = 0) and free at 1 (u'' = u''' = 0).
+
+    Solution: u = -x^4/24 + x^3/6 - x^2/4.
+    """
     clamped, free = [("x", "lower")], [("x", "upper")]
     return Equation(
         name="euler_beam",
-        panel="stationary",
+        group="stationary",
         formula="u_xxxx + 1 = 0",
         coordinates=("x",),
         unknowns=("u",),

@@ -9,8 +9,9 @@ from sbjax.physics.equation import Equation
 
 
 def make_fisher(rate: float = 6.0) -> Equation:
-    """u_t = u_xx + r u (1 - u) on [-5, 5] x [0, 1], u given at the ends and at t = 0, r = `rate`:
-    u = (1 + exp(sqrt(r/6) x - 5 r t / 6))^-2.
+    """u_t = u_xx + r u (1 - u) on [-5, 5] x [0, 1], u given at the ends and at t = 0, r = `rate`.
+
+    Solution: u = (1 + exp(sqrt(r/6) x - 5 r t / 6))^-2.
 
     Raises:
         ValueError: `rate` is not positive.
@@ -23,7 +24,7 @@ def make_fisher(rate: float = 6.0) -> Equation:
 
     return Equation(
         name="fisher",
-        panel="spare",
+        group="spare",
         formula="u_t = u_xx + r u (1 - u)",
         coordinates=("x", "t"),
         unknowns=("u",),

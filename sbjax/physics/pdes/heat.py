@@ -11,8 +11,9 @@ DEEPXDE = "an example of DeepXDE (arXiv 1907.04502)"
 
 
 def make_heat(diffusivity: float = 0.4) -> Equation:
-    """u_t = a u_xx on [0, 1] x [0, 1], u = 0 at the ends, u(x, 0) = sin(pi x), a = `diffusivity`:
-    u = exp(-a pi^2 t) sin(pi x).
+    """u_t = a u_xx on [0, 1] x [0, 1], u = 0 at the ends, u(x, 0) = sin(pi x), a = `diffusivity`.
+
+    Solution: u = exp(-a pi^2 t) sin(pi x).
 
     Raises:
         ValueError: `diffusivity` is not positive.
@@ -21,7 +22,7 @@ def make_heat(diffusivity: float = 0.4) -> Equation:
     rate = diffusivity * math.pi**2
     return Equation(
         name="heat",
-        panel="linear",
+        group="linear",
         formula="u_t = a u_xx",
         coordinates=("x", "t"),
         unknowns=("u",),
@@ -45,15 +46,17 @@ def make_heat(diffusivity: float = 0.4) -> Equation:
 
 
 def make_heat_source() -> Equation:
-    """u_t = u_xx - e^-t (1 - pi^2) sin(pi x) on [-1, 1] x [0, 1], u given at the ends and at t = 0:
-    u = e^-t sin(pi x)."""
+    """u_t = u_xx - e^-t (1 - pi^2) sin(pi x) on [-1, 1] x [0, 1], u given at the ends and at t = 0.
+
+    Solution: u = e^-t sin(pi x).
+    """
 
     def u(x, t):
         return jnp.exp(-t) * jnp.sin(jnp.pi * x)
 
     return Equation(
         name="heat_source",
-        panel="linear",
+        group="linear",
         formula="u_t = u_xx - e^-t (1 - pi^2) sin(pi x)",
         coordinates=("x", "t"),
         unknowns=("u",),
@@ -79,7 +82,10 @@ MODES = (1, 2, 3, 4, 8)
 
 def make_heat_multimode() -> Equation:
     """u_t = u_xx + e^-t (3/2 sin 2x + 8/3 sin 3x + 15/4 sin 4x + 63/8 sin 8x) on [-pi, pi] x [0, 1], u = 0 at the
-    ends, u given at t = 0: u = e^-t sum_n sin(nx) / n over n = 1, 2, 3, 4, 8."""
+    ends, u given at t = 0.
+
+    Solution: u = e^-t sum_n sin(nx) / n over n = 1, 2, 3, 4, 8.
+    """
 
     def u(x, t):
         return jnp.exp(-t) * sum(jnp.sin(n * x) / n for n in MODES)
@@ -89,7 +95,7 @@ def make_heat_multimode() -> Equation:
 
     return Equation(
         name="heat_multimode",
-        panel="linear",
+        group="linear",
         formula="u_t = u_xx + e^-t (3/2 sin 2x + 8/3 sin 3x + 15/4 sin 4x + 63/8 sin 8x)",
         coordinates=("x", "t"),
         unknowns=("u",),

@@ -1,4 +1,4 @@
-"""Helmholtz' equation on the unit square."""
+"""The Helmholtz equation on the unit square."""
 
 import math
 
@@ -9,12 +9,13 @@ from sbjax.physics.equation import Equation
 
 
 def make_helmholtz(waves: int = 1) -> Equation:
-    """-u_xx - u_yy - k^2 u = k^2 sin(kx) sin(ky) on [0, 1]^2, u = 0 on the boundary, k = 2 pi `waves`:
-    u = sin(kx) sin(ky). 2 is hard. k^2 is no eigenvalue pi^2 (i^2 + j^2) as long as (2 waves)^2 is no sum of two
-    positive squares; otherwise this is one solution of many.
+    """-u_xx - u_yy - k^2 u = k^2 sin(kx) sin(ky) on [0, 1]^2, u = 0 on the boundary, k = 2 pi `waves`.
+
+    Solution: u = sin(kx) sin(ky). It is unique unless k^2 is an eigenvalue pi^2 (i^2 + j^2) of the square, that is,
+    (2 waves)^2 is a sum of two positive squares. waves = 2 is hard for physics-informed networks.
 
     Raises:
-        ValueError: `waves` is not a whole number >= 1, or one with many solutions (5, for 10^2 = 6^2 + 8^2).
+        ValueError: `waves` is not a whole number >= 1, or is a resonance (5: 10^2 = 6^2 + 8^2).
     """
     whole("helmholtz.waves", waves)
     if any(math.isqrt(rest) ** 2 == rest for i in range(1, 2 * waves) if (rest := 4 * waves**2 - i**2)):
@@ -28,7 +29,7 @@ def make_helmholtz(waves: int = 1) -> Equation:
 
     return Equation(
         name="helmholtz",
-        panel="stationary",
+        group="stationary",
         formula="-u_xx - u_yy - k^2 u = k^2 sin(kx) sin(ky)",
         coordinates=("x", "y"),
         unknowns=("u",),

@@ -10,8 +10,9 @@ from sbjax.physics.equation import Equation
 
 
 def make_kdv(speed: float = 4.0) -> Equation:
-    """u_t + 6 u u_x + u_xxx = 0 on [-5, 5] x [0, 0.5], u given at t = 0 and at both ends, u_x at the right one:
-    u = (c / 2) sech^2(sqrt(c) (x - c t) / 2), c = `speed`.
+    """u_t + 6 u u_x + u_xxx = 0 on [-5, 5] x [0, 0.5], u given at t = 0 and at both ends, u_x at x = 5.
+
+    Solution: u = (c / 2) sech^2(sqrt(c) (x - c t) / 2), c = `speed`.
 
     Raises:
         ValueError: `speed` is not positive.
@@ -28,7 +29,7 @@ def make_kdv(speed: float = 4.0) -> Equation:
 
     return Equation(
         name="kdv",
-        panel="nonlinear",
+        group="nonlinear",
         formula="u_t + 6 u u_x + u_xxx = 0",
         coordinates=("x", "t"),
         unknowns=("u",),

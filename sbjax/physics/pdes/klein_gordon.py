@@ -8,7 +8,9 @@ from sbjax.physics.equation import Equation
 
 def make_klein_gordon(final: float = 10.0) -> Equation:
     """u_tt - u_xx + u^2 = -x cos t + x^2 cos^2 t on [-1, 1] x [0, `final`], u given at the ends, u = x and u_t = 0 at
-    t = 0: u = x cos t. `final` = 2 is easy.
+    t = 0.
+
+    Solution: u = x cos t. `final` = 2 is easy for physics-informed networks.
 
     Raises:
         ValueError: `final` is not a finite number > 0.
@@ -20,7 +22,7 @@ def make_klein_gordon(final: float = 10.0) -> Equation:
 
     return Equation(
         name="klein_gordon",
-        panel="nonlinear",
+        group="nonlinear",
         formula="u_tt - u_xx + u^2 = -x cos t + x^2 cos^2 t",
         coordinates=("x", "t"),
         unknowns=("u",),
@@ -32,7 +34,7 @@ def make_klein_gordon(final: float = 10.0) -> Equation:
         reference=exact(u, "substitution", argument=final),
         numbers={"final": final},
         source="an example of DeepXDE (arXiv 1907.04502)",
-        # The line in x through the ends is the solution itself: they stay to be asked for.
+        # Interpolating the boundary values in x would give the solution itself, so they stay terms of the loss.
         ansatz=hard(
             "u = x + (1 - e^-t)^2 N", ["initial_u", "initial_u_t"], lambda x, t: x, lambda x, t: jnp.expm1(-t) ** 2
         ),

@@ -1,4 +1,4 @@
-"""Kovasznay's flow: stationary Navier-Stokes behind a grid."""
+"""Kovasznay flow: stationary Navier-Stokes behind a grid."""
 
 import math
 
@@ -9,8 +9,8 @@ from sbjax.physics.equation import Equation
 
 
 def make_kovasznay(reynolds: float = 20.0) -> Equation:
-    """u u_x + v u_y + p_x = (u_xx + u_yy) / Re, the same for v, and u_x + v_y = 0 on [-0.5, 1] x [-0.5, 1.5]; u and v
-    given on the boundary, p at x = 1. With l = Re/2 - sqrt(Re^2/4 + 4 pi^2):
+    """u u_x + v u_y + p_x = (u_xx + u_yy) / Re, u v_x + v v_y + p_y = (v_xx + v_yy) / Re and u_x + v_y = 0 on
+    [-0.5, 1] x [-0.5, 1.5]; u and v given on the boundary, p at x = 1. Solution, l = Re/2 - sqrt(Re^2/4 + 4 pi^2):
 
         u = 1 - e^(lx) cos(2 pi y),  v = l / (2 pi) e^(lx) sin(2 pi y),  p = (1 - e^(2lx)) / 2
 
@@ -48,7 +48,7 @@ def make_kovasznay(reynolds: float = 20.0) -> Equation:
 
     return Equation(
         name="kovasznay",
-        panel="nonlinear",
+        group="nonlinear",
         formula="u u_x + v u_y + p_x = (u_xx + u_yy) / Re, u v_x + v v_y + p_y = (v_xx + v_yy) / Re, u_x + v_y = 0",
         coordinates=("x", "y"),
         unknowns=("u", "v", "p"),
@@ -64,7 +64,7 @@ def make_kovasznay(reynolds: float = 20.0) -> Equation:
         reference=exact(lambda x, y: (u(x, y), v(x, y), p(x, y)), "Kovasznay (1948)", argument=3 * math.pi),
         numbers={"reynolds": reynolds},
         source="Kovasznay, Proc. Camb. Phil. Soc. 44 (1948); an example of DeepXDE (arXiv 1907.04502)",
-        # u and v are the same on both faces of y, whatever x is: 1 + e^(lx) and 0; the line in x mends the other faces.
+        # On both faces of y, u = 1 + e^(lx) and v = 0 for all x; `lift` adds the correction on the faces of x.
         ansatz=hard(
             "u = 1 + e^(lx) - (1 + cos(2 pi y)) c + b Nu, v = l / (2 pi) sin(2 pi y) c + b Nv, p = p(1) + (1 - x) Np "
             "with the chord c(x) of e^(lx) and b = (1 - x) (1 + 2 x) (1.5 - y) (0.5 + y)",

@@ -1,4 +1,4 @@
-"""Poisson's equation: on an interval, with a Robin end, with two scales, and in several dimensions."""
+"""Poisson's equation on an interval, with a Robin condition, with two length scales, and in several dimensions."""
 
 import math
 
@@ -11,10 +11,10 @@ DEEPXDE = "an example of DeepXDE (arXiv 1907.04502)"
 
 
 def make_poisson() -> Equation:
-    """-u'' = pi^2 sin(pi x) on [-1, 1], u(+-1) = 0: u = sin(pi x)."""
+    """-u'' = pi^2 sin(pi x) on [-1, 1], u(+-1) = 0. Solution: u = sin(pi x)."""
     return Equation(
         name="poisson",
-        panel="stationary",
+        group="stationary",
         formula="-u_xx = pi^2 sin(pi x)",
         coordinates=("x",),
         unknowns=("u",),
@@ -31,10 +31,10 @@ def make_poisson() -> Equation:
 
 
 def make_poisson_robin() -> Equation:
-    """u'' = 2 on [-1, 1], u(-1) = 0, u'(1) = u(1): u = (x + 1)^2."""
+    """u'' = 2 on [-1, 1], u(-1) = 0, u'(1) = u(1). Solution: u = (x + 1)^2."""
     return Equation(
         name="poisson_robin",
-        panel="stationary",
+        group="stationary",
         formula="u_xx = 2",
         coordinates=("x",),
         unknowns=("u",),
@@ -54,8 +54,9 @@ def make_poisson_robin() -> Equation:
 
 
 def make_poisson_multiscale(waves: int = 10) -> Equation:
-    """u'' = -(2 pi)^2 sin(2 pi x) - 0.1 (B pi)^2 sin(B pi x) on [0, 1], u = 0 at the ends, B = `waves`:
-    u = sin(2 pi x) + 0.1 sin(B pi x). 50 is hard.
+    """u'' = -(2 pi)^2 sin(2 pi x) - 0.1 (B pi)^2 sin(B pi x) on [0, 1], u = 0 at the ends, B = `waves`.
+
+    Solution: u = sin(2 pi x) + 0.1 sin(B pi x). B = 50 is hard for physics-informed networks.
 
     Raises:
         ValueError: `waves` is not a whole number >= 1; u would not vanish at x = 1.
@@ -69,7 +70,7 @@ def make_poisson_multiscale(waves: int = 10) -> Equation:
 
     return Equation(
         name="poisson_multiscale",
-        panel="stationary",
+        group="stationary",
         formula="u_xx + (2 pi)^2 sin(2 pi x) + 0.1 (B pi)^2 sin(B pi x) = 0",
         coordinates=("x",),
         unknowns=("u",),
@@ -88,7 +89,9 @@ def make_poisson_multiscale(waves: int = 10) -> Equation:
 
 
 def make_poisson_nd(dimensions: int = 5) -> Equation:
-    """Laplacian u = -(pi^2 / 4) sum_i sin(pi x_i / 2) on [0, 1]^n, u given on the boundary: u = sum_i sin(pi x_i / 2).
+    """Laplacian u = -(pi^2 / 4) sum_i sin(pi x_i / 2) on [0, 1]^n, u given on the boundary.
+
+    Solution: u = sum_i sin(pi x_i / 2).
 
     Raises:
         ValueError: `dimensions` is not a whole number from 1 to 9.
@@ -104,7 +107,7 @@ def make_poisson_nd(dimensions: int = 5) -> Equation:
 
     return Equation(
         name="poisson_nd",
-        panel="spare",
+        group="spare",
         formula="sum_i u_xixi = -(pi^2 / 4) sum_i sin(pi xi / 2)",
         coordinates=coordinates,
         unknowns=("u",),
@@ -116,5 +119,5 @@ def make_poisson_nd(dimensions: int = 5) -> Equation:
         reference=exact(u, "substitution", argument=math.pi / 2),
         numbers={"dimensions": dimensions},
         source="PoissonND of PINNacle (arXiv 2306.08827)",
-        ansatz=None,  # of a sum of functions of one x each, interpolation between the faces gives the sum itself
+        ansatz=None,  # u is a sum of functions of one coordinate, so interpolation between faces would give u itself
     )

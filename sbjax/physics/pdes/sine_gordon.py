@@ -9,8 +9,9 @@ from sbjax.physics.equation import Equation
 
 
 def make_sine_gordon(velocity: float = 0.5) -> Equation:
-    """u_tt - u_xx + sin u = 0 on [-5, 5] x [0, 5], u given at the ends, u and u_t at t = 0, v = `velocity`:
-    u = 4 atan exp((x - v t) / sqrt(1 - v^2)).
+    """u_tt - u_xx + sin u = 0 on [-5, 5] x [0, 5], u given at the ends, u and u_t at t = 0, v = `velocity`.
+
+    Solution: u = 4 atan exp((x - v t) / sqrt(1 - v^2)).
 
     Raises:
         ValueError: `velocity` is not between -1 and 1.
@@ -27,7 +28,7 @@ def make_sine_gordon(velocity: float = 0.5) -> Equation:
 
     return Equation(
         name="sine_gordon",
-        panel="spare",
+        group="spare",
         formula="u_tt - u_xx + sin u = 0",
         coordinates=("x", "t"),
         unknowns=("u",),

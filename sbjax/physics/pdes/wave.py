@@ -1,4 +1,4 @@
-"""The wave equation on a string with two modes."""
+"""The wave equation with two modes."""
 
 import math
 
@@ -9,14 +9,15 @@ from sbjax.physics.equation import Equation
 
 
 def make_wave(speed: float = 2.0) -> Equation:
-    """u_tt = c^2 u_xx on [0, 1] x [0, 1], u = 0 at the ends, u given and u_t = 0 at t = 0, c = `speed`:
-    u = sin(pi x) cos(c pi t) + sin(4 pi x) cos(4 c pi t) / 2.
+    """u_tt = c^2 u_xx on [0, 1] x [0, 1], u = 0 at the ends, u given and u_t = 0 at t = 0, c = `speed`.
+
+    Solution: u = sin(pi x) cos(c pi t) + sin(4 pi x) cos(4 c pi t) / 2.
 
     Raises:
         ValueError: `speed` is not positive.
     """
     positive("wave.speed", speed)
-    fast = 4 * math.pi * speed  # the frequency of the second mode; a plain t^2 would need N of its square
+    fast = 4 * math.pi * speed  # frequency of the second mode; with a distance of t^2, N would be of order fast^2
 
     def u(x, t):
         slow, fast = jnp.pi, 4 * jnp.pi
@@ -24,7 +25,7 @@ def make_wave(speed: float = 2.0) -> Equation:
 
     return Equation(
         name="wave",
-        panel="linear",
+        group="linear",
         formula="u_tt = c^2 u_xx",
         coordinates=("x", "t"),
         unknowns=("u",),

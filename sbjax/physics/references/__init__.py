@@ -1,1 +1,1 @@
-"""Reference solutions that are more than a formula, in float64."""
+"""Numerical reference solutions in float64."""

@@ -1,10 +1,12 @@
 """Allen-Cahn: u_t = d u_xx + r (u - u^3) on [-1, 1], u(+-1) = -1, u(x, 0) = x^2 cos(pi x).
 
-The solution is even and v = u + 1 vanishes at the ends: Chebyshev collocation of even functions in x, ETDRK4 in t in
-the eigenvectors of the matrix, and a Chebyshev series in x and sqrt(t) through the result, to be evaluated anywhere and
-differentiated at t > 0. The ends are Dirichlet: the periodic problem, which others solve, has a kink at x = +-1 at
-t = 0 and another solution. What is left there is a mismatch at the corners, d u_xx = d (pi^2 - 2) at t = 0 where
-u_t = 0 asks for 0; nodes in sqrt(t) crowd to it.
+The solution is even in x and v = u + 1 vanishes at the ends: Chebyshev collocation of even functions in x, ETDRK4 in t
+in the eigenbasis of the collocation matrix. The result is interpolated by a Chebyshev series in x and sqrt(t), which
+can be evaluated anywhere and differentiated at t > 0.
+
+The ends are Dirichlet; the periodic problem solved elsewhere has a kink at x = +-1, t = 0, and a different solution.
+With Dirichlet ends the data are incompatible at the corners: d u_xx = d (pi^2 - 2) at t = 0 while u_t = 0. Nodes in
+sqrt(t) cluster there.
 """
 
 import functools
@@ -17,11 +19,11 @@ from sbjax.physics.derivatives import Solution
 from sbjax.physics.references import chebyshev
 from sbjax.physics.references.etdrk4 import etdrk4
 
-STEEPEST = 150  # of an interface, in 1 / length; more takes minutes
+STEEPEST = 150  # largest interface steepness sqrt(r / 2d); above it a solve takes minutes
 
 
 def make_solution(diffusion: float, reaction: float, final: float) -> Solution:
-    """[d] -> [1] in jax. The equation is solved at the first call (1 to 2 s) and kept for the process."""
+    """[d] -> [1] in jax. The equation is solved on the first call (1 to 2 s) and cached for the process."""
 
     def solution(p):
         x, t = p
@@ -33,17 +35,18 @@ def make_solution(diffusion: float, reaction: float, final: float) -> Solution:
 
 @functools.lru_cache(maxsize=8)
 def solve(diffusion: float, reaction: float, final: float, refine: float = 1.0) -> np.ndarray:
-    """u(x, t) = sum_jk c[j, k] T_j(2 sqrt(t / final) - 1) T_2k(x).
+    """Coefficients c of u(x, t) = sum_jk c[j, k] T_j(2 sqrt(t / final) - 1) T_2k(x).
 
-    An interface at rest is tanh(s x) with s = sqrt(r / 2 d), which sets the number of nodes; r sets the steps.
+    The number of nodes follows from the steepness s = sqrt(r / 2 d) of a stationary interface tanh(s x), the time step
+    from r.
 
     Args:
         diffusion, reaction: d and r.
-        final: the last t.
-        refine: multiplies nodes in x and t and divides the step.
+        final: final time.
+        refine: factor for the number of nodes in x and t and for the number of time steps.
 
     Raises:
-        ValueError: interfaces too thin for this method.
+        ValueError: s > `STEEPEST`.
     """
     steepness = math.sqrt(reaction / (2 * diffusion))
     if steepness > STEEPEST:
@@ -64,20 +67,22 @@ def solve(diffusion: float, reaction: float, final: float, refine: float = 1.0) 
 
     times = final * np.sin(np.pi * np.arange(in_t + 1) / (2 * in_t)) ** 4  # sqrt at Chebyshev nodes
     states = etdrk4(rates, nonlinear, inverse @ (x**2 * np.cos(np.pi * x) + 1), times, 0.0125 / reaction / refine)
-    values = np.pad(states @ vectors.T, ((0, 0), (1, 0))) - 1  # with the end x = 1 itself
+    values = np.pad(states @ vectors.T, ((0, 0), (1, 0))) - 1  # adds the boundary node x = 1
     return chebyshev.coefficients(chebyshev.coefficients(values)[::-1].T).T
 
 
 def certify(diffusion: float, reaction: float, final: float) -> tuple[float, float]:
-    """(relative L2, largest) error, measured: twice the distance to a solution with 1.5 times the nodes and steps. By
-    order 4 the distance alone is the error up to a fifth."""
+    """(relative L2, maximum) error of `solve`: twice the distance to a solution with 1.5 times the nodes and steps.
+
+    At order 4 the distance already equals the error up to 20 %; the factor 2 is a margin.
+    """
     finer = solve(diffusion, reaction, final, refine=1.5)
     l2, largest = distance(solve(diffusion, reaction, final), finer)
     return 2 * l2, 2 * largest
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """||a - b|| / ||b|| in L2 on an even grid, and max |a - b| on that and on one that crowds to t = 0 and x = 1."""
+    """|a - b| / |b| in L2 on a uniform grid, and max |a - b| on it and on a grid refined towards t = 0 and x = 1."""
 
     def on_grid(series, x, t):
         in_t, in_x = (

@@ -1,23 +1,23 @@
-"""Chebyshev collocation for even functions on [-1, 1], and series that jax can differentiate."""
+"""Chebyshev collocation for even functions on [-1, 1], and Chebyshev series that are differentiable in jax."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy  # `scipy.fft` is loaded by its first use
+import scipy  # `scipy.fft` is imported lazily
 from jaxtyping import Array, Float
 
 
 def second_derivative(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes x_1 > .. > x_n = 0 of the 2 n + 1 points cos(pi j / 2n), and the matrix [n, n] of d^2/dx^2 there for even
-    functions that vanish at +-1.
+    """Nodes x_1 > .. > x_n = 0, from the 2 n + 1 points cos(pi j / 2n), and the matrix [n, n] of d^2/dx^2 at the nodes
+    for even functions that vanish at +-1.
 
     >>> x, matrix = second_derivative(8)
     >>> bool(np.allclose(matrix @ (x**4 - x**2), 12 * x**2 - 2))
     True
 
-    Source: Trefethen, Spectral Methods in MATLAB (2000), with differences of cosines as products of sines.
+    Source: Trefethen, Spectral Methods in MATLAB (2000), with differences of cosines written as products of sines.
     """
     angle = np.pi * np.arange(2 * n + 1) / (2 * n)
     gap = 2 * np.sin((angle[:, None] + angle) / 2) * np.sin((angle - angle[:, None]) / 2)  # x_i - x_j
@@ -37,7 +37,7 @@ def second_derivative(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def coefficients(values: Float[np.ndarray, "*rows m"]) -> np.ndarray:
-    """Series in T_0 .. T_{m-1} through values at cos(pi j / (m - 1)), along the last axis.
+    """Coefficients of T_0 .. T_{m-1} from values at cos(pi j / (m - 1)), along the last axis.
 
     >>> abs(coefficients(np.cos(np.pi * np.arange(5) / 4) ** 2)).round(12).tolist()  # x^2 = (T_0 + T_2) / 2
     [0.5, 0.0, 0.5, 0.0, 0.0]
@@ -48,9 +48,9 @@ def coefficients(values: Float[np.ndarray, "*rows m"]) -> np.ndarray:
 
 
 def make_series(c: Float[np.ndarray, "m n"]) -> Callable[[Float[Array, ""], Float[Array, ""]], Float[Array, ""]]:
-    """(y, s) -> sum_jk c[j, k] T_j(s) T_k(y), in jax and differentiable in every mode.
+    """The series (y, s) -> sum_jk c[j, k] T_j(s) T_k(y), differentiable to any order in any mode.
 
-    Its derivatives are series too: programs stay small, and nothing is singular at the ends.
+    Derivatives are evaluated as series, too: this keeps compiled programs small and avoids singularities at the ends.
 
     >>> series = make_series(np.array([[0.0, 0.0, 1.0]]))  # T_2(y) = 2 y^2 - 1
     >>> float(series(jnp.float32(0.5), jnp.float32(0.0))), float(jax.grad(series)(jnp.float32(1.0), jnp.float32(0.0)))
@@ -73,8 +73,8 @@ def make_series(c: Float[np.ndarray, "m n"]) -> Callable[[Float[Array, ""], Floa
 def basis(x: Float[Array, ""], n: int) -> Float[Array, " n"]:
     """T_0(x) .. T_{n-1}(x), without loops or concatenations, which compile slowly.
 
-    With U of the second kind, T_{i+j} = T_i T_j - (1 - x^2) U_{i-1} U_{j-1} and U_{i+j-1} = T_i U_{j-1} + U_{i-1} T_j:
-    the powers 1, 2, 4, .. that make up k are multiplied together, for all k at once.
+    Uses T_{i+j} = T_i T_j - (1 - x^2) U_{i-1} U_{j-1} and U_{i+j-1} = T_i U_{j-1} + U_{i-1} T_j (U: second kind) over
+    the binary digits of k, for all k at once.
 
     >>> basis(jnp.float32(0.5), 4).tolist()
     [1.0, 0.5, -0.5, -1.0]

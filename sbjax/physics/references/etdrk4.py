@@ -1,6 +1,6 @@
-"""Exponential time differencing of order 4 for a' = L a + N(a) with diagonal L, in numpy.
+"""Exponential time differencing of order 4 (ETDRK4) for a' = L a + N(a) with diagonal L, in numpy.
 
-The linear part, however stiff, is solved exactly; what is left has the time scale of N.
+The linear part is integrated exactly, however stiff; only the time scale of N limits the step.
 """
 
 import itertools
@@ -17,16 +17,16 @@ def etdrk4(
     times: Float[np.ndarray, " m"],
     largest_step: float,
 ) -> np.ndarray:
-    """a at `times`, from a(times[0]) = initial: [m, n].
+    """Solution at `times`, [m, n], with a(times[0]) = initial.
 
-    Each interval is cut into equal steps of at most `largest_step`; the error falls as its fourth power.
+    Each interval is divided into equal steps of at most `largest_step`; the error is of fourth order in it.
 
     Args:
-        linear: the diagonal of L, real or complex.
+        linear: diagonal of L, real or complex.
         nonlinear: a -> N(a).
-        initial: the first state.
-        times: ascending.
-        largest_step: in the unit of `times`.
+        initial: initial state.
+        times: output times, ascending.
+        largest_step: upper bound of the time step.
 
     >>> decay = etdrk4(np.array([-1e6, -1.0]), lambda a: 0 * a, np.ones(2), np.array([0.0, 1.0]), 0.5)
     >>> decay[-1].round(6).tolist()
@@ -52,8 +52,8 @@ def etdrk4(
 
 
 def _coefficients(z):
-    """exp(z), exp(z/2), (exp(z/2) - 1) / z and the three weights. The formulas cancel near zero: there they are means
-    over a circle around z."""
+    """exp(z), exp(z/2), (exp(z/2) - 1) / z and the three weights. Near z = 0 the formulas suffer from cancellation and
+    are replaced by their means over a circle around z."""
     circle = z[:, None] + 2 * np.exp(2j * np.pi * (np.arange(32) + 0.5) / 32)
     near = abs(z) < 1
     means = (values.mean(1) for values in _formulas(circle))

@@ -1,5 +1,7 @@
-"""Korteweg-de Vries by a Fourier method: u_t + 6 u u_x + u_xxx = 0 on a periodic interval. It checks the exact soliton
-and gives what has no formula."""
+"""Fourier pseudo-spectral solver for u_t + 6 u u_x + u_xxx = 0 on a periodic interval.
+
+An independent check of the exact soliton; it also solves for other initial values.
+"""
 
 from collections.abc import Callable
 
@@ -17,17 +19,17 @@ def solve(
     modes: int = 384,
     largest_step: float = 5e-4,
 ) -> tuple[Float[np.ndarray, " modes"], Float[np.ndarray, "m modes"]]:
-    """Nodes x and u(x, times) in float64, from u(x, times[0]) = initial(x).
+    """Nodes x and solution u(x, times) in float64 with u(x, times[0]) = initial(x).
 
-    Products are dealiased (Orszag's two thirds), which also keeps int u^2 dx up to the error of the steps; int u dx is
-    kept to round-off.
+    Products are dealiased by Orszag's 2/3 rule, which also conserves int u^2 dx up to the time-stepping error; int u dx
+    is conserved to round-off.
 
     Args:
-        initial: of nodes; small at the ends or periodic.
-        times: ascending.
-        half_width: of the interval.
-        modes: nodes, an even number.
-        largest_step: of time.
+        initial: function of the nodes; periodic, or negligible at the ends.
+        times: output times, ascending.
+        half_width: half the length of the interval.
+        modes: number of nodes, even.
+        largest_step: upper bound of the time step.
 
     >>> x, u = solve(lambda x: 2 / np.cosh(x) ** 2, np.array([0.0, 0.25]))  # a soliton of speed 4
     >>> float(x[u[1].argmax()])
