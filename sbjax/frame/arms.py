@@ -15,7 +15,8 @@ from sbjax.metrics.monitor import Monitor
 from sbjax.names import near
 from sbjax.options import words
 from sbjax.tasks.task import Task
-from sbjax.training.fit import Phase, boundaries
+from sbjax.training.fit import Phase
+from sbjax.training.timeline import boundaries
 
 
 class Arm(NamedTuple):

@@ -13,6 +13,7 @@ from sbjax.frame.plan import Plan
 from sbjax.frame.protocol import Experiment
 from sbjax.frame.reader import SECOND_PHASE, Reader
 from sbjax.names import near
+from sbjax.optimizers import lookup
 from sbjax.optimizers import section as optimizer_lib
 
 Find = Callable[[Mapping[str, Any]], Experiment]
@@ -92,8 +93,10 @@ def shrink(config: ConfigDict, experiment: Experiment) -> ConfigDict:
     """What the word `smoke` does: two replicas, a few steps, little data; everything else as it was."""
     config.replicas = 2
     config.train_epochs, config.train_steps = 0.0, 4
-    config.reports = 2
-    config.checkpoint.saves = 2
+    if "reports" in experiment.general:
+        config.reports = 2
+    if "checkpoint" in experiment.sections:
+        config.checkpoint.saves = 2
     config.second_phase.steps = min(config.second_phase.steps, 2)
     experiment.shrink(config)
     return config
@@ -191,11 +194,8 @@ def _without_effect(name, value, default, experiment):
     if not isinstance(default, dict):
         changed = {name: value} if value != default else {}
     else:
-        off = {field: spec.off for field, spec in _specs(name).items()}
         changed = {
-            f"{name}.{field}": found
-            for field, found in value.items()
-            if (field not in default or found != default[field]) and not (field in off and found == off[field])
+            f"{name}.{field}": found for field, found in value.items() if not _neutral(name, field, found, default)
         }
     return [
         f"{path}={found!r} has no effect with task.kind={experiment.name!r}, which reads {reads}; leave it out"
@@ -203,12 +203,14 @@ def _without_effect(name, value, default, experiment):
     ]
 
 
-def _specs(section):
-    if section in sections_lib.SHARED:
-        return options.describe(sections_lib.SHARED[section])
+def _neutral(section, field, value, default):
+    """Whether a field of a section that is not read is at its default, or says that it is off."""
+    if field in default and value == default[field]:
+        return True
     if section in ("optimizer", "second_phase"):
-        return optimizer_lib.union_specs()
-    return {}
+        return lookup.is_neutral(field, value)
+    specs = options.describe(sections_lib.SHARED[section]) if section in sections_lib.SHARED else {}
+    return field in specs and specs[field].off is not options.MISSING and value == specs[field].off
 
 
 def _impossible(plan):

@@ -15,6 +15,7 @@ from sbjax.frame.plan import Plan
 from sbjax.frame.workdir import Workdir
 from sbjax.report.results import Results
 from sbjax.report.sections import Section
+from sbjax.report.suite import SuiteReport, suite_report
 
 # Fields outside of sections, see `sections.General`.
 GENERAL = ("seed", "replicas", "train_epochs", "train_steps", "reports", "reference", "callbacks")
@@ -35,8 +36,6 @@ class Experiment(Protocol):
         smoke: what the word `smoke` changes, by path: {'task.points': 64}.
         kept: for a user who stopped a run: what is kept of it.
         extendable: whether a finished run can be trained longer.
-        suite_report: makes the one report of several runs, `(folder, names) -> (table, page, summary)`; None = a plain
-            list of the runs.
     """
 
     name: ClassVar[str]
@@ -48,7 +47,6 @@ class Experiment(Protocol):
     smoke: ClassVar[Mapping[str, Any]] = {}
     kept: ClassVar[str] = "Nothing of it is kept"
     extendable: ClassVar[bool] = False
-    suite_report: ClassVar[Callable[[Path, Sequence[str]], tuple[str, Path, dict[str, Any]]] | None] = None
 
     def select(self, task: Mapping[str, Any]) -> "Experiment":
         """The experiment itself, or the one of several variants that the (unchecked) fields of `task` name."""
@@ -78,3 +76,7 @@ class Experiment(Protocol):
     def table(self, workdir: Path) -> str:
         """What the terminal shows below the comparison of arms; '' = nothing."""
         return ""
+
+    def suite_report(self, folder: Path, names: Sequence[str]) -> SuiteReport:
+        """The one report of several runs in `folder/<name>`."""
+        return suite_report(folder, names)

@@ -7,6 +7,7 @@ from sbjax import options
 from sbjax.frame import sections as sections_lib
 from sbjax.frame.plan import CONTROL, REFERENCE, TREATMENT, ArmPlan, Phase, Plan
 from sbjax.names import near
+from sbjax.optimizers import lookup
 from sbjax.optimizers import section as optimizer_lib
 
 # Taken whole: their fields depend on a name in them.
@@ -116,7 +117,7 @@ class Reader:
                 mine = dict(own.get(name, {}))
                 at = f"{where}{name}" if mine or not where else name
                 read = self._optimizer if name == "optimizer" else self._second_phase
-                found[name] = read(_inherit_optimizer(shared[name], mine), at, in_arm=bool(where))
+                found[name] = read(optimizer_lib.override(shared[name], mine), at, in_arm=bool(where))
         return found
 
     def _optimizer(self, fields, where, *, in_arm=False):
@@ -133,12 +134,11 @@ class Reader:
         if steps:
             choice = self._optimizer(fields, where)
             return choice and Phase(choice, steps)
-        union, specs = optimizer_lib.union_fields(), optimizer_lib.union_specs()
         for name, value in fields.items():
-            neutral = [SECOND_PHASE.get(name), union.get(name), specs[name].off if name in specs else None]
+            neutral = value == SECOND_PHASE.get(name) or lookup.is_neutral(name, value)
             # The matched-bias control follows the expansion in both phases, whether there is a second one or not.
-            neutral += [0.0] if name == "first_bias_scale" and in_arm else []
-            if value not in neutral:
+            neutral |= name == "first_bias_scale" and in_arm
+            if not neutral:
                 self.problems.append(
                     f"{where}.{name}={value!r} has no effect with second_phase.steps=0; set its steps, or leave it out"
                 )
@@ -204,15 +204,6 @@ def _inherit(specs, shared, own):
         return merged
     idle = [n for n in shared if n in specs and n not in own and options.unmet_condition(specs[n], complete)]
     return {name: value for name, value in merged.items() if name not in idle}
-
-
-def _inherit_optimizer(shared, own):
-    """Likewise of an optimiser: an arm with another one inherits the fields that this one reads."""
-    merged = {**shared, **own}
-    if not ({"name", "schedule"} & own.keys()):
-        return merged
-    read = optimizer_lib.applicable(merged)
-    return {n: v for n, v in merged.items() if n in own or n in read or n == "steps"}
 
 
 def _plain_part(part):

@@ -9,6 +9,7 @@ from sbjax.frame import sections as sections_lib
 from sbjax.frame.plan import Plan
 from sbjax.frame.protocol import Experiment
 from sbjax.optimizers import section as optimizer_lib
+from sbjax.optimizers.registry import OPTIMIZERS, SCHEDULES
 
 
 def fields_of(plan: Plan) -> dict[str, dict[str, options.Spec]]:
@@ -62,8 +63,9 @@ def fields_page() -> str:
     parts += _table("Outside of sections", options.describe(sections_lib.General))
     for name, part in sections_lib.SHARED.items():
         parts += _table(f"`{name}`", options.describe(part), part.__doc__)
-    for name, specs in optimizer_lib.described().items():
-        parts += _table(f"`optimizer`, `second_phase`: {name}", specs)
+    for name, part in {**OPTIMIZERS, **SCHEDULES}.items():
+        what = "schedule" if name in SCHEDULES else "name"
+        parts += _table(f"`optimizer` and `second_phase`, `{what}='{name}'`", options.describe(part), part.__doc__)
     for kind, experiment in _kinds():
         reads = ", ".join(f"`{name}`" for name in experiment.sections) or "none"
         parts += _table(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from sbjax.expansion.kinds import Expansion
 from sbjax.experiments.functions import report as report_lib
 from sbjax.experiments.functions import run as grid_run
-from sbjax.experiments.functions import suite_report
+from sbjax.experiments.functions import suite_report as suite_report_lib
 from sbjax.frame.errors import ConfigError, named_arm, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.protocol import Experiment
@@ -46,7 +46,6 @@ class Functions(TrainingExperiment):
     fixed: ClassVar[tuple[str, ...]] = ("program",)
     model: ClassVar[Mapping[str, Any]] = {"name": "field"}
     smoke: ClassVar[Mapping[str, Any]] = SMOKE
-    suite_report = staticmethod(suite_report.build_suite_report)
 
     def select(self, task: Mapping[str, Any]) -> Experiment:
         """Fits in one program, if `task.program` says so."""
@@ -72,6 +71,10 @@ class Functions(TrainingExperiment):
         """The fits drawn."""
         return report_lib.report(results, workdir)
 
+    def suite_report(self, folder: Path, names: Any) -> Any:
+        """All runs in one table, with the verdicts over all of them."""
+        return suite_report_lib.suite_report(folder, names)
+
 
 class FunctionsGrid(Experiment):
     """Fits by L-BFGS, all arms and replicas in one compiled program."""
@@ -83,7 +86,6 @@ class FunctionsGrid(Experiment):
     general: ClassVar[tuple[str, ...]] = ("seed", "replicas", "train_steps", "reports", "reference", "callbacks")
     model: ClassVar[Mapping[str, Any]] = {"name": "field"}
     smoke: ClassVar[Mapping[str, Any]] = SMOKE
-    suite_report = staticmethod(suite_report.build_suite_report)
 
     def prepare(self, plan: Plan) -> Any:
         """Numbers of every arm, which must agree in all else."""
@@ -109,6 +111,10 @@ class FunctionsGrid(Experiment):
     def report(self, results, workdir: Path) -> Any:
         """The fits drawn, and the arms by size, place and constant."""
         return report_lib.report(results, workdir)
+
+    def suite_report(self, folder: Path, names: Any) -> Any:
+        """All runs in one table, with the verdicts over all of them."""
+        return suite_report_lib.suite_report(folder, names)
 
 
 EXPERIMENT = Functions()

@@ -15,7 +15,7 @@ from jaxtyping import Int8
 
 from sbjax import rng
 from sbjax.experiments.ising import report as report_lib
-from sbjax.files import write_atomically
+from sbjax.files import to_json, write_atomically
 from sbjax.frame.errors import named_arm, told_as
 from sbjax.frame.plan import Plan
 from sbjax.frame.protocol import Experiment
@@ -24,8 +24,8 @@ from sbjax.metrics.bootstrap import Estimate
 from sbjax.metrics.replica import unmatched_distance
 from sbjax.options import option
 from sbjax.physics.ising import exact, mean_field, metropolis, statistics
-from sbjax.report.results import save_arms, to_json
-from sbjax.training.fit import boundaries
+from sbjax.report.results import save_arms
+from sbjax.training.timeline import boundaries
 
 DISTANCE = "replica_distance/unmatched"
 LANDSCAPES = "landscapes.json"

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sbjax.files import write_atomically
-from sbjax.report.results import to_json
+from sbjax.files import to_json, write_atomically
 
 FOLDER = "landscape"
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from sbjax.report.results import Results
 
 
+WIDEST = 200
+
+
 @dataclasses.dataclass(frozen=True)
 class Fields:
     """Fields of `task`."""
@@ -43,7 +46,6 @@ class Fields:
 
 SMOKE: dict[str, Any] = {"side": 9, "points": 3}
 PRIMARY = "path_loss"
-WIDEST = 200
 
 CAPTIONS = {
     "counts": "Subspaces of global minima T(r, m) and of critical points of all narrower networks, by width m; dotted: "
@@ -191,4 +193,4 @@ def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
     return save(drawn, workdir)
 
 
-EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm, report=report)
+EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm)

@@ -102,4 +102,4 @@ def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
     return report.save({"deep_losses": report.losses_figure(found)}, workdir)
 
 
-EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm, report=report)
+EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm)

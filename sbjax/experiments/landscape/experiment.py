@@ -15,12 +15,13 @@ from typing import Any, ClassVar
 import jax
 
 from sbjax.experiments.landscape.arm_results import FOLDER, ArmResult, load_arm, save_arm
+from sbjax.files import plain
 from sbjax.frame.errors import ConfigError, named_arm
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.protocol import Experiment
 from sbjax.frame.workdir import Workdir
 from sbjax.names import near
-from sbjax.report.results import Results, plain, save_arms
+from sbjax.report.results import Results, save_arms
 from sbjax.report.sections import Section
 
 EXPERIMENTS = ("two_layer", "deep", "counts", "recovery", "mnist", "copy_average")
@@ -41,7 +42,6 @@ class LandscapeExperiment(Experiment):
         run_arm: `(plan, arm, key, log, stop) -> ArmResult | None` in the precision of the config. `key` is the same for
             all arms, `log(text)` tells of progress, `stop()` is true once the run was asked to end: look every some
             seconds and return None.
-        report: `(results, workdir) -> sections`.
         reports: whether the field `reports` is read.
     """
 
@@ -59,12 +59,11 @@ class LandscapeExperiment(Experiment):
         smoke: Mapping[str, Any],
         check_arm: Callable[[Plan, ArmPlan], None],
         run_arm: RunArm,
-        report: Callable[[Results, Path], Sequence[Section]],
         reports: bool = False,
     ):
         self.fields, self.primary, self.goal = fields, primary, goal
         self.smoke = {f"task.{field}": value for field, value in smoke.items()}
-        self.check_arm, self.run_arm, self._report = check_arm, run_arm, report
+        self.check_arm, self.run_arm = check_arm, run_arm
         self.general = ("seed", "replicas", "train_steps", "reference", "callbacks", *(("reports",) if reports else ()))
 
     def prepare(self, plan: Plan) -> Plan:
@@ -111,8 +110,9 @@ class LandscapeExperiment(Experiment):
         return True
 
     def report(self, results: Results, workdir: Path) -> Sequence[Section]:
-        """The experiment's own sections."""
-        return self._report(results, workdir)
+        """The sections that the module `<experiment>_report` makes."""
+        name = results.config["task"]["experiment"]
+        return importlib.import_module(f"sbjax.experiments.landscape.{name}_report").report(results, workdir)
 
 
 class Landscape(Experiment):

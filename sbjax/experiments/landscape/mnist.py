@@ -30,7 +30,7 @@ from sbjax.experiments.landscape.experiment import LandscapeExperiment
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.options import option
-from sbjax.training.fit import boundaries
+from sbjax.training.timeline import boundaries
 
 if TYPE_CHECKING:
     from sbjax.report.results import Results
@@ -255,6 +255,4 @@ def _batch(task):
     return x, jnp.asarray(data.test_labels[:count]), kept, (pixels.shape[1], task.width, data.classes)
 
 
-EXPERIMENT = LandscapeExperiment(
-    Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm, report=report, reports=True
-)
+EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm, reports=True)

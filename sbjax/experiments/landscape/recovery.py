@@ -215,4 +215,4 @@ def _median(values: list[float]) -> dict[str, float]:
     return {"value": float(np.median(values)), "low": float(ends.low), "high": float(ends.high)}
 
 
-EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm, report=report)
+EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm)

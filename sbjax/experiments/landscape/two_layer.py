@@ -216,4 +216,4 @@ def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
     return report.save(drawn, workdir)
 
 
-EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm, report=report)
+EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sbjax.expansion.kinds import Expansion
-from sbjax.experiments.pinn import classical, suite_report
+from sbjax.experiments.pinn import classical
 from sbjax.experiments.pinn import report as report_lib
 from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
@@ -60,7 +60,6 @@ class Pinn(TrainingExperiment):
         "task.initial_points": 16,
         "task.test_points": 256,
     }
-    suite_report = staticmethod(suite_report.build_suite_report)
 
     def load_data(self, task: Fields) -> Equation:
         """The equation."""
@@ -107,6 +106,10 @@ class Pinn(TrainingExperiment):
     def report(self, results, workdir: Path) -> Any:
         """Errors compared, seconds to each error, and the solutions drawn."""
         return report_lib.report(results, workdir)
+
+    def suite_report(self, folder: Path, names: Any) -> Any:
+        """All runs in one table, with the verdicts over all of them."""
+        return suite_report_lib.suite_report(folder, names)
 
     def measure_classical(self, tasks: Mapping[str | None, Mapping[str, Any]]) -> dict[str, Any]:
         """Seconds of a classical solver to each error, for equations of this package alone."""

@@ -10,7 +10,7 @@ from sbjax.experiments.qcd import report as report_lib
 from sbjax.frame.errors import told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.training import TrainingExperiment
-from sbjax.models.quasi_parton import make_quasi_partons
+from sbjax.models import make_quasi_partons
 from sbjax.options import one_of, option, values_of
 from sbjax.physics import lattice
 from sbjax.tasks.equation_of_state import make_equation_of_state_task
