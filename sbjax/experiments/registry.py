@@ -1,7 +1,41 @@
 """Kinds of experiment that are run by a program of their own and not arm by arm in the training loop."""
 
+import importlib
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
+
+_REPORTS = {
+    "images": "images", "pinn": "pinn", "equation_of_state": "qcd", "regression": "functions",
+    "landscape": "landscape", "ising": "ising",
+}  # fmt: skip
+_SUITES = {"pinn": "pinn", "regression": "functions"}
+
+
+def report_of(settings: Mapping[str, Any]) -> Callable[..., Any] | None:
+    """The function `report(results, workdir)` of the experiment of these settings; None = it has none.
+
+    >>> report_of({'task': {'kind': 'ising'}}).__module__
+    'sbjax.experiments.ising.report'
+    """
+    name = _REPORTS.get(_kind(settings))
+    return importlib.import_module(f"sbjax.experiments.{name}.report").report if name else None
+
+
+def suite_report_of(settings: Mapping[str, Any]) -> Callable[..., Any]:
+    """The function `suite_report(folder, names)` for several runs of such settings.
+
+    >>> suite_report_of({}).__module__
+    'sbjax.report.suite'
+    """
+    name = _SUITES.get(_kind(settings))
+    module = f"sbjax.experiments.{name}.suite_report" if name else "sbjax.report.suite"
+    return importlib.import_module(module).suite_report
+
+
+def _kind(settings):
+    task = settings.get("task")
+    return task.get("kind") if isinstance(task, Mapping) else None
 
 
 def own_program(settings: dict[str, Any]) -> ModuleType | None:

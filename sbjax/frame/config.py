@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from sbjax.experiments.landscape.experiment import load_experiment
 from sbjax.frame.sections import LEAST, OPTIMIZER, TASKS
 from sbjax.names import near
+from sbjax.report import roles
 
 # Where a run reads and how many checkpoints it keeps may change between a run and its continuation.
 FREE = ("task.data_dir", "task.cache_dir", "checkpoint.keep", "checkpoint.keep_best")
@@ -22,6 +23,8 @@ MODELS = {"pinn": "field", "equation_of_state": "quasi_parton", "regression": "f
 LINES = ("pairs", "start")
 
 ARM_SECTIONS = ("task", "model", "expansion", "optimizer", "finish")
+# What an arm is for; nothing that is trained depends on it.
+ARM_FACTS = ("order", "role", "labels")
 
 
 class ConfigError(ValueError):
@@ -32,7 +35,8 @@ def base_config(task: str = "images", experiment: str = "two_layer") -> ConfigDi
     """Every field with its default, for a kind of task. A config file changes fields of this one.
 
     Durations are given once: `train_epochs` or `train_steps`, the other one 0. `arms` maps a name to the fields of
-    `task`, `model`, `expansion`, `optimizer` and `finish` in which this arm differs; all arms share seeds, data order
+    `task`, `model`, `expansion`, `optimizer` and `finish` in which this arm differs, and to what it is for: its place
+    `order`, its `role` and its `labels`, see `sbjax.report.roles`; all arms share seeds, data order
     and steps. `suite` maps a name to sections in which one of several experiments differs, see `sbjax.runner.suite`. A
     task of kind 'landscape' has the fields of its `experiment`, see `sbjax.experiments.landscape.experiment`.
     """
@@ -165,8 +169,9 @@ def check(config: ConfigDict | dict) -> dict[str, Any]:
         raise ConfigError("\n".join(problems))
     settings = _merge(base, given)
     arms, reference = settings["arms"], settings["reference"]
-    # ConfigDict sorts names; the reference belongs first, in training and in tables.
-    return settings | {"arms": {reference: arms[reference], **arms}}
+    # ConfigDict sorts names. The reference belongs first, in training and in tables; arms without an order come last.
+    names = sorted(arms, key=lambda name: (name != reference, arms[name].get("order", math.inf)))
+    return settings | {"arms": {name: arms[name] for name in names}}
 
 
 def arm_settings(settings: dict[str, Any], arm: str) -> dict[str, Any]:
@@ -177,11 +182,18 @@ def arm_settings(settings: dict[str, Any], arm: str) -> dict[str, Any]:
     own = settings["arms"][arm]
     merged = dict(settings)
     for section, fields in own.items():
+        if section in ARM_FACTS:
+            continue
         shared = settings[section]
         selector = {"model": "name", "expansion": "kind"}.get(section)
         replaces = selector is not None and fields.get(selector, shared.get(selector)) != shared.get(selector)
         merged[section] = dict(fields) if replaces else {**shared, **fields}
     return merged
+
+
+def about_arms(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What each arm is for: `{arm: {'order', 'role', 'labels'}}`, as far as the config says."""
+    return {name: {fact: arm[fact] for fact in ARM_FACTS if fact in arm} for name, arm in settings["arms"].items()}
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
@@ -191,8 +203,14 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     return [
         f"{name}: {ours.get(name, 'absent')!r} now, {theirs.get(name, 'absent')!r} in the workdir"
         for name in names
-        if ours.get(name) != theirs.get(name) and name not in FREE
+        if ours.get(name) != theirs.get(name) and name not in FREE and not _is_fact(name)
     ]
+
+
+def _is_fact(name):
+    """Whether a field is one of `ARM_FACTS` of an arm."""
+    path = name.split(".")
+    return path[0] == "arms" and len(path) > 2 and path[2] in ARM_FACTS
 
 
 def _base_of(given):
@@ -295,7 +313,13 @@ def _impossible(settings):
         if not isinstance(fields, dict):
             problems.append(f"arms.{arm}={fields!r} must be a section with some of {', '.join(ARM_SECTIONS)}")
             continue
+        try:
+            roles.check(arm, {f: fields[f] for f in ARM_FACTS if f in fields}, reference=settings["reference"])
+        except ValueError as error:
+            problems.append(f"arms.{error}")
         for section, values in fields.items():
+            if section in ARM_FACTS:
+                continue
             if section not in ARM_SECTIONS:
                 problems.append(
                     f"arms.{arm}.{section} is unknown{near(section, ARM_SECTIONS)}; an arm may change "

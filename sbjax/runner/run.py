@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from sbjax.experiments.registry import own_program
+from sbjax.experiments.registry import own_program, report_of
 from sbjax.frame import config as config_lib
 from sbjax.frame.arms import Arm, build_arms, check_cheaply, precision
 from sbjax.frame.workdir import Workdir
@@ -108,7 +108,7 @@ def _run_own(own, folder: Workdir, settings: dict[str, Any], asked) -> Outcome:
     from sbjax.report import build_report
     from sbjax.report.results import load_results, stopped_replicas
 
-    build_report(folder.path)
+    build_report(folder.path, sections=report_of(settings))
     results = load_results(folder.path)
     gone = [arm for arm in results.arms if len(stopped_replicas(results, arm)) == results.replicas]
     folder.set_status("diverged" if gone else "done", **({"arms": gone} if gone else {}))
@@ -154,8 +154,9 @@ def _train(folder: Workdir, settings: dict[str, Any], arms: list[Arm], mapping, 
         steps={arm.name: arm.steps for arm in arms},
         failures=failures,
         metrics=metrics,
+        about=config_lib.about_arms(settings),
     )
-    build_report(folder.path)
+    build_report(folder.path, sections=report_of(settings))
     gone = [arm.name for arm in arms if sum(f["arm"] == arm.name for f in failures) == settings["replicas"]]
     folder.set_status("diverged" if gone else "done", **({"arms": gone} if gone else {}))
     return _outcome(folder)
@@ -268,10 +269,11 @@ def _outcome(folder: Workdir) -> Outcome:
     from sbjax.report import build_report
     from sbjax.report.tables import format_table
 
-    if not all((folder.path / name).exists() for name in ("summary.json", "report.html")):
-        build_report(folder.path)  # from what the run left; the same bytes as before they were lost
-    summary = json.loads((folder.path / "summary.json").read_text())
     config = json.loads((folder.path / "config.json").read_text())["config"]
+    if not all((folder.path / name).exists() for name in ("summary.json", "report.html")):
+        # From what the run left; the same bytes as before they were lost.
+        build_report(folder.path, sections=report_of(config))
+    summary = json.loads((folder.path / "summary.json").read_text())
     between = lines.format_lines(lines.load_lines(folder.path, list(summary["arms"])), lines.published(config))
     table = "\n\n".join(filter(None, (format_table(summary), between)))
     return Outcome(folder.status, table, folder.path / "report.html", summary)

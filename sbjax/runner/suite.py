@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sbjax import build
+from sbjax.experiments.registry import report_of, suite_report_of
 from sbjax.files import write_atomically
 from sbjax.frame import arms
 from sbjax.frame import config as config_lib
@@ -104,13 +105,12 @@ def report(workdir: str | os.PathLike, *, classical: bool = False) -> tuple[str,
         FileNotFoundError: no `suite.json`.
         ValueError: `classical.json` cannot be used.
     """
-    from sbjax.experiments.pinn.suite_report import build_suite_report
-
     folder = pathlib.Path(workdir).absolute()
     names = json.loads((folder / LISTED).read_text())["members"]
     if classical:
         _time_classical(folder, {name: folder / name for name in names})
-    return build_suite_report(folder, names)
+    configs = (_config(folder / name) for name in names)
+    return suite_report_of(next(filter(None, configs), {}))(folder, names)
 
 
 def report_of_one(workdir: str | os.PathLike, *, classical: bool = False) -> pathlib.Path:
@@ -131,7 +131,15 @@ def report_of_one(workdir: str | os.PathLike, *, classical: bool = False) -> pat
         raise config_lib.ConfigError(
             f"--classical: the run in {folder} is about no equation in one or two coordinates; leave it out"
         )
-    return build_report(folder)
+    return build_report(folder, sections=report_of(_config(folder)))
+
+
+def _config(folder):
+    """The config of a run; {} where there is none that can be read."""
+    try:
+        return json.loads((folder / "config.json").read_text()).get("config", {})
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def _time_classical(folder, runs):

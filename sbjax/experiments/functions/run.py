@@ -2,7 +2,6 @@
 
 import io
 import logging
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 
 from sbjax import build
 from sbjax.experiments.functions.grid import ArmNumbers, run_grid
-from sbjax.files import write_atomically
+from sbjax.files import plain, write_atomically
 from sbjax.frame import config as config_lib
 from sbjax.frame.workdir import Workdir
 from sbjax.optimizers import lbfgs_many as fit_many
@@ -115,8 +114,7 @@ def run(folder: Workdir, settings: dict[str, Any], *, stop: Callable[[], bool]) 
             numbers = {"train/loss": losses, "test/mse": errors}
             if i == records:
                 numbers |= result.numbers
-            listed = {k: [float(v) if math.isfinite(v) else None for v in values] for k, values in numbers.items()}
-            folder.report({"arm": name, "step": step, "flops": step * flops[name], **listed})
+            folder.report({"arm": name, "step": step, "flops": step * flops[name], **plain(numbers)})
         for replica in np.flatnonzero(~np.isfinite(result.numbers["test/mse"])):
             failures.append({"arm": name, "replica": int(replica), "step": steps, "what": "the loss is not finite"})
         _save_drawn(folder.path, name, target, result.drawn)
@@ -124,7 +122,7 @@ def run(folder: Workdir, settings: dict[str, Any], *, stop: Callable[[], bool]) 
     save_arms(
         folder.path, arms=list(arms), reference=settings["reference"], primary="test/mse", goal="min",
         parameters={name: result.parameters for name, result in found.items()}, flops_per_step=flops,
-        steps=dict.fromkeys(arms, steps), failures=failures,
+        steps=dict.fromkeys(arms, steps), failures=failures, about=config_lib.about_arms(settings),
     )  # fmt: skip
     return True
 

@@ -12,12 +12,13 @@ import numpy as np
 from jaxtyping import Int8
 
 from sbjax import rng
-from sbjax.files import write_atomically
+from sbjax.files import write_json
 from sbjax.frame import config as config_lib
 from sbjax.frame.workdir import Workdir
 from sbjax.metrics.bootstrap import Estimate
 from sbjax.metrics.replica import unmatched_distance
-from sbjax.physics.ising import exact, mean_field, metropolis, statistics
+from sbjax.metrics.shares import share
+from sbjax.physics.ising import exact, mean_field, metropolis
 from sbjax.training.fit import boundaries
 
 DISTANCE = "replica_distance/unmatched"
@@ -89,7 +90,7 @@ def landscapes(section: dict[str, Any]) -> dict[str, Any]:
 
 def run(folder: Workdir, settings: dict[str, Any], *, stop: Callable[[], bool]) -> bool:
     """Quench all arms and write `metrics.jsonl`, `arms.json` and `landscapes.json`; whether it came to its end."""
-    from sbjax.report.results import save_arms, to_json
+    from sbjax.report.results import save_arms
 
     sections = check(settings)
     replicas, sweeps = settings["replicas"], settings["train_steps"]
@@ -114,16 +115,16 @@ def run(folder: Workdir, settings: dict[str, Any], *, stop: Callable[[], bool]) 
             listed = {key: values.tolist() for key, values in numbers.items()}
             folder.report({"arm": name, "step": sweep, "flops": 0.0, **listed, **measures[name]})
         shares = {
-            "up": statistics.share(magnetisation > 0)._asdict(),
-            "down": statistics.share(magnetisation < 0)._asdict(),
+            "up": share(magnetisation > 0)._asdict(),
+            "down": share(magnetisation < 0)._asdict(),
         }
         written[name] = {
             "field": section["field"],
             **landscapes(section),
             "quench": {"temperature": section["temperature"], "magnetisation": magnetisation, "shares": shares},
         }
-        measures[name] |= {f"share {sign}": share for sign, share in shares.items()}
-    write_atomically(folder.path / LANDSCAPES, to_json(written))
+        measures[name] |= {f"share {sign}": found for sign, found in shares.items()}
+    write_json(folder.path / LANDSCAPES, written)
     save_arms(
         folder.path,
         arms=list(sections),
@@ -134,5 +135,6 @@ def run(folder: Workdir, settings: dict[str, Any], *, stop: Callable[[], bool]) 
         flops_per_step=dict.fromkeys(sections, 0.0),
         steps=dict.fromkeys(sections, sweeps),
         metrics=measures,
+        about=config_lib.about_arms(settings),
     )
     return True

@@ -5,20 +5,17 @@ sin(2x) + x + cos(3y) - 0.4 (y - 1)^2 on the 41 x 41 grid.
 """
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 
 from sbjax import rng, trees
 from sbjax.experiments.landscape import students
-from sbjax.experiments.landscape.experiment import ArmResult, load_arms
+from sbjax.experiments.landscape.experiment import ArmResult
 from sbjax.experiments.landscape.two_layer import DEEP_ZERO, ZERO, check_training
 from sbjax.landscape import teacher_student as ts
-
-if TYPE_CHECKING:
-    from sbjax.report.results import Results
+from sbjax.metrics.shares import share_below
 
 FIELDS: dict[str, Any] = {
     "width": 4,  # of each of the three hidden layers of the students; the teacher's is 4
@@ -30,10 +27,6 @@ FIELDS: dict[str, Any] = {
 SMOKE: dict[str, Any] = {"side": 9, "polish_steps": 10, "newton_steps": 2}
 PRIMARY, GOAL = "loss", "min"
 HIDDEN = 3
-
-CAPTIONS = {
-    "deep_losses": "Loss of the deep students at the end, one dot a seed, by width. Lines: 1e-14 and 1e-20.",
-}
 
 
 def check(settings: dict[str, Any]) -> None:
@@ -80,25 +73,9 @@ def run_arm(
     }
     summary = {
         "width": task["width"],
-        "shares": {f"{bar:g}": ts.share_below(losses, bar)._asdict() for bar in (ZERO, DEEP_ZERO)},
+        "shares": {f"{bar:g}": share_below(losses, bar)._asdict() for bar in (ZERO, DEEP_ZERO)},
         "quantiles": {f"{q:g}": float(np.quantile(losses, q)) for q in (0, 0.25, 0.5, 0.75, 1)},
         "critical": float(np.mean(polished.gradient < 1e-8)),
         "polish_steps": int(np.max(polished.steps)),
     }
     return ArmResult(metrics, summary, arrays, trees.size(jax.tree.map(lambda leaf: leaf[0], starts)))
-
-
-def section(workdir: Path, results: "Results") -> list[str]:
-    """Shares at zero loss and quantiles of the losses, a row a width."""
-    from sbjax.experiments.landscape import students_report as report
-
-    found = {arm: one.summary for arm, one in load_arms(workdir, results.arms).items()}
-    return report.deep_section(found)
-
-
-def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
-    """Losses by width."""
-    from sbjax.experiments.landscape import students_report as report
-
-    found = load_arms(workdir, results.arms)
-    return report.save({"deep_losses": report.losses_figure(found)}, workdir)

@@ -17,15 +17,10 @@ A config of kind 'landscape' names one of them in `task.experiment`; the module 
     Runs one arm in the precision of the config. `settings` are those of the experiment, `arm_settings` of the arm,
     `key` is the same for all arms, `say(text)` tells of progress, `stop()` is true once the run was asked to end: look
     every some seconds and return None.
-`section(workdir, results) -> list[str]`
-    HTML for the report: headings, tables and notes made with `sbjax.report.markup`. `results` is
-    `sbjax.report.results.Results`; `load_arms(workdir, results.arms)` gives back what `run_arm` returned.
-`save_figures(workdir, results) -> dict[str, Path]`
-    Draws PNGs into `workdir/figures`; their paths by name.
-`CAPTIONS: dict[str, str]`
-    Of every figure, by the same names.
 
-Import `sbjax.report` and matplotlib inside the functions that use them. An arm that is finished is kept in
+The tables and figures of its report are made by a module `<experiment>_report`, see
+`sbjax.experiments.landscape.report`.
+An arm that is finished is kept in
 `workdir/landscape`, so that a run that was stopped goes on with the next one.
 """
 
@@ -38,6 +33,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from sbjax.files import write_atomically, write_json
 
 EXPERIMENTS = ("two_layer", "deep", "counts", "recovery", "mnist", "copy_average")
 FOLDER = "landscape"
@@ -82,9 +79,6 @@ def load_experiment(name: str) -> ModuleType:
 
 def save_arm(workdir: Path, arm: str, result: ArmResult) -> None:
     """Write `landscape/<arm>.npz`, then `landscape/<arm>.json`, which says that the arm is finished."""
-    from sbjax.files import write_atomically
-    from sbjax.report.results import to_json
-
     folder = Path(workdir) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
@@ -92,7 +86,7 @@ def save_arm(workdir: Path, arm: str, result: ArmResult) -> None:
     write_atomically(folder / f"{arm}.npz", content.getvalue())
     history = {str(step): numbers for step, numbers in sorted(result.history.items())}
     rest = {"metrics": result.metrics, "summary": result.summary, "parameters": result.parameters, "history": history}
-    write_atomically(folder / f"{arm}.json", to_json(rest))
+    write_json(folder / f"{arm}.json", rest)
 
 
 def load_arm(workdir: Path, arm: str) -> ArmResult | None:

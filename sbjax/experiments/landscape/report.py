@@ -1,33 +1,19 @@
-"""The part of a report that belongs to an experiment of `sbjax.experiments.landscape.experiment`."""
+"""The report of a run on the loss landscape: that of its experiment."""
 
-from collections.abc import Mapping
+import importlib
 from pathlib import Path
 
 from sbjax.report.results import Results
+from sbjax.report.sections import Section
+
+REPORTS = {
+    name: f"sbjax.experiments.landscape.{name}_report"
+    for name in ("two_layer", "deep", "counts", "recovery", "mnist", "copy_average")
+}
+"""Modules with a function `report(results, workdir)`, by experiment."""
 
 
-def _experiment(results: Results):
-    task = results.config.get("task") or {}
-    if not isinstance(task, Mapping) or task.get("kind") != "landscape":
-        return None
-    from sbjax.experiments.landscape.experiment import load_experiment
-
-    return load_experiment(task["experiment"])
-
-
-def save_figures(results: Results, workdir: Path) -> dict[str, Path]:
-    """Draws what the experiment of a run draws; the paths by name, {} for a run of another kind."""
-    module = _experiment(results)
-    return {} if module is None else module.save_figures(Path(workdir), results)
-
-
-def section(results: Results, workdir: Path) -> list[str]:
-    """Its tables, [] for a run of another kind."""
-    module = _experiment(results)
-    return [] if module is None else module.section(Path(workdir), results)
-
-
-def captions(results: Results) -> dict[str, str]:
-    """Of its figures by name."""
-    module = _experiment(results)
-    return {} if module is None else module.CAPTIONS
+def report(results: Results, workdir: Path) -> list[Section]:
+    """Tables and figures of the experiment that `task.experiment` names."""
+    module = importlib.import_module(REPORTS[results.config["task"]["experiment"]])
+    return module.report(results, workdir)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from sbjax.experiments.landscape.experiment import FOLDER, load_arm, load_experiment, save_arm
+from sbjax.files import plain
 from sbjax.frame import config as config_lib
 from sbjax.frame.workdir import Workdir
 
@@ -45,7 +46,7 @@ def check(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def run(folder: Workdir, settings: dict[str, Any], *, stop: Callable[[], bool]) -> bool:
     """Run all arms that are not finished yet; whether it came to its end."""
-    from sbjax.report.results import plain, save_arms
+    from sbjax.report.results import save_arms
 
     module, arms = load_experiment(settings["task"]["experiment"]), check(settings)
     key, steps = jax.random.key(settings["seed"]), settings["train_steps"]
@@ -74,5 +75,6 @@ def run(folder: Workdir, settings: dict[str, Any], *, stop: Callable[[], bool]) 
         parameters={name: found.parameters for name, found in finished.items()},
         flops_per_step=dict.fromkeys(arms, 0.0),
         steps=dict.fromkeys(arms, steps),
+        about=config_lib.about_arms(settings),
     )
     return True

@@ -7,22 +7,19 @@ without biases, Glorot uniform. Adam is followed by Levenberg-Marquardt and Newt
 import collections
 import warnings
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 
 from sbjax import rng
 from sbjax.experiments.landscape import students
-from sbjax.experiments.landscape.experiment import ArmResult, load_arms
+from sbjax.experiments.landscape.experiment import ArmResult
 from sbjax.frame.config import ConfigError
 from sbjax.landscape import classification
 from sbjax.landscape import teacher_student as ts
+from sbjax.metrics.shares import share_below
 from sbjax.names import near
-
-if TYPE_CHECKING:
-    from sbjax.report.results import Results
 
 FIELDS: dict[str, Any] = {
     "activation": "sigmoid",  # of teacher and students: a name of sbjax.landscape.teacher_student.ACTIVATIONS
@@ -52,16 +49,6 @@ REFERENCE = {
 }
 """Shares of 50 seeds below 1e-14 in a replication by Adam and a plain Levenberg-Marquardt. The published shares are in
 figures only; the published code asserts that all 50 students of g and width 10 end below 1e-20."""
-
-CAPTIONS = {
-    "student_losses": "Loss at the end, one dot a seed, by width. Lines: 1e-14 and 1e-20, the bars for zero.",
-    "student_kinds": "What the students ended at, by width. Symmetry-induced: a critical point of a narrower student, "
-    "of which neurons are copies.",
-    "neuron_types": "Neurons of the students at zero loss, by width: copies of a teacher's neuron, neurons or groups "
-    "that cancel (0 type), and, where the activation is odd up to a constant, opposite and constant neurons.",
-    "trajectories": "Incoming vectors of a student during Adam, from the hollow to the full dots; colour: outgoing "
-    "weight. Rays: directions of the teacher's neurons.",
-}
 
 
 def check(settings: dict[str, Any]) -> None:
@@ -180,7 +167,7 @@ def summarise(task, polished, found, teacher) -> dict[str, Any]:
     return {
         "width": task["width"],
         "activation": task["activation"],
-        "shares": {f"{bar:g}": ts.share_below(losses, bar)._asdict() for bar in (ZERO, DEEP_ZERO)},
+        "shares": {f"{bar:g}": share_below(losses, bar)._asdict() for bar in (ZERO, DEEP_ZERO)},
         "kinds": {kind: sum(one.kind == kind for one in found) for kind in KINDS},
         "failures": failures,
         "induced": sum(failure["kind"] in INDUCED for failure in failures),
@@ -195,25 +182,3 @@ def summarise(task, polished, found, teacher) -> dict[str, Any]:
         "largest_gradient": float(np.max(polished.gradient)),
         "polish_steps": int(np.max(polished.steps)),
     }
-
-
-def section(workdir: Path, results: "Results") -> list[str]:
-    """Shares at zero loss, kinds of the others, and neurons, a row a width."""
-    from sbjax.experiments.landscape import students_report as report
-
-    found = {arm: one.summary for arm, one in load_arms(workdir, results.arms).items()}
-    return report.two_layer_section(found, REFERENCE)
-
-
-def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
-    """Losses, kinds, neurons and trajectories."""
-    from sbjax.experiments.landscape import students_report as report
-
-    found = load_arms(workdir, results.arms)
-    drawn = {
-        "student_losses": report.losses_figure(found),
-        "student_kinds": report.kinds_figure(found),
-        "neuron_types": report.neurons_figure(found),
-        "trajectories": report.trajectories_figure(found),
-    }
-    return report.save(drawn, workdir)
