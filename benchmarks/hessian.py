@@ -23,9 +23,10 @@ from common import figure, least
 from torch import nn
 
 from sbjax.experiments.landscape.students import polish_students, train_adam, two_layer_problem
-from sbjax.landscape.teacher_student import grid_inputs, init_students, share_below, two_layer, two_layer_teacher
+from sbjax.landscape.teacher_student import grid_inputs, init_students, two_layer, two_layer_teacher
 from sbjax.metrics.curvature import hessian_product, in_batches
 from sbjax.metrics.hessian import hessian, mlp_hessian
+from sbjax.metrics.shares import share_below
 from sbjax.metrics.spectrum import spectral_density
 from sbjax.models import make_model
 

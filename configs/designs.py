@@ -23,6 +23,7 @@ DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
 CHANNELS = (16, 32, 32)
 PLAIN = {"name": "cnn", "channels": CHANNELS, "norm": "batch", "dropout": 0.0, "activation": "relu", "dtype": "float32"}
 # As many parameters as the plain network: a p4 layer of c / 2 channels has as many as a plain one of c.
+CONTROLS = {"zero": "control of fill value", "nearest": "control of resolution"}
 P4 = {**PLAIN, "name": "p4cnn", "channels": (8, 16, 16), "readout": "invariant"}
 
 
@@ -53,7 +54,7 @@ def get_config(argument=None):
     def expanded(fill):
         return {"expansion": {"kind": "image", "factor": 2, "fill": fill, "offset": 0, "order": "before"}}
 
-    config.arms = {
+    arms = {
         "plain": {},
         "dropout_20": {"model": {"dropout": 0.2}},
         "dropout_40": {"model": {"dropout": 0.4}},
@@ -70,4 +71,11 @@ def get_config(argument=None):
         "zero": expanded("0.0"),
         "nearest": expanded("nearest"),
     }
+    for order, (name, arm) in enumerate(arms.items()):
+        # All designs are drawn, however many they are.
+        arm |= {"order": order, "role": "treatment" if order else "reference", "labels": {"shown": True}}
+        if name in CONTROLS:
+            arm["role"] = CONTROLS[name]
+            arm["labels"] |= {"treatment": "expanded"}
+    config.arms = arms
     return config_lib.shrink(config) if words["smoke"] else config

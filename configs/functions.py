@@ -14,11 +14,11 @@ and smoke. 32-32-32 tanh in float64 on 256 points, judged on 2000 others; optax'
 the gradient is larger than 1e-9. All arms are one compiled program (`task.program='grid'`).
 
 Arms: raw; sizes 3, 5, 7 with the constants 0, 0.5, 1, e, pi, 10 around the data (`size5_middle_pi` is
-[pi, pi, x, pi, pi]) or behind it (`size5_first_pi`); `matched`, raw with the starting values and the unit of the bias
-that size5_middle_pi amounts to; `widened`, raw with a first layer wide enough for as many parameters.
+[pi, pi, x, pi, pi]) or behind it (`size5_first_pi`); `matched_bias`, raw with the starting values and the unit of the
+bias that size5_middle_pi amounts to; `widened`, raw with a first layer wide enough for as many parameters.
 
 Measured: `all`, 2 x86-64 cores: 13 minutes. size5_middle_pi over raw, median of ten functions:
-iterations 1.00 [0.55, 2.76], test MSE 1.50 [0.21, 3.41]; over `matched` 1.00 [0.97, 1.00] and 1.02 [0.91, 1.23].
+iterations 1.00 [0.55, 2.76], test MSE 1.50 [0.21, 3.41]; over `matched_bias` 1.00 [0.97, 1.00] and 1.02 [0.91, 1.23].
 """
 
 import math
@@ -60,15 +60,29 @@ def get_config(argument=None):
 
 def arms():
     """Raw, the grid of expansions, and two controls."""
-    found = {"raw": {}}
+    found = {"raw": {"role": "reference"}}
     for size in SIZES:
         for place, before in (("middle", (size - 1) // 2), ("first", 0)):
             for name, value in CONSTANTS.items():
                 # A dot in the name of an arm would be taken for a level of the config.
                 arm = f"size{size}_{place}_{name.replace('.', '_')}"
-                found[arm] = {"expansion": vector(before, size - 1 - before, value)}
+                found[arm] = {
+                    "role": "treatment",
+                    # Of so many arms those with pi in the middle are drawn.
+                    "labels": {
+                        **{"size": size, "place": place, "constant": name},
+                        "shown": place == "middle" and name == "pi",
+                    },
+                    "expansion": vector(before, size - 1 - before, value),
+                }
     added = 4  # constants of the expansion that the controls are for
-    found["matched"] = {
+    found["matched_bias"] = {
+        "role": "control of starting bias and step",
+        "labels": {
+            "treatment": "size5_middle_pi",
+            "about": "raw input with the starting values and the unit of the bias that the constants of "
+            "size5_middle_pi amount to",
+        },
         "expansion": vector(2, 2, math.pi),
         "task": {"fold": True},
         # sqrt(1 + sum c_j^2) is the unit of the bias b_0 + sum c_j w_j for a method that only knows lengths and angles.
@@ -76,7 +90,16 @@ def arms():
     }
     # As many more units in the first of three layers as come nearest to the expansion's weights.
     more = round(added * WIDTH / (2 + WIDTH))
-    found["widened"] = {"model": {"widths": (WIDTH + more, WIDTH, WIDTH)}}
+    found["widened"] = {
+        "role": "control of first-layer size",
+        "labels": {
+            "treatment": "size5_middle_pi",
+            "about": "raw input with a first layer of about as many parameters",
+        },
+        "model": {"widths": (WIDTH + more, WIDTH, WIDTH)},
+    }
+    for order, arm in enumerate(found.values()):
+        arm["order"] = order
     return found
 
 

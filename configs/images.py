@@ -24,7 +24,13 @@ MODELS = {
     "resnet18": {"name": "resnet18", "stem": "cifar", "width": 1.0, **COMMON},
     "resnet20": {"name": "resnet20", "shortcut": "projection", "width": 1.0, **COMMON},
 }
-FILLS = {"expanded": "0.5", "zero": "0.0", "nearest": "nearest", "bilinear": "bilinear"}
+# Fill, what the arm is for, and what it is.
+ARMS = {
+    "expanded": ("0.5", "treatment", "new pixels of a constant 0.5"),
+    "zero": ("0.0", "control of fill value", "new pixels of 0"),
+    "nearest": ("nearest", "control of resolution", "as many pixels, copies of their neighbours"),
+    "bilinear": ("bilinear", "control of resolution", "as many pixels, between their neighbours"),
+}
 
 
 def get_config(argument=None):
@@ -43,8 +49,13 @@ def get_config(argument=None):
         config.task.batch_size = 64
     if words["model"] == "mlp":
         config.optimizer.learning_rate = 0.05
-    arms = {"raw": {}}
-    for arm, fill in FILLS.items():
-        arms[arm] = {"expansion": {"kind": "image", "factor": 2, "fill": fill, "offset": 0, "order": "before"}}
+    arms = {"raw": {"order": 0, "role": "reference"}}
+    for order, (arm, (fill, role, about)) in enumerate(ARMS.items(), start=1):
+        arms[arm] = {
+            "order": order,
+            "role": role,
+            "labels": {"about": about} | ({} if role == "treatment" else {"treatment": "expanded"}),
+            "expansion": {"kind": "image", "factor": 2, "fill": fill, "offset": 0, "order": "before"},
+        }
     config.arms = arms
     return config_lib.shrink(config) if words["smoke"] else config

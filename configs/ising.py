@@ -22,5 +22,8 @@ def get_config(argument=None):
     config.reports = 20
     config.reference = "h0"
     config.monitor.kinds = ""
-    config.arms = {"h0": {"task": {"field": 0.0}}, "h045": {"task": {"field": 0.45}}}
+    config.arms = {
+        "h0": {"order": 0, "role": "reference", "labels": {"field": 0.0}, "task": {"field": 0.0}},
+        "h045": {"order": 1, "role": "treatment", "labels": {"field": 0.45}, "task": {"field": 0.45}},
+    }
     return config_lib.shrink(config) if words["smoke"] else config

@@ -26,13 +26,16 @@ from sbjax.experiments.landscape.experiment import EXPERIMENTS
 
 
 def by_width(widths, digits=1):
-    """An arm for each width; as many digits in all names keep them in this order."""
-    return {f"m{width:0{digits}}": {"task": {"width": width}} for width in widths}
+    """An arm for each width; as many digits in all names."""
+    return {f"m{width:0{digits}}": {"labels": {"width": width}, "task": {"width": width}} for width in widths}
 
 
 def by_neurons(*pairs):
     """An arm for each pair of neurons of student and teacher."""
-    return {f"n{n}_k{k}": {"task": {"students": n, "teachers": k}} for n, k in pairs}
+    return {
+        f"n{n}_k{k}": {"labels": {"students": n, "teachers": k}, "task": {"students": n, "teachers": k}}
+        for n, k in pairs
+    }
 
 
 # Seeds, steps and arms; `quick` and `smoke` change some of them. The reference is the first arm where none is named.
@@ -49,7 +52,8 @@ SETTINGS = {
         "replicas": 50,
         "train_steps": 100_000,
         # With 921 parameters an eigenvalue problem of each of 1000 Newton steps would take over an hour.
-        "arms": by_width((3, 4, 5, 8), 2) | {"m20": {"task": {"width": 20, "newton_steps": 100}}},
+        "arms": by_width((3, 4, 5, 8), 2)
+        | {"m20": {"labels": {"width": 20}, "task": {"width": 20, "newton_steps": 100}}},
         "reference": "m04",
         "quick": {"replicas": 10, "train_steps": 5000, "arms": by_width((3, 4, 5, 8), 2)},
         "smoke": {"arms": by_width((4,), 2)},
@@ -57,7 +61,10 @@ SETTINGS = {
     "counts": {
         "replicas": 10,
         "train_steps": 1,
-        "arms": {f"r{'_'.join(map(str, widths))}": {"task": {"widths": widths}} for widths in ((4,), (10,), (4, 4, 4))},
+        "arms": {
+            f"r{'_'.join(map(str, widths))}": {"labels": {"layers": len(widths)}, "task": {"widths": widths}}
+            for widths in ((4,), (10,), (4, 4, 4))
+        },
         "quick": {},
         "smoke": {},
     },
@@ -108,7 +115,11 @@ def get_config(argument=None):
         config = config_lib.shrink(config)
         settings = {name: settings[name] for name in ("arms", "reference") if name in settings} | smoke
     config.reference = settings.pop("reference", next(iter(settings["arms"])))
-    config.arms = settings.pop("arms")
+    arms = settings.pop("arms")
+    config.arms = {
+        name: {**arm, "order": order, "role": "reference" if name == config.reference else "treatment"}
+        for order, (name, arm) in enumerate(arms.items())
+    }
     config.update(settings)
     config.monitor.kinds = ""
     config.precision.x64 = experiment in DOUBLE

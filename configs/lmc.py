@@ -40,6 +40,12 @@ W = {
 # Standard networks with as many trainable parameters as `w`, to 1 %; ResNet-20, to 4 %.
 NARROW = {"mnist": {"widths": (476, 476, 476)}, "cifar10": {"width": 0.9375}, "digits": {"widths": (116, 116)}}
 GATE_SCALE = {"mnist": 1.0, "cifar10": None, "digits": 1.0}
+# Of `w`: the explanation that each removes, and what it is.
+CONTROLS = {
+    "kappa_0": ("sparsity", "frozen entries of 0"),
+    "from_w": ("the start", "a standard network from w's effective start"),
+    "narrow": ("number of trainable parameters", "a standard network with as many as w"),
+}
 PUBLISHED = {
     "mnist": {"standard": (0.188, 0.12), "standard_rebased": (-0.006, 0.0), "sigma": (0.117, 0.01), "w": (-0.012, 0.0)},
     "cifar10": {
@@ -79,7 +85,7 @@ def get_config(argument=None):
             config.task.update(train_share=0.1, image_size=16, eval_share=0.05)
             config.replicas, config.train_epochs, config.interpolation.points = 4, 5.0, 11
     config.interpolation.update(between="pairs", rebase=True, published=PUBLISHED[data] if not quick else {})
-    config.arms = {
+    arms = {
         "standard": {},
         "w": asymmetric(W[data]),
         "sigma": asymmetric({"kind": "sigma"} | ({"gate_scale": GATE_SCALE[data]} if GATE_SCALE[data] else {})),
@@ -89,8 +95,14 @@ def get_config(argument=None):
         "from_w": asymmetric(W[data] | {"start_only": True}),
         "narrow": {"model": NARROW[data]},
     }
+    for order, (name, arm) in enumerate(arms.items()):
+        arm |= {"order": order, "role": "treatment" if order else "reference"}
+        if name in CONTROLS:
+            explanation, about = CONTROLS[name]
+            arm |= {"role": f"control of {explanation}", "labels": {"treatment": "w", "about": about}}
     if quick and data == "cifar10":
-        config.arms = {name: config.arms[name] for name in ("standard", "w", "sigma", "kappa_0", "from_w")}
+        arms = {name: arms[name] for name in ("standard", "w", "sigma", "kappa_0", "from_w")}
+    config.arms = arms
     return config_lib.shrink(config) if words["smoke"] else config
 
 

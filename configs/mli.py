@@ -60,8 +60,8 @@ def get_config(argument=None):
     comparable = words["dataset"] == "cifar10" and not words["quick"]
     config.interpolation.update(between="start", points=25, published=PUBLISHED if comparable else {})
     config.arms = {
-        "standard": {},
-        "sigma": {"model": {"asymmetry": {"kind": "sigma"}}},
-        "w": {"model": {"asymmetry": {"kind": "w", "preset": "resnet8"}}},
+        "standard": {"order": 0, "role": "reference"},
+        "sigma": {"order": 1, "role": "treatment", "model": {"asymmetry": {"kind": "sigma"}}},
+        "w": {"order": 2, "role": "treatment", "model": {"asymmetry": {"kind": "w", "preset": "resnet8"}}},
     }
     return config_lib.shrink(config) if words["smoke"] else config

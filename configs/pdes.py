@@ -14,7 +14,7 @@ Words: the name of an equation, or all (the fifteen of three groups), or list; o
 and smoke. All in float64. Hardware: 2 x86-64 cores, 2 GiB. Measured: `all,quick` 58 minutes beside other work (the
 README has the table); `poisson,accurate` 5 seeds to a median relative L2 error of 8e-11 in a minute.
 
-Arms: raw; `expanded` [pi, pi, x, pi, pi]; `ones` [x, 1, 1, 1, 1]; `matched`, raw with the bias that the expansion
+Arms: raw; `expanded` [pi, pi, x, pi, pi]; `ones` [x, 1, 1, 1, 1]; `matched_bias`, raw with the bias that the expansion
 amounts to: its starting values (folded from the same draw) and its step size, for whichever optimiser; `widened`, raw
 with a first layer wide enough for as many parameters as `expanded` has.
 """
@@ -32,6 +32,7 @@ SCALES = {
     "accurate": {"replicas": 5, "width": 20, "points": 2000, "faces": 200, "adam": 1000, "finish": 40_000},
 }
 PI = {"kind": "vector", "before": 2, "after": 2, "value": math.pi}
+RAW = {"order": 0, "role": "reference"}
 ONES = {"kind": "vector", "before": 0, "after": 4, "value": 1.0}
 
 
@@ -68,7 +69,7 @@ def get_config(argument=None):
         config.second_phase.update(name="ssbroyden")
         config.model.update(normalise=True)
     if words["equation"] == "all":
-        config.arms = arms(2, scale["width"]) if words["scale"] != "accurate" else {"raw": {}}
+        config.arms = arms(2, scale["width"]) if words["scale"] != "accurate" else {"raw": RAW}
         config.suite = {name: member(name, words["scale"], scale) for name in FIFTEEN}
     else:
         if words["scale"] == "accurate" and len(make_equation(words["equation"]).coordinates) == 1:
@@ -87,7 +88,7 @@ def member(name, scale_name, scale):
     if scale_name == "accurate":
         if make_equation(name).ansatz is None:
             task["hard"] = False
-        return {"task": task, "arms": {"raw": {}}}
+        return {"task": task, "arms": {"raw": RAW}}
     return {"task": task, "arms": arms(coordinates, scale["width"])}
 
 
@@ -97,17 +98,31 @@ def arms(coordinates, width):
     # As many more units in the first of three layers as come nearest to the expansion's `constants * width` weights.
     more = round(constants * width / (coordinates + 1 + width))
     return {
-        "raw": {},
-        "expanded": {"expansion": PI},
-        "ones": {"expansion": ONES},
-        "matched": {
+        "raw": RAW,
+        "expanded": {"order": 1, "role": "treatment", "expansion": PI},
+        "ones": {"order": 2, "role": "treatment", "expansion": ONES},
+        "matched_bias": {
+            "order": 3,
+            "role": "control of starting bias and step",
+            "labels": {
+                "treatment": "expanded",
+                "about": "raw coordinates with the starting values and the step size of the bias that pi amounts to",
+            },
             "expansion": PI,
             "task": {"fold": True},
             # 0: as far as the expansion would move the bias, whichever optimiser is chosen.
             "optimizer": {"first_bias_scale": 0.0},
             "second_phase": {"first_bias_scale": 0.0},
         },
-        "widened": {"model": {"widths": (width + more, width, width)}},
+        "widened": {
+            "order": 4,
+            "role": "control of first-layer size",
+            "labels": {
+                "treatment": "expanded",
+                "about": "raw coordinates with a first layer of about as many parameters",
+            },
+            "model": {"widths": (width + more, width, width)},
+        },
     }
 
 

@@ -19,8 +19,17 @@ def get_config(argument=None):
     config.task.batch_size = 64
     config.model = {"name": "cnn", "norm": "batch", "dropout": 0.0, "activation": "relu", "dtype": "float32"}
     config.arms = {
-        "raw": {},
-        "expanded": {"expansion": {"kind": "image", "factor": 2, "fill": "0.5", "offset": 0, "order": "before"}},
-        "nearest": {"expansion": {"kind": "image", "factor": 2, "fill": "nearest"}},
+        "raw": {"order": 0, "role": "reference"},
+        "expanded": {
+            "order": 1,
+            "role": "treatment",
+            "expansion": {"kind": "image", "factor": 2, "fill": "0.5", "offset": 0, "order": "before"},
+        },
+        "nearest": {
+            "order": 2,
+            "role": "control of resolution",
+            "labels": {"treatment": "expanded", "about": "as many pixels, copies of their neighbours"},
+            "expansion": {"kind": "image", "factor": 2, "fill": "nearest"},
+        },
     }
     return config_lib.shrink(config) if words["smoke"] else config

@@ -122,7 +122,7 @@ show(landscape_figures.intersection_graphs([(1, 2), (2, 2), (2, 3)]))
 # Saddles are many in mildly expanded networks; minima win soon after, and by far.
 
 # %%
-show(landscape_figures.counts_figure(10, 40))
+show(landscape_figures.counts_figure({"r = 10": counting.counts(10, 40)}))
 print(f"T(10, m) is ahead from m = {counting.crossing(10)} on")
 
 # %% [markdown]

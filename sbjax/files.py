@@ -1,9 +1,13 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and what JSON can hold."""
 
 import json
+import math
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
@@ -22,6 +26,36 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def plain(tree: Any) -> Any:
+    """Nested containers as JSON has them: dicts, lists, Python numbers, None for what is not finite.
+
+    >>> plain({'a': np.array([1.0, np.nan]), 'b': (np.float32(0.5), np.int64(2))})
+    {'a': [1.0, None], 'b': [0.5, 2]}
+    """
+    if isinstance(tree, Mapping):
+        return {str(name): plain(value) for name, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [plain(value) for value in tree]
+    if isinstance(tree, np.ndarray | np.generic):
+        return plain(tree.tolist())
+    if isinstance(tree, float) and not math.isfinite(tree):
+        return None
+    return tree
+
+
+def to_json(tree: Any) -> str:
+    """Indented JSON in the order of the keys, with shortest exact floats and null for what is not finite."""
+    return json.dumps(plain(tree), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: str | os.PathLike, tree: Any) -> pathlib.Path:
+    """Write `to_json` of a tree atomically; its folder is made if missing. Returns the path."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, to_json(tree))
+    return path
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:

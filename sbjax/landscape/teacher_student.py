@@ -66,14 +66,6 @@ DEEP_TEACHER = (
 )
 
 
-class Share(NamedTuple):
-    """A share of seeds and the ends of its Clopper-Pearson interval."""
-
-    value: float
-    low: float
-    high: float
-
-
 class Tally(NamedTuple):
     """Neurons by kind; the counts add up to the neurons.
 
@@ -218,21 +210,6 @@ def student_residuals(
     if len(inputs) != len(targets):
         raise ValueError(f"{len(inputs)} inputs have {len(targets)} targets: give one each")
     return lambda params: (network(params, inputs) - targets).ravel() / np.sqrt(len(inputs)).item()
-
-
-def share_below(losses: Float[ArrayLike, " seed"], bar: float, *, confidence: float = 0.95) -> Share:
-    """Share of losses below a bar; a loss that is not finite is above.
-
-    Demand 1e-14 or 1e-20 for zero loss: ordinary minima of these students lie at 1e-6 and less.
-
-    >>> share = share_below([0.0, 1e-21, 3e-7, 1e-3], 1e-14)
-    >>> share.value, round(share.low, 3), round(share.high, 3)
-    (0.5, 0.068, 0.932)
-    """
-    losses = np.asarray(losses)
-    result = scipy.stats.binomtest(int((losses < bar).sum()), len(losses))
-    interval = result.proportion_ci(confidence)
-    return Share(float(result.statistic), float(interval.low), float(interval.high))
 
 
 def tally_neurons(

@@ -1,5 +1,5 @@
 """Results of paired arms -> statistics, tables, figures, one HTML file."""
 
-from sbjax.report.html import build_report
+from sbjax.report.page import build_report
 
 __all__ = ["build_report"]

@@ -1,14 +1,17 @@
 """Ratios of paired arms, and whether the gain of one of them survives the controls that could explain it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
-from sbjax.report import statistics, tables
+from sbjax.report import roles, statistics, tables
 from sbjax.report.results import Results
+from sbjax.report.sections import Note, Text
+
+NOTE = "A gain is a ratio whose interval lies below 1; it survives a control if the ratio to that control does so too."
 
 
 class Ratio(NamedTuple):
@@ -70,10 +73,10 @@ def survival(what: str, arm: str, reference: str, gain: Ratio, controls: Mapping
         controls: of the arm to each control, by name.
 
     >>> gain, same = Ratio(0.5, 0.4, 0.6, 'better'), Ratio(1.0, 0.9, 1.1, 'no difference shown')
-    >>> survival('error', 'expanded', 'raw', gain, {'matched': same})
-    'error: expanded / raw 0.5 [0.4, 0.6], a gain. It does not survive matched: expanded / matched 1 [0.9, 1.1].'
-    >>> print(survival('error', 'a', 'raw', same, {'matched': same}))
-    error: a / raw 1 [0.9, 1.1], no gain shown: there is none that a control could take away; a / matched 1 [0.9, 1.1].
+    >>> survival('error', 'expanded', 'raw', gain, {'zero': same})
+    'error: expanded / raw 0.5 [0.4, 0.6], a gain. It does not survive zero: expanded / zero 1 [0.9, 1.1].'
+    >>> print(survival('error', 'a', 'raw', same, {'zero': same}))
+    error: a / raw 1 [0.9, 1.1], no gain shown: there is none that a control could take away; a / zero 1 [0.9, 1.1].
     """
     start = f"{what}: {arm} / {reference} {show(gain)}, "
     if gain.verdict != "better":
@@ -87,3 +90,32 @@ def survival(what: str, arm: str, reference: str, gain: Ratio, controls: Mapping
         for name, rest in controls.items()
     ]
     return " ".join([f"{start}a gain.", *parts])
+
+
+def survivals(results: Results, what: str, ratio_of: Callable[[str, str], Ratio]) -> list[Text]:
+    """`survival` of every treatment that has controls, a sentence each.
+
+    Args:
+        results: with the roles of the arms.
+        what: the number in which less is better.
+        ratio_of: (arm, other arm) -> the ratio of the first to the second.
+    """
+    return [
+        Text(
+            survival(
+                what,
+                arm,
+                results.reference,
+                ratio_of(arm, results.reference),
+                {control: ratio_of(arm, control) for control in controls},
+            )
+        )
+        for arm, controls in roles.controlled(results).items()
+    ]
+
+
+def note(results: Results) -> list[Note]:
+    """When a gain survives, and what the controls are; nothing where no treatment has one."""
+    every = [control for controls in roles.controlled(results).values() for control in controls]
+    about = roles.described(results, every)
+    return [Note(f"{NOTE} {about}." if about else NOTE)] if every else []

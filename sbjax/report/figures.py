@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sbjax.files import write_atomically
-from sbjax.report import statistics, tables
+from sbjax.report import sections, statistics, tables
 from sbjax.report.results import Report, Results
 
 if TYPE_CHECKING:
@@ -120,19 +120,25 @@ def paired_dots(results: Results) -> "Figure":
     return figure
 
 
-def save_figures(results: Results, folder: Path) -> dict[str, Path]:
-    """Draws every figure there are numbers for into `folder` as PNG; the paths by name, in reading order.
+def draw_all(results: Results, workdir: Path) -> list[sections.Figure]:
+    """Every figure there are numbers for, in reading order, written into `workdir/figures`.
 
     The bytes depend on the results and on matplotlib's version only.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {}
-    for draw in (accuracy_curves, paired_dots, loss_curves, distance_curves):
-        if _drawable(results, draw):
-            paths[draw.__name__] = folder / f"{draw.__name__}.png"
-            write_atomically(paths[draw.__name__], to_png(draw(results)))
-    return paths
+    return [
+        picture(workdir, draw.__name__, draw(results), caption.format(primary=results.primary))
+        for draw, caption in _CAPTIONS.items()
+        if _drawable(results, draw)
+    ]
+
+
+def picture(workdir: Path, name: str, figure: "Figure", caption: str, *, alt: str = "") -> sections.Figure:
+    """Write `workdir/figures/<name>.png`; the figure as part of a report."""
+    path = Path(workdir) / "figures" / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    png = to_png(figure)
+    write_atomically(path, png)
+    return sections.Figure(name, caption, png, alt)
 
 
 def pair_maps(pairs: dict[str, np.ndarray]) -> "Figure":
@@ -170,6 +176,16 @@ def loss_names(results: Results) -> list[str]:
         return (_SPLITS.index(split) if split in _SPLITS else len(_SPLITS), name)
 
     return sorted(losses, key=order)
+
+
+_CAPTIONS = {
+    accuracy_curves: "{primary} during training. Line: median over the seeds; band: quartiles.",
+    paired_dots: "{primary} at equal steps. One thin line a seed; thick bars: medians.",
+    loss_curves: "Losses during training. Line: median over the seeds; band: quartiles.",
+    distance_curves: "Scale-free replica distances during training; band: 95 % interval over replicas. "
+    "A smaller distance = symmetry more broken.",
+}
+"""Captions by the function that draws, in reading order."""
 
 
 def _drawable(results: Results, draw: Callable[[Results], "Figure"]) -> bool:

@@ -1,9 +1,11 @@
-"""Pieces of a self-contained HTML page: no script, no other file, no network."""
+"""Sections as a self-contained HTML page: no script, no other file, no network."""
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from urllib.parse import quote
+
+from sbjax.report.sections import Code, Figure, Folded, Links, Note, Part, Section, Table, Text
 
 CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 60rem;
@@ -20,60 +22,80 @@ details { margin: .5rem 0; }
 """
 
 
-def page(title: str, body: Sequence[str]) -> str:
-    """A whole page around finished pieces of markup."""
+def page(title: str, heading: str, sections: Sequence[Section]) -> str:
+    """A whole page.
+
+    Args:
+        title: of the window.
+        heading: at the top.
+        sections: below it.
+    """
     return "\n".join(
         [
             "<!DOCTYPE html>",
             '<html lang="en">',
             '<head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"{tag('title', title)}<style>{CSS}</style></head>",
+            f"{_tag('title', title)}<style>{CSS}</style></head>",
             "<body>",
-            *body,
+            _tag("h1", heading),
+            render(sections),
             "</body>",
             "</html>\n",
         ]
     )
 
 
-def tag(name: str, text: str) -> str:
-    """Escaped text in an element.
+def render(sections: Sequence[Section]) -> str:
+    """Sections as HTML, every text escaped.
 
-    >>> tag('p', 'a < b')
-    '<p>a &lt; b</p>'
+    >>> print(render([Section('Errors', [Table(['arm'], [['a < b']]), Note('Small.')])]))
+    <h2>Errors</h2>
+    <div class="scroll"><table><tr><th>arm</th></tr><tr><td>a &lt; b</td></tr></table></div>
+    <p class="note">Small.</p>
     """
+    return "\n".join(line for section in sections for line in (_tag("h2", section.title), *_parts(section.parts)))
+
+
+def _parts(parts: Sequence[Part]) -> list[str]:
+    return [line for part in parts for line in _part(part)]
+
+
+def _part(part: Part) -> list[str]:
+    match part:
+        case Text(text):
+            return [_tag("p", text)]
+        case Note(text):
+            return [f'<p class="note">{escape(text)}</p>']
+        case Code(text):
+            return [_tag("pre", text)]
+        case Links(targets):
+            found = (f'<a href="{escape(quote(path))}">{escape(text)}</a>' for text, path in targets.items())
+            return [f"<p>{', '.join(found)}</p>"]
+        case Table():
+            return _table(part)
+        case Figure():
+            return [_figure(part)]
+        case Folded(title, inner):
+            return [f"<details>{_tag('summary', title)}", *_parts(inner), "</details>"]
+
+
+def _table(table: Table) -> list[str]:
+    """A table that scrolls where it is too wide."""
+    head = "".join(_tag("th", header) for header in table.headers)
+    body = "".join(f"<tr>{''.join(_tag('td', cell) for cell in row)}</tr>" for row in table.rows)
+    return [
+        *([_tag("h3", table.title)] if table.title else []),
+        f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>',
+        *(f'<p class="note">{escape(text)}</p>' for text in table.notes),
+    ]
+
+
+def _figure(figure: Figure) -> str:
+    data = base64.b64encode(figure.png).decode()
+    picture = f'<img alt="{escape(figure.alt or figure.caption)}" src="data:image/png;base64,{data}">'
+    return f"<figure>{picture}<figcaption>{escape(figure.caption)}</figcaption></figure>"
+
+
+def _tag(name: str, text: str) -> str:
     return f"<{name}>{escape(text)}</{name}>"
-
-
-def note(text: str) -> str:
-    """A paragraph in small print."""
-    return f'<p class="note">{escape(text)}</p>'
-
-
-def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of escaped cells that scrolls where it is too wide."""
-    head = "".join(tag("th", header) for header in headers)
-    body = "".join(f"<tr>{''.join(tag('td', cell) for cell in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
-
-
-def figures(images: Mapping[str, bytes], captions: Mapping[str, str]) -> list[str]:
-    """A heading and every PNG with its caption, embedded."""
-    parts = [tag("h2", "Figures")] if images else []
-    for name, image in images.items():
-        caption = escape(captions[name])
-        data = base64.b64encode(image).decode()
-        picture = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
-        parts.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
-    return parts
-
-
-def links(targets: Mapping[str, str]) -> str:
-    """A paragraph of links, {text: relative path}.
-
-    >>> links({'heat': 'heat/report.html'})
-    '<p><a href="heat/report.html">heat</a></p>'
-    """
-    found = (f'<a href="{escape(quote(path))}">{escape(text)}</a>' for text, path in targets.items())
-    return f"<p>{', '.join(found)}</p>"

@@ -11,7 +11,7 @@ Read here:
     replica stopped; `{"value", "low", "high"}` is a number of all replicas together; anything else is passed over. Of
     two lines with the same arm and step (a run that was resumed) the later one counts.
 `arms.json`
-    What `save_arms` writes: facts and numbers of a whole arm.
+    What `save_arms` writes: facts and numbers of a whole arm, among them what it is for (`order`, `role`, `labels`).
 
 Written here, atomically and byte for byte the same for the same input: `arms.json`, `results.csv`, `summary.json`.
 """
@@ -27,7 +27,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from sbjax.files import write_atomically
+from sbjax.files import write_atomically, write_json
+from sbjax.report import roles
 
 Goal = Literal["max", "min"]
 
@@ -65,6 +66,9 @@ class Results(NamedTuple):
     steps: dict[str, int]
     failures: tuple[dict[str, Any], ...]
     metrics: dict[str, dict[str, Any]]
+    roles: dict[str, str]
+    """'reference', 'treatment' or 'control of WHAT', see `sbjax.report.roles`."""
+    labels: dict[str, dict[str, str | float]]
     config: dict[str, Any]
     environment: dict[str, Any]
     overrides: tuple[str, ...]
@@ -96,6 +100,8 @@ def load_results(workdir: str | os.PathLike) -> Results:
     def by_arm(name: str) -> dict[str, Any]:
         return {arm: about[name][arm] for arm in arms if arm in about.get(name, {})}
 
+    facts = {arm: about.get("about", {}).get(arm, {}) for arm in arms}
+
     return Results(
         arms=arms,
         reference=reference,
@@ -108,6 +114,8 @@ def load_results(workdir: str | os.PathLike) -> Results:
         steps=by_arm("steps"),
         failures=tuple(about.get("failures", ())),
         metrics={arm: about.get("metrics", {}).get(arm, {}) for arm in arms},
+        roles={arm: own.get("role") or roles.default(arm, reference) for arm, own in facts.items()},
+        labels={arm: dict(own.get("labels", {})) for arm, own in facts.items()},
         config=settings.get("config", {}),
         environment=settings.get("environment", {}),
         overrides=tuple(str(override) for override in settings.get("overrides", ())),
@@ -127,6 +135,7 @@ def save_arms(
     steps: Mapping[str, int],
     failures: Sequence[Mapping[str, Any]] = (),
     metrics: Mapping[str, Mapping[str, Any]] | None = None,
+    about: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
     """Writes `arms.json`, the facts of whole arms, and returns its path.
 
@@ -142,21 +151,27 @@ def save_arms(
         failures: one `{"arm", "replica", "step", "what"}` for each replica that stopped.
         metrics: by arm, numbers of a whole arm such as `{"replica_distance/marginal": 0.012}`; a number may also be
             `{"value", "low", "high"}`.
+        about: by arm, what it is for: `{"order", "role", "labels"}`, each of which may be left out, see
+            `sbjax.report.roles`. An arm without a role is the reference or a treatment.
 
     Raises:
-        ValueError: an arm named twice, a reference that is no arm, an unknown goal, or numbers of an unknown arm.
+        ValueError: an arm named twice, a reference that is no arm, an unknown goal, a role or a label that cannot be,
+            or numbers of an unknown arm.
     """
     arms = tuple(arms)
     _check(arms, reference, goal)
     given = {"parameters": parameters, "flops_per_step": flops_per_step, "steps": steps, "metrics": metrics or {}}
+    given["about"] = about or {}
     for field, values in given.items():
         if unknown := sorted(set(values) - set(arms)):
             raise ValueError(f"{field} has entries for {unknown}, not among arms={list(arms)}; name the arm there")
-    about = {"arms": arms, "reference": reference, "primary": {"name": primary, "goal": goal}}
-    about |= {field: {arm: values[arm] for arm in arms if arm in values} for field, values in given.items()}
-    about["metrics"] = {arm: dict(sorted(numbers.items())) for arm, numbers in about["metrics"].items()}
-    about["failures"] = [dict(failure) for failure in failures]
-    return _write(Path(workdir) / "arms.json", to_json(about))
+    for arm, own in given["about"].items():
+        roles.check(arm, own, reference=reference)
+    content = {"arms": arms, "reference": reference, "primary": {"name": primary, "goal": goal}}
+    content |= {field: {arm: values[arm] for arm in arms if arm in values} for field, values in given.items()}
+    content["metrics"] = {arm: dict(sorted(numbers.items())) for arm, numbers in content["metrics"].items()}
+    content["failures"] = [dict(failure) for failure in failures]
+    return write_json(Path(workdir) / "arms.json", content)
 
 
 def save_table(workdir: str | os.PathLike, results: Results) -> Path:
@@ -188,12 +203,15 @@ def save_rows(workdir: str | os.PathLike, rows: Sequence[Mapping[str, Any]], *, 
     writer = csv.DictWriter(text, [*first, *others], restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return _write(Path(workdir) / "results.csv", text.getvalue())
+    path = Path(workdir) / "results.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.getvalue())
+    return path
 
 
 def save_summary(workdir: str | os.PathLike, summary: Mapping[str, Any]) -> Path:
     """Writes `summary.json`, what `statistics.summarise` returns."""
-    return _write(Path(workdir) / "summary.json", to_json(summary))
+    return write_json(Path(workdir) / "summary.json", summary)
 
 
 def stopped_replicas(results: Results, arm: str) -> frozenset[int]:
@@ -204,34 +222,6 @@ def stopped_replicas(results: Results, arm: str) -> frozenset[int]:
         if results.primary in last:
             stopped |= set(np.flatnonzero(~np.isfinite(last[results.primary])).tolist())
     return frozenset(stopped)
-
-
-def plain(tree: Any) -> Any:
-    """Nested containers as JSON has them: dicts, lists, Python numbers, None for what is not finite.
-
-    >>> plain({'a': np.array([1.0, np.nan]), 'b': (np.float32(0.5), np.int64(2))})
-    {'a': [1.0, None], 'b': [0.5, 2]}
-    """
-    if isinstance(tree, Mapping):
-        return {str(name): plain(value) for name, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [plain(value) for value in tree]
-    if isinstance(tree, np.ndarray | np.generic):
-        return plain(tree.tolist())
-    if isinstance(tree, float) and not math.isfinite(tree):
-        return None
-    return tree
-
-
-def to_json(tree: Any) -> str:
-    """Indented JSON in the order of the keys, with shortest exact floats and null for what is not finite."""
-    return json.dumps(plain(tree), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _write(path: Path, content: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, content)
-    return path
 
 
 def _check(arms: tuple[str, ...], reference: str, goal: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import scipy
 from jaxtyping import ArrayLike, Float
 
+from sbjax.files import plain
 from sbjax.metrics.bootstrap import expanded_tail
 from sbjax.report import results as results_lib
 
@@ -211,7 +212,7 @@ def summarise(
         },
         "failures": results.failures,
     }
-    return results_lib.plain(summary)
+    return plain(summary)
 
 
 def _describe_arm(results: results_lib.Results, arm: str) -> dict[str, Any]:

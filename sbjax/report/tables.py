@@ -129,6 +129,20 @@ def improved(comparison: Mapping[str, Any] | None) -> str:
     return f"{comparison['improved']}/{comparison['n']}{tied}"
 
 
+def comparison_cells(metric: str, comparison: Mapping[str, Any]) -> list[str]:
+    """Median of the arm and of the other side, paired difference, its interval, p, improved, left out, verdict."""
+    return [
+        value(metric, comparison["median_b"]),
+        value(metric, comparison["median_a"]),
+        difference(metric, comparison["difference"]),
+        interval(metric, comparison),
+        p_value(comparison["p_value"]),
+        improved(comparison),
+        str(comparison["left_out"]),
+        comparison["verdict"],
+    ]
+
+
 def format_table(summary: Mapping[str, Any], *, at: Literal["equal_steps", "equal_flops"] = "equal_steps") -> str:
     """One line an arm for a terminal: parameters, primary metric, paired difference, replica distance.
 

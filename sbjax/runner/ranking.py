@@ -1,6 +1,5 @@
 """Replica distances of designs that are trained briefly, and of parameters that were trained elsewhere."""
 
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from ml_collections import ConfigDict
 
 from sbjax import config as config_lib
 from sbjax import trees
-from sbjax.files import write_atomically
+from sbjax.files import plain, write_atomically, write_json
 from sbjax.frame.errors import ConfigError
 from sbjax.metrics import replica
 from sbjax.metrics.monitor import SUFFIXES
@@ -87,7 +86,7 @@ def rank_designs(
         numbers["correlations"] = [row._asdict() | {"rho": row.rho._asdict()} for row in found]
         figure = ranking.correlation_figure(early, full, kinds)
         files.append(_draw(folder / "figures" / "rank_correlation.png", figure))
-    write_atomically(folder / "ranking.json", results_lib.to_json(numbers))
+    write_json(folder / "ranking.json", numbers)
     return Measurement("\n\n".join(text), [folder / "ranking.json", *files], numbers)
 
 
@@ -123,14 +122,14 @@ def measure_params(
         raise ConfigError(f"--params: {error}") from error
     text = "\n\n".join(_layers_table(distance) for distance in measured)
     numbers = {
-        distance.kind: {form: _plain(getattr(distance, form)) for form in ("raw", "scale_free")}
+        distance.kind: {form: _reading(getattr(distance, form)) for form in ("raw", "scale_free")}
         for distance in measured
     }
     files = []
     if workdir is not None:
         folder = pathlib.Path(workdir).absolute()
         (folder / "figures").mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "measures.json", json.dumps(results_lib.plain(numbers), indent=1))
+        write_json(folder / "measures.json", numbers)
         files = [
             folder / "measures.json",
             _draw(folder / "figures" / "pairs.png", figures.pair_maps(measured[2].pairs)),
@@ -158,11 +157,11 @@ def _layers_table(distance: replica.ReplicaDistance) -> str:
         ("all", distance.raw.total, distance.scale_free.total),
     ]:
         estimates = (raw.distance, raw.null, raw.excess, free.distance, free.null)
-        body.append([name, *(tables.measure(results_lib.plain(x._asdict()), 3) for x in estimates)])
+        body.append([name, *(tables.measure(plain(x._asdict()), 3) for x in estimates)])
     return "\n".join(tables.columns([header, *body]))
 
 
-def _plain(reading: replica.Reading) -> dict[str, Any]:
+def _reading(reading: replica.Reading) -> dict[str, Any]:
     def fields(measured):
         return {name: x._asdict() for name, x in measured._asdict().items() if x is not None}
 

@@ -66,12 +66,6 @@ def test_deep_network_by_hand(x64):
     np.testing.assert_allclose(ts.deep_tanh(layers, jnp.asarray(x)), expected, atol=1e-14)
 
 
-def test_share_has_the_interval_of_the_beta_distribution():
-    share = ts.share_below([1e-30] * 7 + [1.0, np.nan, np.inf], 1e-14)
-    low, high = scipy.stats.beta.ppf([0.025, 0.975], [7, 8], [4, 3])
-    np.testing.assert_allclose(share, (0.7, low, high), rtol=1e-10)
-
-
 def test_tally():
     """A copied pair, a copy, a triple that cancels, a single of weight zero, a pair that does not, two others."""
     rows = [

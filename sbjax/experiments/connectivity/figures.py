@@ -1,11 +1,12 @@
 """Figures and table rows of linear mode connectivity: curves between replicas, barriers, distances, matching."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
+from sbjax.files import plain
 from sbjax.metrics.connectivity import Barrier
 from sbjax.report import tables
 from sbjax.report.figures import COLOURS, DASHES, legend, new_figure, styled
@@ -113,7 +114,7 @@ def barrier_rows(
         rows.append(
             [
                 arm,
-                tables.spread(name, _none_for_nan(ours)),
+                tables.spread(name, plain(ours)),
                 _mean(name, ours["mean"], ours["std"]),
                 f"{ours['pairs']}{lost}",
                 *(_at_the_ends(summary, number) for number in (name, *beside)),
@@ -269,11 +270,7 @@ def _label(arm: str, curves: Sequence[Float[np.ndarray, "pair points"]]) -> str:
 
 def _at_the_ends(summary: Mapping[str, Mapping[str, float]], name: str) -> str:
     numbers = summary.get(f"{name}/mean_of_ends")
-    return tables.NONE if numbers is None else tables.value(name, _none_for_nan(numbers)["median"])
-
-
-def _none_for_nan(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: None if isinstance(x, float) and np.isnan(x) else x for key, x in numbers.items()}
+    return tables.NONE if numbers is None else tables.value(name, plain(numbers)["median"])
 
 
 def _mean(name: str, mean: float, std: float) -> str:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbjax.experiments.connectivity import figures as drawing
-from sbjax.files import write_atomically
+from sbjax.metrics import shares
 from sbjax.metrics.connectivity import Barrier
-from sbjax.report import markup, tables
-from sbjax.report.figures import to_png
+from sbjax.report import tables
+from sbjax.report.figures import picture
 from sbjax.report.results import Results
+from sbjax.report.sections import Note, Part, Section, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,14 +45,20 @@ _SHAPES = {
 }
 
 
-def save_figures(results: Results, workdir: Path) -> dict[str, Path]:
-    """Draw and write `figures/<name>.png`; paths by name."""
-    paths = {}
-    for name, figure in draw(load_lines(workdir, results.arms)).items():
-        (workdir / "figures").mkdir(exist_ok=True)
-        paths[name] = workdir / "figures" / f"{name}.png"
-        write_atomically(paths[name], to_png(figure))
-    return paths
+def report(results: Results, workdir: Path) -> list[Section]:
+    """Barriers between replicas and lines from start to end with their figures; nothing where none was measured."""
+    found, known = load_lines(workdir, results.arms), published(results.config)
+    drawn = {name: picture(workdir, name, figure, CAPTIONS[name]) for name, figure in draw(found).items()}
+
+    def pictures(*names):
+        return [drawn[name] for name in names if name in drawn]
+
+    sections = [
+        Section("Barriers between replicas", [*_barriers(found, known), *pictures("line_curves")]),
+        Section("From start to end", [*_monotonicity(found, known), *pictures("start_curves")]),
+        Section("Replicas and their permutations", pictures("replica_maps", "matching_objectives")),
+    ]
+    return [section for section in sections if section.parts]
 
 
 def load_lines(workdir: Path, arms: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -61,36 +68,34 @@ def load_lines(workdir: Path, arms: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def published(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Published numbers that a config brings along in `lines.published`: see `section`."""
+    """Published numbers that a config brings along in `lines.published`.
+
+    By row, (mean, standard deviation) of the barrier of 'test/loss'; by 'arm/networks' their number, by 'arm/monotonic'
+    the share, by 'arm/delta' and the like (mean, standard deviation).
+    """
     return config.get("lines", {}).get("published", {})
 
 
-def section(found: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]) -> list[str]:
-    """Pieces of HTML: barriers, monotonicity; [] where nothing was measured.
-
-    Args:
-        found: by arm.
-        published: by row, (mean, standard deviation) of the barrier of 'test/loss'; by 'arm/networks' their number, by
-            'arm/monotonic' the share, by 'arm/delta' and the like (mean, standard deviation).
-    """
-    parts = []
+def _barriers(found: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]) -> list[Part]:
     rows = pairs_of(found)
-    if rows:
-        parts.append(markup.tag("h2", "Barriers between replicas"))
-        known = _of_barriers(published)
-        for name in sorted({name for row in rows.values() for name in row["curves"] if name.startswith("test/")}):
-            header, *body = drawing.barrier_rows(
-                {arm: _numbers(row["summary"]) for arm, row in rows.items()},
-                known if name == "test/loss" else {},
-                name=name,
-            )
-            parts += [markup.tag("h3", name), markup.table(header, body)]
-        parts.append(markup.note(_BARRIER_NOTE))
+    parts: list[Part] = []
+    known = _of_barriers(published)
+    for name in sorted({name for row in rows.values() for name in row["curves"] if name.startswith("test/")}):
+        header, *body = drawing.barrier_rows(
+            {arm: _numbers(row["summary"]) for arm, row in rows.items()},
+            known if name == "test/loss" else {},
+            name=name,
+        )
+        parts.append(Table(header, body, title=name))
+    return [*parts, Note(_BARRIER_NOTE)] if rows else []
+
+
+def _monotonicity(found: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]) -> list[Part]:
     starts = {arm: lines["start"] for arm, lines in found.items() if "start" in lines}
-    if starts:
-        header, *body = monotonicity_rows(starts, published)
-        parts += [markup.tag("h2", "From start to end"), markup.table(header, body), markup.note(_MONOTONE_NOTE)]
-    return parts
+    if not starts:
+        return []
+    header, *body = monotonicity_rows(starts, published)
+    return [Table(header, body, notes=[_MONOTONE_NOTE])]
 
 
 def format_lines(found: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]) -> str:
@@ -146,7 +151,7 @@ def monotonicity_rows(starts: Mapping[str, Mapping[str, Any]], published: Mappin
 
     Args:
         starts: what `sbjax.experiments.connectivity.run.measure_lines` found from start to end, by arm.
-        published: as in `section`.
+        published: as `published` returns.
 
     >>> shapes = {'delta': [-0.1, 0.2], 'monotonic': [True, False]} | dict.fromkeys(list(_SHAPES)[1:], [1.0, 0.5])
     >>> known = {'raw/networks': 300, 'raw/monotonic': 0.263, 'raw/delta': (0.079, 0.109)}
@@ -156,17 +161,15 @@ def monotonicity_rows(starts: Mapping[str, Mapping[str, Any]], published: Mappin
     raw | 2 | 50 % [9, 91] | 0.050 +- 0.212
     raw, published | 300 | 26.3 % | 0.079 +- 0.109
     """
-    from scipy.stats import binomtest
-
     rows = [["arm", "networks", "monotonic", *_SHAPES.values()]]
     for arm, line in starts.items():
         shape = {name: np.array(values, float) for name, values in line["monotonicity"].items()}
         kept = np.isfinite(shape["delta"])
-        n, share = int(kept.sum()), int(shape["monotonic"][kept].sum())
+        n = int(kept.sum())
         if n:
-            low, high = binomtest(share, n).proportion_ci(method="wilson")
+            share, low, high = (100 * x for x in shares.share(shape["monotonic"][kept]))
             numbers = ((shape[c][kept].mean(), shape[c][kept].std(ddof=min(n - 1, 1))) for c in _SHAPES)
-            monotonic = f"{100 * share / n:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+            monotonic = f"{share:.0f} % [{low:.0f}, {high:.0f}]"
             rows.append([arm, str(n), monotonic, *map(_mean, numbers)])
         else:
             rows.append([arm, "0", *[tables.NONE] * 5])

@@ -13,7 +13,7 @@ from jaxtyping import Array, Key
 from sbjax import options as options_lib
 from sbjax import rng, trees
 from sbjax.asymmetry import effective
-from sbjax.files import write_atomically
+from sbjax.files import plain, write_atomically
 from sbjax.frame.arms import Arm
 from sbjax.frame.plan import Plan
 from sbjax.frame.sections import Interpolation
@@ -74,7 +74,7 @@ def measure_lines(
     if "pairs" in words and len(running) > 1:
         held_out = over_parts(task.evaluate, task.data, task.parts, unroll=task.parts if recalibrate else 1)
         pairs = choose_pairs(running, section.pairs)
-        found["pairs"] = _plain(barriers(held_out, variables, pairs, **options), pairs)
+        found["pairs"] = _record(barriers(held_out, variables, pairs, **options), pairs)
         if section.rebase:
             alignment = Alignment(task, variables, key)
             found["alignment"] = alignment.between(running[:MOST_ALIGNED])
@@ -83,7 +83,7 @@ def measure_lines(
                 moved = trees.stack([alignment.moved(variables, i, j) for i, j in pairs])
                 first = trees.take(variables, np.array([i for i, _ in pairs]))
                 both = jax.tree.map(lambda a, b: np.concatenate([np.asarray(a), np.asarray(b)]), first, moved)
-                found["rebased"] = _plain(
+                found["rebased"] = _record(
                     barriers(held_out, both, [(i, count + i) for i in range(count)], **options), pairs
                 )
     if "start" in words and running:
@@ -97,7 +97,7 @@ def measure_lines(
         line = barriers(on_train, both, [(i, count + i) for i in range(count)], **options)
         shape = monotonicity(line.curves["train/loss"])
         found["start"] = {
-            **_plain(line, [(i, i) for i in running]),
+            **_record(line, [(i, i) for i in running]),
             "monotonicity": {name: np.asarray(value).tolist() for name, value in shape._asdict().items()},
         }
     return found
@@ -202,19 +202,16 @@ def _cosines(a, b) -> dict[str, float]:
     return {name: cosine(leaf, b[name]) for name, leaf in trees.flatten(a).items() if np.ndim(leaf) >= 2}
 
 
-def _plain(found, pairs):
-    def numbers(array):
-        return [[float(x) if np.isfinite(x) else None for x in row] for row in np.atleast_2d(array)]
-
-    return {
-        "pairs": [list(pair) for pair in pairs],
-        "alphas": found.alphas.tolist(),
-        "curves": {name: numbers(curve) for name, curve in found.curves.items()},
-        "heights": {
-            name: {kind: numbers(values)[0] for kind, values in kinds.items()} for name, kinds in found.heights.items()
-        },
-        "summary": {
-            name: {field: x if np.isfinite(x) else None for field, x in fields.items()}
-            for name, fields in summarise(found).items()
-        },
-    }
+def _record(found, pairs):
+    return plain(
+        {
+            "pairs": pairs,
+            "alphas": found.alphas,
+            "curves": {name: np.atleast_2d(curve) for name, curve in found.curves.items()},
+            "heights": {
+                name: {kind: np.ravel(values) for kind, values in kinds.items()}
+                for name, kinds in found.heights.items()
+            },
+            "summary": summarise(found),
+        }
+    )

@@ -1,18 +1,17 @@
-"""Heat maps and the table of a regression grid: iterations and final error relative to raw, paired by seed."""
+"""Fits of a function: iterations and final error relative to raw, paired by seed, as heat maps and a table."""
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbjax.files import write_atomically
 from sbjax.report import controls, figures, tables
 from sbjax.report.controls import final, ratio, show
-from sbjax.report.markup import note, table, tag
+from sbjax.report.fields import draw_solutions
 from sbjax.report.results import Results
+from sbjax.report.sections import Section, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,18 +19,15 @@ if TYPE_CHECKING:
 ERROR = "test/mse"
 ITERATIONS = "iterations/"
 REACHED = "reached/"
-MOST_ARMS = 12
-EXPANDED, CONTROLS = "size5_middle_pi", ("matched", "widened")
 PUBLISHED = {"iterations": 0.12, "error": 0.663}
 """Mean cut of L-BFGS iterations, and cut of the final MSE at size 5 (arXiv 2602.17952): its functions, network,
 tolerance and number of seeds are not known."""
 
-CAPTIONS = {
-    "expansion_maps": "Each expansion over raw, by size and constant: median over the seeds of the paired ratio. Size "
-    "1 is raw itself. Below 1 (blue): fewer iterations, smaller error; colours end at ratios of 0.1 and 10. Iterations "
-    "are until the training loss lies below the level that most fits of raw reach; fits that never do count with all "
-    "iterations.",
-}
+CAPTION = (
+    "Each expansion over raw, by size and constant: median over the seeds of the paired ratio. Size 1 is raw itself. "
+    "Below 1 (blue): fewer iterations, smaller error; colours end at ratios of 0.1 and 10. Iterations are until the "
+    "training loss lies below the level that most fits of raw reach; fits that never do count with all iterations."
+)
 _NOTE = (
     "Median over the seeds of the ratio to {reference}, paired by seed [95 % interval]. Iterations: until the training "
     "loss lies below {level}, with the number of fits that reached it ({raw} of {seeds} of {reference}); one that did "
@@ -39,17 +35,22 @@ _NOTE = (
     "other functions, networks and tolerances (arXiv 2602.17952): 12 % fewer iterations, a final error 66.3 % lower "
     "at size 5."
 )
-CONTROL_NOTE = (
-    "A gain is a ratio whose interval lies below 1; it survives a control if the ratio to that control does so too. "
-    "matched: raw input with the starting values and the unit of the bias that the constants of size5_middle_pi amount "
-    "to. widened: raw input with a first layer of about as many parameters."
-)
 
 
-def is_grid(results: Results) -> bool:
-    """Whether the run is a regression whose arms count their iterations."""
-    task = results.config.get("task")
-    return isinstance(task, Mapping) and task.get("kind") == "regression" and bool(levels(results))
+def report(results: Results, workdir: Path) -> list[Section]:
+    """The fitted functions; of arms whose iterations were counted also ratios, controls and heat maps."""
+    found = []
+    if counted(results):
+        parts = [_ratios(results), *_survivals(results), *controls.note(results)]
+        if any(map(is_expansion, results.labels.values())):
+            parts.append(figures.picture(workdir, "expansion_maps", expansion_maps(results), CAPTION))
+        found.append(Section("Iterations and error relative to the reference", parts))
+    return [*found, Section("Fitted functions", draw_solutions(results, workdir))]
+
+
+def counted(results: Results) -> bool:
+    """Whether the iterations to each level of the training loss were counted."""
+    return bool(levels(results))
 
 
 def levels(results: Results) -> list[str]:
@@ -67,22 +68,13 @@ def chosen_level(results: Results) -> str:
     return (reached or found[:1])[-1]
 
 
-def few_arms(results: Results) -> Results:
-    """For figures with a panel or a line an arm: of many expansions only those with pi in the middle."""
-    if len(results.arms) <= MOST_ARMS or not is_grid(results):
-        return results
-    shown = [arm for arm in results.arms if (found := parse_arm(arm)) is None or found[1:] == ("middle", "pi")]
-    return results._replace(arms=tuple(shown))
+def is_expansion(labels: Mapping[str, Any]) -> bool:
+    """Whether an arm has a place in the heat maps: the labels size, place and constant.
 
-
-def parse_arm(name: str) -> tuple[int, str, str] | None:
-    """Size, place and constant of 'size5_middle_0_5'; None for another arm.
-
-    >>> parse_arm('size5_middle_0_5'), parse_arm('raw')
-    ((5, 'middle', '0.5'), None)
+    >>> is_expansion({'size': 5, 'place': 'middle', 'constant': '0.5'}), is_expansion({'size': 5})
+    (True, False)
     """
-    found = re.fullmatch(r"size(\d+)_(middle|first)_(.+)", name)
-    return (int(found[1]), found[2], found[3].replace("_", ".")) if found else None
+    return {"size", "place", "constant"} <= set(labels)
 
 
 def _order(constant: str) -> float:
@@ -96,31 +88,37 @@ def expansion_maps(results: Results) -> "Figure":
     """Size against constant, for iterations and error and for both places of the data.
 
     Raises:
-        ValueError: no arm has a name as `parse_arm` reads.
+        ValueError: no arm has the labels size, place and constant.
     """
     level = chosen_level(results)
     metrics = {f"iterations to {level.replace('_', ' ')}": ITERATIONS + level, "final test MSE": ERROR}
     found = {
         title: {arm: ratio(results, arm, metric).value for arm in results.arms} for title, metric in metrics.items()
     }
-    return draw_maps(found)
+    return draw_maps(found, results.labels)
 
 
-def draw_maps(ratios: Mapping[str, Mapping[str, float | None]]) -> "Figure":
+def draw_maps(ratios: Mapping[str, Mapping[str, float | None]], labels: Mapping[str, Mapping[str, Any]]) -> "Figure":
     """Ratios to raw by title and arm as heat maps: a row of panels a title, a panel a place of the data.
 
     Args:
-        ratios: {title: {arm: ratio}}; arms whose names `parse_arm` does not read are left out.
+        ratios: {title: {arm: ratio}}; arms without a place in the maps are left out, see `is_expansion`.
+        labels: of the arms.
 
     Raises:
-        ValueError: no arm has such a name.
+        ValueError: no arm has a place.
     """
-    parsed = {arm: found for by_arm in ratios.values() for arm in by_arm if (found := parse_arm(arm))}
-    if not parsed:
-        raise ValueError("no arm is called size<n>_<place>_<constant>; nothing to draw")
-    sizes = [1, *sorted({size for size, _, _ in parsed.values()})]
-    constants = sorted({constant for _, _, constant in parsed.values()}, key=_order)
-    places = sorted({place for _, place, _ in parsed.values()}, reverse=True)
+    names = dict.fromkeys(arm for by_arm in ratios.values() for arm in by_arm)
+    placed = {
+        arm: (labels[arm]["size"], labels[arm]["place"], str(labels[arm]["constant"]))
+        for arm in names
+        if is_expansion(labels.get(arm, {}))
+    }
+    if not placed:
+        raise ValueError("no arm has the labels size, place and constant; nothing to draw")
+    sizes = [1, *sorted({size for size, _, _ in placed.values()})]
+    constants = sorted({constant for _, _, constant in placed.values()}, key=_order)
+    places = sorted({place for _, place, _ in placed.values()}, reverse=True)
     with figures.styled():
         figure = figures.new_figure((0.9 + 3.2 * len(places), 0.5 + 1.8 * len(ratios)))
         panels = figure.subplots(len(ratios), len(places), squeeze=False)
@@ -128,7 +126,7 @@ def draw_maps(ratios: Mapping[str, Mapping[str, float | None]]) -> "Figure":
             for panel, place in zip(row, places):
                 values = np.full((len(sizes), len(constants)), np.nan)
                 values[0] = 1.0  # raw
-                for arm, (size, where, constant) in parsed.items():
+                for arm, (size, where, constant) in placed.items():
                     if where == place and by_arm.get(arm) is not None:
                         values[sizes.index(size), constants.index(constant)] = by_arm[arm]
                 with np.errstate(divide="ignore"):
@@ -160,22 +158,14 @@ def short(x: float) -> str:
     return f"{x:.0f}" if x < 1000 else f"{x:.0e}".replace("e+0", "e")
 
 
-def save_figures(results: Results, workdir: Path) -> dict[str, Path]:
-    """Draws into `workdir/figures` what there are numbers for; the paths by name."""
-    if not is_grid(results) or not any(map(parse_arm, results.arms)):
-        return {}
-    path = Path(workdir) / "figures" / "expansion_maps.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, figures.to_png(expansion_maps(results)))
-    return {path.stem: path}
+def _metrics(results):
+    level = chosen_level(results)
+    return {f"iterations to {level.replace('_', ' ')}": ITERATIONS + level, "test MSE": ERROR}
 
 
-def section(results: Results) -> list[str]:
-    """Every arm's ratios with their intervals as a table, and whether the gain survives the controls."""
-    if not is_grid(results):
-        return []
-    level, rows = chosen_level(results), []
-    metrics = {f"iterations to {level.replace('_', ' ')}": ITERATIONS + level, "test MSE": ERROR}
+def _ratios(results):
+    """Every arm's ratios with their intervals."""
+    level, rows, metrics = chosen_level(results), [], _metrics(results)
     for arm in results.arms:
         if arm != results.reference:
             pair = (ratio(results, arm, metric) for metric in metrics.values())
@@ -187,15 +177,17 @@ def section(results: Results) -> list[str]:
         raw=_reached(results, results.reference, level).split(" ")[0],
         seeds=results.replicas,
     )
-    parts = [tag("h2", "Iterations and error relative to the reference"), table(headers, rows), note(text)]
-    present = [name for name in CONTROLS if name in results.arms]
-    if EXPANDED in results.arms and present:
-        for name, metric in metrics.items():
-            rest = {control: ratio(results, EXPANDED, metric, reference=control) for control in present}
-            gain = ratio(results, EXPANDED, metric)
-            parts.append(tag("p", controls.survival(name, EXPANDED, results.reference, gain, rest)))
-        parts.append(note(CONTROL_NOTE))
-    return parts
+    return Table(headers, rows, notes=[text])
+
+
+def _survivals(results):
+    return [
+        text
+        for name, metric in _metrics(results).items()
+        for text in controls.survivals(
+            results, name, lambda arm, other, metric=metric: ratio(results, arm, metric, reference=other)
+        )
+    ]
 
 
 def _reached(results, arm, level):

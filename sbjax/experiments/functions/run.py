@@ -1,7 +1,6 @@
 """A regression experiment with all of its arms in one program: from a plan to the files that a report reads."""
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from sbjax.expansion.registry import make_expansion
 from sbjax.experiments.functions.grid import ArmNumbers, run_grid
+from sbjax.files import plain
 from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.workdir import Workdir
@@ -109,8 +109,7 @@ def run(
             numbers = {"train/loss": losses, "test/mse": errors}
             if i == records:
                 numbers |= result.numbers
-            listed = {k: [float(v) if math.isfinite(v) else None for v in values] for k, values in numbers.items()}
-            folder.report({"arm": name, "step": step, "flops": step * flops[name], **listed})
+            folder.report({"arm": name, "step": step, "flops": step * flops[name], **plain(numbers)})
         for replica in np.flatnonzero(~np.isfinite(result.numbers["test/mse"])):
             failures.append({"arm": name, "replica": int(replica), "step": steps, "what": "the loss is not finite"})
         folder.save_grid(name, result.drawn[..., None], drawn)

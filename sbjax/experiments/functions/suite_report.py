@@ -1,6 +1,7 @@
 """One report of regression grids of several functions, beside the published cuts of iterations and error."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,12 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sbjax.experiments.functions import report as grid
-from sbjax.experiments.pinn.suite_members import Member
-from sbjax.files import write_atomically
-from sbjax.report import controls, figures, statistics, tables
+from sbjax.report import controls, figures, roles, statistics, suite, tables
 from sbjax.report import results as results_lib
-from sbjax.report.markup import figures as embed
-from sbjax.report.markup import links, note, page, table, tag
+from sbjax.report.sections import Section, Table, Text
+from sbjax.report.suite import SuiteReport, load_members, save_members_table, save_page
 from sbjax.tasks.regression import TARGETS
 
 MEASURES = {"iterations": "iterations", "error": "test MSE"}
@@ -58,25 +57,32 @@ def cut(ratios: dict[str, float]) -> Cut:
     return Cut(ratios, *ends, int(np.sum(logs < 0)), mean_cut, found.verdict)
 
 
-def build_grid_suite(folder: Path, members: Sequence[Member]) -> tuple[str, Path, dict[str, Any]]:
-    """Makes `results.csv`, `summary.json`, `figures/expansion_maps.png` and `report.html`.
+def suite_report(folder: str | os.PathLike, names: Sequence[str]) -> SuiteReport:
+    """Makes `results.csv`, `summary.json`, `figures/expansion_maps.png` and `report.html` of runs `folder/<name>`.
 
-    Returns:
-        The table for the terminal, the path of the page, and the summary.
+    Runs that count no iterations (`task.program='frame'`) have the report of any suite, `sbjax.report.suite`.
+
+    Args:
+        folder: the folder of the suite.
+        names: of its runs, in the order in which they are shown.
 
     Raises:
-        ValueError: no run can be read.
+        ValueError: no name.
     """
+    folder = Path(folder)
+    members = load_members(folder, names)
     runs = {m.name: m.results for m in members if m.results is not None}
-    if not runs:
-        raise ValueError(f"{folder}: no run can be read: {[m.problem for m in members]}")
+    if not any(map(grid.counted, runs.values())):
+        return suite.suite_report(folder, names)
     first = next(iter(runs.values()))
     arms = [arm for arm in first.arms if arm != first.reference]
     cuts = {arm: {what: _over(runs, arm, what)._asdict() for what in MEASURES} for arm in arms}
-    present = [name for name in grid.CONTROLS if name in arms and grid.EXPANDED in arms]
     survival = {
-        what: {name: _over(runs, grid.EXPANDED, what, reference=name)._asdict() for name in present}
-        for what in MEASURES
+        arm: {
+            what: {control: _over(runs, arm, what, reference=control)._asdict() for control in controls_of}
+            for what in MEASURES
+        }
+        for arm, controls_of in roles.controlled(first).items()
     }
     summary = {
         "reference": first.reference,
@@ -86,17 +92,15 @@ def build_grid_suite(folder: Path, members: Sequence[Member]) -> tuple[str, Path
         "published": grid.PUBLISHED,
         "problems": {m.name: m.problem for m in members if m.problem is not None},
     }
-    rows = [{"function": name, **row} for name, results in runs.items() for row in results_lib.table_rows(results)]
-    results_lib.save_rows(folder, rows, first=("function", *results_lib.FACTS))
+    save_members_table(folder, members, what="function")
     results_lib.save_summary(folder, summary)
-    images = {}
-    if any(map(grid.parse_arm, arms)):
+    drawn = []
+    if any(grid.is_expansion(first.labels[arm]) for arm in arms):
         ratios = {title: {arm: cuts[arm][what]["median"] for arm in arms} for what, title in MEASURES.items()}
-        images["expansion_maps"] = figures.to_png(grid.draw_maps(ratios))
-        (folder / "figures").mkdir(exist_ok=True)
-        write_atomically(folder / "figures" / "expansion_maps.png", images["expansion_maps"])
-    write_atomically(folder / "report.html", _page(summary, images))
-    return _terminal(summary), folder / "report.html", summary
+        drawn.append(figures.picture(folder, "expansion_maps", grid.draw_maps(ratios, first.labels), CAPTION))
+    heading = f"{len(runs)} functions: expansions against {first.reference}"
+    page = save_page(folder, title="Functions", heading=heading, sections=_sections(summary, first, drawn))
+    return SuiteReport(_terminal(summary), page, summary)
 
 
 def _over(runs, arm, what, reference=None) -> Cut:
@@ -111,15 +115,18 @@ def _over(runs, arm, what, reference=None) -> Cut:
 
 
 def verdicts(summary: Mapping[str, Any]) -> list[str]:
-    """Whether the gain of `regression_figures.EXPANDED` survives the controls, a sentence a measure."""
-    if not any(summary["over_controls"].values()):
-        return []
-    found = []
-    for what, title in MEASURES.items():
-        gain = _ratio(summary["arms"][grid.EXPANDED][what])
-        rest = {name: _ratio(own) for name, own in summary["over_controls"][what].items()}
-        found.append(controls.survival(title, grid.EXPANDED, summary["reference"], gain, rest))
-    return found
+    """Whether the gain of each treatment that has controls survives them, a sentence a measure."""
+    return [
+        controls.survival(
+            title,
+            arm,
+            summary["reference"],
+            _ratio(summary["arms"][arm][what]),
+            {name: _ratio(own) for name, own in over[what].items()},
+        )
+        for arm, over in summary["over_controls"].items()
+        for what, title in MEASURES.items()
+    ]
 
 
 def _ratio(found):
@@ -155,31 +162,27 @@ def _terminal(summary):
     return "\n".join([*tables.columns([_headers(summary), *_rows(summary)]), *tables.wrap(text), *said])
 
 
-def _page(summary, images):
+def _sections(summary, results, drawn):
     functions = list(summary["functions"])
-    said = verdicts(summary)
-    body = [
-        tag("h1", f"{len(functions)} functions: expansions against {summary['reference']}"),
-        *(tag("p", sentence) for sentence in said),
-        *([note(grid.CONTROL_NOTE)] if said else []),
-        table(_headers(summary), _rows(summary)),
-        note(_NOTE.format(reference=summary["reference"], **summary["published"])),
-        *embed(images, {"expansion_maps": CAPTION}),
-    ]
+    said = [Text(sentence) for sentence in verdicts(summary)]
+    note = _NOTE.format(reference=summary["reference"], **summary["published"])
+    table = Table(_headers(summary), _rows(summary), notes=[note])
+    found = [Section("Result", [*said, *(controls.note(results) if said else []), table, *drawn])]
     for what, title in MEASURES.items():
         rows = []
-        for arm, found in summary["arms"].items():
-            ratios = found[what]["ratios"]
+        for arm, own in summary["arms"].items():
+            ratios = own[what]["ratios"]
             rows.append([arm, *(f"{ratios[name]:.3g}" if name in ratios else tables.NONE for name in functions)])
-        body += [tag("h2", f"Ratio of {title} by function"), table(["arm", *functions], rows)]
+        found.append(Section(f"Ratio of {title} by function", [Table(["arm", *functions], rows)]))
     rows = []
     for name in functions:
         known = TARGETS.get(name)
-        rows.append(
-            [name, known.kind if known else "", known.formula if known else "", summary["functions"][name]["level"]]
-        )
-    body += [tag("h2", "Functions"), table(["function", "kind", "formula", "iterations to"], rows)]
-    body.append(links({name: f"{name}/report.html" for name in functions}))
-    if summary["problems"]:
-        body += [tag("h2", "Functions that could not be read"), table(["function", "why"], summary["problems"].items())]
-    return page("Functions", body)
+        about = (known.kind, known.formula) if known else ("", "")
+        rows.append([name, *about, summary["functions"][name]["level"]])
+    problems = dict.fromkeys(functions) | summary["problems"]
+    return [
+        *found,
+        Section("Functions", [Table(["function", "kind", "formula", "iterations to"], rows)]),
+        suite.links_section(problems, title="Reports of the functions"),
+        suite.problems_section(problems, title="Functions that could not be read", what="function"),
+    ]

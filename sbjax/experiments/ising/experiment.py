@@ -15,15 +15,16 @@ from jaxtyping import Int8
 
 from sbjax import rng
 from sbjax.experiments.ising import report as report_lib
-from sbjax.files import to_json, write_atomically
+from sbjax.files import write_json
 from sbjax.frame.errors import named_arm, told_as
 from sbjax.frame.plan import Plan
 from sbjax.frame.protocol import Experiment
 from sbjax.frame.workdir import Workdir
 from sbjax.metrics.bootstrap import Estimate
 from sbjax.metrics.replica import unmatched_distance
+from sbjax.metrics.shares import share
 from sbjax.options import option
-from sbjax.physics.ising import exact, mean_field, metropolis, statistics
+from sbjax.physics.ising import exact, mean_field, metropolis
 from sbjax.report.results import save_arms
 from sbjax.training.timeline import boundaries
 
@@ -103,16 +104,16 @@ def run(folder: Workdir, plan: Plan, *, stop: Callable[[], bool]) -> bool:
             listed = {key: values.tolist() for key, values in numbers.items()}
             folder.report({"arm": name, "step": sweep, "flops": 0.0, **listed, **measures[name]})
         shares = {
-            "up": statistics.share(magnetisation > 0)._asdict(),
-            "down": statistics.share(magnetisation < 0)._asdict(),
+            "up": share(magnetisation > 0)._asdict(),
+            "down": share(magnetisation < 0)._asdict(),
         }
         written[name] = {
             "field": section.field,
             **landscapes(section),
             "quench": {"temperature": section.temperature, "magnetisation": magnetisation, "shares": shares},
         }
-        measures[name] |= {f"share/{sign}": share for sign, share in shares.items()}
-    write_atomically(folder.path / LANDSCAPES, to_json(written))
+        measures[name] |= {f"share/{sign}": found for sign, found in shares.items()}
+    write_json(folder.path / LANDSCAPES, written)
     save_arms(
         folder.path,
         arms=list(sections),

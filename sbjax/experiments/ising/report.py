@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbjax.files import write_atomically
 from sbjax.report import figures, tables
-from sbjax.report.markup import note, table, tag
 from sbjax.report.results import Results
+from sbjax.report.sections import Section, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,25 +28,20 @@ _NOTE = (
 )
 
 
+def report(results: Results, workdir: Path) -> list[Section]:
+    """Shares of the two states and minima in mean field, the energy landscapes, and the distance of the replicas."""
+    found = load_landscapes(workdir)
+    if not found:
+        return []
+    drawn = {"energy_landscapes": energy_landscapes(results, found), "quenched_distance": quenched_distance(results)}
+    pictures = [figures.picture(workdir, name, figure, CAPTIONS[name]) for name, figure in drawn.items()]
+    return [Section("Which state", [_states(found), *pictures])]
+
+
 def load_landscapes(workdir: Path) -> dict[str, Any]:
     """`landscapes.json` of a run, by arm; {} where there is none."""
     path = Path(workdir) / "landscapes.json"
     return json.loads(path.read_text()) if path.exists() else {}
-
-
-def save_figures(results: Results, workdir: Path) -> dict[str, Path]:
-    """Draws into `workdir/figures` what there is a `landscapes.json` for; the paths by name."""
-    found, paths = load_landscapes(workdir), {}
-    if found:
-        drawn = {
-            "energy_landscapes": energy_landscapes(results, found),
-            "quenched_distance": quenched_distance(results),
-        }
-        for name, figure in drawn.items():
-            paths[name] = Path(workdir) / "figures" / f"{name}.png"
-            paths[name].parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(paths[name], figures.to_png(figure))
-    return paths
 
 
 def energy_landscapes(results: Results, landscapes: dict[str, Any]) -> "Figure":
@@ -101,10 +95,9 @@ def quenched_distance(results: Results) -> "Figure":
     return figure
 
 
-def section(workdir: Path) -> list[str]:
-    """Shares of the two states and minima in mean field, as a table."""
+def _states(landscapes):
     rows = []
-    for arm, found in load_landscapes(workdir).items():
+    for arm, found in landscapes.items():
         minima = [
             f"m = {m['magnetisation']:.3f}, f = {m['free_energy']:.4f}{'' if m['stable'] else ' (metastable)'}"
             for m in found["mean_field"]["minima"]
@@ -112,4 +105,4 @@ def section(workdir: Path) -> list[str]:
         shares = [tables.measure(found["quench"]["shares"][sign], 3) for sign in ("up", "down")]
         rows.append([arm, f"{found['field']:g}", *shares, "; ".join(minima)])
     headers = ["arm", "field", "share up", "share down", "minima in mean field"]
-    return [tag("h2", "Which state"), table(headers, rows), note(_NOTE)] if rows else []
+    return Table(headers, rows, notes=[_NOTE])

@@ -10,8 +10,7 @@ by Newton steps on the gradient; then ends are told apart by their weights.
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +24,9 @@ from sbjax.experiments.landscape.experiment import LandscapeExperiment
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.landscape.copy_average import copy_average_loss, copy_average_student, orthonormal_teacher, population_loss
-from sbjax.landscape.teacher_student import share_below
+from sbjax.metrics import shares
 from sbjax.optimizers.gradient_flow import gradient_flow
 from sbjax.options import option
-
-if TYPE_CHECKING:
-    from sbjax.report.results import Results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +42,6 @@ class Fields:
 
 SMOKE: dict[str, Any] = {"flow_time": 1e3}
 PRIMARY = "loss"
-CAPTIONS = {
-    "copy_average": "Loss above that of the best copy-average point along the gradient flow: a line a seed, "
-    "coloured by where it ends. Those that end at that point fall to round-off.",
-}
-
 BEST = "best copy-average"
 OTHER = "other copy-average"
 ROUGH = "rough copies"
@@ -167,8 +158,8 @@ def end_of(student: dict[str, Float[ArrayLike, "n ..."]], k: int, gradient: floa
         if max(np.abs(w - exact["w"]).max(), np.abs(a - exact["a"]).max()) <= tolerance:
             sizes = tuple(sorted(sizes.tolist(), reverse=True))
             return End(BEST if sizes[0] == k - n + 1 else OTHER, sizes)
-    shares = w[:, :k] ** 2 / np.sum(w**2, 1, keepdims=True)
-    rough = shares.max(1).min() > 0.5 and len(set(shares.argmax(1).tolist())) == n
+    parts = w[:, :k] ** 2 / np.sum(w**2, 1, keepdims=True)
+    rough = parts.max(1).min() > 0.5 and len(set(parts.argmax(1).tolist())) == n
     return End(ROUGH if rough else ELSE, ())
 
 
@@ -197,7 +188,7 @@ def run_arm(
             "students": n,
             "teachers": k,
             "best": copy_average_loss(n, k),
-            "kinds": {kind: share([end.kind == kind for end in ends]) for kind in KINDS},
+            "kinds": {kind: _share([end.kind == kind for end in ends]) for kind in KINDS},
             "given_up": int(np.sum(found["last"] < len(times) - 1)),
             "levels": levels(found["loss"], ends, negative),
         },
@@ -209,15 +200,6 @@ def run_arm(
         },
         parameters=n * (k + task.extra_inputs + 1),
     )
-
-
-def share(true: list[bool]) -> dict[str, float]:
-    """Count, share and the ends of its Clopper-Pearson interval.
-
-    >>> {name: round(value, 3) for name, value in share([True, False]).items()}
-    {'count': 1, 'value': 0.5, 'low': 0.013, 'high': 0.987}
-    """
-    return {"count": sum(true), **share_below(1 - np.asarray(true, float), 0.5)._asdict()}
 
 
 def levels(
@@ -238,18 +220,9 @@ def levels(
     ]
 
 
-def section(workdir: Path, results: "Results") -> list[str]:
-    """Shares of the kinds of ends, and the losses at which they are, as two tables."""
-    from sbjax.experiments.landscape import copy_average_report
-
-    return copy_average_report.section(workdir, results)
-
-
-def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
-    """Draws what there is of `CAPTIONS` into `workdir/figures`; the paths by name."""
-    from sbjax.experiments.landscape import copy_average_report
-
-    return copy_average_report.save_figures(workdir, results)
+def _share(flags):
+    """Count, share and the ends of its interval."""
+    return {"count": sum(flags), **shares.share(flags, method="exact")._asdict()}
 
 
 def _ends(starts, times, k, steps):

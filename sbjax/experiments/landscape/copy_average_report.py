@@ -7,19 +7,32 @@ import numpy as np
 
 from sbjax.experiments.landscape.copy_average import BEST, KINDS
 from sbjax.experiments.landscape.experiment import ArmResult, load_arms
+from sbjax.report import figures, tables
 from sbjax.report.results import Results
+from sbjax.report.sections import Section, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def section(workdir: Path, results: Results) -> list[str]:
-    """Shares of the kinds of ends, and the losses at which they are, as two tables."""
-    from sbjax.report import tables
-    from sbjax.report.markup import note, table, tag
+CAPTIONS = {
+    "copy_average": "Loss above that of the best copy-average point along the gradient flow: a line a seed, "
+    "coloured by where it ends. Those that end at that point fall to round-off.",
+}
 
+
+def report(results: Results, workdir: Path) -> list[Section]:
+    """Shares of the kinds of ends, the losses at which they are, and losses along the flow."""
+    found = load_arms(workdir, results.arms)
+    if not found:
+        return []
+    picture = figures.picture(workdir, "copy_average", flow_losses(found), CAPTIONS["copy_average"])
+    return [Section("Copy or average", [*_tables(found), picture])]
+
+
+def _tables(arms):
     shares, rows = [], []
-    for arm, found in load_arms(workdir, results.arms).items():
+    for arm, found in arms.items():
         facts, losses = found.summary, found.arrays["loss"]
         kinds = [facts["kinds"][kind] for kind in KINDS]
         least = f"{losses.min():.9f}" if np.isfinite(losses).any() else "-"
@@ -32,38 +45,26 @@ def section(workdir: Path, results: Results) -> list[str]:
             rows.append([name, level["kind"], sizes, *numbers])
         if not facts["levels"]:
             rows.append([arm, "none converged", "-", least, f"{facts['best']:.9f}", "0", "-"])
-    if not rows:
-        return []
-    return [
-        tag("h2", "Copy or average"),
-        table(["arm", "seeds", *KINDS], shares),
-        note("Shares of the seeds by where the gradient flow ended [Clopper and Pearson's 95 % interval]."),
-        table(["arm", "kind", "partition", "loss", "closed form", "seeds", "negative eigenvalues"], rows),
-        note(
-            "Losses of all ends. Partition: how many teacher neurons each student neuron stands for. Closed form: the "
-            "best copy-average loss L*(k - n + 1). A minimum has no negative eigenvalue."
+    columns = ["arm", "kind", "partition", "loss", "closed form", "seeds", "negative eigenvalues"]
+    return (
+        Table(
+            ["arm", "seeds", *KINDS],
+            shares,
+            notes=["Shares of the seeds by where the gradient flow ended [Clopper and Pearson's 95 % interval]."],
         ),
-    ]
-
-
-def save_figures(workdir: Path, results: Results) -> dict[str, Path]:
-    """Draws what there is of `CAPTIONS` into `workdir/figures`; the paths by name."""
-    from sbjax.files import write_atomically
-    from sbjax.report import figures
-
-    found = list(load_arms(workdir, results.arms).items())
-    if not found:
-        return {}
-    path = Path(workdir) / "figures" / "copy_average.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, figures.to_png(flow_losses(dict(found))))
-    return {"copy_average": path}
+        Table(
+            columns,
+            rows,
+            notes=[
+                "Losses of all ends. Partition: how many teacher neurons each student neuron stands for. Closed form: "
+                "the best copy-average loss L*(k - n + 1). A minimum has no negative eigenvalue."
+            ],
+        ),
+    )
 
 
 def flow_losses(arms: dict[str, ArmResult]) -> "Figure":
     """Loss over the best copy-average loss along the flow: a panel an arm, a line a seed, a colour a kind of end."""
-    from sbjax.report import figures
-
     with figures.styled():
         figure = figures.new_figure((0.6 + 2.1 * len(arms), 2.7))
         panels = figure.subplots(1, len(arms), sharey=True, squeeze=False)[0]

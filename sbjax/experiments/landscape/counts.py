@@ -8,15 +8,14 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Key
 
 from sbjax import rng
-from sbjax.experiments.landscape.arm_results import ArmResult, load_arms
+from sbjax.experiments.landscape.arm_results import ArmResult
 from sbjax.experiments.landscape.experiment import LandscapeExperiment
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.plan import ArmPlan, Plan
@@ -24,10 +23,6 @@ from sbjax.landscape import counting, paths
 from sbjax.landscape import teacher_student as ts
 from sbjax.landscape.layered import forward
 from sbjax.options import option
-
-if TYPE_CHECKING:
-    from sbjax.report.results import Results
-
 
 WIDEST = 200
 
@@ -46,18 +41,6 @@ class Fields:
 
 SMOKE: dict[str, Any] = {"side": 9, "points": 3}
 PRIMARY = "path_loss"
-
-CAPTIONS = {
-    "counts": "Subspaces of global minima T(r, m) and of critical points of all narrower networks, by width m; dotted: "
-    "where the former become more.",
-    "count_ratios": "Left: critical points of all narrower networks over global minima, by width, with one irreducible "
-    "critical point at each narrower width. Right: critical points with one neuron too few in each of L hidden layers, "
-    "needed width 10. Below the line there are more global minima.",
-    "intersection_graphs": "Pieces of the manifold of global minima of r needed neurons in a layer of m, and where "
-    "they meet: isolated at m = r, connected from one neuron more.",
-    "path_losses": "Loss between a network with one spare neuron a layer and a permuted copy of itself: along the path "
-    "of constant function and along the straight line, first seed.",
-}
 
 
 def check(plan: Plan, arm: ArmPlan) -> None:
@@ -164,33 +147,6 @@ def random_cycle(random: np.random.Generator, r: int) -> np.ndarray:
     order, cycle = np.arange(r + 1), random.permutation(r)
     order[cycle] = np.roll(cycle, 1)
     return order
-
-
-def section(workdir: Path, results: "Results") -> list[str]:
-    """Crossing widths, ratios, and losses along the paths, a row an arm."""
-    from sbjax.experiments.landscape import counts_report as report
-
-    found = load_arms(workdir, results.arms)
-    return report.counts_section(found)
-
-
-def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
-    """Counts, ratios, intersection graphs and losses along paths."""
-    from sbjax.experiments.landscape import counts_report as landscape_counts
-    from sbjax.experiments.landscape import figures as landscape_figures
-    from sbjax.experiments.landscape.students_report import save
-
-    found = load_arms(workdir, results.arms)
-    lines = {}
-    for arm, one in found.items():
-        lines |= {f"{arm}, path": one.arrays["path"][0], f"{arm}, straight": one.arrays["straight"][0]}
-    drawn = {
-        "counts": landscape_counts.counts_figure(found),
-        "count_ratios": landscape_counts.ratios_figure(),
-        "intersection_graphs": landscape_figures.intersection_graphs(),
-        "path_losses": landscape_figures.path_losses(lines),
-    }
-    return save(drawn, workdir)
 
 
 EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm)

@@ -1,14 +1,17 @@
 """Table and figures of exact counts of subspaces, beside losses along paths between global minima."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sbjax.experiments.landscape.experiment import ArmResult
+from sbjax.experiments.landscape.experiment import ArmResult, load_arms
+from sbjax.experiments.landscape.figures import counts_figure, intersection_graphs, path_losses
 from sbjax.landscape import counting
 from sbjax.report import figures, tables
-from sbjax.report.markup import note, table, tag
+from sbjax.report.results import Results
+from sbjax.report.sections import Section, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,10 +24,46 @@ _NOTE = (
 )
 
 
-def counts_section(found: Mapping[str, ArmResult]) -> list[str]:
-    """A row an arm."""
+CAPTIONS = {
+    "counts": "Subspaces of global minima T(r, m) and of critical points of all narrower networks, by width m; dotted: "
+    "where the former become more.",
+    "count_ratios": "Left: critical points of all narrower networks over global minima, by width, with one irreducible "
+    "critical point at each narrower width. Right: critical points with one neuron too few in each of L hidden layers, "
+    "needed width 10. Below the line there are more global minima.",
+    "intersection_graphs": "Pieces of the manifold of global minima of r needed neurons in a layer of m, and where "
+    "they meet: isolated at m = r, connected from one neuron more.",
+    "path_losses": "Loss between a network with one spare neuron a layer and a permuted copy of itself: along the path "
+    "of constant function and along the straight line, first seed.",
+}
+
+
+def report(results: Results, workdir: Path) -> list[Section]:
+    """Crossing widths, ratios, and losses along the paths, a row an arm; counts, ratios, graphs and paths drawn."""
+    found = load_arms(workdir, results.arms)
     if not found:
         return []
+    lines = {}
+    for arm, one in found.items():
+        lines |= {f"{arm}, path": one.arrays["path"][0], f"{arm}, straight": one.arrays["straight"][0]}
+    drawn = {
+        "counts": counts_figure(
+            {f"needed: {_widths(one.summary['widths'])}": counts_of(one) for one in found.values()}
+        ),
+        "count_ratios": ratios_figure(),
+        "intersection_graphs": intersection_graphs(),
+        "path_losses": path_losses(lines),
+    }
+    pictures = [figures.picture(workdir, name, figure, CAPTIONS[name]) for name, figure in drawn.items()]
+    return [Section("Subspaces and paths", [_table(found), *pictures])]
+
+
+def counts_of(one: ArmResult) -> counting.Counts:
+    """The counts of an arm over the widths of its first hidden layer."""
+    widths = tuple((one.summary["widths"][0] + one.arrays["extra"]).tolist())
+    return counting.Counts(widths, one.arrays["minima"], one.arrays["critical"])
+
+
+def _table(found: Mapping[str, ArmResult]) -> Table:
     steps = list(dict.fromkeys(h for one in found.values() for h in one.summary["ratio"]))
     rows = []
     for arm, one in found.items():
@@ -43,26 +82,7 @@ def counts_section(found: Mapping[str, ArmResult]) -> list[str]:
         )
     headers = ["arm", "needed widths", *(f"ratio, h = {h}" for h in steps), "crossing", "segments"]
     headers += ["largest loss on a path", "least barrier of a straight line", "arrived"]
-    return [tag("h2", "Subspaces and paths"), table(headers, rows), note(_NOTE)]
-
-
-def counts_figure(found: Mapping[str, ArmResult]) -> "Figure":
-    """log10 of both counts by the width of the first hidden layer, a panel an arm."""
-    with figures.styled():
-        figure = figures.new_figure((0.6 + 2.4 * len(found), 2.7))
-        panels = figure.subplots(1, len(found), squeeze=False)[0]
-        for panel, one in zip(panels, found.values()):
-            widths = one.summary["widths"][0] + one.arrays["extra"]
-            for name, label, i in (("minima", "global minima", 0), ("critical", "critical points", 1)):
-                heights = one.arrays[name] / np.log(10)
-                panel.plot(widths, heights, figures.DASHES[i], color=figures.COLOURS[i], label=label)
-            if one.summary["crossing"]:
-                panel.axvline(one.summary["crossing"][0], color="grey", linewidth=0.7, linestyle=":", label="crossing")
-            panel.set_title(f"needed: {_widths(one.summary['widths'])}", fontsize=8)
-            panel.set_xlabel("width m")
-        panels[0].set_ylabel("log10 number of subspaces")
-        figures.legend(figure, panels[:1])
-    return figure
+    return Table(headers, rows, notes=[_NOTE])
 
 
 def ratios_figure(

@@ -6,8 +6,7 @@ sin(2x) + x + cos(3y) - 0.4 (y - 1)^2 on the 41 x 41 grid.
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,15 +14,13 @@ from jaxtyping import Array, Key
 
 from sbjax import rng, trees
 from sbjax.experiments.landscape import students
-from sbjax.experiments.landscape.arm_results import ArmResult, load_arms
+from sbjax.experiments.landscape.arm_results import ArmResult
 from sbjax.experiments.landscape.experiment import LandscapeExperiment
 from sbjax.experiments.landscape.two_layer import DEEP_ZERO, ZERO, check
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.landscape import teacher_student as ts
+from sbjax.metrics.shares import share_below
 from sbjax.options import option
-
-if TYPE_CHECKING:
-    from sbjax.report.results import Results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +38,6 @@ class Fields:
 SMOKE: dict[str, Any] = {"side": 9, "polish_steps": 10, "newton_steps": 2}
 PRIMARY = "loss"
 HIDDEN = 3
-
-CAPTIONS = {
-    "deep_losses": "Loss of the deep students at the end, one dot a seed, by width. Lines: 1e-14 and 1e-20.",
-}
 
 
 def run_arm(
@@ -78,28 +71,12 @@ def run_arm(
     }
     summary = {
         "width": task.width,
-        "shares": {f"{bar:g}": ts.share_below(losses, bar)._asdict() for bar in (ZERO, DEEP_ZERO)},
+        "shares": {f"{bar:g}": share_below(losses, bar)._asdict() for bar in (ZERO, DEEP_ZERO)},
         "quantiles": {f"{q:g}": float(np.quantile(losses, q)) for q in (0, 0.25, 0.5, 0.75, 1)},
         "critical": float(np.mean(polished.gradient < 1e-8)),
         "polish_steps": int(np.max(polished.steps)),
     }
     return ArmResult(metrics, summary, arrays, trees.size(jax.tree.map(lambda leaf: leaf[0], starts)))
-
-
-def section(workdir: Path, results: "Results") -> list[str]:
-    """Shares at zero loss and quantiles of the losses, a row a width."""
-    from sbjax.experiments.landscape import students_report as report
-
-    found = {arm: one.summary for arm, one in load_arms(workdir, results.arms).items()}
-    return report.deep_section(found)
-
-
-def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
-    """Losses by width."""
-    from sbjax.experiments.landscape import students_report as report
-
-    found = load_arms(workdir, results.arms)
-    return report.save({"deep_losses": report.losses_figure(found)}, workdir)
 
 
 EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm)

@@ -1,4 +1,4 @@
-"""Figures of the loss landscape: how pieces of the expansion manifold meet, counts over widths, losses along paths."""
+"""Figures of the loss landscape: how pieces of the manifold of global minima meet, counts, losses by width and path."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ import numpy as np
 import scipy
 from jaxtyping import Float
 
+from sbjax.experiments.landscape.experiment import ArmResult
 from sbjax.landscape import counting
 from sbjax.landscape.manifold import Graph, Piece, dimension, intersection_graph, signature
 from sbjax.report import figures
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MARKERS = "os^Dv"
+
+BARS = (1e-14, 1e-20)
+"""Losses below which they count as zero."""
+LEAST = 1e-34
+"""Where losses of 0 are drawn."""
 
 
 def intersection_graphs(cases: Sequence[tuple[int, int]] = ((1, 2), (2, 3), (3, 4)), *, din: int = 2) -> "Figure":
@@ -51,32 +57,42 @@ def intersection_graphs(cases: Sequence[tuple[int, int]] = ((1, 2), (2, 3), (3, 
     return figure
 
 
-def counts_figure(r: int, widest: int) -> "Figure":
-    """log10 of the pieces of global minima and of all narrower critical points, by the width of the network.
+def counts_figure(panels: Mapping[str, counting.Counts]) -> "Figure":
+    """log10 of the subspaces of global minima and of critical points by width, a panel a network.
+
+    Dotted: the first width at which the former are as many.
+
+    Args:
+        panels: counts over widths by title, such as from `sbjax.landscape.counting.counts`.
 
     Raises:
-        ValueError: not 1 < r <= widest, or no integers.
+        ValueError: no panel, or one without any narrower critical point.
 
-    >>> counts_figure(4, 20).axes[0].get_xlabel()
+    >>> counts_figure({'r = 4': counting.counts(4, 20)}).axes[0].get_xlabel()
     'width m'
     """
-    if counting.whole("r", r, 1) == 1:
-        raise ValueError("r=1 has no narrower critical points: choose r of at least 2")
-    found = counting.counts(r, widest)
+    if not panels:
+        raise ValueError("panels is empty: give the counts of one network or more")
+    for title, found in panels.items():
+        if not np.isfinite(found.critical).any():
+            raise ValueError(
+                f"{title!r} has no narrower critical points: choose a network that needs 2 neurons or more"
+            )
     with figures.styled():
-        figure = figures.new_figure((3.5, 2.7))
-        panel = figure.subplots()
-        for values, label, colour, dash in (
-            (found.minima, f"global minima T({r}, m)", figures.COLOURS[0], figures.DASHES[0]),
-            (found.critical, f"critical points, sum of G(s, m), s < {r}", figures.COLOURS[1], figures.DASHES[1]),
-        ):
-            panel.plot(found.widths, values / np.log(10), color=colour, linestyle=dash, label=label)
-        cross = counting.crossing(r)
-        if cross <= widest:
-            panel.axvline(cross, color="grey", linewidth=0.7, linestyle=":")
-        panel.set_xlabel("width m")
-        panel.set_ylabel("log10 number of subspaces")
-        panel.legend()
+        figure = figures.new_figure((max(3.5, 0.6 + 2.4 * len(panels)), 2.7))
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for panel, (title, found) in zip(axes, panels.items()):
+            for values, label, i in ((found.minima, "global minima", 0), (found.critical, "critical points", 1)):
+                heights = np.asarray(values) / np.log(10)
+                panel.plot(found.widths, heights, figures.DASHES[i], color=figures.COLOURS[i], label=label)
+            ahead = np.flatnonzero(np.asarray(found.minima) >= np.asarray(found.critical))
+            if len(ahead):
+                cross = found.widths[ahead[0]]
+                panel.axvline(cross, color="grey", linewidth=0.7, linestyle=":", label="crossing")
+            panel.set_title(title, fontsize=8)
+            panel.set_xlabel("width m")
+        axes[0].set_ylabel("log10 number of subspaces")
+        figures.legend(figure, axes)
     return figure
 
 
@@ -109,6 +125,34 @@ def path_losses(lines: Mapping[str, Float[np.ndarray, "..."]], *, least: float =
         panel.set_ylabel("loss")
         panel.legend()
     return figure
+
+
+def losses_figure(found: Mapping[str, ArmResult]) -> "Figure":
+    """One dot a seed by width, on a logarithmic axis."""
+    with figures.styled():
+        figure = figures.new_figure((3.5, 2.7))
+        panel = figure.subplots()
+        for place, (_, result) in enumerate(found.items()):
+            losses = finite(result.metrics["loss"])
+            spread = 0.3 * np.linspace(-1, 1, len(losses)) if len(losses) > 1 else 0
+            panel.plot(place + spread, np.sort(np.maximum(losses, LEAST)), "o", color=figures.COLOURS[0], alpha=0.6)
+        for bar, dash in zip(BARS, ("--", ":")):
+            panel.axhline(bar, color="grey", linewidth=0.7, linestyle=dash)
+        panel.set_yscale("log")
+        name_widths(panel, found)
+        panel.set_ylabel("loss at the end")
+    return figure
+
+
+def finite(values: Sequence[float | None]) -> Float[np.ndarray, " kept"]:
+    """The finite ones; None, as JSON has it, is not."""
+    return np.array([value for value in values if value is not None and np.isfinite(value)])
+
+
+def name_widths(panel: "Axes", found: Mapping[str, ArmResult]) -> None:
+    """One tick an arm, with its width."""
+    panel.set_xticks(range(len(found)), [str(result.summary["width"]) for result in found.values()])
+    panel.set_xlabel("width of the students")
 
 
 def name_piece(piece: Piece) -> str:

@@ -14,8 +14,7 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +30,6 @@ from sbjax.frame.errors import ConfigError
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.options import option
 from sbjax.training.timeline import boundaries
-
-if TYPE_CHECKING:
-    from sbjax.report.results import Results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +48,6 @@ class Fields:
 
 SMOKE: dict[str, Any] = {"dataset": "digits"}
 PRIMARY = "train/loss"
-CAPTIONS = {
-    "width_sweep": "After the last step, against the width: dots are runs, the line is their median. The loss is that "
-    "of training, on the images of the test split.",
-    "width_curves": "During training: median over the runs, band from the least to the largest. The loss is that of "
-    "training, on the images of the test split.",
-}
-
 # Hidden units that one matrix product computes, of several runs where one has fewer.
 COLUMNS = 256
 
@@ -192,20 +181,6 @@ def run_arm(
         parameters=sum(fan_in * fan_out + fan_out for fan_in, fan_out in itertools.pairwise(sizes)),
         history={step: at(step) for step in [0, *boundaries(steps, plan.reports)] if step < steps},
     )
-
-
-def section(workdir: Path, results: "Results") -> list[str]:
-    """Loss, gradient and update at the end by width, as a table."""
-    from sbjax.experiments.landscape import mnist_report
-
-    return mnist_report.section(workdir, results)
-
-
-def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
-    """Draws what there is of `CAPTIONS` into `workdir/figures`; the paths by name."""
-    from sbjax.experiments.landscape import mnist_report
-
-    return mnist_report.save_figures(workdir, results)
 
 
 @partial(jax.jit, static_argnums=2)

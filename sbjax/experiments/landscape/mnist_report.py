@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sbjax.experiments.landscape.experiment import ArmResult, load_arms
+from sbjax.report import figures
 from sbjax.report.results import Results
+from sbjax.report.sections import Section, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,39 +20,39 @@ NUMBERS = {
 }
 
 
-def section(workdir: Path, results: Results) -> list[str]:
-    """Loss, gradient and update at the end by width, as a table."""
-    from sbjax.report.markup import note, table, tag
+CAPTIONS = {
+    "width_sweep": "After the last step, against the width: dots are runs, the line is their median. The loss is that "
+    "of training, on the images of the test split.",
+    "width_curves": "During training: median over the runs, band from the least to the largest. The loss is that of "
+    "training, on the images of the test split.",
+}
 
+
+def report(results: Results, workdir: Path) -> list[Section]:
+    """Loss, gradient and update at the end by width, as a table and drawn."""
+    found = load_arms(workdir, results.arms)
+    if not found:
+        return []
+    every = list(found.values())
+    drawn = {"width_sweep": width_sweep(every), "width_curves": width_curves(every)}
+    pictures = [figures.picture(workdir, name, figure, CAPTIONS[name]) for name, figure in drawn.items()]
+    return [Section("Width and what is left of the loss", [_table(found), *pictures])]
+
+
+def _table(found):
     rows, facts = [], None
-    for arm, found in load_arms(workdir, results.arms).items():
-        facts = found.summary
-        ends = {name: found.arrays[name][-1] for name in ("loss", "gradient_squared", "update_squared", "accuracy")}
+    for arm, one in found.items():
+        facts = one.summary
+        ends = {name: one.arrays[name][-1] for name in ("loss", "gradient_squared", "update_squared", "accuracy")}
         ends["accuracy"] = 100 * ends["accuracy"]
         rows.append([arm, str(facts["width"]), str(facts["runs"]), *map(_spread, ends.values())])
-    if not rows:
-        return []
     headers = ["arm", "width", "runs", "training loss", "squared gradient", "squared update", "training accuracy, %"]
     about = (
         f"After the last step, median [least, largest] of the runs. The batch is {facts['images']} images of the test "
         f"split, on which the networks are trained as in the published experiment; {facts['pixels']} of "
         f"{facts['inputs']} pixels are not 0 in all of them."
     )
-    return [tag("h2", "Width and what is left of the loss"), table(headers, rows), note(about)]
-
-
-def save_figures(workdir: Path, results: Results) -> dict[str, Path]:
-    """Draws what there is of `CAPTIONS` into `workdir/figures`; the paths by name."""
-    from sbjax.files import write_atomically
-    from sbjax.report import figures
-
-    found, paths = list(load_arms(workdir, results.arms).values()), {}
-    if found:
-        for name, draw in (("width_sweep", width_sweep), ("width_curves", width_curves)):
-            paths[name] = Path(workdir) / "figures" / f"{name}.png"
-            paths[name].parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(paths[name], figures.to_png(draw(found)))
-    return paths
+    return Table(headers, rows, notes=[about])
 
 
 def width_sweep(found: list[ArmResult]) -> "Figure":
@@ -68,8 +70,6 @@ def _spread(values):
 
 
 def _panels(found, draw, label):
-    from sbjax.report import figures
-
     with figures.styled():
         figure = figures.new_figure((8.2, 2.7))
         panels = figure.subplots(1, len(NUMBERS))
@@ -84,8 +84,6 @@ def _panels(found, draw, label):
 
 
 def _draw_sweep(panel, found, name):
-    from sbjax.report import figures
-
     widths = [arm.summary["width"] for arm in found]
     ends = [arm.arrays[name][-1] for arm in found]
     for width, values in zip(widths, ends):
@@ -95,8 +93,6 @@ def _draw_sweep(panel, found, name):
 
 
 def _draw_curves(panel, found, name):
-    from sbjax.report import figures
-
     for i, arm in enumerate(found):
         colour, curve = figures.COLOURS[i % len(figures.COLOURS)], arm.arrays[name]
         panel.plot(np.median(curve, 1), color=colour, label=f"m = {arm.summary['width']}")

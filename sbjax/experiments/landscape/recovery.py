@@ -33,7 +33,7 @@ from sbjax.frame.errors import ConfigError
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.landscape.expand_and_cluster import expand_and_cluster
 from sbjax.landscape.teacher_match import match_teacher
-from sbjax.landscape.teacher_student import ACTIVATIONS, share_below
+from sbjax.landscape.teacher_student import ACTIVATIONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,42 +124,19 @@ def run_arm(
         arrays |= {f"after_{i}": outcome.after.errors}
         if outcome.clusterings:
             arrays |= {f"labels_{i}": outcome.clusterings[0].labels, f"tree_{i}": outcome.clusterings[0].tree}
-    wrong = np.array([outcome.after.excess + outcome.after.missing for outcome in found])
+    right = np.array([outcome.after.excess + outcome.after.missing == 0 for outcome in found])
     summary = {
         "activation": task.activation,
         "students": task.students,
         "expansion": task.expansion,
         "teachers": [_describe(outcome, kinds[i % len(kinds)]) for i, outcome in enumerate(found)],
-        "width_right": share_below(wrong, 0.5)._asdict(),
-        "recovered": share_below(np.maximum(metrics["worst"], wrong), RECOVERED)._asdict(),
+        "width_right": share(right, method="exact")._asdict(),
+        "recovered": share(right & (np.array(metrics["worst"]) < RECOVERED), method="exact")._asdict(),
         "error": _median(metrics["error"]),
         "error_before": _median(metrics["error_before"]),
         "control": controls,
     }
     return ArmResult(metrics, summary, arrays, parameters=largest)
-
-
-def section(workdir, results) -> list[str]:
-    """Shares and errors by activation, and by the size of the teacher."""
-    from sbjax.experiments.landscape import recovery_report
-
-    return recovery_report.section(workdir, results)
-
-
-def save_figures(workdir, results) -> dict:
-    """Incoming vectors, the tree, and the errors."""
-    from sbjax.experiments.landscape import recovery_report
-
-    return recovery_report.save_figures(workdir, results)
-
-
-CAPTIONS = {
-    "recovery_vectors": "Incoming weights of all students of the first teacher; coloured by cluster, grey: none. "
-    "Crosses: the teacher's, rings: recovered; both, and mirrored students, on the side of the teacher.",
-    "recovery_trees": "Average linkage of the same units; dashed: the cut.",
-    "recovery_errors": "Relative error of every unit of all teachers, sorted, before (hollow) and after the last fit; "
-    "1: not found.",
-}
 
 
 def _parameters(family: Family) -> int:

@@ -9,7 +9,11 @@ import numpy as np
 import scipy
 
 from sbjax.experiments.landscape.experiment import ArmResult, load_arms
+from sbjax.landscape.teacher_student import ACTIVATIONS
+from sbjax.landscape.unit_symmetry import form_of
+from sbjax.report import figures, tables
 from sbjax.report.results import Results
+from sbjax.report.sections import Section, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,13 +29,32 @@ _NOTE = (
 )
 
 
-def section(workdir: Path, results: Results) -> list[str]:
-    """Shares and errors by activation, and by the size of the teacher."""
-    from sbjax.report import tables
-    from sbjax.report.markup import note, table, tag
+CAPTIONS = {
+    "recovery_vectors": "Incoming weights of all students of the first teacher; coloured by cluster, grey: none. "
+    "Crosses: the teacher's, rings: recovered; both, and mirrored students, on the side of the teacher.",
+    "recovery_trees": "Average linkage of the same units; dashed: the cut.",
+    "recovery_errors": "Relative error of every unit of all teachers, sorted, before (hollow) and after the last fit; "
+    "1: not found.",
+}
 
+
+def report(results: Results, workdir: Path) -> list[Section]:
+    """Shares and errors by activation, and by the size of the teacher; vectors, trees and errors drawn."""
+    found = load_arms(workdir, results.arms)
+    if not found:
+        return []
+    drawn = {
+        "recovery_vectors": vectors_figure(found),
+        "recovery_trees": trees_figure(found),
+        "recovery_errors": errors_figure(found),
+    }
+    pictures = [figures.picture(workdir, name, figure, CAPTIONS[name]) for name, figure in drawn.items()]
+    return [Section("Recovered parameters", [*_tables(found), *pictures])]
+
+
+def _tables(arms):
     rows, sizes = [], []
-    for arm, found in load_arms(workdir, results.arms).items():
+    for arm, found in arms.items():
         summary, metrics = found.summary, found.metrics
         rows.append(
             [
@@ -56,8 +79,6 @@ def section(workdir: Path, results: Results) -> list[str]:
                     f"{np.median([metrics['student_loss'][i] for i in here]):.1e}",
                 ]
             )
-    if not rows:
-        return []
     headers = [
         "arm",
         "teachers",
@@ -69,34 +90,11 @@ def section(workdir: Path, results: Results) -> list[str]:
         "control",
     ]
     by_size = ["arm", "units, inputs", "width right", "units too many", "error, collapsed", "fitted", "best student"]
-    return [tag("h2", "Recovered parameters"), table(headers, rows), note(_NOTE), table(by_size, sizes)]
-
-
-def save_figures(workdir: Path, results: Results) -> dict[str, Path]:
-    """Draws into `workdir/figures`; the paths by name."""
-    from sbjax.files import write_atomically
-    from sbjax.report import figures
-
-    found, paths = load_arms(workdir, results.arms), {}
-    if found:
-        drawn = {
-            "recovery_vectors": vectors_figure(found),
-            "recovery_trees": trees_figure(found),
-            "recovery_errors": errors_figure(found),
-        }
-        for name, figure in drawn.items():
-            paths[name] = Path(workdir) / "figures" / f"{name}.png"
-            paths[name].parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(paths[name], figures.to_png(figure))
-    return paths
+    return Table(headers, rows, notes=[_NOTE]), Table(by_size, sizes)
 
 
 def vectors_figure(found: dict[str, ArmResult]) -> "Figure":
     """Incoming weights of the first hidden layer in the plane of the first two inputs, a panel for each arm."""
-    from sbjax.landscape.teacher_student import ACTIVATIONS
-    from sbjax.landscape.unit_symmetry import form_of
-    from sbjax.report import figures
-
     with figures.styled():
         figure, panels = _panels(len(found), (2.9, 2.9))
         for panel, (arm, result) in zip(panels, found.items()):
@@ -128,8 +126,6 @@ def vectors_figure(found: dict[str, ArmResult]) -> "Figure":
 
 def trees_figure(found: dict[str, ArmResult]) -> "Figure":
     """Dendrograms of the units of all students in the first hidden layer, a panel for each arm."""
-    from sbjax.report import figures
-
     with figures.styled():
         figure, panels = _panels(len(found), (2.9, 2.4))
         for panel, (arm, result) in zip(panels, found.items()):
@@ -157,8 +153,6 @@ def trees_figure(found: dict[str, ArmResult]) -> "Figure":
 
 def errors_figure(found: dict[str, ArmResult]) -> "Figure":
     """Sorted relative errors of all units of all teachers, before and after the last fit."""
-    from sbjax.report import figures
-
     with figures.styled():
         figure = figures.new_figure((3.5, 2.7))
         panel = figure.subplots()
@@ -194,8 +188,6 @@ def _control(found) -> str:
 
 
 def _panels(count: int, size: tuple[float, float]) -> tuple["Figure", "list[Axes]"]:
-    from sbjax.report import figures
-
     figure = figures.new_figure((size[0] * count, size[1]))
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 

@@ -8,8 +8,7 @@ import collections
 import dataclasses
 import warnings
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,16 +16,14 @@ from jaxtyping import Array, Key
 
 from sbjax import rng
 from sbjax.experiments.landscape import students
-from sbjax.experiments.landscape.arm_results import ArmResult, load_arms
+from sbjax.experiments.landscape.arm_results import ArmResult
 from sbjax.experiments.landscape.experiment import LandscapeExperiment
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.landscape import classification
 from sbjax.landscape import teacher_student as ts
+from sbjax.metrics.shares import share_below
 from sbjax.options import option
-
-if TYPE_CHECKING:
-    from sbjax.report.results import Results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,16 +59,6 @@ REFERENCE = {
 }
 """Shares of 50 seeds below 1e-14 in a replication by Adam and a plain Levenberg-Marquardt. The published shares are in
 figures only; the published code asserts that all 50 students of g and width 10 end below 1e-20."""
-
-CAPTIONS = {
-    "student_losses": "Loss at the end, one dot a seed, by width. Lines: 1e-14 and 1e-20, the bars for zero.",
-    "student_kinds": "What the students ended at, by width. Symmetry-induced: a critical point of a narrower student, "
-    "of which neurons are copies.",
-    "neuron_types": "Neurons of the students at zero loss, by width: copies of a teacher's neuron, neurons or groups "
-    "that cancel (0 type), and, where the activation is odd up to a constant, opposite and constant neurons.",
-    "trajectories": "Incoming vectors of a student during Adam, from the hollow to the full dots; colour: outgoing "
-    "weight. Rays: directions of the teacher's neurons.",
-}
 
 
 def check(plan: Plan, arm: ArmPlan) -> None:
@@ -177,7 +164,7 @@ def summarise(task, polished, found, teacher) -> dict[str, Any]:
     return {
         "width": task.width,
         "activation": task.activation,
-        "shares": {f"{bar:g}": ts.share_below(losses, bar)._asdict() for bar in (ZERO, DEEP_ZERO)},
+        "shares": {f"{bar:g}": share_below(losses, bar)._asdict() for bar in (ZERO, DEEP_ZERO)},
         "kinds": {kind: sum(one.kind == kind for one in found) for kind in KINDS},
         "failures": failures,
         "induced": sum(failure["kind"] in INDUCED for failure in failures),
@@ -192,28 +179,6 @@ def summarise(task, polished, found, teacher) -> dict[str, Any]:
         "largest_gradient": float(np.max(polished.gradient)),
         "polish_steps": int(np.max(polished.steps)),
     }
-
-
-def section(workdir: Path, results: "Results") -> list[str]:
-    """Shares at zero loss, kinds of the others, and neurons, a row a width."""
-    from sbjax.experiments.landscape import students_report as report
-
-    found = {arm: one.summary for arm, one in load_arms(workdir, results.arms).items()}
-    return report.two_layer_section(found, REFERENCE)
-
-
-def save_figures(workdir: Path, results: "Results") -> dict[str, Path]:
-    """Losses, kinds, neurons and trajectories."""
-    from sbjax.experiments.landscape import students_report as report
-
-    found = load_arms(workdir, results.arms)
-    drawn = {
-        "student_losses": report.losses_figure(found),
-        "student_kinds": report.kinds_figure(found),
-        "neuron_types": report.neurons_figure(found),
-        "trajectories": report.trajectories_figure(found),
-    }
-    return report.save(drawn, workdir)
 
 
 EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm)

@@ -1,6 +1,6 @@
 """Split violins of a suite: the reference to the left, another arm to the right, an equation each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,8 +8,8 @@ import numpy as np
 # `scipy.stats` takes most of a second to import and is loaded by its first use, not by this line.
 import scipy
 
-from sbjax.experiments.pinn.suite_members import Member
 from sbjax.report import figures
+from sbjax.report.suite import Member
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +39,9 @@ def final_values(members: Sequence[Member], metric: str, *, normalise: bool) -> 
     return found
 
 
-def violins(members: Sequence[Member], metric: str, *, sides: tuple[str, str], normalise: bool) -> "Figure":
+def violins(
+    members: Sequence[Member], panels: Mapping[str, str], metric: str, *, sides: tuple[str, str], normalise: bool
+) -> "Figure":
     """A panel for every panel of equations; a split violin and all seeds for each equation, a bar at each median.
 
     The axis is logarithmic where the values span a decade; densities are those of what is drawn, of the logarithm then.
@@ -47,6 +49,7 @@ def violins(members: Sequence[Member], metric: str, *, sides: tuple[str, str], n
 
     Args:
         members: as `load_members`.
+        panels: of the members by name, as `suite_members.panels`.
         metric: what is drawn.
         sides: the arms to the left and to the right.
         normalise: as in `final_values`.
@@ -66,18 +69,18 @@ def violins(members: Sequence[Member], metric: str, *, sides: tuple[str, str], n
     logarithmic = len(positive) > 0 and figures.spans_a_decade(positive)
     groups: dict[str, list[str]] = {}
     for member in members:
-        groups.setdefault(member.panel, []).append(member.name)
+        groups.setdefault(panels[member.name], []).append(member.name)
     colours = figures.COLOURS[:2]
     with figures.styled():
         columns = min(len(groups), 3)
         rows = -(-len(groups) // columns)
         figure = figures.new_figure((1.0 + 3.1 * columns, 0.3 + 3.0 * rows))
-        panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
-        for panel in panels.flat[len(groups) :]:
+        axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
+        for panel in axes.flat[len(groups) :]:
             panel.set_visible(False)
         if logarithmic:
-            panels[0, 0].set_yscale("log")
-        for panel, (title, names) in zip(panels.flat, groups.items()):
+            axes[0, 0].set_yscale("log")
+        for panel, (title, names) in zip(axes.flat, groups.items()):
             for place, name in enumerate(names):
                 for side, arm, colour in zip((-1, 1), sides, colours):
                     _half(panel, place, side, values[name].get(arm, np.array([])), colour, logarithmic=logarithmic)
@@ -85,7 +88,7 @@ def violins(members: Sequence[Member], metric: str, *, sides: tuple[str, str], n
             panel.set_xlim(-0.6, len(names) - 0.4)
             panel.set_title(title, fontsize=8)
         label = metric.replace("/", " ")
-        for panel in panels[:, 0]:
+        for panel in axes[:, 0]:
             panel.set_ylabel(f"final {label} / largest of the equation" if normalise else f"final {label}")
         handles = [Patch(color=colour, alpha=0.4, label=arm) for arm, colour in zip(sides, colours)]
         figure.legend(handles=handles, loc="outside upper center", ncols=2)

@@ -1,55 +1,16 @@
-"""The runs of a suite as they lie on disk: results, seconds, and a classical solver's seconds beside them."""
+"""What a suite of differential equations has beside its runs: panels, and a classical solver's seconds."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from sbjax.report import statistics
-from sbjax.report.results import Results, load_results
+from sbjax.report.suite import Member
 
 GROUP = 5
-"""Members that are no differential equations are shown in panels of so many."""
-
-
-class Seconds(NamedTuple):
-    """Wall time of one arm, all replicas in one program.
-
-    Attributes:
-        train: of training steps, without the first ones of each program, which count as compilation.
-        total: with compilation, evaluation and saving.
-        steps: how many steps were timed.
-    """
-
-    train: float
-    total: float
-    steps: int
-
-
-class Member(NamedTuple):
-    """One run of a suite; without `results` there is a `problem` in words. `seconds` are by arm."""
-
-    name: str
-    panel: str
-    results: Results | None
-    problem: str | None
-    seconds: dict[str, Seconds]
-
-
-def load_members(folder: Path, names: Sequence[str]) -> list[Member]:
-    """The runs `folder/<name>`; one that cannot be read is a member with a problem, not an error."""
-    members = []
-    for place, name in enumerate(names):
-        path, results, problem = folder / name, None, None
-        try:
-            results = load_results(path)
-        except (FileNotFoundError, ValueError) as error:
-            problem = str(error).replace(str(path), name)
-        members.append(Member(name, _panel(name, results, place), results, problem, load_seconds(path)))
-    return members
+"""Equations without a panel of their own are shown in panels of so many."""
 
 
 def load_classical(folder: Path) -> dict[str, dict[float, float | None]] | None:
@@ -105,29 +66,16 @@ def times_to(
     return {error: {arm: seconds(arm, error) for arm in results.arms} for error in sorted(errors, reverse=True)}
 
 
-def _panel(name: str, results: Results | None, place: int) -> str:
-    """The panel of an equation; groups of five in order for anything else, and for a name that says nothing."""
+def panels(members: Sequence[Member]) -> dict[str, str]:
+    """The panel of each equation; groups of five in order for a user's own, and for a name that says nothing.
+
+    A run that cannot be read is taken for the equation of its name.
+    """
     from sbjax.physics.pdes import EQUATIONS, make_equation
 
-    task = results.config.get("task", {}) if results is not None else {"kind": "pinn", "equation": name}
-    equation = task.get("equation") if isinstance(task, dict) and task.get("kind") == "pinn" else None
-    return make_equation(equation).group if equation in EQUATIONS else f"group {place // GROUP + 1}"
-
-
-def load_seconds(path: Path) -> dict[str, Seconds]:
-    """Seconds by arm: sums over the lines of `timings.jsonl`, of which an arm that was resumed has several."""
-    try:
-        lines = (path / "timings.jsonl").read_text().splitlines()
-    except FileNotFoundError:
-        return {}
-    found: dict[str, Seconds] = {}
-    for line in lines:
-        try:
-            record: dict[str, Any] = json.loads(line)
-            parts = [float(x) for name, x in record.items() if name.endswith("_seconds")]
-            steps, arm = record["steps"][1] - record["steps"][0], record["arm"]
-            one = Seconds(float(record["train_seconds"]), math.fsum(parts), int(steps))
-        except (ValueError, KeyError, TypeError, IndexError):
-            continue  # cut off in the middle of writing
-        found[arm] = Seconds(*(a + b for a, b in zip(found.get(arm, (0.0, 0.0, 0)), one)))
+    found = {}
+    for place, member in enumerate(members):
+        equation = member.results.config["task"].get("equation") if member.results else member.name
+        known = equation in EQUATIONS
+        found[member.name] = make_equation(equation).group if known else f"group {place // GROUP + 1}"
     return found

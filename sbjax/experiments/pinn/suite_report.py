@@ -5,20 +5,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sbjax.experiments.functions.report import is_grid
-from sbjax.experiments.functions.suite_report import build_grid_suite
 from sbjax.experiments.pinn import suite_figures
-from sbjax.experiments.pinn.suite_html import headline, ratio, ratio_interval, share_rows, suite_page
-from sbjax.experiments.pinn.suite_members import Member, load_classical, load_members
+from sbjax.experiments.pinn.suite_members import load_classical, panels
+from sbjax.experiments.pinn.suite_page import headline, ratio, ratio_interval, share_rows, suite_sections, title_of
 from sbjax.experiments.pinn.suite_statistics import LOSS, summarise_suite
-from sbjax.files import write_atomically
 from sbjax.report import figures, tables
 from sbjax.report import results as results_lib
+from sbjax.report.sections import Figure
+from sbjax.report.suite import Member, SuiteReport, load_members, save_members_table, save_page
 
 _VERDICTS = {"better": "better", "worse": "worse", "no difference shown": "none"}
 
 
-def build_suite_report(folder: str | os.PathLike, names: Sequence[str]) -> tuple[str, Path, dict[str, Any]]:
+def suite_report(folder: str | os.PathLike, names: Sequence[str]) -> SuiteReport:
     """Makes `results.csv`, `summary.json`, `figures/*.png` and `report.html` of a suite from its runs `folder/<name>`.
 
     `report.html` needs no other file, no network and no script, and links to the runs' own reports. The same input
@@ -29,36 +28,26 @@ def build_suite_report(folder: str | os.PathLike, names: Sequence[str]) -> tuple
         folder: the folder of the suite.
         names: of its runs, in the order in which they are shown.
 
-    Returns:
-        The table for the terminal, the path of `report.html`, and what `summary.json` holds.
-
     Raises:
         ValueError: no name, or a `classical.json` that cannot be used.
     """
-    if not names:
-        raise ValueError(f"names={list(names)!r}: a suite has at least one run")
     folder = Path(folder)
     members = load_members(folder, names)
-    if any(m.results is not None and is_grid(m.results) for m in members):
-        return build_grid_suite(folder, members)
     summary = summarise_suite(members, classical=load_classical(folder))
-    rows = [{"equation": m.name, **row} for m in members if m.results for row in results_lib.table_rows(m.results)]
-    results_lib.save_rows(folder, rows, first=("equation", *results_lib.FACTS))
+    save_members_table(folder, members, what="equation")
     results_lib.save_summary(folder, summary)
-    drawn = _draw(members, summary)
-    images = {}
-    (folder / "figures").mkdir(exist_ok=True)
-    for name, (figure, _) in drawn.items():
-        images[name] = figures.to_png(figure)
-        write_atomically(folder / "figures" / f"{name}.png", images[name])
-    captions = {name: caption for name, (_, caption) in drawn.items()}
-    write_atomically(folder / "report.html", suite_page(summary, images, captions))
-    return format_suite_table(summary), folder / "report.html", summary
+    path = save_page(
+        folder,
+        title=title_of(summary),
+        heading=f"{title_of(summary)}: {len(members)} equations",
+        sections=suite_sections(summary, _draw(folder, members, summary)),
+    )
+    return SuiteReport(format_suite_table(summary), path, summary)
 
 
-def _draw(members: list[Member], summary: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
-    """{name: (figure, caption)} of the split violins: reference and first other arm."""
-    drawn = {}
+def _draw(folder: Path, members: list[Member], summary: Mapping[str, Any]) -> list[Figure]:
+    """Split violins: the reference and the first other arm."""
+    drawn = []
     if not summary["pairs"]:
         return drawn
     arm, reference = summary["pairs"][0]
@@ -66,12 +55,14 @@ def _draw(members: list[Member], summary: Mapping[str, Any]) -> dict[str, tuple[
         values = suite_figures.final_values(members, metric, normalise=metric == LOSS).values()
         if not any((by_arm[side] > 0).any() for by_arm in values for side in (arm, reference) if side in by_arm):
             continue
-        figure = suite_figures.violins(members, metric, sides=(reference, arm), normalise=metric == LOSS)
+        figure = suite_figures.violins(
+            members, panels(members), metric, sides=(reference, arm), normalise=metric == LOSS
+        )
         what = f"Final {metric}" + (
             ", divided by the largest over the arms and seeds of each equation" if metric == LOSS else ""
         )
         caption = f"{what}: {reference} to the left, {arm} to the right. A point a seed; bars: medians."
-        drawn[f"violins_{metric.replace('/', '_')}"] = (figure, caption)
+        drawn.append(figures.picture(folder, f"violins_{metric.replace('/', '_')}", figure, caption))
     return drawn
 
 

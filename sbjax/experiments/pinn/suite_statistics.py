@@ -4,18 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 
-from sbjax.experiments.pinn.suite_members import Member, times_to
-from sbjax.metrics.bootstrap import Estimate, expanded_tail
+from sbjax.experiments.pinn import suite_members
+from sbjax.files import plain
+from sbjax.metrics import shares
 from sbjax.report import results as results_lib
-from sbjax.report import statistics
+from sbjax.report import roles, statistics
+from sbjax.report.suite import Member
 
 LOSS = "train/loss"
 OTHER_ERRORS = ("test/l1", "test/max")
 """Errors that are described and compared where runs report them, beside the primary one; no share is read off them."""
-CONTROLS = ("matched", "widened")
-"""Arms that remove one explanation: the second arm is compared with them too, where a suite has them."""
 
 PUBLISHED = {"statement": "most, about 75 %", "source": "arXiv 2409.06402"}
 """What was published about the share of equations that expanded coordinates improve. Not measured here."""
@@ -34,8 +33,8 @@ def summarise_suite(
     """What `summary.json` of a suite holds, plain numbers, strings and None.
 
     - `primary`, `reference`, `arms` (of all members), `metrics` ({name: goal}: the training loss, the primary metric,
-      `OTHER_ERRORS`), `pairs` ([arm, reference]: every arm against the reference, then the first other arm against
-      `CONTROLS`), `confidence`, `published`;
+      `OTHER_ERRORS`), `pairs` ([arm, reference]: every arm against the reference, then each treatment against its
+      controls), `confidence`, `published`;
     - `members[name]`: `panel`, `problem` (None, or why it could not be read), `replicas`; by arm `arms[arm]`:
       `stopped` replicas, `seconds`, and the description of each metric at the last report; `comparisons[metric]`: a
       dict a pair, see `compare`; `times` ({error: {arm: seconds}}, see `times_to`) and `classical` ({error: seconds});
@@ -47,7 +46,8 @@ def summarise_suite(
     arms = list(dict.fromkeys(arm for member in present for arm in member.results.arms))
     first = present[0].results if present else None
     reference = first.reference if first else None
-    pairs = pairs_of(arms, reference)
+    pairs = _pairs(arms, [member.results for member in present])
+    panels = suite_members.panels(members)
     read_off = {LOSS: "min", first.primary: first.goal} if first else {}
     metrics = read_off | {name: "min" for name in OTHER_ERRORS if any(_has(member, name) for member in present)}
     options = {"confidence": confidence, "resamples": resamples, "seed": seed}
@@ -67,16 +67,17 @@ def summarise_suite(
     for member in members:
         solver = (classical or {}).get(member.name)
         own = member.results.arms if member.results else ()
+        timed = member.results is not None and first.goal == "min"
         entries[member.name] = {
-            "panel": member.panel,
+            "panel": panels[member.name],
             "problem": member.problem,
             "replicas": member.results and member.results.replicas,
             "arms": {arm: _describe(member, arm, metrics) for arm in own},
             "comparisons": rows[member.name],
-            "times": times_to(member, first.primary, solver) if member.results and first.goal == "min" else {},
+            "times": suite_members.times_to(member, first.primary, solver) if timed else {},
             "classical": solver and dict(sorted(solver.items(), reverse=True)),
         }  # fmt: skip
-    return results_lib.plain(
+    return plain(
         {
             "primary": {"name": first.primary, "goal": first.goal} if first else None,
             "reference": reference,
@@ -89,17 +90,6 @@ def summarise_suite(
             "readings": readings,
         }
     )
-
-
-def pairs_of(arms: Sequence[str], reference: str | None) -> list[tuple[str, str]]:
-    """(arm, reference) of every other arm, then the first other arm against each of `CONTROLS`.
-
-    >>> pairs_of(['raw', 'expanded', 'matched'], 'raw')
-    [('expanded', 'raw'), ('matched', 'raw'), ('expanded', 'matched')]
-    """
-    others = [arm for arm in arms if arm != reference]
-    controls = [control for control in CONTROLS if control in others[1:]]
-    return [(arm, reference) for arm in others] + [(others[0], control) for control in controls]
 
 
 def compare(member: Member, arm: str, reference: str, metric: str, goal: str, **options: Any) -> dict[str, Any]:
@@ -150,8 +140,8 @@ def read(rows: Sequence[Mapping[str, Any]], goal: str, **options: Any) -> dict[s
     """Both readings of 'a share of the equations improves', from one pair of arms in all runs.
 
     Reading one: the runs whose median over seeds improves. Reading two: the pairs of run and seed that improve. A share
-    is (improved + tied / 2) / n; intervals as `share`. The verdict is on the share of pairs: 'better' or 'worse' where
-    its interval excludes one half.
+    is (improved + tied / 2) / n; intervals as `shares.grouped_share`. The verdict is on the share of pairs: 'better' or
+    'worse' where its interval excludes one half.
 
     Returns:
         `runs`, `runs_improved`, `runs_tied`, `share_runs`; `pairs`, `pairs_improved`, `pairs_tied`, `share_pairs`;
@@ -161,8 +151,8 @@ def read(rows: Sequence[Mapping[str, Any]], goal: str, **options: Any) -> dict[s
     medians = np.array([[row["median"], row["reference_median"]] for row in compared]).reshape(-1, 2)
     gain = medians[:, 1] - medians[:, 0] if goal == "min" else medians[:, 0] - medians[:, 1]
     n, improved, tied = (np.array([row[name] for row in compared], int) for name in ("n", "improved", "tied"))
-    runs = share((gain > 0) + (gain == 0) / 2, np.ones(len(compared), int), **options)
-    pairs = share(improved + tied / 2, n, **options)
+    runs = shares.grouped_share((gain > 0) + (gain == 0) / 2, np.ones(len(compared), int), **options)
+    pairs = shares.grouped_share(improved + tied / 2, n, **options)
     verdict = "better" if pairs.low > 0.5 else "worse" if pairs.high < 0.5 else "no difference shown"
     return {
         "runs": len(compared),
@@ -179,37 +169,17 @@ def read(rows: Sequence[Mapping[str, Any]], goal: str, **options: Any) -> dict[s
     }
 
 
-def share(
-    gains: Float[np.ndarray, "run"],
-    n: Int[np.ndarray, "run"],
-    *,
-    confidence: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> Estimate:
-    """sum(gains) / sum(n) with an expanded percentile bootstrap interval over whole runs.
-
-    Seeds of one run are not independent of each other in what they say about other equations, so runs are drawn with
-    all their seeds. One run gives no interval (NaN); where all runs agree the interval has no width, which is no proof
-    that the next one would.
-
-    Args:
-        gains: successes of each run, at most n.
-        n: trials of each run, at least 1.
-
-    >>> share(np.array([10.0, 10.0, 0.0, 10.0]), np.array([10, 10, 10, 10])).value
-    0.75
-    """
-    k = len(n)
-    if not k:
-        return Estimate(np.nan, np.nan, np.nan)
-    value = float(gains.sum() / n.sum())
-    if k == 1:
-        return Estimate(value, np.nan, np.nan)
-    tail = expanded_tail(k, confidence)
-    counts = np.random.default_rng(seed).multinomial(k, np.full(k, 1 / k), size=resamples)
-    low, high = np.quantile((counts @ gains) / (counts @ n), [tail, 1 - tail])
-    return Estimate(value, float(low), float(high))
+def _pairs(arms: Sequence[str], present: Sequence[results_lib.Results]) -> list[tuple[str, str]]:
+    """`roles.pairs` of the arms of all runs, with the roles that the first run with an arm gives it."""
+    if not present:
+        return []
+    own = {arm: next(results for results in present if arm in results.arms) for arm in arms}
+    every = present[0]._replace(
+        arms=tuple(arms),
+        roles={arm: results.roles[arm] for arm, results in own.items()},
+        labels={arm: results.labels[arm] for arm, results in own.items()},
+    )
+    return roles.pairs(every)
 
 
 def _has(member: Member, metric: str) -> bool:

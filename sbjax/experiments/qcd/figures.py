@@ -2,14 +2,13 @@
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from sbjax.files import write_atomically
 from sbjax.metrics.bootstrap import expanded_tail
-from sbjax.report import figures
+from sbjax.report import figures, roles, sections
+from sbjax.report.fields import load_grid
 from sbjax.report.results import Results
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ T_C = 0.155  # GeV
 CAPTIONS = {
     "error_by_temperature": "Mean absolute error over the seeds of P/T^4 and of the energy density over T^4 against "
     "the parametrisation, by temperature over 0.155 GeV (Fig. 3 of arXiv 2409.06402). Band: 95 % bootstrap interval "
-    "over seeds, of the first two arms; thin: the others.",
+    "over seeds, of the reference and the first treatment; thin: the others.",
     "equation_of_state": "Densities of the quasi-partons. Line: median over the seeds; band: quartiles; grey: the "
     "parametrisation; dots: lattice QCD (HotQCD, arXiv 1407.6387).",
     "masses": "Masses in GeV. Line: median over the seeds; band: quartiles. Grey: the masses with the pressure of the "
@@ -57,34 +56,13 @@ class Curves(NamedTuple):
     predicted: dict[str, np.ndarray]
 
 
-def is_equation_of_state(results: Results) -> bool:
-    """Whether the run is one of an equation of state."""
-    task = results.config.get("task")
-    return isinstance(task, dict) and task.get("kind") == "equation_of_state"
-
-
-def save_figures(results: Results, workdir: Path) -> dict[str, Path]:
-    """Draws into `workdir/figures`; the paths by name, in reading order. Nothing for runs of another kind.
-
-    Raises:
-        ValueError: as `load_curves`.
-    """
-    workdir = Path(workdir)
-    curves = load_curves(results, workdir) if is_equation_of_state(results) else {}
-    if not curves:
-        return {}
-    draw = {
-        "error_by_temperature": error_by_temperature,
-        "equation_of_state": equation_of_state,
-        "masses": masses,
-        "sum_rules": sum_rules,
-    }
-    paths = {}
-    for name, function in draw.items():
-        paths[name] = workdir / "figures" / f"{name}.png"
-        paths[name].parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(paths[name], figures.to_png(function(results, curves)))
-    return paths
+def draw(results: Results, workdir: Path, curves: dict[str, Curves]) -> list[sections.Figure]:
+    """Every figure, written into `workdir/figures`, in reading order."""
+    drawing = (error_by_temperature, equation_of_state, masses, sum_rules)
+    return [
+        figures.picture(workdir, function.__name__, function(results, curves), CAPTIONS[function.__name__])
+        for function in drawing
+    ]
 
 
 def load_curves(results: Results, workdir: Path) -> dict[str, Curves]:
@@ -99,18 +77,12 @@ def load_curves(results: Results, workdir: Path) -> dict[str, Curves]:
         last = results.reports[arm][-1].values.get(results.primary) if results.reports[arm] else None
         if last is None or not np.isfinite(last).any() or not path.exists():
             continue
-        try:
-            with np.load(path) as file:
-                names = [str(name) for name in file["unknowns"]]
-                T, reference = file["points"][:, 0], file["reference"]
-                predicted = file["predicted"][np.isfinite(last)].astype(np.float64)
-        except (KeyError, IndexError, ValueError, OSError, EOFError, BadZipFile) as error:
-            remedy = "remove the file, or train the arm again"
-            raise ValueError(f"{path} is no grid of {results.replicas} replicas ({error}); {remedy}") from error
+        points, reference, predicted, _, names = load_grid(path, results.replicas)
         if missing := {*_DENSITIES, *_MASSES} - set(names):
             raise ValueError(f"{path} has no {', '.join(sorted(missing))}; remove the file, or train the arm again")
+        predicted = predicted[np.isfinite(last)].astype(np.float64)
         found[arm] = Curves(
-            T,
+            points[:, 0],
             {name: reference[:, i] for i, name in enumerate(names)},
             {name: predicted[..., i] for i, name in enumerate(names)},
         )
@@ -125,7 +97,7 @@ def error_by_temperature(results: Results, curves: dict[str, Curves]) -> "Figure
         for panel, name in zip(panels, ("P/T^4", "eps/T^4")):
             for arm, found in curves.items():
                 error, low, high = mean_error(found, name)
-                main = results.arms.index(arm) < 2
+                main = arm in (results.reference, *roles.treatments(results)[:1])
                 panel.plot(found.T / T_C, error, **_style(results, arm), linewidth=1.6 if main else 0.8)
                 if main and np.isfinite(low).all():
                     colour = figures.arm_colour(results, arm)

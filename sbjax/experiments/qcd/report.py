@@ -4,17 +4,17 @@ from pathlib import Path
 
 import numpy as np
 
-from sbjax.experiments.qcd.figures import T_C, Curves, is_equation_of_state, load_curves, mean_error
+from sbjax.experiments.qcd.figures import T_C, Curves, draw, load_curves, mean_error
+from sbjax.files import plain
 from sbjax.metrics.bootstrap import Estimate
 from sbjax.report import controls, statistics, tables
 from sbjax.report.controls import Ratio, show
-from sbjax.report.markup import note, table, tag
 from sbjax.report.results import Results
+from sbjax.report.sections import Section, Table
 
 PRESSURE, ENERGY, CHOSEN_ON = "test/mae_pressure", "test/mae_energy", "validation/mae_pressure"
 AT_POINTS = "lattice/worst_pressure"
 ERRORS = {PRESSURE: "P/T^4", ENERGY: "eps/T^4"}
-EXPANDED, CONTROLS = "expanded", ("matched", "widened")
 AT = (1.0, 1.25, 1.5, 2.0, 2.5)  # T/T_c of the rows in the table of Fig. 3
 WITHIN = 0.01
 
@@ -23,39 +23,37 @@ _NOTE = (
     "median ratio to {reference}, paired by seed [95 % interval]. Best report: of each seed, the one with the least "
     "error at temperatures of validation, as the authors of the network keep the best of all epochs."
 )
-_CONTROL_NOTE = (
-    "A gain is a ratio whose interval lies below 1; it survives a control if the ratio to that control does so too. "
-    "Matched: raw input with the starting values and the step size of the bias that the constants amount to. Widened: "
-    "raw input with a first layer of about as many parameters."
-)
 _FIGURE_NOTE = (
     "Mean absolute error over the seeds against the parametrisation [95 % bootstrap interval over seeds], at T/T_c "
     "with T_c = 0.155 GeV: Fig. 3 of arXiv 2409.06402 in numbers. Published beside it: a smaller error of the expanded "
     "network in both panels, as curves without printed numbers."
 )
+_WORST = "Largest relative error of P over all temperatures, the median over the seeds"
 _LATTICE_NOTE = (
-    "Largest relative error of P over all temperatures, the median over the seeds: against the parametrisation that "
-    "was fitted, and against the points of lattice QCD (HotQCD, arXiv 1407.6387, every 5 MeV), at the last step and at "
-    "the best report of each seed; by default the training temperatures are theirs, so that this says how well lattice "
-    "QCD is fitted. The parametrisation itself is up to {offset:.2%} from these points."
+    "against the parametrisation that was fitted, and against the points of lattice QCD (HotQCD, arXiv 1407.6387, "
+    "every 5 MeV), at the last step and at the best report of each seed; by default the training temperatures are "
+    "theirs, so that this says how well lattice QCD is fitted. The parametrisation itself is up to {offset:.2%} from "
+    "these points."
 )
 
 
-def section(results: Results, workdir: Path) -> list[str]:
-    """Tables and sentences; nothing for runs of another kind or without numbers.
+def report(results: Results, workdir: Path) -> list[Section]:
+    """Errors and whether gains survive the controls; with grids, Fig. 3 in numbers, lattice points, and figures.
 
     Raises:
         ValueError: as `load_curves`.
     """
-    if not is_equation_of_state(results):
-        return []
-    parts = [tag("h2", "Errors of the equation of state, and the controls"), _errors(results)]
-    parts += [note(_NOTE.format(reference=results.reference)), *_survival(results)]
+    errors = [_errors(results), *_survivals(results), *controls.note(results)]
+    found = [Section("Errors of the equation of state, and the controls", errors)]
     curves = load_curves(results, workdir)
     if curves:
-        parts += [tag("h2", "Fig. 3 in numbers"), _figure_table(curves), note(_FIGURE_NOTE)]
-        parts += [tag("h2", "Against lattice QCD"), *_lattice(results, curves)]
-    return parts
+        fig3, *drawn = draw(results, workdir, curves)
+        found += [
+            Section("Fig. 3 in numbers", [_figure_table(curves), fig3]),
+            Section("Against lattice QCD", [_lattice(results, curves)]),
+            Section("Densities, masses and sum rules", drawn),
+        ]
+    return found
 
 
 def best_report(results: Results, arm: str, metric: str) -> np.ndarray:
@@ -97,35 +95,30 @@ def _errors(results):
         rows.append([*cells, _describe(best[1]), _over(controls.paired_ratio(*best), arm, reference)])
     names = [*ERRORS.values(), "P/T^4, best report"]
     headers = ["arm", *(cell for name in names for cell in (name, f"over {reference}"))]
-    return table(headers, rows)
+    return Table(headers, rows, notes=[_NOTE.format(reference=reference)])
 
 
 def _describe(values):
-    return tables.NONE if values is None else tables.spread("", _plain(statistics.describe(values)))
-
-
-def _plain(described):
-    return {name: x if np.isfinite(x) else None for name, x in described._asdict().items()}
+    return tables.NONE if values is None else tables.spread("", plain(statistics.describe(values)._asdict()))
 
 
 def _over(found: Ratio, arm, reference):
     return tables.NONE if arm == reference else show(found)
 
 
-def _survival(results):
-    if EXPANDED not in results.arms or results.reference == EXPANDED:
-        return []
-    present = [name for name in CONTROLS if name in results.arms]
-    parts = []
+def _survivals(results):
+    found = []
     for metric, what in ERRORS.items():
-        gain = controls.ratio(results, EXPANDED, metric)
-        rest = {name: controls.ratio(results, EXPANDED, metric, reference=name) for name in present}
-        parts.append(controls.survival(f"Error of {what}", EXPANDED, results.reference, gain, rest))
-    best = {name: best_report(results, name, PRESSURE) for name in {results.reference, EXPANDED, *present}}
-    gain = controls.paired_ratio(best[results.reference], best[EXPANDED])
-    rest = {name: controls.paired_ratio(best[name], best[EXPANDED]) for name in present}
-    parts.append(controls.survival("Error of P/T^4, best report", EXPANDED, results.reference, gain, rest))
-    return [*(tag("p", text) for text in parts), note(_CONTROL_NOTE)]
+        found += controls.survivals(
+            results,
+            f"Error of {what}",
+            lambda arm, other, metric=metric: controls.ratio(results, arm, metric, reference=other),
+        )
+
+    def at_best(arm, other):
+        return controls.paired_ratio(*(best_report(results, name, PRESSURE) for name in (other, arm)))
+
+    return found + controls.survivals(results, "Error of P/T^4, best report", at_best)
 
 
 def _figure_table(curves):
@@ -135,30 +128,26 @@ def _figure_table(curves):
     for name in ERRORS.values():
         for arm, found in curves.items():
             numbers = [np.interp(np.array(at) * T_C, found.T, part) for part in mean_error(found, name)]
-            cells = [tables.measure(_estimate(*numbers_at), 2) for numbers_at in zip(*numbers)]
+            cells = [tables.measure(plain(Estimate(*numbers_at)._asdict()), 2) for numbers_at in zip(*numbers)]
             rows.append([name, arm, *cells])
-    return table(["error of", "arm", *(f"T/T_c = {x:g}" for x in at)], rows)
-
-
-def _estimate(value, low, high):
-    plain = [float(x) if np.isfinite(x) else None for x in (value, low, high)]
-    return Estimate(*plain)._asdict()
+    return Table(["error of", "arm", *(f"T/T_c = {x:g}" for x in at)], rows, notes=[_FIGURE_NOTE])
 
 
 def _lattice(results, curves):
-    hotqcd = str(results.config["task"].get("parametrisation")).startswith("hotqcd")
+    # Reported where HotQCD was fitted: other parametrisations are of other lattices.
+    compared = any(AT_POINTS in controls.final(results, arm) for arm in curves)
     rows, offset = [], np.nan
     for arm, found in curves.items():
         of_fit, of_points, offset = worst_pressure(found)
         cells = _within(of_fit)
-        if hotqcd and of_points is not None:
+        if compared and of_points is not None:
             cells += _within(of_points) + _within(best_report(results, arm, AT_POINTS))
         rows.append([arm, *cells])
-    shown = hotqcd and np.isfinite(offset)
+    shown = compared and np.isfinite(offset)
     columns = ["P, parametrisation", *(["P, lattice points", "P, lattice points, best report"] if shown else [])]
     headers = ["arm", *(header for column in columns for header in (column, f"seeds within {WITHIN:.0%}"))]
-    text = _LATTICE_NOTE.format(offset=offset) if shown else _LATTICE_NOTE.split(": against")[0] + "."
-    return [table(headers, rows), note(text)]
+    text = f"{_WORST}: {_LATTICE_NOTE.format(offset=offset)}" if shown else f"{_WORST}."
+    return Table(headers, rows, notes=[text])
 
 
 def _within(errors):

@@ -3,8 +3,6 @@
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
-from sbjax.metrics.bootstrap import Estimate
-
 
 def blocked(series: Float[ArrayLike, "measurements *chains"], *, blocks: int = 16) -> tuple[float, float]:
     """Mean over measurements and independent chains, with a standard error from block means.
@@ -53,17 +51,3 @@ def binder_cumulant(
     left_out = cumulant((second.sum() - second) / (n - 1), (fourth.sum() - fourth) / (n - 1))
     error = np.sqrt((n - 1) / n * np.sum((left_out - left_out.mean()) ** 2))
     return float(cumulant(second.mean(), fourth.mean())), float(error)
-
-
-def share(flags: Float[ArrayLike, " n"]) -> Estimate:
-    """Share of replicas with a flag set, with Wilson's 95 % interval; replicas are independent.
-
-    >>> [round(x, 3) for x in share([True] * 10)]
-    [1.0, 0.722, 1.0]
-    """
-    flags = np.asarray(flags, bool).ravel()
-    n, z = len(flags), 1.959963984540054
-    p = float(flags.mean())
-    centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = ((centre + sign * half) / (1 + z * z / n) for sign in (-1, 1))
-    return Estimate(p, max(0.0, float(low)), min(1.0, float(high)))

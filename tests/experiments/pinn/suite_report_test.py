@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 import pytest
-
 from sbjax.experiments.pinn.suite_html import headline, sentence
+
 from sbjax.experiments.pinn.suite_report import build_suite_report, format_suite_table
 from sbjax.physics.pdes import EQUATIONS
 from sbjax.report import tables

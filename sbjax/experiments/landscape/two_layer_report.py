@@ -6,17 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbjax.experiments.landscape.experiment import ArmResult
-from sbjax.files import write_atomically
+from sbjax.experiments.landscape.experiment import ArmResult, load_arms
+from sbjax.experiments.landscape.figures import BARS, finite, losses_figure, name_widths
+from sbjax.experiments.landscape.two_layer import REFERENCE
 from sbjax.report import figures, tables
-from sbjax.report.markup import note, table, tag
+from sbjax.report.results import Results
+from sbjax.report.sections import Section, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-BARS = (1e-14, 1e-20)
-LEAST = 1e-34
-"""Where losses of 0 are drawn."""
 
 _SHARES_NOTE = (
     "Shares of seeds [Clopper-Pearson 95 % interval]. Reference: a replication with the same data, teacher and initial "
@@ -32,20 +30,48 @@ _NEURONS_NOTE = (
     "activations that are odd up to a constant, such as sigmoid, and add to the pieces that T(r, m) counts. Other: "
     "none of these within 1e-2 of a vector and 1e-5 of a sum."
 )
-_DEEP_NOTE = "Shares of seeds [Clopper-Pearson 95 % interval], quantiles of the loss over the seeds."
 
 
-def two_layer_section(
+CAPTIONS = {
+    "student_losses": "Loss at the end, one dot a seed, by width. Lines: 1e-14 and 1e-20, the bars for zero.",
+    "student_kinds": "What the students ended at, by width. Symmetry-induced: a critical point of a narrower student, "
+    "of which neurons are copies.",
+    "neuron_types": "Neurons of the students at zero loss, by width: copies of a teacher's neuron, neurons or groups "
+    "that cancel (0 type), and, where the activation is odd up to a constant, opposite and constant neurons.",
+    "trajectories": "Incoming vectors of a student during Adam, from the hollow to the full dots; colour: outgoing "
+    "weight. Rays: directions of the teacher's neurons.",
+}
+
+
+def report(results: Results, workdir: Path) -> list[Section]:
+    """Shares at zero loss, kinds of the others, and neurons, a row a width; losses, kinds, neurons and trajectories."""
+    found = load_arms(workdir, results.arms)
+    if not found:
+        return []
+    drawn = {
+        "student_losses": losses_figure(found),
+        "student_kinds": kinds_figure(found),
+        "neuron_types": neurons_figure(found),
+        "trajectories": trajectories_figure(found),
+    }
+    pictures = {name: figures.picture(workdir, name, figure, CAPTIONS[name]) for name, figure in drawn.items()}
+    shares, kinds, neurons = students_tables({arm: one.summary for arm, one in found.items()}, REFERENCE)
+    return [
+        Section("Students at zero loss", [*shares, pictures["student_losses"], pictures["trajectories"]]),
+        Section("What the students ended at", [*kinds, pictures["student_kinds"]]),
+        Section("Neurons at zero loss", [*neurons, pictures["neuron_types"]]),
+    ]
+
+
+def students_tables(
     found: Mapping[str, Mapping[str, Any]], reference: Mapping[str, Mapping[int, float]]
-) -> list[str]:
-    """Three tables with a row a width, and one of the failures by kind and loss.
+) -> tuple[list[Table], list[Table], list[Table]]:
+    """Shares at zero loss; kinds, and failures by kind and loss; neurons: each with a row a width.
 
     Args:
         found: what `sbjax.experiments.landscape.two_layer.summarise` returns, by arm.
         reference: shares below 1e-14 by activation and width.
     """
-    if not found:
-        return []
     shares, kinds, neurons, failures = [], [], [], []
     names = [kind for kind in next(iter(found.values()))["kinds"] if any(one["kinds"][kind] for one in found.values())]
     types = list(dict.fromkeys(name for one in found.values() for name in one["neurons"]))
@@ -59,50 +85,12 @@ def two_layer_section(
         neurons.append([arm, *(str(one["neurons"].get(name, 0)) for name in types)])
         failures += _failures(arm, one["failures"])
     headers = ["arm", "width", *(f"loss < {bar:g}" for bar in BARS), "reference, loss < 1e-14"]
-    parts = [tag("h2", "Students at zero loss"), table(headers, shares), note(_SHARES_NOTE)]
-    parts += [
-        tag("h2", "What the students ended at"),
-        table(["arm", *names, "failures that are symmetry-induced"], kinds),
-        note(_KINDS_NOTE),
-    ]
+    by_kind = [Table(["arm", *names, "failures that are symmetry-induced"], kinds, notes=[_KINDS_NOTE])]
     if failures:
-        headers = ["arm", "failures", "kind", "effective width", "lowest loss", "highest loss", "inertia"]
-        parts.append(table(headers, failures))
-    return [*parts, tag("h2", "Neurons at zero loss"), table(["arm", *types], neurons), note(_NEURONS_NOTE)]
-
-
-def deep_section(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Shares at zero loss and quantiles, a row a width."""
-    rows = [
-        [
-            arm,
-            str(one["width"]),
-            *(tables.measure(one["shares"][f"{bar:g}"], 3) for bar in BARS),
-            *(tables.measure(value, 2) for value in one["quantiles"].values()),
-            tables.measure(one["critical"], 2),
-        ]
-        for arm, one in found.items()
-    ]
-    headers = ["arm", "width", *(f"loss < {bar:g}" for bar in BARS), "least", "first quartile", "median"]
-    headers += ["third quartile", "largest", "share with a gradient < 1e-8"]
-    return [tag("h2", "Deep students at zero loss"), table(headers, rows), note(_DEEP_NOTE)] if rows else []
-
-
-def losses_figure(found: Mapping[str, ArmResult]) -> "Figure":
-    """One dot a seed by width, on a logarithmic axis."""
-    with figures.styled():
-        figure = figures.new_figure((3.5, 2.7))
-        panel = figure.subplots()
-        for place, (_, result) in enumerate(found.items()):
-            losses = _finite(result.metrics["loss"])
-            spread = 0.3 * np.linspace(-1, 1, len(losses)) if len(losses) > 1 else 0
-            panel.plot(place + spread, np.sort(np.maximum(losses, LEAST)), "o", color=figures.COLOURS[0], alpha=0.6)
-        for bar, dash in zip(BARS, ("--", ":")):
-            panel.axhline(bar, color="grey", linewidth=0.7, linestyle=dash)
-        panel.set_yscale("log")
-        _name_widths(panel, found)
-        panel.set_ylabel("loss at the end")
-    return figure
+        columns = ["arm", "failures", "kind", "effective width", "lowest loss", "highest loss", "inertia"]
+        by_kind.append(Table(columns, failures))
+    by_type = Table(["arm", *types], neurons, notes=[_NEURONS_NOTE])
+    return [Table(headers, shares, notes=[_SHARES_NOTE])], by_kind, [by_type]
 
 
 def kinds_figure(found: Mapping[str, ArmResult]) -> "Figure":
@@ -137,20 +125,6 @@ def trajectories_figure(found: Mapping[str, ArmResult]) -> "Figure":
     return figure
 
 
-def save(drawn: Mapping[str, "Figure"], workdir: Path) -> dict[str, Path]:
-    """Writes figures as PNGs into `workdir/figures`; the paths by name."""
-    paths = {}
-    for name, figure in drawn.items():
-        paths[name] = Path(workdir) / "figures" / f"{name}.png"
-        paths[name].parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(paths[name], figures.to_png(figure))
-    return paths
-
-
-def _finite(values):
-    return np.array([value for value in values if value is not None and np.isfinite(value)])
-
-
 def _order(name):
     """Of the types of neurons."""
     names = ["all", "copies", "opposite", "constant", "other"]
@@ -164,18 +138,13 @@ def _failures(arm, failures):
     rows = []
     for kind, width in sorted({(failure["kind"], failure["width"]) for failure in failures}):
         same = [failure for failure in failures if (failure["kind"], failure["width"]) == (kind, width)]
-        losses = _finite([failure["loss"] for failure in same])
+        losses = finite([failure["loss"] for failure in same])
         inertia = sorted({tuple(failure["inertia"]) for failure in same if failure["inertia"]})
         ends = [f"{end(losses):.3g}" if len(losses) else tables.NONE for end in (np.min, np.max)]
         text = "; ".join(", ".join(map(str, signs)) for signs in inertia[:3])
         text += f"; {len(inertia) - 3} more" if len(inertia) > 3 else ""
         rows.append([arm, str(len(same)), kind, str(width), *ends, text or tables.NONE])
     return rows
-
-
-def _name_widths(panel, found):
-    panel.set_xticks(range(len(found)), [str(result.summary["width"]) for result in found.values()])
-    panel.set_xlabel("width of the students")
 
 
 def _stacked(found, counts, label):
@@ -191,7 +160,7 @@ def _stacked(found, counts, label):
             colour = figures.COLOURS[i % len(figures.COLOURS)]
             panel.bar(np.arange(len(found)), height, bottom=bottom, color=colour, label=name, width=0.7)
             bottom += height
-        _name_widths(panel, found)
+        name_widths(panel, found)
         panel.set_ylabel(label)
         panel.set_ylim(0, 1)
         if names:

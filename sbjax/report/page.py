@@ -1,40 +1,23 @@
-"""One self-contained HTML file of a run: what was found, in words, tables and figures."""
+"""One self-contained HTML file of a run: what was found, in words, tables and figures.
+
+What is said here is true of runs of any kind. What only one kind has comes as sections from its experiment.
+"""
 
 import json
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sbjax.experiments.connectivity import report as lines
-from sbjax.experiments.functions import report as regression_figures
-from sbjax.experiments.ising import report as ising_figures
-from sbjax.experiments.landscape import report as landscape
-from sbjax.experiments.pinn import figures as fields
-from sbjax.experiments.pinn import report as equation_section
-from sbjax.experiments.qcd import figures as qcd_figures
-from sbjax.experiments.qcd import report as qcd_section
-from sbjax.files import write_atomically
-from sbjax.report import figures, markup, statistics, tables
+from sbjax.files import plain, write_atomically
+from sbjax.report import fields, figures, markup, roles, statistics, tables
 from sbjax.report import results as results_lib
-from sbjax.report.markup import note, page, table, tag
+from sbjax.report.sections import Code, Folded, Note, Section, Table, Text
 
-_CAPTIONS = {
-    "accuracy_curves": "{primary} during training. Line: median over the seeds; band: quartiles.",
-    "paired_dots": "{primary} at equal steps. One thin line a seed; thick bars: medians.",
-    "distance_curves": "Scale-free replica distances during training; band: 95 % interval over replicas. "
-    "A smaller distance = symmetry more broken.",
-    "loss_curves": "Losses during training. Line: median over the seeds; band: quartiles.",
-    "term_curves": "Terms of the training loss without weights, each the mean over the steps since the last report. "
-    "Line: median over the seeds; band: quartiles.",
-    "solution_maps": "The reference, every arm's solution and its absolute error, of the replica with the median "
-    "{primary}. Predictions are kept in float32: errors below 1e-7 of the solution are rounding.",
-    **qcd_figures.CAPTIONS,
-    **lines.CAPTIONS,
-    **ising_figures.CAPTIONS,
-    **regression_figures.CAPTIONS,
-}
+Sections = Callable[[results_lib.Results, Path], Sequence[Section]]
+"""What an experiment adds to the page: (results, folder of the run) -> sections; it writes its figures there."""
+
 _DISTANCE_NOTE = (
     "Mean over the pairs of replicas [95 % interval], as measured last. A smaller distance = symmetry more broken; "
     "compare at similar accuracy. Null: independent normal draws of the same shapes and scales; excess: distance minus "
@@ -47,36 +30,44 @@ _FLOPS_NOTE = (
 )
 
 
-def build_report(workdir: str | os.PathLike) -> Path:
+def build_report(workdir: str | os.PathLike, *, sections: Sections | None = None) -> Path:
     """Makes `results.csv`, `summary.json`, `figures/*.png` and `report.html` from what a run left in `workdir`.
 
     `report.html` needs no other file, no network and no script. The same input gives the same bytes.
+
+    Args:
+        workdir: the folder of the run.
+        sections: of the experiment; None = those of any run alone.
 
     Returns:
         The path of `report.html`.
 
     Raises:
-        FileNotFoundError, ValueError: as `results.load_results`.
+        FileNotFoundError, ValueError: as `results.load_results`, and what `sections` raises.
     """
     workdir = Path(workdir)
     results = results_lib.load_results(workdir)
     summary = statistics.summarise(results)
     results_lib.save_table(workdir, results)
     results_lib.save_summary(workdir, summary)
-    few = regression_figures.few_arms(results)
-    paths = figures.save_figures(few, workdir / "figures") | fields.save_figures(few, workdir)
-    paths |= qcd_figures.save_figures(results, workdir)
-    paths |= lines.save_figures(results, workdir)
-    paths |= ising_figures.save_figures(results, workdir)
-    paths |= regression_figures.save_figures(results, workdir)
-    paths |= landscape.save_figures(results, workdir)
-    images = {name: path.read_bytes() for name, path in paths.items()}
-    between = lines.section(lines.load_lines(workdir, results.arms), lines.published(results.config))
-    between += qcd_section.section(results, workdir)
-    between += ising_figures.section(workdir) + regression_figures.section(results)
-    between += landscape.section(results, workdir)
-    between += equation_section.section(results, workdir)
-    write_atomically(workdir / "report.html", _page(results, summary, images, between))
+    shown = results._replace(arms=roles.shown(results))
+    drawn = [*figures.draw_all(shown, workdir), *fields.draw_terms(shown, workdir)]
+    own = sections(results, workdir) if sections else ()
+    others = [arm for arm in results.arms if arm != results.reference]
+    named = ", ".join(others) if len(others) <= 5 else f"{len(others)} arms"
+    title = f"{named} against {results.reference}" if others else results.reference
+    body = [
+        _findings(summary, shown.arms),
+        *(_comparisons(summary, at) for at in _where(summary)),
+        _arms(summary, results),
+        _distances(summary),
+        *own,
+        _failures(results),
+        Section("Figures", drawn),
+        _reproduction(results),
+    ]
+    page = markup.page(title, f"{title}: {results.primary}", [section for section in body if section.parts])
+    write_atomically(workdir / "report.html", page)
     return workdir / "report.html"
 
 
@@ -107,34 +98,13 @@ def sentence(summary: Mapping[str, Any], entry: Mapping[str, Any], *, at: str) -
     )
 
 
-def _page(
-    results: results_lib.Results, summary: Mapping[str, Any], images: Mapping[str, bytes], between: list[str]
-) -> str:
-    others = [arm for arm in results.arms if arm != results.reference]
-    named = ", ".join(others) if len(others) <= 5 else f"{len(others)} arms"
-    title = f"{named} against {results.reference}" if others else results.reference
-    captions = _CAPTIONS | landscape.captions(results)
-    body = [
-        tag("h1", f"{title}: {results.primary}"),
-        *_findings(summary, regression_figures.few_arms(results).arms),
-        *(part for at in _where(summary) for part in _comparisons(summary, at)),
-        *_arms(summary),
-        *_distances(summary),
-        *between,
-        *_failures(results),
-        *markup.figures(images, {name: text.format(primary=results.primary) for name, text in captions.items()}),
-        *_reproduction(results),
-    ]
-    return page(title, body)
-
-
 def _where(summary: Mapping[str, Any]) -> list[str]:
     """Kinds of comparison that mean something: equal FLOPs do not where none are counted."""
     counted = any(arm["flops_per_step"] for arm in summary["arms"].values())
     return [at for at in tables.WHERE if counted or at != "equal_flops"]
 
 
-def _findings(summary: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
+def _findings(summary: Mapping[str, Any], shown: Sequence[str]) -> Section:
     """A sentence for each comparison of the arms in `shown`."""
     every = [(at, entry) for at in _where(summary) for entry in summary["comparisons"][at]]
     entries = [(at, entry) for at, entry in every if entry["arm"] in shown]
@@ -144,13 +114,13 @@ def _findings(summary: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
         "the bootstrap interval excludes zero; 'no difference shown' is no proof that there is none. Intervals "
         "and p values are of single comparisons, not corrected for their number."
     )
-    sentences = [tag("p", sentence(summary, entry, at=at)) for at, entry in entries]
+    sentences = [Text(sentence(summary, entry, at=at)) for at, entry in entries]
     if len(entries) < len(every):
         explanation += f" {len(every) - len(entries)} further comparisons are in the tables below."
-    return [tag("h2", "Result"), *(sentences or [tag("p", "One arm alone: nothing to compare.")]), note(explanation)]
+    return Section("Result", [*(sentences or [Text("One arm alone: nothing to compare.")]), Note(explanation)])
 
 
-def _comparisons(summary: Mapping[str, Any], at: str) -> list[str]:
+def _comparisons(summary: Mapping[str, Any], at: str) -> Section:
     metric, confidence = summary["primary"]["name"], 100 * summary["confidence"]
     unit = " (points)" if tables.in_percent(metric) else ""
     headers = ["arm", "reference", "median", "reference median", f"paired difference{unit}"]
@@ -165,30 +135,23 @@ def _comparisons(summary: Mapping[str, Any], at: str) -> list[str]:
         rows.append(
             [
                 *sides,
-                tables.value(metric, comparison["median_b"]),
-                tables.value(metric, comparison["median_a"]),
-                tables.difference(metric, comparison["difference"]),
-                tables.interval(metric, comparison),
-                tables.p_value(comparison["p_value"]),
-                tables.improved(comparison),
-                str(comparison["left_out"]),
-                comparison["verdict"],
+                *tables.comparison_cells(metric, comparison),
                 _both([tables.count(report["step"]) for report in read]),
                 _both([tables.flops(report["flops"]) for report in read]),
             ]
         )
-    notes = [note("Step and training FLOPs of one replica at which the two were read: arm / reference.")]
+    notes = ["Step and training FLOPs of one replica at which the two were read: arm / reference."]
     if at == "equal_flops":
         budgets = [
             f"{entry['arm']} {tables.flops(entry['budget'])}"
             for entry in summary["comparisons"][at]
             if entry["budget"] is not None
         ]
-        notes.append(note(f"{_FLOPS_NOTE} Budgets: {'; '.join(budgets) or 'none'}."))
-    return [tag("h2", f"{metric} {tables.WHERE[at]}"), table(headers, rows), *notes] if rows else []
+        notes.append(f"{_FLOPS_NOTE} Budgets: {'; '.join(budgets) or 'none'}.")
+    return Section(f"{metric} {tables.WHERE[at]}", [Table(headers, rows, notes=notes)] if rows else [])
 
 
-def _arms(summary: Mapping[str, Any]) -> list[str]:
+def _arms(summary: Mapping[str, Any], results: results_lib.Results) -> Section:
     arms = summary["arms"].values()
     rows = [
         ["trained parameters", *(tables.count(arm["parameters"]) for arm in arms)],
@@ -197,16 +160,18 @@ def _arms(summary: Mapping[str, Any]) -> list[str]:
         ["seeds finished", *(f"{summary['replicas'] - arm['stopped']} of {summary['replicas']}" for arm in arms)],
         ["last report at step", *(tables.count(arm["last"] and arm["last"]["step"]) for arm in arms)],
     ]
+    if any(roles.is_control(results, arm) for arm in results.arms):
+        rows.insert(0, ["role", *(results.roles[arm] for arm in summary["arms"])])
     for name in sorted({name for arm in arms for name in arm["last_metrics"]}):
         rows.append([name, *(tables.spread(name, arm["last_metrics"].get(name)) for arm in arms)])
     measures = sorted({name for arm in arms for name in arm["metrics"] if not name.startswith("replica_distance/")})
     for name in measures:
         rows.append([name, *(tables.measure(arm["metrics"].get(name)) for arm in arms)])
-    notes = [note("Metrics of the last report: median [quartiles] over the seeds that finished.")]
-    return [tag("h2", "Arms"), table(["", *summary["arms"]], rows), *notes]
+    note = "Metrics of the last report: median [quartiles] over the seeds that finished."
+    return Section("Arms", [Table(["", *summary["arms"]], rows, notes=[note])])
 
 
-def _distances(summary: Mapping[str, Any]) -> list[str]:
+def _distances(summary: Mapping[str, Any]) -> Section:
     """The replica distances measured last, a row an arm, one table a kind."""
     arms, primary = summary["arms"], summary["primary"]["name"]
     parts = []
@@ -221,30 +186,27 @@ def _distances(summary: Mapping[str, Any]) -> list[str]:
             + [tables.measure(arm["metrics"].get(number)) for number in shown]
             for name, arm in arms.items()
         ]
-        parts += [tag("h3", kind.replace("_", " ")), table(["arm", primary, *headers], rows)]
-    return [tag("h2", "Replica distances"), *parts, note(_DISTANCE_NOTE)] if parts else []
+        parts.append(Table(["arm", primary, *headers], rows, title=kind.replace("_", " ")))
+    return Section("Replica distances", [*parts, Note(_DISTANCE_NOTE)] if parts else [])
 
 
-def _failures(results: results_lib.Results) -> list[str]:
-    if not results.failures:
-        return []
+def _failures(results: results_lib.Results) -> Section:
     columns = ("arm", "replica", "step", "what")
     rows = [[str(failure.get(column, tables.NONE)) for column in columns] for failure in results.failures]
-    return [tag("h2", "Replicas that stopped"), table(columns, rows)]
+    return Section("Replicas that stopped", [Table(columns, rows)] if rows else [])
 
 
-def _reproduction(results: results_lib.Results) -> list[str]:
-    parts = [tag("h2", "How to reproduce")]
+def _reproduction(results: results_lib.Results) -> Section:
     if results.config_file:
         overrides = [text if text.startswith("-") else f"--config.{text}" for text in results.overrides]
         words = ["python", "runs/train.py", f"--config={results.config_file}", *overrides]
-        parts.append(tag("pre", shlex.join(words) + " --workdir=WORKDIR"))
+        parts = [Code(shlex.join(words) + " --workdir=WORKDIR")]
     else:
-        parts.append(tag("p", "Train with the resolved config below on the environment below."))
+        parts = [Text("Train with the resolved config below on the environment below.")]
     for title, tree in (("Environment", results.environment), ("Resolved config", results.config)):
-        text = json.dumps(results_lib.plain(tree), indent=2, sort_keys=True, ensure_ascii=False)
-        parts.append(f"<details><summary>{title}</summary>{tag('pre', text)}</details>")
-    return parts
+        text = json.dumps(plain(tree), indent=2, sort_keys=True, ensure_ascii=False)
+        parts.append(Folded(title, [Code(text)]))
+    return Section("How to reproduce", parts)
 
 
 def _both(cells: Sequence[str]) -> str:

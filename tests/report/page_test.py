@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from sbjax.report import build_report
-from sbjax.report.html import sentence
+from sbjax.report.page import sentence
 from sbjax.report.results import load_results
 from sbjax.report.statistics import summarise
 

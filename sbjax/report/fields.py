@@ -1,4 +1,4 @@
-"""Figures of what only differential equations have: terms of the loss, and solutions on a grid."""
+"""Figures of runs whose loss has terms, or whose networks are fields on a grid: curves of terms, maps of solutions."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -6,9 +6,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from sbjax.experiments.qcd import figures as qcd_figures
-from sbjax.files import write_atomically
-from sbjax.report import figures
+from sbjax.report import figures, roles, sections
 from sbjax.report.results import Results
 
 if TYPE_CHECKING:
@@ -16,6 +14,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TERM = "train/loss_"
+
+TERM_CAPTION = (
+    "Terms of the training loss without weights, each the mean over the steps since the last report. Line: median over "
+    "the seeds; band: quartiles."
+)
+SOLUTION_CAPTION = (
+    "The reference, every arm's solution and its absolute error, of the replica with the median {primary}. Predictions "
+    "are kept in float32: errors below 1e-7 of the solution are rounding."
+)
 
 _SHADES = 5
 """Decades of error that a logarithmic scale of colours shows at most."""
@@ -42,21 +49,23 @@ class Field(NamedTuple):
         return np.abs(self.predicted - self.reference)
 
 
-def save_figures(results: Results, workdir: Path) -> dict[str, Path]:
-    """Draws into `workdir/figures` what there are numbers and grids for; the paths by name, in reading order."""
-    workdir = Path(workdir)
-    drawn = {}
-    if term_names(results):
-        drawn["term_curves"] = term_curves(results)
-    fields = {} if qcd_figures.is_equation_of_state(results) else load_fields(results, workdir)
-    if fields:
-        drawn["solution_maps"] = solution_maps(results, fields)
-    paths = {}
-    for name, figure in drawn.items():
-        paths[name] = workdir / "figures" / f"{name}.png"
-        paths[name].parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(paths[name], figures.to_png(figure))
-    return paths
+def draw_terms(results: Results, workdir: Path) -> list[sections.Figure]:
+    """Curves of the terms of the training loss, where there are any, written into `workdir/figures`."""
+    if not term_names(results):
+        return []
+    return [figures.picture(workdir, "term_curves", term_curves(results), TERM_CAPTION)]
+
+
+def draw_solutions(results: Results, workdir: Path) -> list[sections.Figure]:
+    """Maps of the solutions of the arms that `roles.shown` chooses, where there are grids, into `workdir/figures`.
+
+    Raises:
+        ValueError: as `load_fields`.
+    """
+    shown = results._replace(arms=roles.shown(results))
+    fields = load_fields(shown, workdir)
+    caption = SOLUTION_CAPTION.format(primary=results.primary)
+    return [figures.picture(workdir, "solution_maps", solution_maps(shown, fields), caption)] if fields else []
 
 
 def term_names(results: Results) -> list[str]:
@@ -115,16 +124,28 @@ def load_fields(results: Results, workdir: Path) -> dict[str, Field]:
         path, replica = Path(workdir) / "grids" / f"{arm}.npz", median_replica(results, arm)
         if replica is None or not path.exists():
             continue
-        try:
-            with np.load(path) as file:
-                names = (tuple(str(name) for name in file[field]) for field in ("coordinates", "unknowns"))
-                field = Field(file["points"], file["reference"], file["predicted"][replica], *names)
-        except (KeyError, IndexError, ValueError, OSError, EOFError, BadZipFile) as error:
-            remedy = "remove the file, or train the arm again"
-            raise ValueError(f"{path} is no grid of {results.replicas} replicas ({error}); {remedy}") from error
-        if len(field.coordinates) <= 2:
-            found[arm] = field
+        points, reference, predicted, coordinates, unknowns = load_grid(path, results.replicas)
+        if len(coordinates) <= 2:
+            found[arm] = Field(points, reference, predicted[replica], coordinates, unknowns)
     return found
+
+
+def load_grid(path: Path, replicas: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[str, ...], tuple[str, ...]]:
+    """Points, reference, predictions `[replica, ..]`, coordinates and unknowns that `Workdir.save_grid` wrote.
+
+    Raises:
+        ValueError: the file does not hold them.
+    """
+    try:
+        with np.load(path) as file:
+            arrays = [file[name] for name in ("points", "reference", "predicted")]
+            names = [tuple(str(name) for name in file[field]) for field in ("coordinates", "unknowns")]
+        if len(arrays[2]) != replicas:
+            raise ValueError(f"predictions of {len(arrays[2])} replicas")
+    except (KeyError, IndexError, ValueError, OSError, EOFError, BadZipFile) as error:
+        remedy = "remove the file, or train the arm again"
+        raise ValueError(f"{path} is no grid of {replicas} replicas ({error}); {remedy}") from error
+    return (*arrays, *names)
 
 
 def median_replica(results: Results, arm: str) -> int | None:

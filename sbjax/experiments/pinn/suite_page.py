@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sbjax.report import tables
-from sbjax.report.markup import figures, links, note, page, table, tag
+from sbjax.report import suite, tables
+from sbjax.report.sections import Figure, Folded, Note, Part, Section, Table, Text
 
 COMPARED = ("median", "reference median", "log10 ratio", "interval", "p", "improved", "left out", "verdict")
 _VERBS = {"better": "improves on", "worse": "does worse than", "no difference shown": "shows no difference from"}
@@ -33,35 +33,37 @@ _CLASSICAL_NOTE = "Classical: one solve by a classical method, from classical.js
 _NO_CLASSICAL_NOTE = "No classical solver was timed here: python runs/report.py --classical --workdir=WORKDIR does it."
 
 
-def suite_page(summary: Mapping[str, Any], images: Mapping[str, bytes], captions: Mapping[str, str]) -> str:
+def suite_sections(summary: Mapping[str, Any], drawn: Sequence[Figure]) -> list[Section]:
     """The whole page.
 
     Args:
         summary: what `suite_statistics.summarise_suite` returns.
-        images, captions: of the figures, by name.
+        drawn: the figures.
     """
-    members = summary["members"]
-    others = [arm for arm in summary["arms"] if arm != summary["reference"]]
-    title = f"{', '.join(others)} against {summary['reference']}" if others else summary["reference"] or "Suite"
-    body = [
-        tag("h1", f"{title}: {len(members)} equations"),
-        tag("h2", "Result"),
-        tag("p", headline(summary)),
-        *(tag("p", sentence(summary, metric, reading)) for metric in summary["readings"]
-          for reading in summary["readings"][metric]),
-        note(f"Published: '{summary['published']['statement']}' ({summary['published']['source']}), which can be "
-             "read in two ways; all other numbers on this page are of the runs below."),
-        *_shares(summary),
+    members, published = summary["members"], summary["published"]
+    problems = {name: member["problem"] for name, member in members.items()}
+    said = [sentence(summary, metric, one) for metric, readings in summary["readings"].items() for one in readings]
+    beside = (
+        f"Published: '{published['statement']}' ({published['source']}), which can be read in two ways; all other "
+        "numbers on this page are of the runs below."
+    )
+    return [
+        Section("Result", [Text(headline(summary)), *map(Text, said), Note(beside)]),
+        Section("Shares that improve", _shares(summary)),
         *_medians(summary),
         *_pairs(summary),
-        *_seconds(summary),
-        *(reached(summary["primary"]["name"], summary["arms"], members) if summary["primary"] else []),
-        *figures(images, captions),
-        tag("h2", "Reports of the equations"),
-        links({name: f"{name}/report.html" for name, member in members.items() if member["problem"] is None}),
-        *_problems(summary),
-    ]  # fmt: skip
-    return page(title, body)
+        Section("Wall time", _seconds(summary)),
+        *([reached(summary["primary"]["name"], summary["arms"], members)] if summary["primary"] else []),
+        Section("Figures", drawn),
+        suite.links_section(problems, title="Reports of the equations"),
+        suite.problems_section(problems, title="Equations that could not be read", what="equation"),
+    ]
+
+
+def title_of(summary: Mapping[str, Any]) -> str:
+    """'expanded, ones against raw'."""
+    others = [arm for arm in summary["arms"] if arm != summary["reference"]]
+    return f"{', '.join(others)} against {summary['reference']}" if others else summary["reference"] or "Suite"
 
 
 def headline(summary: Mapping[str, Any]) -> str:
@@ -100,9 +102,9 @@ def sentence(summary: Mapping[str, Any], metric: str, reading: Mapping[str, Any]
     )
 
 
-def _shares(summary: Mapping[str, Any]) -> list[str]:
-    rows = share_rows(summary)
-    return [tag("h2", "Shares that improve"), table(rows[0], rows[1:]), note(_SHARES_NOTE)] if rows[1:] else []
+def _shares(summary: Mapping[str, Any]) -> list[Part]:
+    header, *rows = share_rows(summary)
+    return [Table(header, rows, notes=[_SHARES_NOTE])] if rows else []
 
 
 def share_rows(summary: Mapping[str, Any]) -> list[list[str]]:
@@ -122,16 +124,16 @@ def share_rows(summary: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _medians(summary: Mapping[str, Any]) -> list[str]:
-    parts = []
+def _medians(summary: Mapping[str, Any]) -> list[Section]:
+    found = []
     for metric in summary["metrics"]:
         rows = [
             [name, member["panel"], *(_median(member, arm, metric) for arm in summary["arms"])]
             for name, member in summary["members"].items()
         ]
-        heading = tag("h2", f"Final {metric}, median [quartiles] over seeds")
-        parts += [heading, table(["equation", "panel", *summary["arms"]], rows)]
-    return parts
+        table = Table(["equation", "panel", *summary["arms"]], rows)
+        found.append(Section(f"Final {metric}, median [quartiles] over seeds", [table]))
+    return found
 
 
 def _median(member: Mapping[str, Any], arm: str, metric: str) -> str:
@@ -145,28 +147,25 @@ def _median(member: Mapping[str, Any], arm: str, metric: str) -> str:
     return f"{described['median']:.3g} [{described['q1']:.2g}, {described['q3']:.2g}]{stopped}"
 
 
-def _pairs(summary: Mapping[str, Any]) -> list[str]:
+def _pairs(summary: Mapping[str, Any]) -> list[Section]:
     """A table a pair of arms and metric; all but the primary metric folded away."""
     if not summary["pairs"]:
         return []
     primary = summary["primary"]["name"]
-    parts = [tag("h2", f"Final {primary} by equation"), *_pairs_of(summary, primary), note(RATIO_NOTE)]
-    for metric in summary["metrics"]:
-        if metric != primary:
-            inside = "".join(_pairs_of(summary, metric))
-            parts.append(f"<details>{tag('summary', f'Final {metric} by equation')}{inside}</details>")
-    return parts
+    others = [metric for metric in summary["metrics"] if metric != primary]
+    folded = [Folded(f"Final {metric} by equation", _pairs_of(summary, metric)) for metric in others]
+    return [Section(f"Final {primary} by equation", [*_pairs_of(summary, primary), Note(RATIO_NOTE), *folded])]
 
 
-def _pairs_of(summary: Mapping[str, Any], metric: str) -> list[str]:
-    parts = []
+def _pairs_of(summary: Mapping[str, Any], metric: str) -> list[Table]:
+    found = []
     for place, (arm, reference) in enumerate(summary["pairs"]):
         rows = [
             [name, *comparison_cells(member["comparisons"][metric][place])]
             for name, member in summary["members"].items()
         ]
-        parts += [tag("h3", f"{arm} against {reference}"), table(["equation", *COMPARED], rows)]
-    return parts
+        found.append(Table(["equation", *COMPARED], rows, title=f"{arm} against {reference}"))
+    return found
 
 
 def comparison_cells(row: Mapping[str, Any]) -> list[str]:
@@ -178,7 +177,7 @@ def comparison_cells(row: Mapping[str, Any]) -> list[str]:
     return [*numbers, *logs, tables.improved(row), str(row["left_out"]), row["verdict"]]
 
 
-def _seconds(summary: Mapping[str, Any]) -> list[str]:
+def _seconds(summary: Mapping[str, Any]) -> list[Part]:
     rows, totals = [], dict.fromkeys(summary["arms"], 0.0)
     for name, member in summary["members"].items():
         cells = []
@@ -190,11 +189,11 @@ def _seconds(summary: Mapping[str, Any]) -> list[str]:
     if not any(totals.values()):
         return []
     rows.append(["all, in brackets", *(f"{total:.3g}" for total in totals.values())])
-    return [tag("h2", "Wall time"), table(["equation", *summary["arms"]], rows), note(_TIME_NOTE)]
+    return [Table(["equation", *summary["arms"]], rows, notes=[_TIME_NOTE])]
 
 
-def reached(metric: str, arms: Sequence[str], members: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Seconds to each error, of the arms and of a classical solver.
+def reached(metric: str, arms: Sequence[str], members: Mapping[str, Mapping[str, Any]]) -> Section:
+    """Seconds to each error, of the arms and of a classical solver; without parts where no error was reached.
 
     Args:
         metric: whose error.
@@ -208,16 +207,9 @@ def reached(metric: str, arms: Sequence[str], members: Mapping[str, Mapping[str,
             cells = [_short(by_arm.get(arm)) for arm in arms]
             classical = [_short((member["classical"] or {}).get(error))] if with_classical else []
             rows.append([name, f"{float(error):g}", *cells, *classical])
-    if not rows:
-        return []
     headers = ["equation", f"{metric} below", *arms, *(["classical"] if with_classical else [])]
-    last = note(_CLASSICAL_NOTE if with_classical else _NO_CLASSICAL_NOTE)
-    return [tag("h2", "Time to an error"), table(headers, rows), note(_REACHED_NOTE), last]
-
-
-def _problems(summary: Mapping[str, Any]) -> list[str]:
-    rows = [[name, member["problem"]] for name, member in summary["members"].items() if member["problem"]]
-    return [tag("h2", "Equations that could not be read"), table(["equation", "why"], rows)] if rows else []
+    notes = [_REACHED_NOTE, _CLASSICAL_NOTE if with_classical else _NO_CLASSICAL_NOTE]
+    return Section("Time to an error", [Table(headers, rows, notes=notes)] if rows else [])
 
 
 def ratio(x: float | None) -> str:

@@ -1,0 +1,185 @@
+"""Reports of several runs together: what they left on disk, and the parts that suites of any kind share.
+
+An experiment may have a suite report of its own; `suite_report` is that of all others.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sbjax.files import plain, write_atomically
+from sbjax.report import markup, statistics, tables
+from sbjax.report import results as results_lib
+from sbjax.report.sections import Links, Note, Section, Table, Text
+
+_AT = "equal_steps"
+_NOTE = (
+    "Medians of differences paired by seed at equal steps, each run by itself. 'Better' and 'worse' are said only "
+    "where the bootstrap interval excludes zero; 'no difference shown' is no proof that there is none. Intervals and p "
+    "values are of single comparisons, not corrected for their number."
+)
+
+
+class Seconds(NamedTuple):
+    """Wall time of one arm, all replicas in one program.
+
+    Attributes:
+        train: of training steps, without the first ones of each program, which count as compilation.
+        total: with compilation, evaluation and saving.
+        steps: how many steps were timed.
+    """
+
+    train: float
+    total: float
+    steps: int
+
+
+class Member(NamedTuple):
+    """One run of a suite; without `results` there is a `problem` in words. `seconds` are by arm."""
+
+    name: str
+    results: results_lib.Results | None
+    problem: str | None
+    seconds: dict[str, Seconds]
+
+
+class SuiteReport(NamedTuple):
+    """What a suite report leaves: a table for the terminal, the path of the page, what `summary.json` holds."""
+
+    table: str
+    path: Path
+    summary: dict[str, Any]
+
+
+def load_members(folder: str | os.PathLike, names: Sequence[str]) -> list[Member]:
+    """The runs `folder/<name>`; one that cannot be read is a member with a problem, not an error.
+
+    Raises:
+        ValueError: no name.
+    """
+    if not names:
+        raise ValueError(f"names={list(names)!r}: a suite has at least one run")
+    members = []
+    for name in names:
+        path, results, problem = Path(folder) / name, None, None
+        try:
+            results = results_lib.load_results(path)
+        except (FileNotFoundError, ValueError) as error:
+            problem = str(error).replace(str(path), name)
+        members.append(Member(name, results, problem, load_seconds(path)))
+    return members
+
+
+def load_seconds(path: Path) -> dict[str, Seconds]:
+    """Seconds by arm: sums over the lines of `timings.jsonl`, of which an arm that was resumed has several."""
+    try:
+        lines = (path / "timings.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    found: dict[str, Seconds] = {}
+    for line in lines:
+        try:
+            record: dict[str, Any] = json.loads(line)
+            parts = [float(x) for name, x in record.items() if name.endswith("_seconds")]
+            steps, arm = record["steps"][1] - record["steps"][0], record["arm"]
+            one = Seconds(float(record["train_seconds"]), math.fsum(parts), int(steps))
+        except (ValueError, KeyError, TypeError, IndexError):
+            continue  # cut off in the middle of writing
+        found[arm] = Seconds(*(a + b for a, b in zip(found.get(arm, (0.0, 0.0, 0)), one)))
+    return found
+
+
+def save_members_table(folder: Path, members: Iterable[Member], *, what: str) -> Path:
+    """Writes `results.csv`, the rows of all runs with the name of the run in a first column called `what`."""
+    rows = [{what: m.name, **row} for m in members if m.results for row in results_lib.table_rows(m.results)]
+    return results_lib.save_rows(folder, rows, first=(what, *results_lib.FACTS))
+
+
+def links_section(problems: Mapping[str, str | None], *, title: str) -> Section:
+    """Links to the pages of the runs that could be read.
+
+    Args:
+        problems: by run, None where it could be read.
+        title: of the section.
+    """
+    targets = {name: f"{name}/report.html" for name, problem in problems.items() if problem is None}
+    return Section(title, [Links(targets)] if targets else [])
+
+
+def problems_section(problems: Mapping[str, str | None], *, title: str, what: str) -> Section:
+    """The runs that could not be read, and why.
+
+    Args:
+        problems: as in `links_section`.
+        title: of the section.
+        what: a run is called in the header of the table.
+    """
+    rows = [[name, problem] for name, problem in problems.items() if problem is not None]
+    return Section(title, [Table([what, "why"], rows)] if rows else [])
+
+
+def save_page(folder: Path, *, title: str, heading: str, sections: Sequence[Section]) -> Path:
+    """Writes `report.html` of the sections that have parts, and returns its path."""
+    page = markup.page(title, heading, [section for section in sections if section.parts])
+    write_atomically(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def suite_report(folder: str | os.PathLike, names: Sequence[str]) -> SuiteReport:
+    """Makes `results.csv`, `summary.json` and `report.html` of a suite from its runs `folder/<name>`.
+
+    Every run's arms against its reference, one below the other, and links to the runs' own reports. The same input
+    gives the same bytes. A run that cannot be read is shown as such.
+
+    Args:
+        folder: the folder of the suite.
+        names: of its runs, in the order in which they are shown.
+
+    Raises:
+        ValueError: no name.
+    """
+    folder = Path(folder)
+    members = load_members(folder, names)
+    summaries = {m.name: statistics.summarise(m.results) for m in members if m.results}
+    problems = {m.name: m.problem for m in members}
+    summary = plain({"members": {name: summaries.get(name, {"problem": problems[name]}) for name in problems}})
+    save_members_table(folder, members, what="run")
+    results_lib.save_summary(folder, summary)
+    headers = ["run", "primary", "arm", "against", "median", "median against", "difference", "95 % interval", "p"]
+    headers += ["improved", "left out", "verdict"]
+    rows = [row for name, one in summaries.items() for row in _rows(name, one)]
+    medians = [
+        [name, arm, tables.count(found["parameters"]), tables.spread(metric, found["last_metrics"].get(metric))]
+        for name, one in summaries.items()
+        for metric in (one["primary"]["name"],)
+        for arm, found in one["arms"].items()
+    ]
+    result = [Table(headers, rows), Note(_NOTE)] if rows else [Text("One arm alone, or no run that can be read.")]
+    sections = [
+        Section("Result", result),
+        Section("Arms", [Table(["run", "arm", "parameters", "primary metric, median [quartiles]"], medians)]),
+        links_section(problems, title="Reports of the runs"),
+        problems_section(problems, title="Runs that could not be read", what="run"),
+    ]
+    path = save_page(folder, title="Suite", heading=f"{len(members)} runs", sections=sections)
+    listed = tables.columns([_short(row) for row in [headers, *rows]]) if rows else []
+    lost = [line for name, why in problems.items() if why for line in tables.wrap(f"{name}: {why}")]
+    return SuiteReport("\n".join([*(line[: tables.WIDTH] for line in listed), *lost]), path, summary)
+
+
+def _rows(name: str, summary: Mapping[str, Any]) -> list[list[str]]:
+    metric = summary["primary"]["name"]
+    rows = []
+    for entry in summary["comparisons"][_AT]:
+        found = entry["comparison"]
+        cells = tables.comparison_cells(metric, found) if found else [*[tables.NONE] * 7, entry["reason"]]
+        rows.append([name, metric, entry["arm"], entry["reference"], *cells])
+    return rows
+
+
+def _short(row: Sequence[str]) -> list[str]:
+    """Without the metric, the two medians and p: the terminal is narrow."""
+    return [*row[:1], *row[2:4], *row[6:8], row[9], row[11]]
