@@ -34,6 +34,8 @@ from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.landscape.expand_and_cluster import expand_and_cluster
 from sbjax.landscape.teacher_match import match_teacher
 from sbjax.landscape.teacher_student import ACTIVATIONS
+from sbjax.metrics.shares import share
+from sbjax.options import option
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from sbjax.expansion.kinds import Expansion
 from sbjax.experiments.pinn import classical
 from sbjax.experiments.pinn import report as report_lib
+from sbjax.experiments.pinn import suite_report as suite_report_lib
 from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.training import TrainingExperiment
