@@ -218,7 +218,7 @@ def environment(settings: dict[str, Any]) -> dict[str, Any]:
         "backend": jax.default_backend(),
         "device": device.device_kind,
         "devices": jax.device_count(),
-        "precision": dict(settings["precision"]),
+        "precision": dict(settings.get("precision", {"matmul": "default", "x64": False})),
         "commit": _commit(),
     }
 

@@ -16,7 +16,6 @@ from sbjax.files import read_json, write_atomically
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.plan import Plan
 from sbjax.frame.workdir import expanded
-from sbjax.report.against import write_against
 from sbjax.report.page import build_report
 from sbjax.runner import run as run_lib
 
@@ -136,6 +135,8 @@ def compare(workdir: str | os.PathLike, against: str | os.PathLike) -> pathlib.P
     Raises:
         ConfigError: they have nothing in common that could be paired.
     """
+    from sbjax.report.against import write_against
+
     try:
         return write_against(expanded(workdir), expanded(against))
     except ValueError as error:

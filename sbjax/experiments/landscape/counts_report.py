@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sbjax.experiments.landscape.experiment import ArmResult, load_arms
+from sbjax.experiments.landscape.arm_results import ArmResult, load_arms
 from sbjax.experiments.landscape.figures import counts_figure, intersection_graphs, path_losses
 from sbjax.landscape import counting
 from sbjax.report import figures, tables

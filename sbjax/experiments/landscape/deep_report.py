@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sbjax.experiments.landscape.experiment import load_arms
+from sbjax.experiments.landscape.arm_results import load_arms
 from sbjax.experiments.landscape.figures import BARS, losses_figure
 from sbjax.report import figures, tables
 from sbjax.report.results import Results

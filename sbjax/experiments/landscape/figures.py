@@ -9,7 +9,7 @@ import numpy as np
 import scipy
 from jaxtyping import Float
 
-from sbjax.experiments.landscape.experiment import ArmResult
+from sbjax.experiments.landscape.arm_results import ArmResult
 from sbjax.landscape import counting
 from sbjax.landscape.manifold import Graph, Piece, dimension, intersection_graph, signature
 from sbjax.report import figures

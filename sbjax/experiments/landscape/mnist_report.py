@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sbjax.experiments.landscape.experiment import ArmResult, load_arms
+from sbjax.experiments.landscape.arm_results import ArmResult, load_arms
 from sbjax.report import figures
 from sbjax.report.results import Results
 from sbjax.report.sections import Section, Table

@@ -8,7 +8,7 @@ import numpy as np
 # Loaded by its first use.
 import scipy
 
-from sbjax.experiments.landscape.experiment import ArmResult, load_arms
+from sbjax.experiments.landscape.arm_results import ArmResult, load_arms
 from sbjax.landscape.teacher_student import ACTIVATIONS
 from sbjax.landscape.unit_symmetry import form_of
 from sbjax.report import figures, tables

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbjax.experiments.landscape.experiment import ArmResult, load_arms
+from sbjax.experiments.landscape.arm_results import ArmResult, load_arms
 from sbjax.experiments.landscape.figures import BARS, finite, losses_figure, name_widths
 from sbjax.experiments.landscape.two_layer import REFERENCE
 from sbjax.report import figures, tables

@@ -7,7 +7,7 @@ import pytest
 
 from sbjax.experiments.landscape import counts
 from sbjax.experiments.landscape import counts_report as report
-from sbjax.experiments.landscape.experiment import ArmResult
+from sbjax.experiments.landscape.arm_results import ArmResult
 from sbjax.landscape import counting
 
 

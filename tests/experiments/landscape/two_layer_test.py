@@ -9,7 +9,7 @@ import pytest
 
 from sbjax.experiments.landscape import students_report as report
 from sbjax.experiments.landscape import two_layer
-from sbjax.experiments.landscape.experiment import ArmResult
+from sbjax.experiments.landscape.arm_results import ArmResult
 from sbjax.landscape import classification
 from sbjax.landscape import teacher_student as ts
 from sbjax.landscape.splitting import Inertia
