@@ -46,7 +46,24 @@ CASES = {
     "images_fashion": "images.py:fashion_mnist,cnn,smoke",
 }
 NEED_DATA = ("landscape_mnist", "images_fashion")  # with --data_dir only
-RENAMED: dict[str, str] = {}
+RENAMED = {
+    "loss": "train/loss",
+    "gradient": "train/gradient",
+    "adam_loss": "train/adam_loss",
+    "path_loss": "path/loss",
+    "straight_loss": "straight/loss",
+    "error": "units/error",
+    "worst": "units/worst",
+    "error_before": "units/error_before",
+    "worst_before": "units/worst_before",
+    "function": "test/function",
+    "student_loss": "students/loss",
+    "energy": "lattice/energy",
+    "magnetisation": "lattice/magnetisation",
+}
+# By prefix of the case, where one word had two meanings; and arms.
+EXCESS = {"landscape_recovery": "units/excess", "landscape_copy_average": "train/excess"}
+ARMS = {"matched": "matched_bias"}
 
 
 def main():
@@ -118,15 +135,30 @@ def _numbers(folder):
     for line in path.read_text().splitlines() if path.exists() else []:
         record = json.loads(line)
         for name, value in record.items():
-            numbers[f"{record['arm']}@{record['step']}/{RENAMED.get(name, name)}"] = json.dumps(value)
+            if name == "arm":
+                continue
+            numbers[f"{arm(record['arm'])}@{record['step']}/{renamed(folder, name)}"] = json.dumps(value)
     for kind, place in (("lines", "lines"), ("interpolation", "lines"), ("landscape", "landscape")):
         for file in sorted((folder / kind).glob("*.json")):
             for name, value in _leaves(json.loads(file.read_text())).items():
-                numbers[f"{place}/{file.stem}/{RENAMED.get(name, name)}"] = value
+                name = "/".join([name.split("/")[0], *(renamed(folder, part) for part in name.split("/")[1:])])
+                numbers[f"{place}/{arm(file.stem)}/{name}"] = value
     for file in sorted([*folder.glob("grids/*.npz"), *folder.glob("landscape/*.npz")]):
         with np.load(file) as arrays:
-            numbers |= {f"{file.parent.name}/{file.stem}/{name}": array for name, array in arrays.items()}
+            numbers |= {f"{file.parent.name}/{arm(file.stem)}/{name}": array for name, array in arrays.items()}
     return numbers
+
+
+def arm(name):
+    """The name that an arm has now."""
+    return ARMS.get(name, name)
+
+
+def renamed(folder, name):
+    """The name that a metric has now."""
+    if name == "excess":
+        return EXCESS.get(folder.name, name)
+    return RENAMED.get(name, name)
 
 
 def _leaves(tree, prefix=""):

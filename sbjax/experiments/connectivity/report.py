@@ -1,4 +1,4 @@
-"""The part of a report that is about straight lines between networks: `lines/<arm>.json` as tables and figures."""
+"""The part of a report that is about straight lines between networks: `interpolation/<arm>.json` as tables and figures."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -63,17 +63,17 @@ def report(results: Results, workdir: Path) -> list[Section]:
 
 def load_lines(workdir: Path, arms: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What `sbjax.experiments.connectivity.run.measure_lines` found, by arm; arms without it are left out."""
-    paths = {arm: workdir / "lines" / f"{arm}.json" for arm in arms}
+    paths = {arm: workdir / "interpolation" / f"{arm}.json" for arm in arms}
     return {arm: json.loads(path.read_text()) for arm, path in paths.items() if path.exists()}
 
 
 def published(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Published numbers that a config brings along in `lines.published`.
+    """Published numbers that a config brings along in `interpolation.published`.
 
     By row, (mean, standard deviation) of the barrier of 'test/loss'; by 'arm/networks' their number, by 'arm/monotonic'
     the share, by 'arm/delta' and the like (mean, standard deviation).
     """
-    return config.get("lines", {}).get("published", {})
+    return config.get("interpolation", {}).get("published", {})
 
 
 def _barriers(found: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]) -> list[Part]:

@@ -100,7 +100,7 @@ def run(folder: Workdir, plan: Plan, *, stop: Callable[[], bool]) -> bool:
             found = metropolis.measure(lattices)
             magnetisation = np.asarray(found.magnetisation, float)
             measures[name] = {DISTANCE: replica_distance(metropolis.unpack(lattices))._asdict()}
-            numbers = {"energy": np.asarray(found.energy, float), "magnetisation": magnetisation}
+            numbers = {"lattice/energy": np.asarray(found.energy, float), "lattice/magnetisation": magnetisation}
             listed = {key: values.tolist() for key, values in numbers.items()}
             folder.report({"arm": name, "step": sweep, "flops": 0.0, **listed, **measures[name]})
         shares = {
@@ -118,7 +118,7 @@ def run(folder: Workdir, plan: Plan, *, stop: Callable[[], bool]) -> bool:
         folder.path,
         arms=list(sections),
         reference=plan.reference,
-        primary="energy",
+        primary="lattice/energy",
         goal="min",
         parameters={name: section.size**2 for name, section in sections.items()},
         flops_per_step=dict.fromkeys(sections, 0.0),

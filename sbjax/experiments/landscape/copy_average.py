@@ -41,7 +41,7 @@ class Fields:
 
 
 SMOKE: dict[str, Any] = {"flow_time": 1e3}
-PRIMARY = "loss"
+PRIMARY = "train/loss"
 BEST = "best copy-average"
 OTHER = "other copy-average"
 ROUGH = "rough copies"
@@ -180,9 +180,9 @@ def run_arm(
     negative = np.sum(curvatures < -1e-9 * np.abs(curvatures).max(1, keepdims=True), 1)
     return ArmResult(
         metrics={
-            "loss": found["loss"].tolist(),
-            "excess": (found["loss"] - copy_average_loss(n, k)).tolist(),
-            "gradient": found["gradient"].tolist(),
+            "train/loss": found["loss"].tolist(),
+            "train/excess": (found["loss"] - copy_average_loss(n, k)).tolist(),
+            "train/gradient": found["gradient"].tolist(),
         },
         summary={
             "students": n,

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sbjax.experiments.landscape.copy_average import BEST, KINDS
 from sbjax.experiments.landscape.arm_results import ArmResult, load_arms
+from sbjax.experiments.landscape.copy_average import BEST, KINDS
 from sbjax.report import figures, tables
 from sbjax.report.results import Results
 from sbjax.report.sections import Section, Table

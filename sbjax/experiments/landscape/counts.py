@@ -40,7 +40,7 @@ class Fields:
 
 
 SMOKE: dict[str, Any] = {"side": 9, "points": 3}
-PRIMARY = "path_loss"
+PRIMARY = "path/loss"
 
 
 def check(plan: Plan, arm: ArmPlan) -> None:
@@ -101,8 +101,8 @@ def run_arm(
         "straight": np.stack(straight),
     }
     metrics = {
-        "path_loss": [float(np.max(losses)) for losses in along],
-        "straight_loss": [float(np.max(losses)) for losses in straight],
+        "path/loss": [float(np.max(losses)) for losses in along],
+        "straight/loss": [float(np.max(losses)) for losses in straight],
     }
     return ArmResult(metrics, summary, arrays)
 

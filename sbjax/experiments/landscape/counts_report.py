@@ -75,8 +75,8 @@ def _table(found: Mapping[str, ArmResult]) -> Table:
                 *(tables.measure(about["ratio"].get(h), 3) for h in steps),
                 _widths(about["crossing"]) if about["crossing"] else f"above {about['widest']}",
                 str(about["segments"]),
-                f"{max(one.metrics['path_loss']):.1e}",
-                f"{min(one.metrics['straight_loss']):.3g}",
+                f"{max(one.metrics['path/loss']):.1e}",
+                f"{min(one.metrics['straight/loss']):.3g}",
                 f"{about['arrived']} of {about['seeds']}",
             ]
         )

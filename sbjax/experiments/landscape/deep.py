@@ -36,7 +36,7 @@ class Fields:
 
 
 SMOKE: dict[str, Any] = {"side": 9, "polish_steps": 10, "newton_steps": 2}
-PRIMARY = "loss"
+PRIMARY = "train/loss"
 HIDDEN = 3
 
 
@@ -65,9 +65,9 @@ def run_arm(
         **dict(zip(names, jax.tree.leaves(polished.params), strict=True)),
     }
     metrics = {
-        "loss": losses.tolist(),
-        "gradient": polished.gradient.tolist(),
-        "adam_loss": trained.losses[-1].tolist(),
+        "train/loss": losses.tolist(),
+        "train/gradient": polished.gradient.tolist(),
+        "train/adam_loss": trained.losses[-1].tolist(),
     }
     summary = {
         "width": task.width,

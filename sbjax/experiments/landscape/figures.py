@@ -133,7 +133,7 @@ def losses_figure(found: Mapping[str, ArmResult]) -> "Figure":
         figure = figures.new_figure((3.5, 2.7))
         panel = figure.subplots()
         for place, (_, result) in enumerate(found.items()):
-            losses = finite(result.metrics["loss"])
+            losses = finite(result.metrics["train/loss"])
             spread = 0.3 * np.linspace(-1, 1, len(losses)) if len(losses) > 1 else 0
             panel.plot(place + spread, np.sort(np.maximum(losses, LEAST)), "o", color=figures.COLOURS[0], alpha=0.6)
         for bar, dash in zip(BARS, ("--", ":")):

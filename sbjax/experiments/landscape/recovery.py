@@ -55,7 +55,7 @@ class Fields:
 
 
 SMOKE: dict[str, Any] = {"teachers": "2:1", "students": 4, "expansion": 2.0, "points": 30, "polish_steps": 20}
-PRIMARY = "error"
+PRIMARY = "units/error"
 
 RECOVERED = 0.01
 """Relative error below which a unit counts as recovered."""
@@ -133,9 +133,9 @@ def run_arm(
         "expansion": task.expansion,
         "teachers": [_describe(outcome, kinds[i % len(kinds)]) for i, outcome in enumerate(found)],
         "width_right": share(right, method="exact")._asdict(),
-        "recovered": share(right & (np.array(metrics["worst"]) < RECOVERED), method="exact")._asdict(),
-        "error": _median(metrics["error"]),
-        "error_before": _median(metrics["error_before"]),
+        "recovered": share(right & (np.array(metrics["units/worst"]) < RECOVERED), method="exact")._asdict(),
+        "error": _median(metrics["units/error"]),
+        "error_before": _median(metrics["units/error_before"]),
         "control": controls,
     }
     return ArmResult(metrics, summary, arrays, parameters=largest)
@@ -165,14 +165,14 @@ def _metrics(outcomes: list[Outcome]) -> dict[str, list[float]]:
         return np.minimum(match.errors, 1.0)
 
     return {
-        "error": [float(np.median(capped(o.after))) for o in outcomes],
-        "worst": [float(np.max(capped(o.after))) for o in outcomes],
-        "error_before": [float(np.median(capped(o.before))) for o in outcomes],
-        "worst_before": [float(np.max(capped(o.before))) for o in outcomes],
-        "excess": [float(o.after.excess - o.after.missing) for o in outcomes],
-        "function": [o.after.function for o in outcomes],
-        "loss": [o.loss for o in outcomes],
-        "student_loss": [float(np.min(o.losses)) for o in outcomes],
+        "units/error": [float(np.median(capped(o.after))) for o in outcomes],
+        "units/worst": [float(np.max(capped(o.after))) for o in outcomes],
+        "units/error_before": [float(np.median(capped(o.before))) for o in outcomes],
+        "units/worst_before": [float(np.max(capped(o.before))) for o in outcomes],
+        "units/excess": [float(o.after.excess - o.after.missing) for o in outcomes],
+        "test/function": [o.after.function for o in outcomes],
+        "train/loss": [o.loss for o in outcomes],
+        "students/loss": [float(np.min(o.losses)) for o in outcomes],
     }
 
 

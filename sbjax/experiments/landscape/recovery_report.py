@@ -59,24 +59,27 @@ def _tables(arms):
         rows.append(
             [
                 arm,
-                str(len(metrics["error"])),
+                str(len(metrics["units/error"])),
                 *(tables.measure(summary[name], 2) for name in ("width_right", "recovered", "error_before", "error")),
-                f"{np.median(metrics['function']):.1e}",
+                f"{np.median(metrics['test/function']):.1e}",
                 _control(summary["control"]),
             ]
         )
         teachers = summary["teachers"]
         for size in sorted({teacher["size"] for teacher in teachers}):
             here = [i for i, teacher in enumerate(teachers) if teacher["size"] == size]
-            excess = [int(metrics["excess"][i]) for i in here]
+            excess = [int(metrics["units/excess"][i]) for i in here]
             sizes.append(
                 [
                     arm,
                     size,
                     f"{excess.count(0)} of {len(here)}",
                     f"{sum(excess):+d}",
-                    *(f"{np.median([metrics[name][i] for i in here]):.1e}" for name in ("error_before", "error")),
-                    f"{np.median([metrics['student_loss'][i] for i in here]):.1e}",
+                    *(
+                        f"{np.median([metrics[name][i] for i in here]):.1e}"
+                        for name in ("units/error_before", "units/error")
+                    ),
+                    f"{np.median([metrics['students/loss'][i] for i in here]):.1e}",
                 ]
             )
     headers = [
@@ -158,7 +161,7 @@ def errors_figure(found: dict[str, ArmResult]) -> "Figure":
         panel = figure.subplots()
         for arm, colour in zip(found, figures.COLOURS):
             for name, face in (("before", "white"), ("after", colour)):
-                teachers = range(len(found[arm].metrics["error"]))
+                teachers = range(len(found[arm].metrics["units/error"]))
                 errors = np.sort(np.concatenate([found[arm].arrays[f"{name}_{i}"] for i in teachers]))
                 panel.plot(
                     (np.arange(len(errors)) + 0.5) / len(errors),
@@ -179,7 +182,7 @@ def errors_figure(found: dict[str, ArmResult]) -> "Figure":
 
 def _first(result: ArmResult) -> int | None:
     """The first teacher of which something was recovered."""
-    return next((i for i in range(len(result.metrics["error"])) if f"tree_{i}" in result.arrays), None)
+    return next((i for i in range(len(result.metrics["units/error"])) if f"tree_{i}" in result.arrays), None)
 
 
 def _control(found) -> str:

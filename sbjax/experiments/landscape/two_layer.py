@@ -40,7 +40,7 @@ class Fields:
 
 
 SMOKE: dict[str, Any] = {"side": 9, "polish_steps": 20, "newton_steps": 5}
-PRIMARY = "loss"
+PRIMARY = "train/loss"
 ZERO, DEEP_ZERO = 1e-14, 1e-20
 
 INDUCED = (classification.STRICT_SADDLE, classification.STABLE_PLATEAU)
@@ -116,9 +116,9 @@ def run_arm(
         "polish_steps": polished.steps,
     }
     metrics = {
-        "loss": polished.loss.tolist(),
-        "gradient": polished.gradient.tolist(),
-        "adam_loss": trained.losses[-1].tolist(),
+        "train/loss": polished.loss.tolist(),
+        "train/gradient": polished.gradient.tolist(),
+        "train/adam_loss": trained.losses[-1].tolist(),
     }
     return ArmResult(metrics, summarise(task, polished, found, teacher), arrays, 3 * task.width)
 
@@ -150,8 +150,8 @@ def summarise(task, polished, found, teacher) -> dict[str, Any]:
     failures = [
         {
             "seed": seed,
-            "loss": one.loss,
-            "gradient": one.gradient,
+            "train/loss": one.loss,
+            "train/gradient": one.gradient,
             "kind": one.kind,
             "width": one.width,
             "signature": one.signature,

@@ -171,7 +171,9 @@ def _stacked(found, counts, label):
 def _shown(found):
     """(title, arrays, seed) of the students to draw."""
     shown = []
-    solved = {arm: np.array([x is not None and x < BARS[0] for x in one.metrics["loss"]]) for arm, one in found.items()}
+    solved = {
+        arm: np.array([x is not None and x < BARS[0] for x in one.metrics["train/loss"]]) for arm, one in found.items()
+    }
     both = [arm for arm, good in solved.items() if good.any() and not good.all()]
     for arm in both[:1]:
         width = found[arm].summary["width"]

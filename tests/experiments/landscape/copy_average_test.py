@@ -10,7 +10,7 @@ import scipy
 
 from sbjax import config as config_lib
 from sbjax.experiments.landscape import copy_average
-from sbjax.experiments.landscape.experiment import ArmResult, save_arm
+from sbjax.experiments.landscape.arm_results import ArmResult, save_arm
 from sbjax.landscape.copy_average import copy_average_loss, copy_average_student
 from sbjax.optimizers.gradient_flow import Flow
 

@@ -9,7 +9,7 @@ from sbjax.experiments.landscape import deep
 from sbjax.experiments.landscape import students_report as report
 from sbjax.runner import run as experiment
 
-CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "landscape.py"
+CONFIG = pathlib.Path(__file__).parents[3] / "configs" / "landscape.py"
 
 
 @pytest.mark.extended

@@ -9,7 +9,7 @@ import scipy
 
 from sbjax import config as config_lib
 from sbjax.experiments.landscape import mnist
-from sbjax.experiments.landscape.experiment import load_arm, save_arm
+from sbjax.experiments.landscape.arm_results import load_arm, save_arm
 
 KEY = jax.random.key(3)
 SIZES = (40, 30, 3)

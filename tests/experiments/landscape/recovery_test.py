@@ -13,7 +13,7 @@ from sbjax import config as config_lib
 from sbjax.experiments.landscape import recovery, recovery_shallow, recovery_toys, run
 from sbjax.runner import run as experiment
 
-CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "landscape.py"
+CONFIG = pathlib.Path(__file__).parents[3] / "configs" / "landscape.py"
 
 
 def load(**task):

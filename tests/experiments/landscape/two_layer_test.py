@@ -16,7 +16,7 @@ from sbjax.landscape.splitting import Inertia
 from sbjax.optimizers.gradient_flow import Polished
 from sbjax.runner import run as experiment
 
-CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "landscape.py"
+CONFIG = pathlib.Path(__file__).parents[3] / "configs" / "landscape.py"
 TEACHER = ts.two_layer_teacher()
 TASK = {"width": 6, "activation": "g"}
 
