@@ -1,4 +1,4 @@
-"""The part of a report that is about straight lines between networks: `interpolation/<arm>.json` as tables and figures."""
+"""The part of a report about straight lines between networks: tables and figures of `interpolation/<arm>.json`."""
 
 import json
 from collections.abc import Mapping, Sequence
