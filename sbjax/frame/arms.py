@@ -15,7 +15,7 @@ from sbjax.metrics.monitor import Monitor
 from sbjax.names import near
 from sbjax.tasks.task import Task
 from sbjax.training.fit import Phase
-from sbjax.training.placement import Mapping
+from sbjax.training.placement import Placement
 
 
 class Arm(NamedTuple):
@@ -43,18 +43,18 @@ def prepare(settings: dict[str, Any]) -> None:
         build_arms(settings) if own is None else own.check(settings)
 
 
-def check_cheaply(settings: dict[str, Any]) -> Mapping:
-    """Refuse devices and expansions that cannot be, before any data is read; how replicas are laid on devices."""
-    mapping = build.build_mapping(settings["mapping"])
-    if mapping.devices > jax.device_count():
+def check_cheaply(settings: dict[str, Any]) -> Placement:
+    """Validate device count and expansions before any data is loaded. Returns the replica placement."""
+    placement = build.build_placement(settings["mapping"])
+    if placement.devices > jax.device_count():
         raise config_lib.ConfigError(
-            f"mapping.devices={mapping.devices}: this process has {jax.device_count()}; lower it, or on CPU start with "
-            f"--cpu_devices={mapping.devices}"
+            f"mapping.devices={placement.devices}: this process has {jax.device_count()}; lower it, or on CPU start "
+            f"with --cpu_devices={placement.devices}"
         )
     for name in settings["arms"]:
         with _named_arm(name):
             build.build_expansion(config_lib.arm_settings(settings, name)["expansion"])
-    return mapping
+    return placement
 
 
 def build_arms(settings: dict[str, Any]) -> list[Arm]:

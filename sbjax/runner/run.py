@@ -80,7 +80,7 @@ def run(
     settings = config_lib.check(config)
     if not os.fspath(workdir):
         raise config_lib.ConfigError("--workdir='' is empty; name the folder of the run")
-    mapping = check_cheaply(settings)
+    placement = check_cheaply(settings)
     folder = Workdir(workdir, settings)
     if folder.status in ("done", "diverged"):
         logger.info("%s is finished (%s): nothing to do", folder.path, folder.status)
@@ -94,7 +94,7 @@ def run(
         asked = stack.enter_context(_signals())
         if own is not None:
             return _run_own(own, folder, settings, asked)
-        return _train(folder, settings, arms, mapping, asked)
+        return _train(folder, settings, arms, placement, asked)
 
 
 def _run_own(own, folder: Workdir, settings: dict[str, Any], asked) -> Outcome:
@@ -117,12 +117,12 @@ def _run_own(own, folder: Workdir, settings: dict[str, Any], asked) -> Outcome:
     return _outcome(folder)
 
 
-def _train(folder: Workdir, settings: dict[str, Any], arms: list[Arm], mapping, asked) -> Outcome:
+def _train(folder: Workdir, settings: dict[str, Any], arms: list[Arm], placement, asked) -> Outcome:
     progress = Progress(sum(arm.steps * arm.flops_per_step for arm in arms))
     metrics, failures = {}, []
     for arm in arms:
         folder.set_status("running", arm=arm.name, pid=os.getpid())
-        fitted = _fit(folder, settings, arm, mapping, asked, progress)
+        fitted = _fit(folder, settings, arm, placement, asked, progress)
         if fitted.step < arm.steps:
             progress.end()
             folder.set_status("interrupted", arm=arm.name, step=fitted.step)
@@ -161,7 +161,7 @@ def _train(folder: Workdir, settings: dict[str, Any], arms: list[Arm], mapping, 
     return _outcome(folder)
 
 
-def _fit(folder, settings, arm: Arm, mapping, asked, progress: Progress) -> fit_lib.Fitted:
+def _fit(folder, settings, arm: Arm, placement, asked, progress: Progress) -> fit_lib.Fitted:
     work = arm.flops_per_step
     spent = {"evaluate": 0.0, "measure": 0.0, "save": 0.0, "train": 0.0, "compile": 0.0}
     start = at = 0
@@ -211,12 +211,12 @@ def _fit(folder, settings, arm: Arm, mapping, asked, progress: Progress) -> fit_
             arm.task,
             arm.phases[0].optimizer,
             steps=arm.phases[0].steps,
-            finish=arm.phases[1],
+            second_phase=arm.phases[1],
             replicas=settings["replicas"],
             key=jax.random.key(settings["seed"]),
             reports=settings["reports"],
             saves=settings["checkpoint"]["saves"],
-            mapping=mapping,
+            placement=placement,
             monitor=arm.monitor,
             monitor_steps=arm.monitor_steps,
             checkpoints=checkpoints,

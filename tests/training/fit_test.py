@@ -10,9 +10,9 @@ from sbjax.metrics.monitor import Monitor, make_replica_monitor
 from sbjax.optimizers import optimizer as optimizer_lib
 from sbjax.training import fit as fit_lib
 from sbjax.training.checkpoint import Checkpoints
-from sbjax.training.placement import Mapping
+from sbjax.training.placement import Placement
 
-RUN = {"steps": 30, "replicas": 3, "reports": 5, "saves": 3, "mapping": Mapping(devices=1)}
+RUN = {"steps": 30, "replicas": 3, "reports": 5, "saves": 3, "placement": Placement(devices=1)}
 
 
 def fit(task, *, checkpoints=None, hooks=None, **changes):
@@ -39,16 +39,17 @@ def fast_pulses():
 
 
 @pytest.mark.parametrize(
-    "mapping", [pytest.param(Mapping(devices=1), marks=pytest.mark.extended), Mapping("sequential", "loop", devices=2)]
+    "placement",
+    [pytest.param(Placement(devices=1), marks=pytest.mark.extended), Placement("sequential", "loop", devices=2)],
 )
-def test_interrupted_and_resumed_is_byte_identical(toys, tmp_path, mapping):
+def test_interrupted_and_resumed_is_byte_identical(toys, tmp_path, placement):
     """Stopped again and again, also between two reports, where the running sums are part of the state."""
     task = toys.classification(toys.Dense(dropout=0.3))
-    whole = fit(task, mapping=mapping)
+    whole = fit(task, placement=placement)
     stops = []
     for count in (4, 9, 3, 10**6):
         part = fit(
-            task, mapping=mapping, checkpoints=Checkpoints(tmp_path), hooks=fit_lib.Hooks(stop=stop_after(count))
+            task, placement=placement, checkpoints=Checkpoints(tmp_path), hooks=fit_lib.Hooks(stop=stop_after(count))
         )
         stops.append(part.step)
     assert stops[-1] == 30

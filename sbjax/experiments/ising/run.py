@@ -18,7 +18,7 @@ from sbjax.frame.workdir import Workdir
 from sbjax.metrics.bootstrap import Estimate
 from sbjax.metrics.replica import unmatched_distance
 from sbjax.physics.ising import exact, mean_field, metropolis, statistics
-from sbjax.training.fit import boundaries
+from sbjax.training.timeline import boundaries
 
 DISTANCE = "replica_distance/unmatched"
 LANDSCAPES = "landscapes.json"

@@ -26,7 +26,7 @@ from sbjax import rng
 from sbjax.data import images
 from sbjax.experiments.landscape.experiment import ArmResult
 from sbjax.frame import config as config_lib
-from sbjax.training.fit import boundaries
+from sbjax.training.timeline import boundaries
 
 if TYPE_CHECKING:
     from sbjax.report.results import Results
