@@ -26,8 +26,8 @@ def load_variables(
         replica: which replica; None = all, stacked in a leading axis.
 
     Returns:
-        `{'params': .., 'batch_stats': .., 'frozen': ..}`, nested dicts of numpy arrays in the dtypes that were saved; and
-        the checkpoint's meta: 'step', 'history', 'failures', 'identity', 'format'.
+        `{'params': .., 'batch_stats': .., 'frozen': ..}`, nested dicts of numpy arrays in the dtypes of the training;
+        and the checkpoint's meta: 'step', 'history', 'failures', 'identity', 'format'.
 
     Raises:
         CheckpointError: no checkpoint there, none of this step, or a damaged one or one of another format; the message
@@ -55,7 +55,7 @@ def load_variables(
     count = len(jax.tree.leaves(variables["params"])[0])
     if not 0 <= replica < count:
         raise ValueError(f"replica={replica} is not in {found}, which holds replicas 0 to {count - 1}")
-    return jax.tree.map(lambda leaf: leaf[replica], variables), meta
+    return jax.tree.map(lambda leaf: np.asarray(leaf[replica]), variables), meta
 
 
 def _whole(folder: pathlib.Path, step: int | None) -> pathlib.Path:
