@@ -18,7 +18,7 @@ from sbjax.frame.arms import step_flops
 from sbjax.models import make_model
 from sbjax.optimizers import optimizer as optimizer_lib
 from sbjax.tasks.images import make_image_task
-from sbjax.training import placement as mapping_lib
+from sbjax.training import placement as placement_lib
 
 BATCH, EXAMPLES, BAR = 64, 1024, 1.1
 ROUNDS = 60  # short and many: what counts is the least
@@ -44,7 +44,9 @@ def runner(module, steps):
     data = ImageData("random", 10, images, labels, *held, *held, (0.5,), (0.25,))
     task = make_image_task(data, module, batch_size=BATCH)
     optimizer = optimizer_lib.make_optimizer("adamw", 1e-3, weight_decay=0.03)
-    program = mapping_lib.Program(task, optimizer, mapping=mapping_lib.Mapping(), replicas=1, key=jax.random.key(0))
+    program = placement_lib.Program(
+        task, optimizer, placement=placement_lib.Placement(), replicas=1, key=jax.random.key(0)
+    )
     carry = [program.init()]
 
     def run():

@@ -21,7 +21,7 @@ from common import alternate, figure
 
 from sbjax import build, trees
 from sbjax import config as config_lib
-from sbjax.training import placement as mapping_lib
+from sbjax.training import placement as placement_lib
 from sbjax.training import step as step_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -43,8 +43,8 @@ def checks(settings: dict) -> float:
     task = build.build_task(arm, build.build_data(arm["task"]))
     optimizer = build.build_optimizer(arm["optimizer"], train_steps=1000)
     key, steps = jax.random.key(0), 200
-    mapping = mapping_lib.Mapping("map", "scan", devices=1)
-    program = mapping_lib.Program(task, optimizer, mapping=mapping, replicas=1, key=key)
+    placement = placement_lib.Placement("map", "scan", devices=1)
+    program = placement_lib.Program(task, optimizer, placement=placement, replicas=1, key=key)
     start = trees.take(program.collect(program.init()), 0)
 
     def bare_step(step, carry, data):

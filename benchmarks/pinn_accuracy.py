@@ -62,11 +62,11 @@ def measure(name, bars, seeds):
             arm.task,
             arm.phases[0].optimizer,
             steps=arm.phases[0].steps,
-            finish=arm.phases[1],
+            second_phase=arm.phases[1],
             replicas=seeds,
             key=jax.random.key(settings["seed"]),
             reports=settings["reports"],
-            mapping=build.build_mapping(settings["mapping"]),
+            placement=build.build_placement(settings["mapping"]),
             hooks=Hooks(
                 stop=lambda: spent() > 60 * minutes or np.median(reports[-1][2]) <= bar,
                 on_report=report,

@@ -117,14 +117,14 @@ def many_seeds(interior: int, faces: int) -> None:
 
 
 def program(*, widths, interior, faces, replicas=1, seed=0):
-    """Burgers as a user trains it, with the default mapping."""
+    """Burgers as a user trains it, with the default placement."""
     import jax
 
     from sbjax.models import make_field
     from sbjax.optimizers.optimizer import make_optimizer
     from sbjax.physics.pdes import make_equation
     from sbjax.tasks.pinn import Points, make_pinn_task
-    from sbjax.training.placement import Mapping, Program
+    from sbjax.training.placement import Placement, Program
 
     jax.config.update("jax_num_cpu_devices", os.cpu_count())
     equation = make_equation("burgers")
@@ -132,7 +132,7 @@ def program(*, widths, interior, faces, replicas=1, seed=0):
     field = make_field("field", unknowns=1, widths=widths, dtype="float32", x64=False, **box)
     task = make_pinn_task(equation, field, points=Points(interior, faces, faces))
     optimizer = make_optimizer("adam", RATE)
-    return Program(task, optimizer, mapping=Mapping(), replicas=replicas, key=jax.random.key(seed))
+    return Program(task, optimizer, placement=Placement(), replicas=replicas, key=jax.random.key(seed))
 
 
 def make_sbjax(file: str) -> Run:

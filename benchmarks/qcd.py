@@ -52,7 +52,7 @@ def train(name, steps, options):
             replicas=options.seeds,
             key=jax.random.key(settings["seed"]),
             reports=settings["reports"],
-            mapping=build.build_mapping(settings["mapping"]),
+            placement=build.build_placement(settings["mapping"]),
             hooks=Hooks(on_pulse=pulse),
         )
     return fitted.history, time.perf_counter() - began, float(np.median(pulses))

@@ -20,7 +20,7 @@ from sbjax.data.images import ImageData
 from sbjax.models import make_model
 from sbjax.optimizers import optimizer as optimizer_lib
 from sbjax.tasks.images import make_image_task
-from sbjax.training import placement as mapping_lib
+from sbjax.training import placement as placement_lib
 
 BATCH, EXAMPLES = 128, 2048
 
@@ -95,8 +95,8 @@ def ours(model, options, shape, replicas, steps):
     )
     task = make_image_task(data, make_model(model, classes=10, **options), batch_size=BATCH)
     optimizer = optimizer_lib.make_optimizer("sgd", 0.01, nesterov=True)
-    program = mapping_lib.Program(
-        task, optimizer, mapping=mapping_lib.Mapping(), replicas=replicas, key=jax.random.key(0)
+    program = placement_lib.Program(
+        task, optimizer, placement=placement_lib.Placement(), replicas=replicas, key=jax.random.key(0)
     )
     carry = [program.init()]
 

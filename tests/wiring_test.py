@@ -14,7 +14,7 @@ from sbjax import config as config_lib
 from sbjax.frame.errors import ConfigError
 from sbjax.runner import run as experiment
 from sbjax.training.fit import fit
-from sbjax.training.placement import Mapping
+from sbjax.training.placement import Placement
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
@@ -183,7 +183,7 @@ def test_programs_are_counted_under_pmap(toys):
         replicas=2,
         key=jax.random.key(0),
         reports=3,
-        mapping=Mapping(compile="pmap"),
+        placement=Placement(compile="pmap"),
     )
     assert fitted.programs == 1
     assert trees.all_finite(fitted.variables)

@@ -3,9 +3,9 @@
 from sbjax.build.tasks import build_data, build_expansion, build_task
 from sbjax.build.training import (
     build_finish,
-    build_mapping,
     build_monitor,
     build_optimizer,
+    build_placement,
     build_population,
     parse_steps,
     train_steps,
@@ -15,9 +15,9 @@ __all__ = [
     "build_data",
     "build_expansion",
     "build_finish",
-    "build_mapping",
     "build_monitor",
     "build_optimizer",
+    "build_placement",
     "build_population",
     "build_task",
     "parse_steps",

@@ -16,8 +16,9 @@ from sbjax.optimizers import optimizer as optimizer_lib
 from sbjax.optimizers.population import Population, with_population
 from sbjax.optimizers.rescaled import rescaled
 from sbjax.tasks.task import Task
-from sbjax.training.fit import Phase, boundaries
-from sbjax.training.placement import Mapping
+from sbjax.training.fit import Phase
+from sbjax.training.placement import Placement
+from sbjax.training.timeline import boundaries
 
 
 def build_optimizer(
@@ -116,16 +117,16 @@ def _first_bias(params: PyTree, scale: float) -> PyTree:
     return scales | {"dense_0": scales["dense_0"] | {"bias": scale}}
 
 
-def build_mapping(section: dict[str, Any]) -> Mapping:
+def build_placement(section: dict[str, Any]) -> Placement:
     """How replicas and steps are laid on devices.
 
     Raises:
-        ConfigError: as `Mapping`.
+        ConfigError: as `Placement`.
     """
     try:
-        return Mapping(**section)
+        return Placement(**section)
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(f"mapping.{error}") from error
 
 
 def build_monitor(settings: dict[str, Any], task: Task, *, steps: int) -> tuple[Monitor | None, tuple[int, ...]]:

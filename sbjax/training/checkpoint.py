@@ -1,124 +1,183 @@
 """Checkpoints that are either whole or not there.
 
-A checkpoint is an orbax step folder with the items `params`, `state` (all else that training needs) and `meta`
-(JSON), and beside it `<step>.sha256` with the digest of every file in it. The digest is written last: a folder
-without one was cut off and is not used. Orbax restores a flipped bit or another dtype without a word, and still lists
-a truncated folder, so nothing is restored that does not match its digests.
+What a checkpoint is made of and how it is checked: `checkpoint_files`. Its digests are written last: a folder without
+them was cut off and is not used.
 """
 
-import hashlib
 import json
 import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jaxtyping import PyTree
 
 from sbjax.files import write_atomically
+from sbjax.training.checkpoint_files import (
+    FORMAT,
+    CheckpointError,
+    check_format,
+    check_identity,
+    check_layout,
+    digests,
+    find_fault,
+    layout,
+    read_meta,
+    saved_steps,
+)
 
 logger = logging.getLogger(__name__)
 
 TEMPORARY = ".orbax-checkpoint-tmp"
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint could not be written, or does not belong to this run."""
-
-
 class Checkpoint(NamedTuple):
-    """One restored checkpoint."""
+    """One restored checkpoint.
+
+    Attributes:
+        step: steps done.
+        items: trees of arrays by name.
+        meta: what was saved with it, and 'format', 'identity', 'step' and 'kept' (see `Kept`).
+    """
 
     step: int
-    params: PyTree
-    state: PyTree
+    items: dict[str, PyTree]
     meta: dict[str, Any]
+
+
+class Kept(NamedTuple):
+    """What decides whether a checkpoint stays."""
+
+    metric: float | None
+    stopgap: bool
 
 
 class Checkpoints:
     """The checkpoints of one arm.
 
-    Keeps the latest `keep` steps and, apart from them, the `keep_best` steps with the best metric: the newest one is
-    never deleted for being worse than an older one.
+    Kept are the newest one, the latest `keep` and the `keep_best` with the best metric. A stopgap, saved because time
+    has passed or the process must end, is kept only as the newest one. What a finished run leaves therefore does not
+    depend on the clock, and stopgaps push out neither the latest nor the best.
 
     Args:
         folder: where they lie; made on the first save.
         keep: how many of the latest to keep, >= 1.
         keep_best: how many of the best to keep besides.
         goal: 'max' or 'min', what best means.
+        identity: names and plain values that tell this run from others, such as arm, seed and a digest of its settings.
+            They are saved with every checkpoint, and one with another value is not restored.
 
     Raises:
         ValueError: keep < 1 or keep_best < 0.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     checkpoints = Checkpoints(folder, identity={'arm': 'raw', 'seed': 0})
+        ...     checkpoints.save(10, {'params': {'w': np.ones(2)}}, meta={'note': 'x'})
+        ...     found = checkpoints.restore(lambda step: {'params': {'w': jax.ShapeDtypeStruct((2,), np.float64)}})
+        ...     checkpoints.close()
+        >>> found.step, found.meta['note'], found.meta['identity']
+        (10, 'x', {'arm': 'raw', 'seed': 0})
     """
 
-    def __init__(self, folder: str | os.PathLike, *, keep: int = 2, keep_best: int = 0, goal: str = "max"):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        *,
+        keep: int = 2,
+        keep_best: int = 0,
+        goal: str = "max",
+        identity: Mapping[str, Any] | None = None,
+    ):
         if keep < 1:
-            raise ValueError(f"checkpoint.keep={keep} must be >= 1, or an interrupted run could not go on")
+            raise ValueError(f"keep={keep} must be >= 1, or an interrupted run could not go on")
         if keep_best < 0:
-            raise ValueError(f"checkpoint.keep_best={keep_best} must be >= 0")
+            raise ValueError(f"keep_best={keep_best} must be >= 0")
         self.folder = pathlib.Path(folder).absolute()  # orbax fails late, in a thread, on a relative path
         self._keep, self._keep_best, self._goal = keep, keep_best, goal
+        self._identity = json.loads(json.dumps(dict(identity or {})))
         self._manager = None
+        self._kept: dict[int, Kept] = {}
 
     def save(
-        self, step: int, *, params: PyTree, state: PyTree, meta: dict[str, Any], metric: float | None = None
+        self,
+        step: int,
+        items: Mapping[str, PyTree],
+        *,
+        meta: Mapping[str, Any],
+        metric: float | None = None,
+        stopgap: bool = False,
     ) -> None:
-        """Write one checkpoint and return when it is on the disk with its digest.
+        """Write one checkpoint and return when it is on the disk with its digest. An existing step is left alone.
+
+        Args:
+            items: trees of arrays by name; one without arrays takes no space.
+            meta: plain values.
+            metric: what `keep_best` goes by.
+            stopgap: it may go with the next save.
 
         Raises:
             CheckpointError: it could not be written; what was saved before is untouched.
         """
         import orbax.checkpoint as ocp
 
-        items = ocp.args.Composite(
-            params=ocp.args.StandardSave(params),
-            state=ocp.args.StandardSave(state),
-            meta=ocp.args.JsonSave(meta),
-        )
-        metrics = {} if metric is None else {"metrics": {"value": float(metric)}}
+        about = {
+            "format": FORMAT,
+            "identity": self._identity,
+            "step": step,
+            "layout": layout(dict(items)),
+            "kept": Kept(None if metric is None else float(metric), stopgap)._asdict(),
+        }
+        filled = {name: ocp.args.StandardSave(tree) for name, tree in items.items() if jax.tree.leaves(tree)}
+        args = ocp.args.Composite(**filled, meta=ocp.args.JsonSave({**meta, **about}))
         try:
             manager = self._open()
             if step in manager.all_steps():  # orbax would skip it in silence
                 return
-            manager.save(step, args=items, **metrics)
+            manager.save(step, args=args)
             manager.wait_until_finished()
-            write_atomically(self._digest_file(step), json.dumps(_digests(self.folder / str(step)), indent=0))
+            write_atomically(self._digest_file(step), json.dumps(digests(self.folder / str(step)), indent=0))
+            # Not left to orbax, which deletes before the digest is written: a kill in between would cost both.
+            self._kept[step] = Kept(**about["kept"])
+            for old in superseded(self._kept, keep=self._keep, keep_best=self._keep_best, goal=self._goal):
+                self._digest_file(old).unlink(missing_ok=True)
+                manager.delete(old)
+                del self._kept[old]
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"the checkpoint of step {step} could not be written to {self.folder}: {error}. Earlier checkpoints "
                 "are untouched: make room or give write access, then start the same command again"
             ) from error
-        kept = {str(kept) for kept in manager.all_steps()}
-        for file in self.folder.glob("*.sha256"):
-            if file.stem not in kept:
-                file.unlink()
 
-    def restore(self, abstract: Callable[[int], tuple[PyTree, PyTree]]) -> Checkpoint | None:
+    def restore(self, abstract: Callable[[int], Mapping[str, PyTree]]) -> Checkpoint | None:
         """The newest whole checkpoint, or None.
 
         A damaged or unfinished one is named in the log, moved to `<folder>/damaged/` and passed over.
 
         Args:
-            abstract: `(step) -> (params, state)`, the shapes and dtypes expected of a checkpoint of that step, as from
+            abstract: `(step) -> items`, the shapes and dtypes expected of a checkpoint of that step, as from
                 `jax.eval_shape`.
 
         Raises:
-            CheckpointError: the checkpoint holds arrays of other names, shapes or dtypes.
+            CheckpointError: the checkpoint has another format or identity, or arrays of other names, shapes or dtypes.
         """
         import orbax.checkpoint as ocp
 
         for step in self._whole_steps():
-            expected = dict(zip(("params", "state"), abstract(step)))
-            manager = self._open()
-            meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-            _check_layout(meta.pop("layout"), layout(expected), self.folder / str(step))
-            args = {name: ocp.args.StandardRestore(_on_one_device(tree)) for name, tree in expected.items()}
-            items = manager.restore(step, args=ocp.args.Composite(**args))
-            return Checkpoint(step, items["params"], items["state"], meta)
+            folder = self.folder / str(step)
+            meta = read_meta(folder)
+            check_format(meta, folder)
+            check_identity(meta["identity"], self._identity, folder)
+            items = dict(abstract(step))
+            check_layout(meta.pop("layout"), layout(items), folder)
+            filled = {name: tree for name, tree in items.items() if jax.tree.leaves(tree)}
+            args = {name: ocp.args.StandardRestore(_on_one_device(tree)) for name, tree in filled.items()}
+            restored = self._open().restore(step, args=ocp.args.Composite(**args))
+            return Checkpoint(step, items | {name: restored[name] for name in filled}, meta)
         return None
 
     def close(self) -> None:
@@ -130,23 +189,11 @@ class Checkpoints:
     def _open(self):
         if self._manager is None:
             import orbax.checkpoint as ocp
-            from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
 
-            kept = [policy.LatestN(self._keep)]
-            if self._keep_best:
-                kept.append(
-                    policy.BestN(
-                        n=self._keep_best,
-                        get_metric_fn=lambda metrics: metrics["value"],
-                        reverse=self._goal == "min",
-                        keep_checkpoints_without_metrics=False,
-                    )
-                )
-            options = ocp.CheckpointManagerOptions(
-                preservation_policy=policy.AnyPreservationPolicy(kept), enable_async_checkpointing=False
-            )
             self.folder.mkdir(parents=True, exist_ok=True)
+            options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
             self._manager = ocp.CheckpointManager(self.folder, options=options)
+            self._kept = {step: _read_kept(self.folder / str(step)) for step in self._manager.all_steps()}
         return self._manager
 
     def _digest_file(self, step: int) -> pathlib.Path:
@@ -158,8 +205,7 @@ class Checkpoints:
         for leftover in self.folder.glob(f"*{TEMPORARY}*"):
             logger.warning("removing the unfinished checkpoint %s: the process was stopped while writing it", leftover)
             shutil.rmtree(leftover, ignore_errors=True)
-        steps = sorted((int(path.name) for path in self.folder.glob("[0-9]*") if path.name.isdigit()), reverse=True)
-        for step in steps:
+        for step in saved_steps(self.folder):
             fault = find_fault(self.folder / str(step), self._digest_file(step))
             if fault is None:
                 yield step
@@ -171,51 +217,33 @@ class Checkpoints:
                 logger.error("checkpoint of step %d is not used: %s. It was moved to %s", step, fault, damaged)
 
 
-def layout(tree: PyTree) -> dict[str, str]:
-    """Names, shapes and dtypes of a tree, to be kept with a checkpoint as `meta['layout']`."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path): f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}" for path, leaf in leaves}
+def superseded(saved: Mapping[int, Kept], *, keep: int, keep_best: int, goal: str) -> list[int]:
+    """The steps that need not be kept, see `Checkpoints`. Of equal metrics the later one is the better.
+
+    >>> saved = {10: Kept(0.9, False), 20: Kept(0.5, False), 25: Kept(None, True), 30: Kept(0.6, False)}
+    >>> superseded(saved, keep=1, keep_best=1, goal='max')
+    [20, 25]
+    """
+    sign = 1 if goal == "max" else -1
+    lasting = sorted(step for step, one in saved.items() if not one.stopgap)
+    ranked = sorted(
+        (step for step in lasting if saved[step].metric is not None), key=lambda step: (sign * saved[step].metric, step)
+    )
+    best = ranked[-keep_best:] if keep_best else []
+    return sorted(saved.keys() - {max(saved), *lasting[-keep:], *best})
+
+
+def _read_kept(step_folder):
+    try:
+        return Kept(**read_meta(step_folder)["kept"])
+    except (OSError, ValueError, KeyError, TypeError):  # a deletion that was cut off, or another format
+        return Kept(None, stopgap=True)
 
 
 def _on_one_device(abstract: PyTree) -> PyTree:
-    """Orbax wants to know where to put what it reads."""
+    """Orbax must be told where to put what it reads."""
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract)
-
-
-def _check_layout(found: dict[str, str], expected: dict[str, str], folder: pathlib.Path) -> None:
-    different = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-    if different:
-        name = different[0]
-        raise CheckpointError(
-            f"{folder} does not belong to this run: {len(different)} arrays differ, the first is {name}: "
-            f"{found.get(name, 'absent')} in the checkpoint, {expected.get(name, 'absent')} in the run. "
-            "Use another --workdir, or the configuration it was made with"
-        )
-
-
-def _digests(folder: pathlib.Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def find_fault(folder: pathlib.Path, digest_file: pathlib.Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
-    try:
-        expected = json.loads(digest_file.read_text())
-    except FileNotFoundError:
-        return "it has no digest, so the process was stopped before it was complete"
-    except (OSError, ValueError) as error:
-        return f"its digest file {digest_file.name} cannot be read ({error})"
-    found = _digests(folder)
-    for name in sorted(expected.keys() | found.keys()):
-        if name not in found:
-            return f"its file {name} is missing"
-        if name not in expected:
-            return f"its file {name} was not part of it"
-        if found[name] != expected[name]:
-            return f"its file {name} was changed or cut off (SHA-256 differs)"
-    return None if expected else "it is empty"
 
 
 def _fresh(path: pathlib.Path) -> pathlib.Path:

@@ -1,9 +1,6 @@
 """The training loop of one arm: all replicas, from any step to the last."""
 
 import dataclasses
-import itertools
-import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,16 +13,14 @@ from jaxtyping import Array, Key
 from sbjax import trees
 from sbjax.metrics.monitor import Monitor
 from sbjax.tasks.task import Task, Variables
-from sbjax.training import checkpoint as checkpoint_lib
 from sbjax.training import step as step_lib
-from sbjax.training.placement import Mapping, Program
+from sbjax.training.checkpoint import Checkpoints
+from sbjax.training.checkpoint_files import CheckpointError
+from sbjax.training.placement import Placement, Program
+from sbjax.training.records import Record, make_record, measure
+from sbjax.training.timeline import make_timeline
 
-logger = logging.getLogger(__name__)
-
-PULSE_SECONDS = 0.5  # how long the program may run before signals and the progress line are looked at
-
-# {'step': .., 'train/loss': [one number or None a replica], .., 'replica_distance/marginal': {'value': .., ..}, ..}
-Record = dict[str, Any]
+PULSE_SECONDS = 0.5  # how long the device works before signals, the clock and the progress line are looked at
 
 
 class Phase(NamedTuple):
@@ -36,7 +31,7 @@ class Phase(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A replica that stopped."""
+    """A replica that stopped at a step because of `what`."""
 
     replica: int
     step: int
@@ -44,7 +39,7 @@ class Failure(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """What training an arm gives.
+    """A trained arm.
 
     Attributes:
         variables: stacked over replicas, numpy.
@@ -63,14 +58,14 @@ class Fitted(NamedTuple):
 
 @dataclasses.dataclass
 class Hooks:
-    """What the caller wants to be told; none of it changes a number.
+    """Callbacks. They observe training and never change its result.
 
     Attributes:
         stop: asked between pulses; True = save and return.
         on_resume: `(step, history)` once, when training goes on from a checkpoint.
         on_report: `(record)` after the report's checkpoint, if one was due, is on the disk.
-        on_pulse: `(step, seconds, compiled)`: the program came back at `step` after `seconds` more of training, or of
-            compiling and training.
+        on_pulse: `(step, seconds, compiled)` after each pulse: the step reached and the time it took; compiled = the
+            time is that of compiling as well.
         on_failure: `(failure, evidence)` when a replica stops; evidence as flat names to arrays.
         on_spent: `(what, seconds)` for 'compile', 'evaluate', 'measure' and 'save'.
     """
@@ -83,13 +78,15 @@ class Hooks:
     on_spent: Callable[[str, float], None] = lambda what, seconds: None
 
 
-def boundaries(steps: int, count: int) -> list[int]:
-    """`count` steps, as evenly spaced as whole numbers allow, the last one being `steps`.
+@dataclasses.dataclass
+class _Run:
+    """All that changes while an arm is trained, and all that a checkpoint holds."""
 
-    >>> boundaries(10, 4)
-    [3, 5, 8, 10]
-    """
-    return sorted({math.ceil(steps * (i + 1) / count) for i in range(count)}) if count else []
+    step: int
+    carry: list[step_lib.TrainState]
+    history: list[Record]
+    failures: list[Failure]
+    monitored: Any  # state of the monitor, None without one
 
 
 def fit(
@@ -99,148 +96,133 @@ def fit(
     steps: int,
     replicas: int,
     key: Key[Array, ""],
+    second_phase: Phase | None = None,
+    extend_steps: int = 0,
     reports: int = 10,
     saves: int = 0,
-    finish: Phase | None = None,
-    mapping: Mapping = Mapping(),  # noqa: B008 (frozen)
+    save_seconds: float = 300.0,
+    placement: Placement = Placement(),  # noqa: B008 (frozen)
     monitor: Monitor | None = None,
     monitor_steps: Sequence[int] = (),
-    checkpoints: checkpoint_lib.Checkpoints | None = None,
+    checkpoints: Checkpoints | None = None,
     hooks: Hooks | None = None,
 ) -> Fitted:
     """Train `replicas` independent copies of `task` for `steps` steps.
 
-    At a boundary: evaluate, save, then report. If `checkpoints` holds a whole checkpoint, training goes on from there
-    and ends with the same bytes as a run that was never stopped: the state has the sums of the current reporting
-    interval, batches and noise are functions of (key, replica, step), and the history lies in the checkpoint.
+    If `checkpoints` holds a whole checkpoint, training goes on from there and ends with the same bytes as a run that
+    was never stopped: the state has the sums of the current reporting interval, batches and noise are functions of
+    (key, replica, step), and the history lies in the checkpoint. At a report: evaluate, save, then tell `hooks`.
 
     A replica that turns non-finite keeps its last good state and is reported by `hooks.on_failure`; the others go on.
 
     Args:
         steps: of `optimizer`.
-        finish: a second phase, from where the first one ends, with a fresh state of its own optimiser: Adam, then a
+        second_phase: another optimiser that starts, with a fresh state, from where the first one ends: Adam, then a
             quasi-Newton method. Steps count on. The end of the first phase is a report as well.
-        reports: how many times, evenly spaced, the held-out numbers are computed (and once before the first step).
+        extend_steps: further steps of the last phase; its optimiser's state and step count are carried on. Reports up
+            to the old end stay as they were, so that a finished run can be extended from its last checkpoint and equals
+            a run that was made so long from the start.
+        reports: how many times, evenly spaced, the held-out numbers are computed (and once before the first step); an
+            extension has as many on top as its length is worth, at least one.
         saves: how many checkpoints, evenly spaced and moved to the next report; with `checkpoints`, the last step is
             always saved.
+        save_seconds: save also once so much time has passed since the last save, between reports too; 0 = never.
         monitor: numbers about all replicas together, such as replica distances.
-        monitor_steps: where they are taken, from 0 to `steps`; each is a report as well, with accuracy beside.
+        monitor_steps: where they are taken, from 0 to the last step; each is a report as well.
 
     Raises:
-        ValueError: steps (of either phase), replicas or reports < 1, or a monitor step outside the training.
-        CheckpointError: the checkpoint found is of another run, or one could not be written.
+        ValueError: steps (of either phase), replicas or reports < 1, a negative extension or time, or a monitor step
+            outside the training.
+        CheckpointError: the checkpoint found is of another run or a longer one, or one could not be written.
     """
-    phases = [Phase(optimizer, steps), *([] if finish is None else [finish])]
-    counts = [("train_steps", steps), ("finish.steps", phases[-1].steps), ("replicas", replicas), ("reports", reports)]
-    for name, value in counts:
-        if value < 1:
-            raise ValueError(f"{name}={value} must be >= 1")
-    ends = list(itertools.accumulate(phase.steps for phase in phases))
-    steps = ends[-1]
-    if outside := [step for step in monitor_steps if not 0 <= step <= steps]:
-        raise ValueError(f"monitor_steps={outside} lie outside the training of {steps} steps")
+    phases = [Phase(optimizer, steps), *([] if second_phase is None else [second_phase])]
+    timeline = make_timeline(
+        [phase.steps for phase in phases],
+        reports=reports,
+        saves=saves,
+        extend_steps=extend_steps,
+        monitor_steps=monitor_steps,
+    )
+    if replicas < 1:
+        raise ValueError(f"replicas={replicas} must be >= 1")
+    if not save_seconds >= 0:
+        raise ValueError(f"save_seconds={save_seconds} must be a number >= 0 (0 = only with reports)")
     hooks = hooks or Hooks()
     began = time.perf_counter()
-    programs = [Program(task, phase.optimizer, mapping=mapping, replicas=replicas, key=key) for phase in phases]
-    report_steps = sorted({*boundaries(steps, reports), *ends, *monitor_steps} - {0})
-    save_steps = {min(r for r in report_steps if r >= s) for s in boundaries(steps, saves)} | {steps}
-
-    def take_report(step, carry, watched):
-        record = _record(step, program, carry, hooks)
-        if monitor is None or step not in monitor_steps:
-            return record, watched
-        watched, measures = _measure(step, program, carry, monitor, watched, hooks)
-        return record | measures, watched
-
-    restored = _restore(checkpoints, programs, ends, monitor)
-    if restored is None:
+    programs = [Program(task, phase.optimizer, placement=placement, replicas=replicas, key=key) for phase in phases]
+    run = _restore(checkpoints, programs, timeline, monitor)
+    if run is None:
         program = programs[0]
-        step, carry, history, failures = 0, program.init(), [], []
-        watched = None if monitor is None else monitor.init(program.collect([s.variables for s in carry]))
+        carry = program.init()
+        monitored = None if monitor is None else monitor.init(program.collect([state.variables for state in carry]))
+        run = _Run(0, carry, [], [], monitored)
         hooks.on_spent("compile", time.perf_counter() - began)
-        record, watched = take_report(0, carry, watched)
-        history.append(record)
-        hooks.on_report(record)
+        _report(run, program, monitor, monitor_steps, hooks)
+        hooks.on_report(run.history[-1])
+        saved = None
     else:
-        step, carry, history, failures, watched = restored
-        program = programs[_phase(ends, step)]
-        hooks.on_resume(step, history)
+        program = programs[timeline.phase(run.step)]
+        hooks.on_resume(run.step, run.history)
+        saved = run.step
+    saved_at = time.monotonic()
 
-    saved = None if restored is None else step
+    def save():
+        nonlocal saved, saved_at
+        if checkpoints is not None and saved != run.step:
+            _save(checkpoints, program, run, task, hooks, stopgap=run.step not in timeline.saves)
+            saved, saved_at = run.step, time.monotonic()
+
+    def overdue():
+        return checkpoints is not None and 0 < save_seconds < time.monotonic() - saved_at
+
     pulse, compiled = 1, False
-    while step < steps:
-        if step in ends:  # of the first phase
-            program, pulse, compiled = programs[ends.index(step) + 1], 1, False
-            carry = program.adopt(carry)
-        target = min(r for r in report_steps if r > step)
-        while step < target and not hooks.stop():
-            stop = min(target, step + pulse)
+    while run.step < timeline.steps:
+        if run.step in timeline.ends:  # of the first phase
+            program, pulse, compiled = programs[timeline.ends.index(run.step) + 1], 1, False
+            run.carry = program.adopt(run.carry)
+        target = timeline.next_report(run.step)
+        while run.step < target and not (asked := hooks.stop()):
+            stop = min(target, run.step + pulse)
             began = time.perf_counter()
-            carry = program.advance(carry, step, stop)
+            run.carry = program.advance(run.carry, run.step, stop)
             seconds = time.perf_counter() - began
             # The first call compiles, and its time says nothing of a step.
-            pulse = max(1, round(np.clip(PULSE_SECONDS / seconds, 0.25, 8) * (stop - step))) if compiled else 2
-            step = stop
-            hooks.on_pulse(step, seconds, not compiled)
+            pulse = max(1, round(np.clip(PULSE_SECONDS / seconds, 0.25, 8) * (stop - run.step))) if compiled else 2
+            run.step = stop
+            hooks.on_pulse(run.step, seconds, not compiled)
             compiled = True
-        failures = _note_failures(task, key, program, carry, failures, hooks)
-        if len(failures) == replicas:  # none is left to train
-            names = [name for name, value in history[-1].items() if isinstance(value, list)]
-            for later in [s for s in report_steps if s > history[-1]["step"]]:
-                history.append({"step": later, **{name: [None] * replicas for name in names}})
-                hooks.on_report(history[-1])
-            step = steps
+            if overdue():
+                break
+        run.failures = _note_failures(task, key, program, run, timeline, hooks)
+        if len(run.failures) == replicas:  # none is left to train
+            program = _skip_to_end(run, program, programs, timeline, hooks)
             break
-        if step == target:
-            record, watched = take_report(step, carry, watched)
-            history.append(record)
-            carry = [_reset(state) for state in carry]
-        interrupted = step < target or (step < steps and hooks.stop())
-        if checkpoints is not None and (step in save_steps or interrupted):
-            _save(checkpoints, program, carry, step, history, failures, watched, task, hooks)
-            saved = step
-        if step == target:
-            hooks.on_report(history[-1])
-        if interrupted:
+        if run.step == target:
+            _report(run, program, monitor, monitor_steps, hooks)
+            run.carry = [_reset(state) for state in run.carry]
+            asked = run.step < timeline.steps and hooks.stop()
+        if run.step in timeline.saves or asked or overdue():
+            save()
+        if run.step == target:
+            hooks.on_report(run.history[-1])
+        if asked:
             break
-    if checkpoints is not None and saved != step:
-        _save(checkpoints, program, carry, step, history, failures, watched, task, hooks)
-    variables = program.collect([state.variables for state in carry])
-    return Fitted(variables, history, failures, step, sum(program.programs() for program in programs))
+    save()
+    variables = program.collect([state.variables for state in run.carry])
+    return Fitted(variables, run.history, run.failures, run.step, sum(program.programs() for program in programs))
 
 
-def _record(step: int, program: Program, carry: list[step_lib.TrainState], hooks: Hooks) -> Record:
-    """The numbers of one report; a replica that has stopped, or a mean over no steps, is None."""
+def _report(run, program, monitor, monitor_steps, hooks):
+    """Append the numbers of this step to the history."""
     began = time.perf_counter()
-    held_out = program.evaluate(carry)
+    record = make_record(run.step, program, run.carry)
     hooks.on_spent("evaluate", time.perf_counter() - began)
-    totals, count, failed = program.collect([(s.totals, s.count, s.failed_step) for s in carry])
-    running = failed < 0
-    means = {name: total / np.maximum(count, 1) for name, total in totals.items()}
-
-    def column(values, valid):
-        return [float(v) if ok and np.isfinite(v) else None for v, ok in zip(values, valid, strict=True)]
-
-    record = {"step": step}
-    record |= {name: column(values, running & (count > 0)) for name, values in means.items()}
-    record |= {name: column(values, running) for name, values in sorted(held_out.items())}
-    return record
-
-
-def _measure(step, program, carry, monitor, watched, hooks):
-    """The monitor's new state and what it reports, over the replicas that are still running."""
-    began = time.perf_counter()
-    variables, failed = program.collect([(s.variables, s.failed_step) for s in carry])
-    # What the very last update spoilt is not found yet: a metric must not stop the run for it.
-    finite = [np.isfinite(leaf.reshape(len(leaf), -1)).all(1) for leaf in jax.tree.leaves(variables["params"])]
-    running = np.flatnonzero((failed < 0) & np.all(finite, axis=0))
-    measures = {}
-    if len(running) > 1:
-        watched = monitor.update(watched, step, trees.take(variables, running))
-        for name, estimate in monitor.summarise(watched).items():
-            measures[name] = {field: x if math.isfinite(x) else None for field, x in estimate._asdict().items()}
-    hooks.on_spent("measure", time.perf_counter() - began)
-    return watched, measures
+    if monitor is not None and run.step in monitor_steps:
+        began = time.perf_counter()
+        run.monitored, measures = measure(run.step, program, run.carry, monitor, run.monitored)
+        record |= measures
+        hooks.on_spent("measure", time.perf_counter() - began)
+    run.history.append(record)
 
 
 def _reset(state: step_lib.TrainState) -> step_lib.TrainState:
@@ -248,61 +230,72 @@ def _reset(state: step_lib.TrainState) -> step_lib.TrainState:
     return state._replace(totals=zeros[0], count=zeros[1])
 
 
-def _note_failures(task, key, program, carry, known, hooks):
-    failed = program.collect([state.failed_step for state in carry])
-    new = sorted(set(np.flatnonzero(failed >= 0)) - {failure.replica for failure in known})
+def _note_failures(task, key, program, run, timeline, hooks):
+    failed = program.collect([state.failed_step for state in run.carry])
+    new = sorted(set(np.flatnonzero(failed >= 0)) - {failure.replica for failure in run.failures})
     if not new:
-        return known
-    states = program.collect(carry)
+        return run.failures
+    failures, states = list(run.failures), program.collect(run.carry)
     for replica in new:
         what, evidence = step_lib.diagnose(task, key, trees.take(states, int(replica)))
-        known = [*known, Failure(int(replica), int(failed[replica]), what)]
-        hooks.on_failure(known[-1], evidence)
-    return known
+        failures.append(Failure(int(replica), int(failed[replica]), what))
+        hooks.on_failure(failures[-1], evidence)
+    # In the order of reports, whenever they were found: checkpoints by time look for them in between.
+    return sorted(failures, key=lambda failure: (timeline.next_report(failure.step), failure.replica))
 
 
-def _save(checkpoints, program, carry, step, history, failures, watched, task, hooks):
+def _skip_to_end(run, program, programs, timeline, hooks):
+    """Where no replica is left: reports without numbers, and the state that the last phase's checkpoints have."""
+    names = [name for name, value in run.history[-1].items() if isinstance(value, list)]
+    for step in [step for step in timeline.reports if step > run.history[-1]["step"]]:
+        run.history.append({"step": step, **{name: [None] * program.replicas for name in names}})
+        hooks.on_report(run.history[-1])
+    for later in programs[programs.index(program) + 1 :]:
+        run.carry = later.adopt(run.carry)
+    run.step = timeline.steps
+    return programs[-1]
+
+
+def _save(checkpoints, program, run, task, hooks, *, stopgap):
     began = time.perf_counter()
-    params, rest = _divide(program.collect(carry), watched)
-    selection = [value for value in history[-1].get(task.selection, []) if value is not None]
-    meta = {
-        "step": step,
-        "history": history,
-        "failures": [failure._asdict() for failure in failures],
-        "layout": checkpoint_lib.layout({"params": params, "state": rest}),
-    }
-    metric = float(np.median(selection)) if selection else None
-    checkpoints.save(step, params=params, state=rest, meta=meta, metric=metric)
+    selection = [] if stopgap else [value for value in run.history[-1].get(task.selection, []) if value is not None]
+    checkpoints.save(
+        run.step,
+        _items(program.collect(run.carry), run.monitored),
+        meta={"history": run.history, "failures": [failure._asdict() for failure in run.failures]},
+        metric=float(np.median(selection)) if selection else None,
+        stopgap=stopgap,
+    )
     hooks.on_spent("save", time.perf_counter() - began)
 
 
-def _phase(ends, step):
-    """The phase that makes step number `step`, counted from 1."""
-    return next(i for i, end in enumerate(ends) if step <= end)
-
-
-def _restore(checkpoints, programs, ends, monitor):
+def _restore(checkpoints, programs, timeline, monitor) -> _Run | None:
     if checkpoints is None:
         return None
 
     def abstract(step):
-        state = programs[min(_phase([*ends, step], step), len(ends) - 1)].abstract()
-        watched = None if monitor is None else jax.eval_shape(monitor.init, state.variables)
-        return _divide(state, watched)
+        if step > timeline.steps:
+            raise CheckpointError(
+                f"{checkpoints.folder} holds a checkpoint of step {step}, beyond the {timeline.steps} steps of this "
+                f"run. Extend the run by {step - timeline.steps} steps more, or use another --workdir"
+            )
+        state = programs[timeline.phase(step)].abstract()
+        return _items(state, None if monitor is None else jax.eval_shape(monitor.init, state.variables))
 
     found = checkpoints.restore(abstract)
     if found is None:
         return None
-    fields = dict(found.state)
-    watched = fields.pop("monitor", None)
-    fields["variables"] = {**fields["variables"], "params": found.params}
+    fields = dict(found.items["state"])
+    monitored = jax.tree.map(np.asarray, fields.pop("monitor", None))
+    fields["variables"] = {**found.items["variables"], "params": found.items["params"]}
+    carry = programs[timeline.phase(found.step)].place(step_lib.TrainState(**fields))
     failures = [Failure(**failure) for failure in found.meta["failures"]]
-    carry = programs[_phase(ends, found.step)].place(step_lib.TrainState(**fields))
-    return found.step, carry, found.meta["history"], failures, jax.tree.map(np.asarray, watched)
+    return _Run(found.step, carry, found.meta["history"], failures, monitored)
 
 
-def _divide(state: step_lib.TrainState, watched: Any) -> tuple[Any, dict[str, Any]]:
-    """Stacked state and the monitor's -> (params, the rest), so that parameters can be restored alone."""
-    fixed = {name: tree for name, tree in state.variables.items() if name != "params"}
-    monitor = {} if watched is None else {"monitor": watched}
-    return state.variables["params"], {**state._asdict(), "variables": fixed, **monitor}
+def _items(state: step_lib.TrainState, monitored: Any) -> dict[str, Any]:
+    """Stacked state -> items of a checkpoint; `load_variables` reads the first two without knowing the optimiser."""
+    fields = state._asdict()
+    variables = dict(fields.pop("variables"))
+    monitor = {} if monitored is None else {"monitor": monitored}
+    return {"params": variables.pop("params"), "variables": variables, "state": {**fields, **monitor}}

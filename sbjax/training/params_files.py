@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 from jaxtyping import PyTree
 
-from sbjax.training.checkpoint import find_fault
+from sbjax.training.checkpoint_files import find_fault
 
 KNOWN = "an orbax folder, .npz or .safetensors"
 

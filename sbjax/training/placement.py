@@ -1,4 +1,4 @@
-"""How replicas and steps are laid on the machine; every choice gives the same numbers to round-off.
+"""How replicas and steps are laid on devices; every choice gives the same numbers to round-off.
 
 Devices form one mesh with the axes `replica` and `data`. Replicas go to different devices first; devices left over
 share each replica's batch. Within a device, replicas are vectorised (`vmap`: right for dense layers and for
@@ -9,7 +9,6 @@ by one (`loop`).
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +23,7 @@ from sbjax import trees
 from sbjax.asymmetry.weights import hold, release
 from sbjax.names import near
 from sbjax.tasks.task import Task
+from sbjax.training import placement_pmap
 from sbjax.training import step as step_lib
 
 CHOICES = {
@@ -34,7 +34,7 @@ CHOICES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Mapping:
+class Placement:
     """How to lay replicas and steps on devices.
 
     Attributes:
@@ -56,16 +56,16 @@ class Mapping:
         for field, known in CHOICES.items():
             value = getattr(self, field)
             if value not in known:
-                raise ValueError(f"mapping.{field}={value!r} is unknown{near(value, known)}; known: {', '.join(known)}")
+                raise ValueError(f"{field}={value!r} is unknown{near(value, known)}; known: {', '.join(known)}")
         if self.devices < 0:
-            raise ValueError(f"mapping.devices={self.devices} must be >= 0 (0 = all)")
+            raise ValueError(f"devices={self.devices} must be >= 0 (0 = all)")
 
 
 MANY_ROWS = 256  # in a batch
 
 
-def choose(mapping: Mapping, *, primitives: set[str], replicas: int, rows: int = 1) -> Mapping:
-    """Fill in 'auto' and the number of devices.
+def choose(placement: Placement, *, primitives: set[str], replicas: int, rows: int = 1) -> Placement:
+    """Replace 'auto' by a choice, and 0 devices by their number.
 
     On CPU, a convolution vmapped over its weights is a grouped one and slow, so replicas with convolutions train one
     after another: with `sbjax.models.convolution.conv2d` in one rolled program; with a convolution of `jax.lax`, which
@@ -85,10 +85,10 @@ def choose(mapping: Mapping, *, primitives: set[str], replicas: int, rows: int =
     """
     cpu = jax.default_backend() == "cpu"
     # Emulated devices beyond one a replica gain nothing: they share the cores.
-    devices = mapping.devices or (min(jax.device_count(), replicas) if cpu else jax.device_count())
+    devices = placement.devices or (min(jax.device_count(), replicas) if cpu else jax.device_count())
     if devices > jax.device_count():
         raise ValueError(
-            f"mapping.devices={devices}: this process has {jax.device_count()}; lower it, or on CPU start with "
+            f"devices={devices}: this process has {jax.device_count()}; lower it, or on CPU start with "
             f"--cpu_devices={devices}"
         )
     replicas, steps = "vmap", "scan"
@@ -97,9 +97,9 @@ def choose(mapping: Mapping, *, primitives: set[str], replicas: int, rows: int =
     elif cpu and ("sbjax_conv2d" in primitives or (rows > MANY_ROWS and devices > 1)):
         replicas = "map"
     return dataclasses.replace(
-        mapping,
-        replicas=replicas if mapping.replicas == "auto" else mapping.replicas,
-        steps=steps if mapping.steps == "auto" else mapping.steps,
+        placement,
+        replicas=replicas if placement.replicas == "auto" else placement.replicas,
+        steps=steps if placement.steps == "auto" else placement.steps,
         devices=devices,
     )
 
@@ -117,31 +117,32 @@ def primitives_of(fn: Callable, *args: Any) -> set[str]:
 class Program:
     """The compiled functions of one arm: `place`, `advance`, `evaluate`, `collect`.
 
-    Holds no state of the training; a `carry` (list of rounds, each a stacked state) goes in and comes out.
+    It holds no training state: a `carry` (list of rounds, each a stacked state) goes in and comes out.
     """
 
-    def __init__(self, task: Task, optimizer, *, mapping: Mapping, replicas: int, key: Key[Array, ""]):
+    def __init__(self, task: Task, optimizer, *, placement: Placement, replicas: int, key: Key[Array, ""]):
         abstract = jax.eval_shape(lambda k: step_lib.init_state(task, optimizer, k, 0), key)
         batch, noise = jax.eval_shape(lambda k: step_lib.draw(task, task.data, k, 0, 0), key)
         primitives = primitives_of(task.loss, abstract.variables, batch, noise)
         rows = max((leaf.shape[0] for leaf in jax.tree.leaves(batch) if leaf.ndim), default=1)
-        self.mapping = mapping = choose(mapping, primitives=primitives, replicas=replicas, rows=rows)
+        self.placement = placement = choose(placement, primitives=primitives, replicas=replicas, rows=rows)
         self.replicas = replicas
         self._task = task
         self._optimizer = optimizer
         self._key = key
-        width = 1 if mapping.compile == "pmap" else min(mapping.devices, replicas)
-        sharers = mapping.devices // width  # devices that share each replica's batch
+        width = 1 if placement.compile == "pmap" else min(placement.devices, replicas)
+        sharers = placement.devices // width  # devices that share each replica's batch
         while task.batch_size % sharers:  # a batch that does not split evenly leaves devices unused
             sharers -= 1
         devices = np.array(jax.devices()[: width * sharers]).reshape(width, sharers)
         self.mesh = Mesh(devices, ("replica", "data"))
         # All replicas train in one round; sequential ones take `width` at a time.
-        self._round = width if mapping.replicas == "sequential" else -(-replicas // width) * width
-        # Where the program leaves its results: a state that comes from elsewhere would compile it a second time.
-        self._home = NamedSharding(self.mesh, PartitionSpec("replica") if width > 1 else PartitionSpec())
-        if mapping.compile == "pmap":
-            self._home = NamedSharding(Mesh(devices.ravel(), ("data",)), PartitionSpec())
+        self._round = width if placement.replicas == "sequential" else -(-replicas // width) * width
+        # Output sharding. States restored from disk must be placed with it, or jit recompiles.
+        if placement.compile == "pmap":
+            self._home = placement_pmap.sharding(devices.ravel())
+        else:
+            self._home = NamedSharding(self.mesh, PartitionSpec("replica") if width > 1 else PartitionSpec())
         self._data = jax.device_put(task.data, NamedSharding(self.mesh, PartitionSpec()))
         self._advance = self._compile_advance(sharers)
         self._evaluate = jax.jit(
@@ -162,7 +163,7 @@ class Program:
             return [jax.device_put(self._init(self._key, ids), self._home) for ids in rounds]
 
     def adopt(self, carry: list[step_lib.TrainState]) -> list[step_lib.TrainState]:
-        """The carry of another optimiser's program, with this one's optimiser at its start."""
+        """The carry of another optimiser's program, with a fresh state of this program's optimiser."""
 
         def restart(state):
             return state._replace(opt_state=trees.strong(self._optimizer.init(state.variables["params"])))
@@ -187,7 +188,7 @@ class Program:
     def advance(self, carry: list[step_lib.TrainState], start: int, stop: int) -> list[step_lib.TrainState]:
         """Train from step `start` to `stop`; returns when done. The old carry's buffers are given up."""
         # pmap brings its own mesh.
-        with contextlib.nullcontext() if self.mapping.compile == "pmap" else jax.set_mesh(self.mesh):
+        with contextlib.nullcontext() if self.placement.compile == "pmap" else jax.set_mesh(self.mesh):
             carry = [self._advance_round(state, start, stop) for state in carry]
         return jax.block_until_ready(carry)
 
@@ -203,10 +204,10 @@ class Program:
 
     def programs(self) -> int:
         """How many times the training step was compiled."""
-        return self._traces if self.mapping.compile == "pmap" else self._advance._cache_size()
+        return self._advance._cache_size()
 
     def _advance_round(self, state, start, stop):
-        if self.mapping.steps == "scan":
+        if self.placement.steps == "scan":
             return self._advance(self._data, self._key, state, jnp.int32(start), jnp.int32(stop))
         for step in range(start, stop):
             state = self._advance(self._data, self._key, state, jnp.int32(step))
@@ -215,19 +216,13 @@ class Program:
         return state
 
     def _compile_advance(self, sharers):
-        make = step_lib.make_step
-        if self.mapping.compile == "pmap":
-            step = make(
-                self._task,
-                self._optimizer,
-                split=_local_slice(sharers),
-                mean=lambda tree: jax.lax.pmean(tree, "data"),
-            )
-        elif sharers > 1:
-            step = make(self._task, self._optimizer, split=_constrain)
+        pmap = self.placement.compile == "pmap"
+        if pmap:
+            step = placement_pmap.make_step(self._task, self._optimizer, sharers)
         else:
-            step = make(self._task, self._optimizer)
-        if self.mapping.steps == "scan":
+            split = {"split": _constrain} if sharers > 1 else {}
+            step = step_lib.make_step(self._task, self._optimizer, **split)
+        if self.placement.steps == "scan":
 
             def advance(data, key, state, start, stop):
                 held = state._replace(variables=hold(state.variables))
@@ -235,32 +230,15 @@ class Program:
                 return held._replace(variables=release(held.variables, state.variables.get("frozen", {})))
         else:
             advance = step
-        if self.mapping.compile == "pmap":
-            return self._pmap(_over_replicas(advance, 2, rolled=self.mapping.replicas == "map"), sharers)
+        if pmap:
+            mapped = _over_replicas(advance, 2, rolled=self.placement.replicas == "map")
+            bounds = 2 if self.placement.steps == "scan" else 1
+            return placement_pmap.PmapAdvance(mapped, self.mesh.devices.ravel(), bounds=bounds)
         return jax.jit(self._shard(advance, mapped=2), donate_argnums=2)
-
-    def _pmap(self, advance, sharers):
-        """The state is broadcast in and one copy comes out: never stacked and unstacked by hand."""
-        bounds = (None,) * (2 if self.mapping.steps == "scan" else 1)
-        self._traces = 0  # pmap does not tell how many programs it holds
-
-        def traced(_, *args):
-            self._traces += 1
-            return advance(*args)
-
-        mapped = jax.pmap(
-            traced,
-            axis_name="data",
-            in_axes=(0, None, None, None, *bounds),
-            out_axes=None,
-            devices=list(self.mesh.devices.flat),
-        )
-        ranks = np.arange(sharers)  # pmap wants one mapped argument; the batch is drawn inside
-        return functools.partial(mapped, ranks)
 
     def _shard(self, fn, *, mapped):
         """`fn` of one replica -> function of a round; argument `mapped` and the result have the replica axis."""
-        local = _over_replicas(fn, mapped, rolled=self.mapping.replicas == "map")
+        local = _over_replicas(fn, mapped, rolled=self.placement.replicas == "map")
         if self.mesh.shape["replica"] == 1:
             return local
 
@@ -279,15 +257,17 @@ class Program:
         return sharded
 
     def _rounds(self, stacked, sharding):
-        """Cut the replica axis in rounds; the last one is filled up with copies that `collect` drops."""
+        """Cut the replica axis into rounds. Copies, dropped by `collect`, pad the last round."""
         count = -(-self.replicas // self._round)
         index = np.minimum(np.arange(count * self._round), self.replicas - 1).reshape(count, self._round)
         return [jax.device_put(trees.take(stacked, rows), sharding) for rows in index]
 
 
 def _over_replicas(fn, mapped, *, rolled):
-    """Map argument `mapped` over its leading axis, rolled or vectorised; one replica is called as it is, since even a
-    vmap of size one turns a convolution into a grouped one."""
+    """Map argument `mapped` over its leading axis, rolled or vectorised.
+
+    A single replica is called without vmap: even a vmap of size one turns a convolution into a grouped one.
+    """
 
     def local(*args):
         def one(replica):
@@ -303,13 +283,3 @@ def _over_replicas(fn, mapped, *, rolled):
 def _constrain(batch, key):
     """Split the batch over the data axis and leave the rest to XLA."""
     return jax.lax.with_sharding_constraint(batch, PartitionSpec("data")), key
-
-
-def _local_slice(sharers):
-    def split(batch, key):
-        """This device's rows; every device draws its own noise."""
-        device = jax.lax.axis_index("data")
-        parts = jax.tree.map(lambda leaf: leaf.reshape(sharers, -1, *leaf.shape[1:])[device], batch)
-        return parts, jax.random.fold_in(key, device)
-
-    return split

@@ -14,7 +14,7 @@ from sbjax.tasks.task import Batch, Task, Variables
 
 
 class TrainState(NamedTuple):
-    """All that a replica carries from step to step; keys are derived from (seed, replica, step) and are not in it.
+    """All that a replica carries from step to step. Keys are not in it: they follow from (seed, replica, step).
 
     Attributes:
         replica: index, which selects the replica's random streams.
@@ -96,7 +96,7 @@ def make_step(
             return task.residuals({**state.variables, "params": keep(params, held)}, batch, noise)
 
         (value, aux), grads = mean(jax.value_and_grad(loss_fn, has_aux=True)(held))
-        # Of an asymmetric network the optimiser sees what is trained alone, also where the weights are held whole.
+        # The optimiser of an asymmetric network must see the trained entries only, also where `hold` made them whole.
         grads, params = keep(grads), keep(held)
         extra = {} if task.residuals is None else {"residual_fn": residual_fn}
         if "hyper" in state.variables:
@@ -121,8 +121,8 @@ def make_step(
             failed_step=state.failed_step,
         )
         running = state.failed_step < 0
-        # Tested before the update and not after it: the update can then be made in place, which on CPU is worth a
-        # fifth of a small network's step. What an update spoils is found at the next step.
+        # Tested before the update, so that the update can be made in place: a fifth of a small network's step on CPU.
+        # NaNs that the update makes are found at the next step.
         finite = jnp.isfinite(value) & trees.all_finite(grads) & trees.all_finite(state.variables["params"])
         kept = state._replace(failed_step=jnp.where(running, step, state.failed_step))
         return jax.tree.map(lambda new, old: jnp.where(running & finite, new, old), advanced, kept)
@@ -131,7 +131,7 @@ def make_step(
 
 
 def diagnose(task: Task, key: Key[Array, ""], state: TrainState) -> tuple[str, dict]:
-    """Repeat the failed step of one replica and name what is not finite.
+    """Repeat the failed step of one replica and name the first thing in it that is not finite.
 
     Returns:
         A sentence, and the evidence: the batch and the parameters before the step, as flat names to arrays.

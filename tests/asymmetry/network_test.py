@@ -27,7 +27,7 @@ from sbjax.models import CNN, MLP, GroupCNN, ResNet
 from sbjax.optimizers.optimizer import make_optimizer
 from sbjax.tasks.images import make_image_task
 from sbjax.training.fit import fit
-from sbjax.training.placement import Mapping
+from sbjax.training.placement import Placement
 
 MODULE = MLP(classes=3, widths=(6,), norm="batch", activation="tanh")
 W = AsymmetrySpec("w", masks=(("dense_0/kernel", MaskSpec(2, 2.0)), ("dense_1/kernel", MaskSpec(3, 0.5))))
@@ -272,9 +272,9 @@ def test_float64_and_bfloat16(kind, x64):
 
 
 @pytest.mark.extended
-@pytest.mark.parametrize("mapping", ["vmap", "map", "sequential"])
-def test_training_loop_keeps_the_constants(mapping):
-    """Two replicas of W + sigma in the training loop, whatever the mapping: one set of constants, unmoved."""
+@pytest.mark.parametrize("placement", ["vmap", "map", "sequential"])
+def test_training_loop_keeps_the_constants(placement):
+    """Two replicas of W + sigma in the training loop, whatever the placement: one set of constants, unmoved."""
     images = np.random.default_rng(0).integers(0, 256, (64, 6, 6, 1), np.uint8)
     labels = np.arange(64, dtype=np.int32) % 3
     held = (images[:8], labels[:8])
@@ -288,7 +288,7 @@ def test_training_loop_keeps_the_constants(mapping):
         replicas=2,
         key=KEY,
         reports=1,
-        mapping=Mapping(replicas=mapping),
+        placement=Placement(replicas=placement),
     )
     start = task.init(KEY)
     ends = [trees.take(fitted.variables, replica) for replica in (0, 1)]
@@ -313,7 +313,7 @@ def test_weights_held_whole_train_as_the_others(name, rate, x64):
     optimizer = make_optimizer(name, rate, weight_decay=0.1 if name == "adamw" else 0.0)
     rolled, single = (
         trees.take(
-            fit(task, optimizer, steps=5, replicas=1, key=KEY, reports=1, mapping=Mapping(steps=steps)).variables, 0
+            fit(task, optimizer, steps=5, replicas=1, key=KEY, reports=1, placement=Placement(steps=steps)).variables, 0
         )
         for steps in ("scan", "loop")
     )

@@ -19,7 +19,7 @@ from sbjax.tasks import balance as balance_lib
 from sbjax.tasks.pinn import Points, make_pinn_task
 from sbjax.training.checkpoint import Checkpoints
 from sbjax.training.fit import Hooks, Phase, fit
-from sbjax.training.placement import Mapping
+from sbjax.training.placement import Placement
 
 PI = VectorExpansion(2, 2)
 FEW = Points(interior=40, boundary=8, initial=8)
@@ -152,7 +152,9 @@ def test_matched_bias_coincides_with_the_expansion(name, rate, scale, steps, tol
     """The expansion of a dense first layer is a start and a step size of its bias, and nothing else."""
 
     def train(task, optimizer):
-        return fit(task, optimizer, steps=steps, replicas=2, key=KEY, reports=1, mapping=Mapping(devices=1)).variables
+        return fit(
+            task, optimizer, steps=steps, replicas=2, key=KEY, reports=1, placement=Placement(devices=1)
+        ).variables
 
     assert matched_bias_scale(name, PI) == pytest.approx(scale, rel=1e-12)  # what a config that says 0 gets
     optimizer = make_optimizer(name, rate)
@@ -293,11 +295,11 @@ def test_poisson_is_solved(name):
         task,
         make_optimizer("adam", 3e-3),
         steps=200,
-        finish=Phase(make_optimizer(name, 0.0), 300),
+        second_phase=Phase(make_optimizer(name, 0.0), 300),
         replicas=2,
         key=KEY,
         reports=2,
-        mapping=Mapping(devices=1),
+        placement=Placement(devices=1),
     )
     assert [record["step"] for record in fitted.history] == [0, 200, 250, 500]
     assert max(fitted.history[-1]["test/l2"]) < 1e-5
@@ -320,8 +322,8 @@ def test_two_phases_resume_to_the_same_bytes(tmp_path):
         hooks = Hooks(on_pulse=lambda step, *_: at.__setitem__(0, step), stop=lambda: at[0] >= until)
         checkpoints = None if folder is None else Checkpoints(folder)
         return fit(
-            task, make_optimizer("adam", 1e-2), steps=10, finish=Phase(make_optimizer("ssbroyden", 0.0), 8),
-            replicas=2, key=KEY, reports=9, checkpoints=checkpoints, hooks=hooks, mapping=Mapping(devices=1),
+            task, make_optimizer("adam", 1e-2), steps=10, second_phase=Phase(make_optimizer("ssbroyden", 0.0), 8),
+            replicas=2, key=KEY, reports=9, checkpoints=checkpoints, hooks=hooks, placement=Placement(devices=1),
         )  # fmt: skip
 
     whole = train()

@@ -1,5 +1,6 @@
 """Checkpoints under every kind of damage."""
 
+import hashlib
 import json
 import logging
 import shutil
@@ -10,31 +11,32 @@ import numpy as np
 import optax
 import pytest
 
-from sbjax.training.checkpoint import CheckpointError, Checkpoints, layout
+from sbjax.training.checkpoint import Checkpoints, Kept, superseded
+from sbjax.training.checkpoint_files import CheckpointError
+
+IDENTITY = {"arm": "raw", "seed": 3, "settings": "ab12"}
 
 
 def content(step):
-    """Parameters and a state with optax tuples, integers and a half-precision leaf; all depend on `step`."""
+    """Items with optax tuples, integers, a half-precision leaf and nothing at all; all depend on `step`."""
     params = {"dense": {"kernel": np.full((3, 4), step, np.float32), "bias": np.arange(4, dtype=np.float32) + step}}
     half = jnp.full(2, step, jnp.bfloat16)
     state = {"opt_state": optax.adam(1e-3).init(params), "count": np.int32(step), "half": half}
-    return params, jax.tree.map(np.asarray, state)
+    return {"params": params, "variables": {}, "state": jax.tree.map(np.asarray, state)}
 
 
-def save(checkpoints, step, metric=None):
-    params, state = content(step)
-    meta = {"step": step, "x": 0.1 + 0.2, "layout": layout({"params": params, "state": state})}
-    checkpoints.save(step, params=params, state=state, meta=meta, metric=metric)
+def save(checkpoints, step, metric=None, *, stopgap=False):
+    checkpoints.save(step, content(step), meta={"x": 0.1 + 0.2}, metric=metric, stopgap=stopgap)
 
 
-def restore(folder):
+def restore(folder, **options):
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), content(0))
-    return Checkpoints(folder).restore(lambda step: abstract)
+    return Checkpoints(folder, **{"identity": IDENTITY, **options}).restore(lambda step: abstract)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    checkpoints = Checkpoints(tmp_path / "arm", keep=3)
+    checkpoints = Checkpoints(tmp_path / "arm", keep=3, identity=IDENTITY)
     for step in (10, 20, 30):
         save(checkpoints, step)
     checkpoints.close()
@@ -43,14 +45,12 @@ def folder(tmp_path):
 
 def test_round_trip_is_exact(folder):
     found = restore(folder)
-    params, state = content(30)
-    assert found.step == 30
-    assert found.meta == {"step": 30, "x": 0.1 + 0.2}
-    for tree, expected in ((found.params, params), (found.state, state)):
-        assert jax.tree.structure(tree) == jax.tree.structure(expected)  # optax tuples stay optax tuples
-        for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True):
-            assert a.dtype == b.dtype
-            assert np.asarray(a).tobytes() == b.tobytes()
+    assert (found.step, found.meta["step"], found.meta["x"]) == (30, 30, 0.1 + 0.2)
+    assert found.meta["identity"] == IDENTITY
+    assert jax.tree.structure(found.items) == jax.tree.structure(content(30))  # optax tuples stay optax tuples
+    for a, b in zip(jax.tree.leaves(found.items), jax.tree.leaves(content(30)), strict=True):
+        assert a.dtype == b.dtype
+        assert np.asarray(a).tobytes() == b.tobytes()
 
 
 def test_nothing_there(tmp_path):
@@ -86,13 +86,24 @@ def spoil_digest(step_folder):
     step_folder.with_name(step_folder.name + ".sha256").write_text('{"a": ')
 
 
-@pytest.mark.parametrize("damage", [flip, truncate, empty, lose_digest, spoil_digest])
+def digest_of_another_kind(step_folder):
+    step_folder.with_name(step_folder.name + ".sha256").write_text("[]")
+
+
+def rename(step_folder):
+    """The folder of step 10, digest and all, as if it were this one."""
+    shutil.rmtree(step_folder)
+    (step_folder.parent / "10").rename(step_folder)
+    (step_folder.parent / "10.sha256").rename(step_folder.parent / f"{step_folder.name}.sha256")
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, empty, lose_digest, spoil_digest, digest_of_another_kind, rename])
 def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(folder, damage, caplog):
     damage(folder / "30")
     with caplog.at_level(logging.ERROR, "sbjax"):
         found = restore(folder)
     assert found.step == 20
-    assert np.all(found.params["dense"]["kernel"] == 20)
+    assert np.all(found.items["params"]["dense"]["kernel"] == 20)
     assert "checkpoint of step 30 is not used" in caplog.text
     assert (folder / "damaged" / "30").is_dir()  # kept as evidence, out of the way
 
@@ -100,7 +111,7 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(folder, damage,
 def test_step_can_be_saved_again_after_damage(folder):
     flip(folder / "30")
     restore(folder)
-    checkpoints = Checkpoints(folder, keep=3)
+    checkpoints = Checkpoints(folder, keep=3, identity=IDENTITY)
     save(checkpoints, 30)
     checkpoints.close()
     assert restore(folder).step == 30
@@ -139,33 +150,133 @@ def test_a_bare_numbered_folder_is_not_the_latest(folder):
 )
 def test_another_layout_is_refused(folder, change, words):
     """Orbax alone would cast the dtype without a word."""
-    params, state = content(0)
+    items = content(0)
     with pytest.raises(CheckpointError, match=words):
-        Checkpoints(folder).restore(lambda step: (change(params), state))
+        Checkpoints(folder, identity=IDENTITY).restore(lambda step: {**items, "params": change(items["params"])})
+
+
+def edit_meta(step_folder, **changes):
+    """Write other values (None = none) into a checkpoint and make its digests fit, as another program might have."""
+    file = step_folder / "meta" / "metadata"
+    meta = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({name: value for name, value in meta.items() if value is not None}))
+    digest = step_folder.with_name(step_folder.name + ".sha256")
+    digests = json.loads(digest.read_text())
+    digest.write_text(json.dumps({**digests, "meta/metadata": hashlib.sha256(file.read_bytes()).hexdigest()}))
+
+
+@pytest.mark.parametrize(("found", "words"), [(None, "has no checkpoint format"), (3, "has checkpoint format 3")])
+def test_another_format_is_refused_and_not_called_damaged(folder, found, words):
+    edit_meta(folder / "30", format=found)
+    remedy = "this version of sbjax reads format 2. Use another --workdir, or the version that made it"
+    with pytest.raises(CheckpointError, match=f"^{folder}/30 {words}, and {remedy}$"):
+        restore(folder)
+    assert not (folder / "damaged").exists()
+
+
+@pytest.mark.parametrize(
+    ("identity", "words"),
+    [
+        (IDENTITY | {"seed": 4}, "seed is 3 in the checkpoint and 4 in this run"),
+        (IDENTITY | {"arm": "expanded", "seed": 4}, "arm is 'raw' in the checkpoint and 'expanded' in this run"),
+        (IDENTITY | {"more": True}, "more is absent in the checkpoint and True in this run"),
+        ({"arm": "raw", "seed": 3}, "settings is 'ab12' in the checkpoint and absent in this run"),
+        (None, "arm is 'raw' in the checkpoint and absent in this run"),
+    ],
+)
+def test_another_identity_is_refused_by_its_first_entry(folder, identity, words):
+    with pytest.raises(CheckpointError, match=f"^{folder}/30 belongs to another run: {words}. Use another --workdir"):
+        restore(folder, identity=identity)
+
+
+def test_identity_is_compared_as_json(tmp_path):
+    checkpoints = Checkpoints(tmp_path, identity={"widths": (3, 4)})
+    save(checkpoints, 1)
+    checkpoints.close()
+    assert restore(tmp_path, identity={"widths": [3, 4]}).step == 1
+
+
+def on_disk(folder):
+    steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    assert sorted(int(path.stem) for path in folder.glob("*.sha256")) == steps
+    return steps
 
 
 def test_latest_and_best_are_kept(tmp_path):
-    checkpoints = Checkpoints(tmp_path / "arm", keep=2, keep_best=1, goal="max")
+    checkpoints = Checkpoints(tmp_path, keep=2, keep_best=1)
     for step, metric in ((1, 0.5), (2, 0.9), (3, 0.7), (4, 0.6), (5, 0.1)):
         save(checkpoints, step, metric)
     checkpoints.close()
-    steps = sorted(int(path.name) for path in (tmp_path / "arm").iterdir() if path.name.isdigit())
-    assert steps == [2, 4, 5]  # the newest stays although it is the worst
-    assert sorted(path.stem for path in (tmp_path / "arm").glob("*.sha256")) == ["2", "4", "5"]
-    assert restore(tmp_path / "arm").step == 5
+    assert on_disk(tmp_path) == [2, 4, 5]  # the newest stays although it is the worst
+    again = Checkpoints(tmp_path, keep=1, keep_best=2)  # what was saved by an earlier process counts as well
+    save(again, 6, 0.0)
+    again.close()
+    assert on_disk(tmp_path) == [2, 4, 6]
 
 
-def test_a_full_disk_loses_nothing(folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("saved", "expected"),
+    [  # (metric, stopgap) by step -> what is left with keep=1, keep_best=1
+        ({1: (0.9, False), 2: (None, True)}, [1, 2]),
+        ({1: (0.9, False), 2: (None, True), 3: (None, True)}, [1, 3]),
+        ({1: (0.9, False), 2: (0.5, False), 3: (None, True)}, [1, 2, 3]),
+        ({1: (0.9, False), 2: (0.99, True), 3: (0.5, False)}, [1, 3]),
+        ({1: (0.5, False), 2: (0.5, False), 3: (None, False)}, [2, 3]),
+        ({1: (None, True), 2: (None, True)}, [2]),
+    ],
+)
+def test_stopgaps_push_out_neither_the_latest_nor_the_best(tmp_path, saved, expected):
+    options = {"keep": 1, "keep_best": 1}
+    checkpoints = Checkpoints(tmp_path, **options)
+    kept = {}
+    for step, (metric, stopgap) in saved.items():
+        save(checkpoints, step, metric, stopgap=stopgap)
+        kept[step] = Kept(metric, stopgap)
+        for old in superseded(kept, goal="max", **options):
+            del kept[old]
+    checkpoints.close()
+    assert on_disk(tmp_path) == expected == sorted(kept)
+
+
+@pytest.mark.parametrize("goal", ["max", "min"])
+def test_stopgaps_change_nothing_of_what_is_kept_in_the_end(goal):
+    """Any metrics, any stopgaps in between: after a last save that is none, the same steps are left."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        options = {"keep": int(rng.integers(1, 4)), "keep_best": int(rng.integers(0, 4)), "goal": goal}
+        metrics = rng.integers(0, 4, 12)
+        left = []
+        for gaps in (np.zeros(11, bool), rng.random(11) < 0.6):
+            kept = {}
+            for i, metric in enumerate(metrics):
+                new = [(10 * i, Kept(float(metric) if metric else None, False))]
+                new += [(10 * i + 5, Kept(None, True))] if i < 11 and gaps[i] else []
+                for step, one in new:
+                    kept[step] = one
+                    for old in superseded(kept, **options):
+                        del kept[old]
+                    assert step in kept
+            left.append(sorted(kept))
+        assert left[0] == left[1]
+        ranked = [i for _, i in sorted((m if goal == "max" else -m, i) for i, m in enumerate(metrics) if m)]
+        best = ranked[-options["keep_best"] :] if options["keep_best"] else []
+        assert left[0] == sorted({10 * i for i in {*best, *range(12 - options["keep"], 12)}})
+
+
+def test_a_full_disk_or_a_kill_loses_nothing(tmp_path, monkeypatch):
+    """Nothing old is deleted before the digest of the new one is on the disk, also where one alone is kept."""
+
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    checkpoints = Checkpoints(folder, keep=3)
+    checkpoints = Checkpoints(tmp_path, keep=1, identity=IDENTITY)
+    save(checkpoints, 30)
     monkeypatch.setattr("sbjax.training.checkpoint.write_atomically", full)
     with pytest.raises(CheckpointError, match=r"step 40 could not be written.*No space left"):
         save(checkpoints, 40)
     checkpoints.close()
     monkeypatch.undo()
-    assert restore(folder).step == 30
+    assert restore(tmp_path).step == 30
 
 
 def test_digest_covers_every_file(folder):
@@ -174,7 +285,7 @@ def test_digest_covers_every_file(folder):
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"), [({"keep": 0}, "checkpoint.keep=0"), ({"keep_best": -1}, "checkpoint.keep_best=-1")]
+    ("fields", "words"), [({"keep": 0}, "^keep=0 must be >= 1"), ({"keep_best": -1}, "^keep_best=-1 must be >= 0")]
 )
 def test_refusals(tmp_path, fields, words):
     with pytest.raises(ValueError, match=words):

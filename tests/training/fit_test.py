@@ -1,6 +1,7 @@
 """The loop: interruption, failure, history."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,14 +11,16 @@ from sbjax.metrics.monitor import Monitor, make_replica_monitor
 from sbjax.optimizers import optimizer as optimizer_lib
 from sbjax.training import fit as fit_lib
 from sbjax.training.checkpoint import Checkpoints
-from sbjax.training.placement import Mapping
+from sbjax.training.checkpoint_files import CheckpointError
+from sbjax.training.load import load_variables
+from sbjax.training.placement import Placement
 
-RUN = {"steps": 30, "replicas": 3, "reports": 5, "saves": 3, "mapping": Mapping(devices=1)}
+RUN = {"steps": 30, "replicas": 3, "reports": 5, "saves": 3, "placement": Placement(devices=1)}
 
 
-def fit(task, *, checkpoints=None, hooks=None, **changes):
-    adam = optimizer_lib.make_optimizer("adam", 0.05)
-    return fit_lib.fit(task, adam, key=jax.random.key(1), checkpoints=checkpoints, hooks=hooks, **(RUN | changes))
+def fit(task, *, checkpoints=None, hooks=None, optimizer=None, **changes):
+    optimizer = optimizer or optimizer_lib.make_optimizer("adam", 0.05)
+    return fit_lib.fit(task, optimizer, key=jax.random.key(1), checkpoints=checkpoints, hooks=hooks, **(RUN | changes))
 
 
 def stop_after(count):
@@ -39,16 +42,17 @@ def fast_pulses():
 
 
 @pytest.mark.parametrize(
-    "mapping", [pytest.param(Mapping(devices=1), marks=pytest.mark.extended), Mapping("sequential", "loop", devices=2)]
+    "placement",
+    [pytest.param(Placement(devices=1), marks=pytest.mark.extended), Placement("sequential", "loop", devices=2)],
 )
-def test_interrupted_and_resumed_is_byte_identical(toys, tmp_path, mapping):
+def test_interrupted_and_resumed_is_byte_identical(toys, tmp_path, placement):
     """Stopped again and again, also between two reports, where the running sums are part of the state."""
     task = toys.classification(toys.Dense(dropout=0.3))
-    whole = fit(task, mapping=mapping)
+    whole = fit(task, placement=placement)
     stops = []
     for count in (4, 9, 3, 10**6):
         part = fit(
-            task, mapping=mapping, checkpoints=Checkpoints(tmp_path), hooks=fit_lib.Hooks(stop=stop_after(count))
+            task, placement=placement, checkpoints=Checkpoints(tmp_path), hooks=fit_lib.Hooks(stop=stop_after(count))
         )
         stops.append(part.step)
     assert stops[-1] == 30
@@ -197,23 +201,130 @@ def test_one_replica_has_no_distance(toys):
     assert not any(map(measures, fitted.history))
 
 
-@pytest.mark.parametrize(("steps", "outside"), [((0, 31), r"\[31\]"), ((-1, 5, 40), r"\[-1, 40\]")])
-def test_monitor_steps_outside_the_training(toys, steps, outside):
-    with pytest.raises(ValueError, match=f"monitor_steps={outside} lie outside the training of 30 steps"):
-        fit(toys.classification(), monitor=replica_monitor(), monitor_steps=steps)
+def same_fit(a, b):
+    return same_bytes(a.variables, b.variables) and a.history == b.history and a.failures == b.failures
 
 
-def test_boundaries():
-    for steps in (1, 7, 100):
-        for count in (1, 3, 7, 200):
-            found = fit_lib.boundaries(steps, count)
-            assert found[-1] == steps
-            assert len(found) == min(count, steps)
-            assert found[0] >= 1
-            assert max(np.diff([0, *found])) - min(np.diff([0, *found])) <= 1
+def steps_on_disk(folder):
+    return sorted(int(path.stem) for path in folder.glob("*.sha256"))
 
 
-@pytest.mark.parametrize("field", ["steps", "replicas", "reports"])
-def test_refusals(toys, field):
-    with pytest.raises(ValueError, match=f"{field}=0"):
-        fit(toys.classification(), **{field: 0})
+def fails_apart(toys):
+    """Replicas fail one after another, at steps of their own, several between two reports."""
+    task = toys.classification()
+
+    def sample(data, key, step):
+        batch = task.sample(data, key, step)
+        bad = step == 7 + jax.random.bits(key) % 8
+        return {**batch, "images": jnp.where(bad, jnp.nan, batch["images"])}
+
+    return task._replace(sample=sample)
+
+
+@pytest.mark.parametrize("kind", ["dropout", "failing"])
+def test_saves_by_time_change_no_byte(toys, tmp_path, kind):
+    task = toys.classification(toys.Dense(dropout=0.3)) if kind == "dropout" else fails_apart(toys)
+    found, steps = [], []
+    for seconds in (0, 1e-9):
+        checkpoints, seen = Checkpoints(tmp_path / str(seconds), keep_best=1), set()
+        hooks = fit_lib.Hooks(on_pulse=lambda *_, c=checkpoints, seen=seen: seen.update(steps_on_disk(c.folder)))
+        found.append(fit(task, checkpoints=checkpoints, hooks=hooks, replicas=5, save_seconds=seconds))
+        checkpoints.close()
+        steps.append(seen)
+    assert same_fit(*found)
+    assert all(step % 6 == 0 for step in steps[0])
+    assert {step for step in steps[1] if step % 6}  # between two reports
+    one, other = tmp_path / "0", tmp_path / "1e-09"
+    assert steps_on_disk(one) == steps_on_disk(other)
+    assert load_variables(one)[1] == load_variables(other)[1]
+    if kind == "failing":
+        first = [failure.step for failure in found[0].failures if failure.step < 12]
+        assert len(set(first)) > 1  # several in one interval, in the order of replicas
+        assert first != sorted(first)
+
+
+def test_a_long_time_saves_with_reports_only(toys, tmp_path):
+    spent = []
+    fit(
+        toys.classification(), save_seconds=1e6, saves=2, checkpoints=Checkpoints(tmp_path, keep=9),
+        hooks=fit_lib.Hooks(on_spent=lambda what, seconds: spent.append(what)),
+    )  # fmt: skip
+    assert steps_on_disk(tmp_path) == [18, 30]
+    assert spent.count("save") == 2
+
+
+def decaying():
+    schedule = optimizer_lib.make_schedule("step", 0.05, train_steps=30, decay_every_steps=8, decay_factor=0.5)
+    return optimizer_lib.make_optimizer("adam", schedule)
+
+
+def lbfgs(steps):
+    return fit_lib.Phase(optimizer_lib.make_optimizer("lbfgs", 1.0), steps)
+
+
+EXTENSIONS = {
+    "decaying": {},
+    "with a second phase": {"steps": 20, "second_phase": 10},
+    "with a monitor": {"monitor_steps": (0, 10, 30)},
+    "with failures": {"poison": 7},
+    "where all have failed before the second phase": {"poison": -1, "steps": 20, "second_phase": 10},
+}
+
+
+@pytest.mark.parametrize("case", EXTENSIONS)
+def test_extending_a_finished_run(toys, tmp_path, case):
+    """Restored from its last checkpoint, stopped on the way, it ends as one that was made so long from the start."""
+    options = dict(EXTENSIONS[case])
+    poison = options.pop("poison", None)
+    task = toys.classification(poison=poison)
+    if poison == -1:
+        task = task._replace(loss=lambda variables, batch, key: nowhere(task.loss(variables, batch, key)))
+    second, measured = options.pop("second_phase", 0), options.pop("monitor_steps", None)
+
+    def train(folder=None, *, extend=0, more=(), planned=second, **changes):
+        changes = options | ({"second_phase": lbfgs(planned)} if second else {}) | changes
+        if measured:
+            changes |= {"monitor": replica_monitor(), "monitor_steps": (*measured, *more)}
+        checkpoints = folder and Checkpoints(folder, keep=9)
+        fitted = fit(task, optimizer=decaying(), extend_steps=extend, checkpoints=checkpoints, **changes)
+        if folder:
+            checkpoints.close()
+        return fitted
+
+    plain = train(tmp_path)
+    assert steps_on_disk(tmp_path)[-1] == plain.step == 30
+    whole = train(extend=18, more=(40,))
+    train(tmp_path, extend=18, more=(40,), hooks=fit_lib.Hooks(stop=stop_after(4)))
+    extended = train(tmp_path, extend=18, more=(40,))
+    assert same_fit(extended, whole)
+    assert extended.step == 48
+    assert extended.history[: len(plain.history)] == plain.history
+    new = [record["step"] for record in extended.history[len(plain.history) :]]
+    assert new == [36, *([40] if measured else []), 42, 48]
+    # The optimiser goes on as if the phase had been planned so long.
+    longer = train(**({"planned": second + 18} if second else {"steps": 48}), more=(40,))
+    assert same_bytes(extended.variables, longer.variables)
+    with pytest.raises(CheckpointError, match=r"step 48, beyond the 30 steps of this run. Extend the run by 18 steps"):
+        train(tmp_path)
+
+
+def nowhere(found):
+    return jnp.nan * found[0], found[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"steps": 0}, "^steps=0 must"),
+        ({"replicas": 0}, "^replicas=0 must"),
+        ({"reports": 0}, "^reports=0 must"),
+        ({"second_phase": lbfgs(0)}, "^second_phase.steps=0 must"),
+        ({"extend_steps": -2}, "^extend_steps=-2 must"),
+        ({"save_seconds": -1.0}, "^save_seconds=-1.0 must"),
+        ({"save_seconds": float("nan")}, "^save_seconds=nan must"),
+        ({"monitor_steps": (-1, 5, 31)}, r"^monitor_steps=\[-1, 31\] lie outside the training of 30 steps"),
+    ],
+)
+def test_refusals(toys, options, words):
+    with pytest.raises(ValueError, match=words):
+        fit(toys.classification(), **options)

@@ -47,7 +47,7 @@ def test_orbax_tree_step_manager_and_variables(tmp_path):
 
 def test_own_checkpoint_and_a_flipped_bit(tmp_path):
     checkpoints = Checkpoints(tmp_path / "raw")
-    checkpoints.save(5, params=TREE, state={"count": np.int32(1)}, meta={})
+    checkpoints.save(5, {"params": TREE, "state": {"count": np.int32(1)}}, meta={})
     checkpoints.close()
     assert_same(load_params(tmp_path / "raw"))
     file = max(

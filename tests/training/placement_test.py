@@ -7,24 +7,24 @@ import pytest
 
 from sbjax import rng
 from sbjax.optimizers import optimizer as optimizer_lib
-from sbjax.training import placement as mapping_lib
-from sbjax.training.placement import Mapping
+from sbjax.training import placement as placement_lib
+from sbjax.training.placement import Placement
 
 LAYOUTS = {
-    "vmap scan, 1 device": Mapping("vmap", "scan", devices=1),
-    "vmap loop, 1 device": Mapping("vmap", "loop", devices=1),
-    "sequential scan, 1 device": Mapping("sequential", "scan", devices=1),
-    "map scan, 2 devices": Mapping("map", "scan", devices=2),
-    "sequential loop, 1 device": Mapping("sequential", "loop", devices=1),
-    "vmap scan, 2 devices": Mapping("vmap", "scan", devices=2),
-    "sequential loop, 2 devices": Mapping("sequential", "loop", devices=2),
-    "pmap over 2 devices": Mapping("vmap", "loop", "pmap", devices=2),
+    "vmap scan, 1 device": Placement("vmap", "scan", devices=1),
+    "vmap loop, 1 device": Placement("vmap", "loop", devices=1),
+    "sequential scan, 1 device": Placement("sequential", "scan", devices=1),
+    "map scan, 2 devices": Placement("map", "scan", devices=2),
+    "sequential loop, 1 device": Placement("sequential", "loop", devices=1),
+    "vmap scan, 2 devices": Placement("vmap", "scan", devices=2),
+    "sequential loop, 2 devices": Placement("sequential", "loop", devices=2),
+    "pmap over 2 devices": Placement("vmap", "loop", "pmap", devices=2),
 }
 
 
-def train(task, mapping, *, replicas=3, steps=5, optimizer=None):
+def train(task, placement, *, replicas=3, steps=5, optimizer=None):
     optimizer = optimizer or optimizer_lib.make_optimizer("sgd", 0.1)
-    program = mapping_lib.Program(task, optimizer, mapping=mapping, replicas=replicas, key=jax.random.key(0))
+    program = placement_lib.Program(task, optimizer, placement=placement, replicas=replicas, key=jax.random.key(0))
     carry = program.advance(program.init(), 0, 2)
     carry = program.advance(carry, 2, steps)
     return program, program.collect(carry), program.evaluate(carry)
@@ -41,7 +41,7 @@ def baselines(toys):
     found = {}
     for kind in ("Dense", "Convolution"):
         task = toys.classification(getattr(toys, kind)())
-        found[kind] = (task, *train(task, Mapping("vmap", "scan", devices=1))[1:])
+        found[kind] = (task, *train(task, Placement("vmap", "scan", devices=1))[1:])
     return found
 
 
@@ -68,23 +68,23 @@ def test_layouts_agree(baselines, layout, kind):
 def test_one_replica_shares_its_batch_over_devices(toys, kind):
     """SGD, because Adam hides a gradient that is N times too large; batch norm sees the whole batch."""
     task = toys.classification(getattr(toys, kind)())
-    _, expected, _ = train(task, Mapping(devices=1), replicas=1)
-    program, state, _ = train(task, Mapping(devices=2), replicas=1)
+    _, expected, _ = train(task, Placement(devices=1), replicas=1)
+    program, state, _ = train(task, Placement(devices=2), replicas=1)
     assert dict(program.mesh.shape) == {"replica": 1, "data": 2}
     close(state, expected)
 
 
 def test_dropout_masks_do_not_depend_on_the_layout(toys):
     task = toys.classification(toys.Dense(dropout=0.5))
-    _, expected, _ = train(task, Mapping("vmap", "scan", devices=1))
-    _, state, _ = train(task, Mapping("sequential", "loop", devices=2))
+    _, expected, _ = train(task, Placement("vmap", "scan", devices=1))
+    _, state, _ = train(task, Placement("sequential", "loop", devices=2))
     close(state, expected)
 
 
 def test_a_replica_does_not_depend_on_how_many_there_are(toys):
     task = toys.classification()
-    _, five, _ = train(task, Mapping("vmap", "scan", devices=1), replicas=5)
-    _, one, _ = train(task, Mapping("sequential", "loop", devices=1), replicas=1)
+    _, five, _ = train(task, Placement("vmap", "scan", devices=1), replicas=5)
+    _, one, _ = train(task, Placement("sequential", "loop", devices=1), replicas=1)
     close(jax.tree.map(lambda x: x[:1], five), one)
     first, second = five.variables["params"]["Dense_0"]["kernel"][:2]
     assert np.abs(first - second).max() > 1e-3
@@ -94,21 +94,21 @@ def test_a_replica_does_not_depend_on_how_many_there_are(toys):
 def test_compiled_once(toys, steps):
     """Intervals of any length share one program."""
     task = toys.classification()
-    program, _, _ = train(task, Mapping("vmap", steps, devices=1), steps=9)
+    program, _, _ = train(task, Placement("vmap", steps, devices=1), steps=9)
     assert program.programs() == 1
 
 
 @pytest.mark.parametrize(("rows", "devices", "expected"), [(128, 2, "vmap"), (2000, 2, "map"), (2000, 1, "vmap")])
 def test_many_rows_are_mapped_one_after_another(rows, devices, expected):
-    chosen = mapping_lib.choose(Mapping(devices=devices), primitives={"dot_general"}, replicas=10, rows=rows)
+    chosen = placement_lib.choose(Placement(devices=devices), primitives={"dot_general"}, replicas=10, rows=rows)
     assert (chosen.replicas, chosen.steps) == (expected, "scan")
 
 
 def test_lbfgs_is_the_same_code_path(toys):
     task = toys.classification()
     lbfgs = optimizer_lib.make_optimizer("lbfgs", 1.0)
-    program, expected, _ = train(task, Mapping("vmap", "scan", devices=1), optimizer=lbfgs, steps=3, replicas=2)
-    _, state, _ = train(task, Mapping("sequential", "scan", devices=1), optimizer=lbfgs, steps=3, replicas=2)
+    program, expected, _ = train(task, Placement("vmap", "scan", devices=1), optimizer=lbfgs, steps=3, replicas=2)
+    _, state, _ = train(task, Placement("sequential", "scan", devices=1), optimizer=lbfgs, steps=3, replicas=2)
     assert program.programs() == 1
     close(state, expected, scale=10_000)
 
@@ -116,7 +116,7 @@ def test_lbfgs_is_the_same_code_path(toys):
 def test_plain_loop_oracle(toys):
     """The mapped program against an explicit loop written with the task's functions alone."""
     task = toys.classification()
-    _, state, _ = train(task, Mapping("vmap", "scan", devices=1), replicas=2)
+    _, state, _ = train(task, Placement("vmap", "scan", devices=1), replicas=2)
     from sbjax.training import step as step_lib
 
     key, optimizer = jax.random.key(0), optax.sgd(0.1, 0.9)
@@ -133,24 +133,24 @@ def test_plain_loop_oracle(toys):
 
 def test_convolutions_are_found_and_mapped_apart_on_cpu(toys):
     for kind, expected in (("Dense", ("vmap", "scan")), ("Convolution", ("sequential", "loop"))):
-        program, _, _ = train(toys.classification(getattr(toys, kind)()), Mapping(devices=1), steps=3)
-        assert (program.mapping.replicas, program.mapping.steps) == expected
+        program, _, _ = train(toys.classification(getattr(toys, kind)()), Placement(devices=1), steps=3)
+        assert (program.placement.replicas, program.placement.steps) == expected
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"replicas": "vmapp"}, "mapping.replicas='vmapp'.*did you mean 'vmap'"),
-        ({"steps": "rolled"}, "mapping.steps='rolled'"),
-        ({"compile": "pjit"}, "mapping.compile='pjit'"),
-        ({"devices": -1}, "mapping.devices=-1"),
+        ({"replicas": "vmapp"}, "replicas='vmapp'.*did you mean 'vmap'"),
+        ({"steps": "rolled"}, "steps='rolled'"),
+        ({"compile": "pjit"}, "compile='pjit'"),
+        ({"devices": -1}, "devices=-1"),
     ],
 )
-def test_impossible_mappings_are_named(fields, words):
-    with pytest.raises(ValueError, match=words):
-        Mapping(**fields)
+def test_impossible_placements_are_named(fields, words):
+    with pytest.raises(ValueError, match=f"^{words}"):
+        Placement(**fields)
 
 
 def test_more_devices_than_there_are(toys):
-    with pytest.raises(ValueError, match=r"mapping.devices=64: this process has 2"):
-        train(toys.classification(), Mapping(devices=64))
+    with pytest.raises(ValueError, match=r"^devices=64: this process has 2"):
+        train(toys.classification(), Placement(devices=64))
