@@ -61,6 +61,11 @@ def from_arrays(value: Any, *, image_size: int | None = None) -> cache.Splits:
     [16, 2, 2]
     """
     given, classes = _given(value)
+    given = {
+        split: (_array(images, f"{split} images"), _array(labels, f"{split} labels"))
+        for split, (images, labels) in given.items()
+    }
+    floats = any(images.dtype != np.uint8 for images, _ in given.values())
     checked = {split: _check(split, images, labels, image_size) for split, (images, labels) in given.items()}
     _check_together(checked)
     labels = {split: pair[1] for split, pair in checked.items()}
@@ -70,7 +75,8 @@ def from_arrays(value: Any, *, image_size: int | None = None) -> cache.Splits:
     for part, (split, indices) in strata.arrange(labels, priority).items():
         arrays[f"{part}_images"] = checked[split][0][indices]
         arrays[f"{part}_labels"] = labels[split][indices]
-    return cache.Splits(classes=classes, **arrays)
+    note = "float images are kept in 8 bits, as round(255 x)" if floats else ""
+    return cache.Splits(classes=classes, **arrays, note=note)
 
 
 def _given(value: Any) -> tuple[dict[str, tuple[Any, Any]], int | None]:
@@ -108,8 +114,8 @@ def _pair(value: Any, what: str) -> tuple[Any, Any]:
 
 
 def _check(split, images, labels, image_size) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, "n"]]:
-    images = _check_images(split, _array(images, f"{split} images"))
-    labels = _check_labels(split, _array(labels, f"{split} labels"))
+    images = _check_images(split, images)
+    labels = _check_labels(split, labels)
     if len(images) != len(labels):
         raise ValueError(f"{split}: {len(images)} images and {len(labels)} labels; expected as many of both")
     return (images if image_size is None else decoding.resize(images, image_size)), labels

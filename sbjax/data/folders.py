@@ -68,8 +68,6 @@ def load_splits(
         splits = _read(root, files, len(classes), image_size)
         cache.save_splits(stored, splits)
     logger.info("%s: classes %s", root, some([f"{i} = {name}" for i, name in enumerate(classes)], most=20))
-    if splits.note:
-        logger.info("%s: %s", root, splits.note)
     return splits
 
 
@@ -106,7 +104,7 @@ def find(root: Path) -> tuple[tuple[str, ...], dict[str, list[File]]]:
         inner = _entries(root, folder, ignored)[0] if splits else folders
         found[split] = {_plain(path.name): _class_images(root, path, ignored) for path in inner}
     if ignored:
-        logger.info("%s: ignored: %s", root, count("files that are no images in a class folder", ignored))
+        logger.info("%s: %s", root, count("ignored, since they are no images in a class folder", ignored))
     classes = tuple(sorted(found["train"]))
     _check_classes(root, classes, found)
     number = {name: label for label, name in enumerate(classes)}

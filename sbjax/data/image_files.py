@@ -32,7 +32,8 @@ UPRIGHT = "turned upright by EXIF"
 FRAMES = "of several frames, the first taken"
 
 _GREY_MODES = ("1", "L", "LA", "La")
-_ORIENTATION, _BITS_PER_SAMPLE = 274, 258  # tags of EXIF and of TIFF
+# Tags of TIFF, the first also of EXIF.
+_ORIENTATION, _BITS_PER_SAMPLE, _WIDTH, _HEIGHT = 274, 258, 256, 257
 
 
 def read_all(
@@ -107,12 +108,12 @@ def some(names: Collection[str], *, most: int = 3) -> str:
 
 
 def count(what: str, names: Collection[str]) -> str:
-    """How many of what, and the first few names.
+    """Of what, how many, and the first few names.
 
-    >>> count('files', ['a', 'b'])
-    '2 files (a, b)'
+    >>> count('damaged files', ['a', 'b'])
+    'damaged files: 2 (a, b)'
     """
-    return f"{len(names)} {what} ({some(names)})"
+    return f"{what}: {len(names)} ({some(names)})"
 
 
 class Look(NamedTuple):
@@ -135,9 +136,9 @@ def look(path: str | os.PathLike) -> Look:
 
     with Image.open(path) as image:
         width, height = image.size
-        # Of a PNG only `load` finds what stands behind the pixels; `read` will see it.
-        known = image.format != "PNG" or "exif" in image.info
-        if known and _orientation(image) >= 5:
+        if image.format == "TIFF":  # Pillow may have swapped them
+            width, height = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
+        if _orientation(image) >= 5:
             width, height = height, width
         return Look((height, width), image.mode in _GREY_MODES, _deep(image))
 
@@ -153,6 +154,7 @@ def read(
         # The second picture of an MPO is a view of the same scene.
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             changes.append(FRAMES)
+        turned = _orientation(image) != 1  # before `load`, which turns a TIFF itself
         image.load()
         if image.mode in _GREY_MODES and not grey:
             changes.append(GREY)
@@ -160,7 +162,7 @@ def read(
             changes.append("with a palette, turned into RGB")
         elif image.mode not in (*_GREY_MODES, "RGB", "RGBA"):
             changes.append(f"{image.mode}, turned into RGB")
-        if _orientation(image) != 1:
+        if turned or _orientation(image) != 1:
             changes.append(UPRIGHT)
             image = ImageOps.exif_transpose(image)
         if image.has_transparency_data:
@@ -173,8 +175,10 @@ def read(
 
 
 def _orientation(image) -> int:
-    """1 to 8 as EXIF has it; 1 if there is none that can be read."""
+    """1 to 8 as EXIF has it; 1 if there is none that can be read, or none yet."""
     found = 1
+    if image.format == "PNG" and "exif" not in image.info and image.tile:
+        return found  # it may stand behind the pixels, but asking would decode them
     with contextlib.suppress(Exception):  # a damaged EXIF block is no damaged picture
         found = image.getexif().get(_ORIENTATION, 1)
     return found if found in range(1, 9) else 1

@@ -123,6 +123,8 @@ def load(
         splits = tfds_images.load_splits(
             name, data_dir=data_dir, image_size=image_size, cache_dir=cache_dir, embedded=names()
         )
+    if splits.note:
+        logger.info("%s: %s", name, splits.note)
     if quarter_turns:
         splits = _changed(splits, _turn)
     data = _divide(name, splits, train_share)
