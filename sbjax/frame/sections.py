@@ -22,7 +22,7 @@ LEAST = {
 TASKS: dict[str, dict[str, Any]] = {
     "images": {
         "kind": "images",
-        "dataset": "digits",
+        "dataset": "digits",  # or a name of TFDS, folder:PATH, module:function, FILE.py:function
         "data_dir": "",  # where TFDS has its data; '' = $TFDS_DATA_DIR or ~/tensorflow_datasets
         "cache_dir": "",  # decoded images; '' = $SBJAX_CACHE or ~/.cache/sbjax
         "image_size": 0,  # resize to this size; 0 = as stored
