@@ -39,11 +39,15 @@ def check_choice(name: object, known: Iterable[str], *, what: str) -> None:
 def is_import_path(name: object) -> bool:
     """Whether a name is `module:attribute` or `path/file.py:attribute`.
 
+    `folder:PATH` never is, whatever the path holds.
+
     >>> is_import_path('my_models:Depthwise'), is_import_path('folder:/data'), is_import_path('mlp')
     (True, False, False)
+    >>> is_import_path('folder:scans:new')
+    False
     """
     module, colon, attribute = str(name).rpartition(":")
-    return bool(colon and module) and module != "folder" and attribute.isidentifier()
+    return bool(colon and module) and module.partition(":")[0] != "folder" and attribute.isidentifier()
 
 
 def import_path(name: str) -> Any:

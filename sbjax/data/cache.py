@@ -13,13 +13,23 @@ logger = logging.getLogger(__name__)
 
 
 class Splits(NamedTuple):
-    """The two splits an image set comes with, before validation examples are taken out of the first."""
+    """The splits an image set comes with.
+
+    With two, validation examples are still to be taken out of the first. A set with all three is in an order of which
+    every first part is a fair sample (`strata.spread`).
+
+    Attributes:
+        note: what decoding changed, for the log.
+    """
 
     classes: int
     train_images: UInt8[np.ndarray, "train height width channel"]
     train_labels: Int32[np.ndarray, "train"]
     test_images: UInt8[np.ndarray, "test height width channel"]
     test_labels: Int32[np.ndarray, "test"]
+    validation_images: UInt8[np.ndarray, "validation height width channel"] | None = None
+    validation_labels: Int32[np.ndarray, "validation"] | None = None
+    note: str = ""
 
 
 def folder(cache_dir: str | os.PathLike | None = None) -> Path:
@@ -42,7 +52,8 @@ def load_splits(path: Path) -> Splits | None:
     """
     try:
         with open(path, "rb") as stream, np.load(stream) as file:
-            splits = Splits(int(file["classes"]), *(file[name] for name in Splits._fields[1:]))
+            stored = {name: file[name] for name in Splits._fields if name in file}
+        splits = Splits(**stored | {"classes": int(stored["classes"]), "note": str(stored.get("note", ""))})
     except FileNotFoundError:
         return None
     # What is raised on damage depends on where it lies: BadZipFile, zlib.error, KeyError, ValueError, MemoryError, ..
@@ -63,7 +74,7 @@ def save_splits(path: Path, splits: Splits) -> None:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
             with open(temporary, "wb") as file:
-                np.savez(file, **splits._asdict())
+                np.savez(file, **{name: value for name, value in splits._asdict().items() if value is not None})
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

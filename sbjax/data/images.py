@@ -1,18 +1,21 @@
-"""Image classification sets in memory: embedded ones, and every one that TFDS knows."""
+"""Image classification sets in memory: embedded ones, every one that TFDS knows, and the user's own."""
 
 import logging
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from sbjax.data import cache, tfds_images
+from sbjax.data import arrays, cache, decoding, folders, strata, tfds_images
 from sbjax.data.digits import load_digits
+from sbjax.names import import_path, is_import_path
 
 logger = logging.getLogger(__name__)
 
 _EMBEDDED = {"digits": load_digits}
+_FOLDER = "folder:"
 
 
 class ImageData(NamedTuple):
@@ -39,7 +42,7 @@ class ImageData(NamedTuple):
 
 
 def names() -> tuple[str, ...]:
-    """The sets that come with the package; any other name is looked up in TFDS.
+    """The sets that come with the package; any other name is one of `load`'s other kinds.
 
     >>> names()
     ('digits',)
@@ -58,7 +61,7 @@ def load(
 ) -> ImageData:
     """Loads an image set, split once and for all into training, validation and test examples.
 
-    The splits depend on nothing but the set:
+    The splits depend on nothing but the set. Of embedded and TFDS sets:
 
     - test: the set's own 'test' split, or its 'validation' split if it has no labelled test split. No choice
       is ever made on it. A set with one labelled split only, such as eurosat or imagenet_r: its examples i
@@ -68,15 +71,23 @@ def load(
 
     If a set has both a 'test' and a 'validation' split, the latter is not used.
 
+    Folders and arrays of your own are shuffled once, in an order that is fixed by the names of the files or the
+    indices of the examples, before anything is cut. Every first part of a split, and so every share, holds the
+    classes in their proportions, one example of each first. Splits that are given are kept. Without a test split,
+    'validation' takes its place; without both, a tenth of every class, rounded and at least one, is for test; where
+    no validation split is left, another tenth of every class of 'train' is for validation.
+
     Args:
-      name: 'digits' (embedded) or a TFDS name, 'cifar10', 'imagenet_resized/32x32', 'mnist:3.0.1'.
+      name: 'digits' (embedded); a TFDS name, 'cifar10', 'imagenet_resized/32x32', 'mnist:3.0.1'; 'folder:PATH',
+        where PATH/CLASS/* or PATH/{train,validation,test}/CLASS/* are image files; 'module:function' or
+        'path/file.py:function', a function without arguments that returns arrays (`sbjax.data.arrays.from_arrays`).
       data_dir: where TFDS sets are prepared; default $TFDS_DATA_DIR or ~/tensorflow_datasets.
       image_size: side of the square the images are resized to: the shorter side bilinearly, then a crop at
         the centre. Needed for sets whose images differ in size; None keeps the size.
-      cache_dir: where decoded TFDS sets are kept; default $SBJAX_CACHE or ~/.cache/sbjax.
+      cache_dir: where decoded TFDS sets and folders are kept; default $SBJAX_CACHE or ~/.cache/sbjax.
       train_share: share of the training examples to keep, in (0, 1]. Which ones is a fixed function of their
-        indices (a hash order, of which the first are taken), so that the examples of a smaller share are
-        among those of a larger one. Validation and test stay whole.
+        indices (a hash order, of which the first are taken; of your own sets the shuffled order), so that the
+        examples of a smaller share are among those of a larger one. Validation and test stay whole.
       quarter_turns: turn every image of every split by a multiple of 90 degrees that is a fixed function of
         its index, so that the four orientations are equally likely and the label keeps: a set with a
         symmetry that is known.
@@ -87,9 +98,10 @@ def load(
     Raises:
       ValueError: for an unknown name (with near ones), a bad `image_size` or `train_share`, a set that is not
         one of labelled images or has images of different sizes while `image_size` is None; `quarter_turns`
-        of images that are not square.
-      ImportError: for a TFDS set without TFDS, array_record or Pillow.
+        of images that are not square; a folder or function that does not hold what it should.
+      ImportError: for a TFDS set without TFDS, array_record or Pillow; for a folder without Pillow.
       FileNotFoundError, ConnectionError: for a TFDS set that is not prepared and cannot be prepared here.
+      OSError: for a folder that is not there.
 
     >>> data = load('digits')
     >>> data.train_images.shape, data.validation_images.shape, data.test_images.shape
@@ -102,15 +114,21 @@ def load(
     if name in _EMBEDDED:
         splits = _EMBEDDED[name]()
         if image_size is not None:
-            splits = tfds_images.resize(splits, image_size)
+            splits = _changed(splits, lambda images: decoding.resize(images, image_size))
+    elif name.startswith(_FOLDER):
+        splits = folders.load_splits(name.removeprefix(_FOLDER), image_size=image_size, cache_dir=cache_dir)
+    elif is_import_path(name):
+        splits = arrays.load_splits(import_path(name), image_size=image_size)
     else:
         splits = tfds_images.load_splits(
             name, data_dir=data_dir, image_size=image_size, cache_dir=cache_dir, embedded=names()
         )
+    if splits.note:
+        logger.info("%s: %s", name, splits.note)
     if quarter_turns:
-        turned = {field: _turn(getattr(splits, field)) for field in ("train_images", "test_images")}
-        splits = splits._replace(**turned)
+        splits = _changed(splits, _turn)
     data = _divide(name, splits, train_share)
+    _warn_of_missing_classes(data)
     logger.info(
         "%s: %d training, %d validation and %d test images of shape %s, %d classes",
         *(name, len(data.train_labels), len(data.validation_labels), len(data.test_labels)),
@@ -119,39 +137,48 @@ def load(
     return data
 
 
+def _changed(splits: cache.Splits, change: Callable[[np.ndarray], np.ndarray]) -> cache.Splits:
+    """The same set with other images in each split."""
+    fields = [field for field in splits._fields if field.endswith("_images") and getattr(splits, field) is not None]
+    return splits._replace(**{field: change(getattr(splits, field)) for field in fields})
+
+
 def _divide(name: str, splits: cache.Splits, train_share: float) -> ImageData:
-    held = np.arange(len(splits.train_labels)) % 10 == 9
-    kept = np.flatnonzero(~held)
+    if splits.validation_images is None:
+        held = np.arange(len(splits.train_labels)) % 10 == 9
+        kept = np.flatnonzero(~held)
+        order = np.argsort(strata.mix(kept), kind="stable")
+        validation = splits.train_images[held], splits.train_labels[held]
+    else:
+        kept = order = np.arange(len(splits.train_labels))
+        validation = splits.validation_images, splits.validation_labels
     if train_share < 1:
-        first = np.argsort(_hash(kept), kind="stable")[: max(1, round(train_share * len(kept)))]
-        kept = np.sort(kept[first])
+        kept = np.sort(kept[order[: max(1, round(train_share * len(kept)))]])
     images = splits.train_images[kept]
     return ImageData(
         name,
         splits.classes,
         images,
         splits.train_labels[kept],
-        splits.train_images[held],
-        splits.train_labels[held],
+        *validation,
         splits.test_images,
         splits.test_labels,
         *_moments(images),
     )
 
 
+def _warn_of_missing_classes(data: ImageData) -> None:
+    for split in ("train", "validation", "test"):
+        missing = data.classes - len(np.unique(getattr(data, f"{split}_labels")))
+        if missing:
+            logger.warning("%s: %d of %d classes have no %s example", data.name, missing, data.classes, split)
+
+
 def _turn(images: np.ndarray) -> np.ndarray:
     if images.shape[1] != images.shape[2]:
         raise ValueError(f"quarter_turns need square images, not {images.shape[1:3]}; give image_size as well")
-    turns = _hash(np.arange(len(images))) % np.uint64(4)
+    turns = strata.mix(np.arange(len(images))) % np.uint64(4)
     return np.stack([np.rot90(image, int(turn)) for image, turn in zip(images, turns)])
-
-
-def _hash(index: np.ndarray) -> np.ndarray:
-    """SplitMix64's output function: spreads consecutive integers over 64 bits, the same on every machine."""
-    x = index.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 def _moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

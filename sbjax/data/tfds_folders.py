@@ -72,9 +72,12 @@ def unknown_name(name: str, known: tuple[str, ...]) -> ValueError:
     tidy = name.lower().replace("-", "").replace(" ", "_")
     near = difflib.get_close_matches(tidy, sorted({*known, *WELL_KNOWN}), n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "check the spelling."
+    if os.path.isdir(os.path.expanduser(name)):
+        hint = f"did you mean the folder {f'folder:{name}'!r}?"
     return ValueError(
         f"name = {name!r} is no known image set: {hint} Known are 'digits' (embedded) and the image "
-        f"classification sets of TFDS, written 'set', 'set/config' or 'set:version' ({_CATALOGUE})."
+        f"classification sets of TFDS, written 'set', 'set/config' or 'set:version' ({_CATALOGUE}); your own are "
+        "'folder:PATH', 'module:function' or 'FILE.py:function'."
     )
 
 

@@ -3,24 +3,15 @@
 import io
 import logging
 import os
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from sbjax.data import cache, tfds_folders
+from sbjax.data import cache, decoding, tfds_folders
 
 logger = logging.getLogger(__name__)
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_CHUNK = 256
-# Mean bytes of a stored image from which decoding in threads is faster: 32 x 32 JPEG (1.4 kB) 10,600 images a
-# second with one thread and 9,000 with two, 64 x 64 (2.5 kB) 8,100 and 9,100, 500 x 375 (34 kB) 700 and 830,
-# with four 940 (two busy x86-64 cores).
-_THREADS_FROM_BYTES = 2048
-_LOG_EVERY_SECONDS = 5.0
 
 
 def load_splits(
@@ -86,7 +77,7 @@ def decode(folder: Path, *, image_size: int | None = None) -> cache.Splits:
             label_key,
             shape,
             image_size,
-            workers=os.cpu_count() if bytes_each >= _THREADS_FROM_BYTES else 1,
+            bytes_each=bytes_each,
             what=f"{builder.info.full_name}, split {split}",
         )
 
@@ -107,33 +98,6 @@ def decode(folder: Path, *, image_size: int | None = None) -> cache.Splits:
     images, labels = arrays(single[0])
     test = np.arange(len(labels)) % 5 == 4
     return cache.Splits(classes, images[~test], labels[~test], images[test], labels[test])
-
-
-def resize(splits: cache.Splits, size: int) -> cache.Splits:
-    """All images of a set at size x size, as `image_size` has it in `sbjax.data.load`.
-
-    >>> from sbjax.data.digits import load_digits
-    >>> resize(load_digits(), 4).test_images.shape
-    (360, 4, 4, 1)
-    """
-    if not tfds_folders.installed("PIL"):
-        raise ImportError("Images are resized with Pillow, which is not installed: pip install Pillow")
-    from PIL import Image
-
-    def resized(images):
-        pixels = [np.asarray(_fit(Image.fromarray(image.squeeze(-1)), size)) for image in images]
-        return np.stack(pixels)[..., None]
-
-    return splits._replace(train_images=resized(splits.train_images), test_images=resized(splits.test_images))
-
-
-def _fit(image, size: int):
-    """A Pillow image -> size x size: shorter side resized bilinearly (antialiased), then a centre crop."""
-    from PIL import Image, ImageOps
-
-    if image.size == (size, size):
-        return image
-    return ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
 
 
 def _keys(tfds, builder) -> tuple[str, str]:
@@ -177,20 +141,18 @@ def _shape(builder, image_key, image_size) -> tuple[int, int, int]:
     return height, width, channels
 
 
-def _arrays(source, image_key, label_key, shape, image_size, *, workers, what):
+def _arrays(source, image_key, label_key, shape, image_size, *, bytes_each, what):
     from PIL import Image
 
     images = np.empty((len(source), *shape), np.uint8)
     labels = np.empty(len(source), np.int32)
     mode = _MODES[shape[-1]]
-    progress = _Progress(len(source), what)
 
-    def fill(start):
-        indices = range(start, min(start + _CHUNK, len(source)))
+    def fill(indices):
         for i, record in zip(indices, source.__getitems__(list(indices))):
             with Image.open(io.BytesIO(record[image_key])) as image:
                 image = image if image.mode == mode else image.convert(mode)
-                image = image if image_size is None else _fit(image, image_size)
+                image = image if image_size is None else decoding.fit(image, image_size)
                 pixels = np.asarray(image)
             if pixels.shape[:2] != shape[:2]:
                 raise ValueError(
@@ -199,32 +161,10 @@ def _arrays(source, image_key, label_key, shape, image_size, *, workers, what):
                 )
             images[i] = pixels.reshape(shape)
             labels[i] = record[label_key]
-        progress.add(len(indices))
 
-    with ThreadPoolExecutor(workers) as executor:
-        # The list makes an exception of a worker come up here.
-        list(executor.map(fill, range(0, len(source), _CHUNK)))
+    decoding.in_chunks(fill, len(source), bytes_each=bytes_each, what=what)
     if (labels < 0).any():
         raise ValueError(
             f"{what}: {int((labels < 0).sum())} of {len(labels)} examples have no label (-1); choose another set."
         )
     return images, labels
-
-
-class _Progress:
-    """Logs how far the decoding is and how long it will take, every few seconds."""
-
-    def __init__(self, total: int, what: str):
-        self.total, self.what, self.done = total, what, 0
-        self.start = self.last = time.monotonic()
-        self.lock = threading.Lock()
-
-    def add(self, count: int) -> None:
-        with self.lock:
-            self.done += count
-            now = time.monotonic()
-            if now - self.last < _LOG_EVERY_SECONDS:
-                return
-            self.last = now
-            left = (now - self.start) * (self.total - self.done) / self.done
-            logger.info("%s: %d of %d images decoded, %.0f s left", self.what, self.done, self.total, left)

@@ -18,9 +18,12 @@ def splits():
 
 def assert_same(a, b):
     assert a.classes == b.classes
-    for x, y in zip(a[1:], b[1:]):
-        assert x.dtype == y.dtype
-        np.testing.assert_array_equal(x, y)
+    assert a.note == b.note
+    for x, y in zip(a[1:-1], b[1:-1], strict=True):
+        assert (x is None) == (y is None)
+        if x is not None:
+            assert x.dtype == y.dtype
+            np.testing.assert_array_equal(x, y)
 
 
 def test_what_is_saved_is_loaded_and_nothing_else_is_left(tmp_path, splits):
@@ -29,6 +32,9 @@ def test_what_is_saved_is_loaded_and_nothing_else_is_left(tmp_path, splits):
     cache.save_splits(path, splits)
     assert_same(cache.load_splits(path), splits)
     assert list(path.parent.iterdir()) == [path]
+    three = splits._replace(validation_images=splits.test_images, validation_labels=splits.test_labels, note="1 of ü")
+    cache.save_splits(path, three)
+    assert_same(cache.load_splits(path), three)
 
 
 def test_no_flipped_byte_and_no_truncation_passes(tmp_path, splits, caplog):

@@ -60,6 +60,18 @@ def test_image_size_resizes_embedded_images():
     np.testing.assert_allclose(split.mean, small.mean, rtol=0.01)
 
 
+def test_image_size_resizes_embedded_images_of_any_number_of_channels(monkeypatch):
+    grey = images.load_digits()
+    colour = grey._replace(
+        train_images=np.concatenate([grey.train_images, 255 - grey.train_images], -1),
+        test_images=np.concatenate([grey.test_images, 255 - grey.test_images], -1),
+    )
+    monkeypatch.setitem(images._EMBEDDED, "colour", lambda: colour)
+    split = data.load("colour", image_size=16)
+    np.testing.assert_array_equal(split.test_images[..., :1], data.load("digits", image_size=16).test_images)
+    assert split.test_images.shape == (360, 16, 16, 2)
+
+
 @pytest.mark.parametrize(
     ("name", "near"),
     [

@@ -102,15 +102,15 @@ def test_image_size_resizes_images_of_one_size_too(load, write, tiny_tfds):
 def test_decoding_in_threads_gives_the_same(load, write, tmp_path, monkeypatch):
     write(train=600, test=20)
     read = load("cifar10")
-    monkeypatch.setattr("sbjax.data.tfds_images._THREADS_FROM_BYTES", 0)
-    monkeypatch.setattr("sbjax.data.tfds_images._CHUNK", 16)
+    monkeypatch.setattr("sbjax.data.decoding._THREADS_FROM_BYTES", 0)
+    monkeypatch.setattr("sbjax.data.decoding._CHUNK", 16)
     threaded = data.load("cifar10", data_dir=tmp_path / "tfds", cache_dir=tmp_path / "other")
     np.testing.assert_array_equal(threaded.train_images, read.train_images)
     np.testing.assert_array_equal(threaded.train_labels, read.train_labels)
 
 
 def test_progress_is_logged(load, write, monkeypatch, caplog):
-    monkeypatch.setattr("sbjax.data.tfds_images._LOG_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("sbjax.data.decoding._LOG_EVERY_SECONDS", 0.0)
     write()
     with caplog.at_level("INFO", logger="sbjax"):
         load("cifar10")

@@ -22,7 +22,7 @@ from sbjax.tasks.task import Task
 class Fields:
     """Fields of `task`."""
 
-    dataset: str = option("digits", "'digits', a set of TFDS, 'folder:PATH', or 'module:function' returning arrays")
+    dataset: str = option("digits", "'digits', a set of TFDS, 'folder:PATH' of pictures, or 'module:function' of yours")
     data_dir: str = option("", "where TFDS has its data; '' = $TFDS_DATA_DIR or ~/tensorflow_datasets", free=True)
     cache_dir: str = option("", "decoded images; '' = $SBJAX_CACHE or ~/.cache/sbjax", free=True)
     image_size: int = option(0, "resize to this size; 0 = as stored", least=0)

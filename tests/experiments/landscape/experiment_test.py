@@ -75,7 +75,9 @@ def test_a_run_that_is_stopped_says_what_is_kept(tmp_path, monkeypatch):
         return None
 
     monkeypatch.setattr(counts.EXPERIMENT, "run_arm", stopped)
-    with pytest.raises(Interrupted, match=r"stopped by SIGTERM. Arms that were finished are kept in landscape/") as stop:
+    with pytest.raises(
+        Interrupted, match=r"stopped by SIGTERM. Arms that were finished are kept in landscape/"
+    ) as stop:
         runner.run(config, tmp_path / "run")
     assert stop.value.exit_code == 128 + signal.SIGTERM
     assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "interrupted"
