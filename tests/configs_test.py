@@ -6,9 +6,9 @@ import runpy
 import jax
 import pytest
 
-from sbjax import build, trees
 from sbjax import config as config_lib
-from sbjax.physics.pdes import EQUATIONS, make_equation
+from sbjax import trees
+from sbjax.physics.pdes import EQUATIONS
 from sbjax.runner import run as experiment
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -89,7 +89,7 @@ def test_networks_of_the_connectivity_configs(words, data):
     """Published numbers of trainable parameters, and controls of the same size."""
     full = config_lib.check(load("lmc.py", words, data))
     assert next(iter(full["arms"])) == "standard"
-    assert full["lines"]["published"].get("w") == {"mnist": (-0.012, 0.0), "cifar10": (0.934, 0.72)}.get(words)
+    assert full["interpolation"]["published"].get("w") == {"mnist": (-0.012, 0.0), "cifar10": (0.934, 0.72)}.get(words)
     smoke = load("lmc.py", f"{words},smoke", data, ("standard", "w", "narrow", "from_w", "sigma"))
     arms = {arm.name: arm.parameters for arm in experiment.prepare(config_lib.read(smoke)).built.arms}
     published = {"mnist": (935_434, 834_570), "cifar10": (272_474, 230_026)}
@@ -117,14 +117,14 @@ EQUATION_WORDS = [
 def test_every_equation_builds(name, scale, x64):
     """Allen and Cahn's takes a second for its reference and is run elsewhere."""
     config = load("pdes.py", f"{name},{scale},smoke", {})
-    settings = config_lib.check(config)
-    arms = {arm: build.build_task(config_lib.arm_settings(settings, arm), make_equation(name)) for arm in config.arms}
+    plan = config_lib.read(config)
+    arms = {arm.name: plan.experiment.task_of(plan, arm.name) for arm in plan.arms}
     count = {arm: trees.size(jax.eval_shape(task.init, jax.random.key(0))["params"]) for arm, task in arms.items()}
     if scale == "accurate":
         assert list(arms) == ["raw"]
         return
     width = config.model.widths[0]
-    assert count["matched"] == count["raw"]
+    assert count["matched_bias"] == count["raw"]
     assert count["expanded"] == count["ones"] == count["raw"] + 4 * width
     assert abs(count["widened"] - count["expanded"]) <= (width + 8) / 2 + 1
 

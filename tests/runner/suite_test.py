@@ -12,8 +12,9 @@ import jax
 import pytest
 
 from sbjax import config as config_lib
-from sbjax.frame import arms
+from sbjax.frame.arms import precision
 from sbjax.frame.errors import ConfigError
+from sbjax.runner import run as run_lib
 from sbjax.runner import suite
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -33,23 +34,23 @@ def test_members_are_complete_configurations():
     config = runpy.run_path(str(ROOT / "configs" / "pdes.py"))["get_config"]("all")
     found = suite.members(config)
     assert len(found) == 15
-    assert found["heat"]["task"]["equation"] == "heat"
-    assert found["heat"]["task"]["points"] == 2000
-    assert list(found["heat"]["arms"]) == ["raw", "expanded", "matched", "ones", "widened"]
+    assert found["heat"].task.equation == "heat"
+    assert found["heat"].task.points == 2000
+    assert [arm.name for arm in found["heat"].arms] == ["raw", "expanded", "ones", "matched_bias", "widened"]
     # One coordinate less is fewer weights to make up for.
-    widths = [found[name]["arms"]["widened"]["model"]["widths"] for name in ("poisson", "heat")]
+    widths = [found[name].arms[-1].model["widths"] for name in ("poisson", "heat")]
     assert [tuple(w) for w in widths] == [(36, 32, 32), (36, 32, 32)]
 
 
-def test_an_entry_that_cannot_be_run_is_named():
+def test_an_entry_that_cannot_be_run_is_named(tmp_path):
     config = two_equations()
     config.suite.poisson.task.equation = "poison"
     with pytest.raises(ConfigError, match="'poison' is unknown, did you mean 'poisson'"):
-        suite.run(config, "/tmp/never-written")
+        suite.run(config, tmp_path / "never")
     config.suite.poisson.task = {"equatoin": "poisson"}
     with pytest.raises(ConfigError, match=r"suite.poisson: task.equatoin='poisson' is unknown"):
         suite.members(config)
-    assert not pathlib.Path("/tmp/never-written").exists()
+    assert not (tmp_path / "never").exists()
 
 
 @pytest.mark.slow
@@ -79,15 +80,15 @@ def test_a_suite_goes_on_where_it_stopped(tmp_path):
     assert 0 < seconds["poisson"]["1e-07"] < 1
     assert "<th>classical</th>" in outcome.report.read_text()
     # So does the report of one of them alone.
-    assert "<th>classical</th>" in suite.report_of_one(folder / "poisson", classical=True).read_text()
+    assert "<th>classical</th>" in suite.report(folder / "poisson", classical=True)[1].read_text()
 
 
 def test_a_classical_solver_is_for_equations(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"config": {"task": {"kind": "images"}}}))
     with pytest.raises(ConfigError, match=r"--classical: the run in .* is about no equation.*leave it out"):
-        suite.report_of_one(tmp_path, classical=True)
+        suite.report(tmp_path, classical=True)
     with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
-        suite.report_of_one(tmp_path / "nothing", classical=True)
+        suite.report(tmp_path / "nothing", classical=True)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +97,11 @@ def test_a_classical_solver_is_for_equations(tmp_path):
         ({"task.equation": "burger"}, "'burger' is unknown, did you mean 'burgers'"),
         ({"task.points": 0}, "points=0 must be >= 1"),
         ({"task.boundary_points": 0}, "boundary_points=0 must be >= 1"),
-        ({"task.numbers": "nu=-1"}, "burgers.nu=-1.0 must be finite and > 0"),
-        ({"task.equation": "klein_gordon", "task.numbers": "final=0"}, "klein_gordon.final=0.0 must be finite and > 0"),
+        ({"task.coefficients": "nu=-1"}, "burgers.nu=-1.0 must be finite and > 0"),
+        (
+            {"task.equation": "klein_gordon", "task.coefficients": "final=0"},
+            "klein_gordon.final=0.0 must be finite and > 0",
+        ),
         ({"task.sampler": "sobl"}, "sampler='sobl' is unknown, did you mean 'sobol'"),
         ({"task.weights": "initial=2"}, "'initial' is no term of the loss, did you mean 'initial_u'"),
         ({"second_phase.name": "sbroyden"}, "'sbroyden' is unknown, did you mean 'ssbroyden'"),
@@ -124,10 +128,10 @@ def test_the_matched_arm_follows_the_optimiser(name, unit):
     """A flag that changes the optimiser changes the control with it."""
     config = runpy.run_path(str(ROOT / "configs" / "pdes.py"))["get_config"]("poisson,smoke")
     config.optimizer.name, config.model.widths = name, (4,)
-    config.arms = {"raw": {}, "matched": config.arms.matched}
-    settings = config_lib.check(config)
-    with arms.precision(settings["precision"]):
-        _, arm = arms.build_arms(settings)
+    config.arms = {"raw": {}, "matched_bias": config.arms.matched_bias}
+    plan = config_lib.read(config)
+    with precision(plan.precision):
+        _, arm = run_lib.prepare(plan).built.arms
         params = arm.task.init(jax.random.key(0))["params"]
         first, finish = (phase.optimizer.init(params).scale["dense_0"]["bias"] for phase in arm.phases)
     assert (float(first), float(finish)) == pytest.approx((unit, math.sqrt(1 + 4 * math.pi**2)))

@@ -10,8 +10,8 @@ import optax
 import pytest
 from scipy.interpolate import CubicSpline
 
-from sbjax import build, trees
 from sbjax import config as config_lib
+from sbjax import trees
 from sbjax.expansion.transform import VectorExpansion
 from sbjax.experiments.qcd import report as qcd_section
 from sbjax.models import make_quasi_partons
@@ -252,20 +252,21 @@ def test_a_small_network_learns_in_single_precision():
 # Config and refusals
 
 
-def settings(**changes):
-    config = config_lib.base_config("equation_of_state")
+def make_config(**changes):
+    config = config_lib.base_config("qcd")
     config.train_steps = 4
     config.arms = {"raw": {}}
     with config.unlocked():
         for path, value in changes.items():
             section, field = path.split("__")
             config[section][field] = value
-    return config_lib.arm_settings(config_lib.check(config), "raw")
+    return config
 
 
 def test_a_task_from_a_config():
-    own = settings(task__points=6, model__blocks=2, task__parametrisation="wuppertal_budapest_2013")
-    task = build.build_task(own, build.build_data(own["task"]))
+    config = make_config(task__points=6, model__blocks=2, task__parametrisation="wuppertal_budapest_2013")
+    plan = config_lib.read(config)
+    task = plan.experiment.task_of(plan, "raw")
     assert (task.primary, task.goal) == ("test/mae_pressure", "min")
     at = lattice.reference("wuppertal_budapest_2013", np.array([0.155]))
     np.testing.assert_allclose(task.data["train"]["pressure"][0], at.pressure[0], rtol=1e-6)
@@ -276,12 +277,12 @@ def test_a_task_from_a_config():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task__parametrisation": "hotqcd"}, "task.parametrisation: parametrisation 'hotqcd' is unknown, did"),
-        ({"task__lower": -0.1}, "lower=-0.1 and upper=0.4 must be temperatures in GeV"),
+        ({"task__parametrisation": "hotqcd"}, "task.parametrisation='hotqcd' is unknown, did"),
+        ({"task__lower": 0.01}, "lower=0.01 and upper=0.4 must be temperatures in GeV"),
         ({"task__upper": 0.9}, "upper=0.9 must be temperatures in GeV"),
         ({"task__loss": "chi"}, "loss='chi' is unknown, did you mean 'chi2'"),
         ({"task__points": 1}, "points=1 must be >= 2"),
-        ({"task__nodes": 500}, "nodes=500 must lie in 1 to 128"),
+        ({"task__nodes": 500}, "task.nodes=500 must be >= 1, <= 128"),
         ({"task__relative_error": 0.0}, "task.relative_error=0.0 must be > 0"),
         ({"task__fold": True}, "task.fold=True: there is no expansion to fold"),
         ({"expansion__kind": "image"}, r"ImageExpansion does not fit an input of shape \(1,\)"),
@@ -293,9 +294,9 @@ def test_a_task_from_a_config():
     ],
 )  # fmt: skip
 def test_refusals(changes, message):
-    own = settings(**changes)
+    config = make_config(**changes)
     with pytest.raises(config_lib.ConfigError, match=message):
-        build.build_task(own, build.build_data(own["task"]))
+        experiment.prepare(config_lib.read(config))
 
 
 @pytest.mark.extended
@@ -306,7 +307,7 @@ def test_the_config_runs_to_its_report(tmp_path):
     with jax.enable_x64(False):
         outcome = experiment.run(config, tmp_path)
     assert outcome.status == "done"
-    assert list(outcome.summary["arms"]) == ["raw", "expanded", "matched", "ones", "widened"]
+    assert list(outcome.summary["arms"]) == ["raw", "expanded", "ones", "matched_bias", "widened"]
     text = outcome.report.read_text()
     for part in ("Fig. 3 in numbers", "Against lattice QCD", "Error of P/T^4, best report: expanded / raw"):
         assert part in text

@@ -24,11 +24,11 @@ class Fields:
     parametrisation: str = option("hotqcd_2014", "of lattice QCD", choices=tuple(lattice.NAMES))
     lower: float = option(0.155, "GeV, the lowest temperature of the training", above=0)
     upper: float = option(0.4, "GeV, the highest", above=0)
-    points: int = option(50, "temperatures, evenly spaced", least=1)
+    points: int = option(50, "temperatures, evenly spaced", least=2)
     loss: str = option("chi2", "what is minimised", choices=("chi2", "l1"))
     relative_error: float = option(0.05, "of entropy density and trace anomaly", above=0, only={"loss": one_of("chi2")})
     mass_weight: float = option(1.0, "of the relations between the masses in the loss", least=0)
-    nodes: int = option(20, "of the integrals over momenta in training", least=1)
+    nodes: int = option(20, "of the integrals over momenta in training", least=1, most=128)
     fold: bool = option(False, "start as the expanded network would, folded: the matched-bias control")
 
 

@@ -15,7 +15,6 @@ import pytest
 from sbjax import config as config_lib
 from sbjax import rng
 from sbjax.expansion.transform import VectorExpansion
-from sbjax.experiments.functions import run as regression_run
 from sbjax.experiments.functions.grid import ArmNumbers, run_grid
 from sbjax.experiments.pinn.suite_report import build_suite_report
 from sbjax.models import make_field
@@ -138,19 +137,18 @@ def load(words, arms=None):
 
 
 def test_the_config():
-    settings = config_lib.check(load("runge"))
-    arms = regression_arms(settings)
+    plan = config_lib.read(load("runge"))
+    arms = grid_arms(plan)
     assert len(arms) == 39
     assert arms["size5_middle_pi"] == ArmNumbers(VectorExpansion(2, 2, math.pi))
     assert arms["size7_first_0_5"] == ArmNumbers(VectorExpansion(0, 6, 0.5))
-    assert (arms["matched"].fold, arms["matched"].bias_scale) == (True, math.sqrt(1 + 4 * math.pi**2))
-    assert (settings["replicas"], settings["train_steps"]) == (10, 2000)
+    assert (arms["matched_bias"].fold, arms["matched_bias"].bias_scale) == (True, math.sqrt(1 + 4 * math.pi**2))
+    assert (plan.replicas, plan.train_steps) == (10, 2000)
     assert sorted(load("all").suite) == sorted(regression.TARGETS)
 
 
-def regression_arms(settings):
-    with jax.enable_x64(True):
-        return regression_run.check(settings)
+def grid_arms(plan):
+    return experiment.prepare(plan).built[1]
 
 
 @pytest.mark.parametrize(
@@ -164,8 +162,8 @@ def regression_arms(settings):
 def test_configs_that_the_program_cannot_do(section, changes, message):
     config = load("sine,smoke", ["raw"])
     config[section].update(changes)
-    with pytest.raises(config_lib.ConfigError, match=message):
-        regression_arms(config_lib.check(config))
+    with pytest.raises(ConfigError, match=message):
+        grid_arms(config_lib.read(config))
 
 
 def outcome_values(workdir, arm):
