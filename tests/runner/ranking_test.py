@@ -15,7 +15,7 @@ from sbjax.frame.config import ConfigError
 from sbjax.metrics.replica import marginal_distance, unmatched_distance
 from sbjax.runner import ranking as measure
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 ARMS = ("plain", "dropout_20", "dropout_40", "half_width", "p4")
 
 

@@ -18,7 +18,7 @@ from sbjax.frame import config as config_lib
 from sbjax.frame.config import ConfigError
 from sbjax.runner import run as experiment
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def load_config(name, words=""):

@@ -16,14 +16,14 @@ from sbjax import rng
 from sbjax.expansion.transform import VectorExpansion
 from sbjax.experiments.functions import run as regression_run
 from sbjax.experiments.functions.grid import ArmNumbers, run_grid
-from sbjax.experiments.pinn.suite_report import build_suite_report
+from sbjax.experiments.functions.suite_report import suite_report
 from sbjax.frame import config as config_lib
 from sbjax.models import make_field
 from sbjax.optimizers import lbfgs_many as fit_many
 from sbjax.runner import run as experiment
 from sbjax.tasks import regression
 
-CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "functions.py"
+CONFIG = pathlib.Path(__file__).parents[3] / "configs" / "functions.py"
 POINTS = regression.make_points(regression.make_target("runge"), 12, 20)
 MIDDLE, FIRST = VectorExpansion(1, 1, math.pi), VectorExpansion(0, 2, (0.5, 2.0))
 SCALE = math.sqrt(1 + 2 * math.pi**2)
@@ -143,7 +143,7 @@ def test_the_config():
     assert len(arms) == 39
     assert arms["size5_middle_pi"] == ArmNumbers(VectorExpansion(2, 2, math.pi))
     assert arms["size7_first_0_5"] == ArmNumbers(VectorExpansion(0, 6, 0.5))
-    assert (arms["matched"].fold, arms["matched"].bias_scale) == (True, math.sqrt(1 + 4 * math.pi**2))
+    assert (arms["matched_bias"].fold, arms["matched_bias"].bias_scale) == (True, math.sqrt(1 + 4 * math.pi**2))
     assert (settings["replicas"], settings["train_steps"]) == (10, 2000)
     assert sorted(load("all").suite) == sorted(regression.TARGETS)
 
@@ -175,7 +175,7 @@ def outcome_values(workdir, arm):
 
 
 def test_smoke_runs_to_its_report(tmp_path):
-    config = load("sine,smoke", ["raw", "size3_middle_pi", "size3_first_pi", "matched"])
+    config = load("sine,smoke", ["raw", "size3_middle_pi", "size3_first_pi", "matched_bias"])
     with one_device():
         outcome = experiment.run(config, tmp_path / "run")
     assert outcome.status == "done"
@@ -184,13 +184,13 @@ def test_smoke_runs_to_its_report(tmp_path):
     assert "Iterations and error relative to the reference" in page
     assert (tmp_path / "run" / "figures" / "expansion_maps.png").exists()
     # As one of a suite.
-    table, page, summary = build_suite_report(tmp_path, ["run", "missing"])
+    table, page, summary = suite_report(tmp_path, ["run", "missing"])
     assert "size3_first_pi" in table
     assert page.stat().st_size > 1000
     assert list(summary["problems"]) == ["missing"]
-    values = {arm: np.array(outcome_values(tmp_path / "run", arm)) for arm in ("raw", "matched")}
-    ratio = np.exp(np.median(np.log(values["matched"] / values["raw"])))
-    assert summary["arms"]["matched"]["error"]["median"] == pytest.approx(ratio, rel=1e-9)
+    values = {arm: np.array(outcome_values(tmp_path / "run", arm)) for arm in ("raw", "matched_bias")}
+    ratio = np.exp(np.median(np.log(values["matched_bias"] / values["raw"])))
+    assert summary["arms"]["matched_bias"]["error"]["median"] == pytest.approx(ratio, rel=1e-9)
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     assert experiment.run(config, tmp_path / "run").table == outcome.table
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
@@ -199,11 +199,11 @@ def test_smoke_runs_to_its_report(tmp_path):
 @pytest.mark.extended
 def test_the_usual_frame_runs_to_its_report(tmp_path):
     """`task.program='frame'`: the same arms one by one, with any optimiser."""
-    config = load("sine,smoke", ["raw", "matched"])
+    config = load("sine,smoke", ["raw", "matched_bias"])
     config.task.program = "frame"
     outcome = experiment.run(config, tmp_path / "frame")
     assert outcome.status == "done"
-    assert list(outcome.summary["arms"]) == ["raw", "matched"]
+    assert list(outcome.summary["arms"]) == ["raw", "matched_bias"]
     assert (tmp_path / "frame" / "figures" / "solution_maps.png").exists()
     # Both programs draw the same weights, so that the first loss is the grid's.
     config.task.program = "grid"

@@ -11,7 +11,7 @@ from sbjax.experiments.ising import run as ising_quench
 from sbjax.frame import config as config_lib
 from sbjax.runner import run as experiment
 
-CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "ising.py"
+CONFIG = pathlib.Path(__file__).parents[3] / "configs" / "ising.py"
 
 
 def load(words):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy
 
-from sbjax.experiments.landscape import copy_average
+from sbjax.experiments.landscape import copy_average, copy_average_report
 from sbjax.experiments.landscape.experiment import ArmResult, save_arm
 from sbjax.frame import config as config_lib
 from sbjax.landscape.copy_average import copy_average_loss, copy_average_student
@@ -121,12 +121,13 @@ def test_tables_and_figure(arm, tmp_path):
     summary = {**found.summary, "levels": copy_average.levels(lost, list(ends), np.zeros(6, int))}
     save_arm(tmp_path, "b", ArmResult(found.metrics, summary, {**found.arrays, "loss": lost, "kind": np.full(6, 4)}))
     results = type("Results", (), {"arms": ("a", "b", "unfinished")})
-    text = "".join(copy_average.section(tmp_path, results))
-    assert text.count(f"{copy_average_loss(1, 3):.9f}") >= 2
-    assert "none converged" in text
-    drawn = copy_average.save_figures(tmp_path, results)
-    assert drawn.keys() == copy_average.CAPTIONS.keys()
-    assert drawn["copy_average"].stat().st_size > 1000
+    (section,) = copy_average_report.report(results, tmp_path)
+    shares, levels = section.tables
+    assert shares.rows[0][:3] == ("a", "6", "1 [0.54, 1]")
+    exact = f"{copy_average_loss(1, 3):.9f}"
+    assert levels.rows[0] == ("a", copy_average.BEST, "3", exact, exact, "6", "0")
+    assert levels.rows[1][:2] == ("b", "none converged")
+    assert (tmp_path / "figures" / "copy_average.png").read_bytes() == section.figures[0].png
 
 
 @pytest.mark.parametrize(

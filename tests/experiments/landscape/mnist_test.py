@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy
 
-from sbjax.experiments.landscape import mnist
+from sbjax.experiments.landscape import mnist, mnist_report
 from sbjax.experiments.landscape.experiment import load_arm, save_arm
 from sbjax.frame import config as config_lib
 
@@ -96,12 +96,13 @@ def test_an_arm_and_its_part_of_the_report(tmp_path):
     entries = found.summary["pixels"] * 3 + 3 + 3 * 10 + 10
     np.testing.assert_allclose(found.arrays["update_squared"][0], 1e-6 * entries, rtol=0.02)
     results = type("Results", (), {"arms": ("unfinished", "m3")})
-    text = "".join(mnist.section(tmp_path, results))
-    assert "72 images of the test split" in text
-    assert f"{np.median(found.arrays['gradient_squared'][4]):.4g} [" in text
-    drawn = mnist.save_figures(tmp_path, results)
-    assert drawn.keys() == mnist.CAPTIONS.keys()
-    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in drawn.values())
+    (section,) = mnist_report.report(results, tmp_path)
+    (table,) = section.tables
+    assert "72 images of the test split" in table.notes[0]
+    assert table.rows[0][:3] == ("m3", "3", "2")
+    assert table.rows[0][4].startswith(f"{np.median(found.arrays['gradient_squared'][4]):.4g} [")
+    for figure in section.figures:
+        assert (tmp_path / "figures" / f"{figure.name}.png").read_bytes() == figure.png
 
 
 def test_a_stop_leaves_nothing(data):

@@ -1,5 +1,6 @@
 """The frame of the experiments: configs, arms that are kept, and what is refused."""
 
+import importlib
 import json
 import pathlib
 import runpy
@@ -7,12 +8,13 @@ import runpy
 import numpy as np
 import pytest
 
-from sbjax.experiments.landscape import counts, run
+from sbjax.experiments.landscape import counts, counts_report, run
 from sbjax.experiments.landscape import experiment as landscape
+from sbjax.experiments.landscape.report import REPORTS
 from sbjax.frame import config as config_lib
 from sbjax.runner import run as experiment
 
-CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "landscape.py"
+CONFIG = pathlib.Path(__file__).parents[3] / "configs" / "landscape.py"
 
 
 def load(words):
@@ -23,6 +25,7 @@ def load(words):
 def test_every_experiment_has_a_config(name):
     module = landscape.load_experiment(name)
     assert set(module.SMOKE) <= set(module.FIELDS)
+    assert callable(importlib.import_module(REPORTS[name]).report)
     for words in (name, f"{name},quick", f"{name},smoke"):
         settings = config_lib.check(load(words))
         assert settings["task"]["experiment"] == name
@@ -56,8 +59,8 @@ def test_an_arm_that_is_finished_is_kept(tmp_path, monkeypatch):
     assert outcome.summary["arms"]["r3"]["last_metrics"]["path_loss"]["median"] < 1e-25
     page = outcome.report.read_text()
     assert "Subspaces and paths" in page
-    assert {path.stem for path in (tmp_path / "run" / "figures").glob("*.png")} >= set(counts.CAPTIONS)
-    assert all(caption.split(",")[0].split("'")[0] in page for caption in counts.CAPTIONS.values())
+    assert {path.stem for path in (tmp_path / "run" / "figures").glob("*.png")} >= set(counts_report.CAPTIONS)
+    assert all(caption in page for caption in counts_report.CAPTIONS.values())
 
 
 def test_results_of_arms_survive_the_disk(tmp_path):
