@@ -1,5 +1,6 @@
 """Two emulated CPU devices, so that every sharded path is exercised on any machine."""
 
+import functools
 import importlib.util
 import pathlib
 
@@ -45,3 +46,15 @@ def toys():
 def tiny_tfds():
     """Writer of small TFDS folders."""
     return load_helper("tiny_tfds")
+
+
+@pytest.fixture
+def write_run(tmp_path):
+    """`planted.write_run` below `tmp_path`."""
+    return functools.partial(load_helper("planted").write_run, tmp_path)
+
+
+@pytest.fixture
+def write_member(tmp_path):
+    """`planted.write_member` below `tmp_path`."""
+    return functools.partial(load_helper("planted").write_member, tmp_path)

@@ -27,16 +27,16 @@ def test_a_ratio_is_the_median_of_ratios_and_ignores_the_seeds_own_level(noise):
 @pytest.mark.parametrize(
     ("arm", "control", "said"),
     [
-        (0.5, 1.0, "a gain. It survives matched"),
-        (0.5, 0.5, "a gain. It does not survive matched"),
+        (0.5, 1.0, "a gain. It survives bias"),
+        (0.5, 0.5, "a gain. It does not survive bias"),
         (1.0, 1.0, "no gain shown: there is none that a control could take away"),
         (2.0, 1.0, "a loss: there is none"),
     ],
 )
 def test_verdicts_on_planted_effects(arm, control, said, noise):
-    raw, expanded, matched = noise[0], arm * noise[1], control * noise[2]
-    gain, rest = controls.paired_ratio(raw, expanded), controls.paired_ratio(matched, expanded)
-    text = controls.survival("error", "expanded", "raw", gain, {"matched": rest})
+    raw, expanded, bias = noise[0], arm * noise[1], control * noise[2]
+    gain, rest = controls.paired_ratio(raw, expanded), controls.paired_ratio(bias, expanded)
+    text = controls.survival("error", "expanded", "raw", gain, {"bias": rest})
     assert text.startswith(f"error: expanded / raw {gain.value:.3g} [")
     assert said in text
 

@@ -70,26 +70,26 @@ def test_paired_dots_have_a_line_a_seed_and_a_panel_a_comparison(results):
 
 
 def test_files_are_the_same_bytes_whatever_the_user_has_set(results, tmp_path):
-    one = lib.save_figures(results, tmp_path / "one")
+    one = lib.draw_all(results, tmp_path / "one")
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.facecolor": "red"}):
-        two = lib.save_figures(results, tmp_path / "two")
-    assert list(one) == ["accuracy_curves", "paired_dots", "loss_curves"]
-    for name, path in one.items():
-        data = path.read_bytes()
-        assert data.startswith(b"\x89PNG")
-        assert data == two[name].read_bytes()
-        assert b"tEXt" not in data
-        assert len(data) > 5000
+        two = lib.draw_all(results, tmp_path / "two")
+    assert one == two
+    assert [figure.name for figure in one] == ["accuracy_curves", "paired_dots", "loss_curves"]
+    for figure in one:
+        assert (tmp_path / "one" / "figures" / f"{figure.name}.png").read_bytes() == figure.png
+        assert figure.png.startswith(b"\x89PNG")
+        assert b"tEXt" not in figure.png
+        assert len(figure.png) > 5000
 
 
 def test_what_has_no_numbers_is_not_drawn(results, tmp_path):
     empty = results._replace(reports=dict.fromkeys(results.arms, ()))
-    assert lib.save_figures(empty, tmp_path) == {}
+    assert lib.draw_all(empty, tmp_path) == []
     for draw in DRAW:
         with pytest.raises(ValueError, match="nothing to draw"):
             draw(empty)
     alone = results._replace(arms=("raw",), reports={"raw": results.reports["raw"]})
-    assert list(lib.save_figures(alone, tmp_path)) == ["accuracy_curves", "loss_curves"]
+    assert [figure.name for figure in lib.draw_all(alone, tmp_path)] == ["accuracy_curves", "loss_curves"]
 
 
 def test_pyplot_is_left_alone(results):

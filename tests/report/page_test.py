@@ -1,12 +1,16 @@
+import ast
 import base64
 import json
+import pathlib
 from html.parser import HTMLParser
 
 import pytest
 
+import sbjax.report
 from sbjax.report import build_report
 from sbjax.report.page import sentence
 from sbjax.report.results import load_results
+from sbjax.report.sections import Figure, Section, Table, Text
 from sbjax.report.statistics import summarise
 
 VOID = {"meta", "img"}
@@ -143,3 +147,37 @@ def test_one_arm_and_no_config_file(workdir):
     assert "nothing to compare" in text
     assert "resolved config below" in text
     assert "Replicas that stopped" not in text
+
+
+def test_sections_of_an_experiment_stand_between_arms_and_figures(workdir):
+    calls = []
+
+    def sections(results, folder):
+        calls.append((results.arms, folder))
+        own = [Table(["h"], [["cell"]]), Figure("own", "An own figure.", b"png"), Text("Said.")]
+        return [Section("What is special", own), Section("Nothing", [])]
+
+    text = Page(build_report(workdir, sections=sections).read_text()).text
+    assert calls == [(("raw", "expanded", "nearest"), workdir)]
+    places = [text.index(title) for title in ("Result", "Arms", "What is special", "Figures", "How to reproduce")]
+    assert places == sorted(places)
+    assert {"cell", "An own figure.", "Said."} <= set(text)
+    assert "Nothing" not in text
+
+
+def test_roles_are_shown(workdir):
+    text = Page(build_report(workdir).read_text()).text
+    place = text.index("role")
+    assert text[place : place + 4] == ["role", "reference", "treatment", "control of resolution"]
+
+
+def test_reports_know_no_experiment():
+    """No module of the room imports an experiment, or asks what kind a run is."""
+    for path in pathlib.Path(sbjax.report.__file__).parent.glob("*.py"):
+        tree = ast.parse(path.read_text())
+        names = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        names += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+        assert not [name for name in names if name.startswith(("sbjax.experiments", "sbjax.frame", "sbjax.runner"))], (
+            path
+        )
+        assert '"kind"' not in path.read_text(), path

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from sbjax.files import to_json
 from sbjax.report import tables as lib
-from sbjax.report.results import load_results, to_json
+from sbjax.report.results import load_results
 from sbjax.report.statistics import summarise
 
 

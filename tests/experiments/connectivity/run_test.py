@@ -11,6 +11,7 @@ from sbjax import rng, trees
 from sbjax.experiments.connectivity import report
 from sbjax.experiments.connectivity import run as lines
 from sbjax.frame.errors import ConfigError
+from sbjax.report.results import load_results
 from sbjax.runner import run as runner
 from sbjax.training.params_files import load_params
 
@@ -99,12 +100,16 @@ def test_lines_from_the_start(run):
 
 
 def test_report_and_table(run):
-    folder, outcome, _, found, _ = run
+    folder, outcome, _, _, _ = run
     page = (folder / "report.html").read_text()
     for text in ("Barriers between replicas", "standard_rebased", "0.1 +- 0.2", "From start to end"):
         assert text in page
     assert "standard_rebased" in outcome.table
     assert "monotonic" in outcome.table
+    drawn = [figure.name for section in report.report(load_results(folder), folder) for figure in section.figures]
+    assert sorted(drawn) == sorted(report.CAPTIONS)
+    for name in drawn:
+        assert (folder / "figures" / f"{name}.png").exists()
     assert runner.run(make_config(), folder).table == outcome.table
 
 

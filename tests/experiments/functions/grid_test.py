@@ -16,7 +16,8 @@ from sbjax import config as config_lib
 from sbjax import rng
 from sbjax.expansion.transform import VectorExpansion
 from sbjax.experiments.functions.grid import ArmNumbers, run_grid
-from sbjax.experiments.pinn.suite_report import build_suite_report
+from sbjax.experiments.functions.suite_report import suite_report
+from sbjax.frame.errors import ConfigError
 from sbjax.models import make_field
 from sbjax.optimizers import lbfgs_many as fit_many
 from sbjax.runner import run as experiment
@@ -173,7 +174,7 @@ def outcome_values(workdir, arm):
 
 
 def test_smoke_runs_to_its_report(tmp_path):
-    config = load("sine,smoke", ["raw", "size3_middle_pi", "size3_first_pi", "matched"])
+    config = load("sine,smoke", ["raw", "size3_middle_pi", "size3_first_pi", "matched_bias"])
     with one_device():
         outcome = experiment.run(config, tmp_path / "run")
     assert outcome.status == "done"
@@ -182,13 +183,13 @@ def test_smoke_runs_to_its_report(tmp_path):
     assert "Iterations and error relative to the reference" in page
     assert (tmp_path / "run" / "figures" / "expansion_maps.png").exists()
     # As one of a suite.
-    table, page, summary = build_suite_report(tmp_path, ["run", "missing"])
+    table, page, summary = suite_report(tmp_path, ["run", "missing"])
     assert "size3_first_pi" in table
     assert page.stat().st_size > 1000
     assert list(summary["problems"]) == ["missing"]
-    values = {arm: np.array(outcome_values(tmp_path / "run", arm)) for arm in ("raw", "matched")}
-    ratio = np.exp(np.median(np.log(values["matched"] / values["raw"])))
-    assert summary["arms"]["matched"]["error"]["median"] == pytest.approx(ratio, rel=1e-9)
+    values = {arm: np.array(outcome_values(tmp_path / "run", arm)) for arm in ("raw", "matched_bias")}
+    ratio = np.exp(np.median(np.log(values["matched_bias"] / values["raw"])))
+    assert summary["arms"]["matched_bias"]["error"]["median"] == pytest.approx(ratio, rel=1e-9)
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     assert experiment.run(config, tmp_path / "run").table == outcome.table
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
@@ -197,11 +198,11 @@ def test_smoke_runs_to_its_report(tmp_path):
 @pytest.mark.extended
 def test_the_usual_frame_runs_to_its_report(tmp_path):
     """`task.program='frame'`: the same arms one by one, with any optimiser."""
-    config = load("sine,smoke", ["raw", "matched"])
+    config = load("sine,smoke", ["raw", "matched_bias"])
     config.task.program = "frame"
     outcome = experiment.run(config, tmp_path / "frame")
     assert outcome.status == "done"
-    assert list(outcome.summary["arms"]) == ["raw", "matched"]
+    assert list(outcome.summary["arms"]) == ["raw", "matched_bias"]
     assert (tmp_path / "frame" / "figures" / "solution_maps.png").exists()
     # Both programs draw the same weights, so that the first loss is the grid's.
     config.task.program = "grid"

@@ -6,13 +6,21 @@ import numpy as np
 import pytest
 
 from sbjax.experiments.functions import report as lib
-from sbjax.experiments.pinn.suite_report import build_suite_report
-from sbjax.report import build_report
+from sbjax.experiments.functions.suite_report import suite_report
 from sbjax.report.results import load_results, save_arms
 
-ARMS = ("raw", "size3_middle_pi", "size5_middle_pi", "size5_first_0_5", "matched", "widened")
+ARMS = ("raw", "size3_middle_pi", "size5_middle_pi", "size5_first_0_5", "matched_bias", "widened")
+LABELS = {
+    "size3_middle_pi": {"size": 3, "place": "middle", "constant": "pi"},
+    "size5_middle_pi": {"size": 5, "place": "middle", "constant": "pi"},
+    "size5_first_0_5": {"size": 5, "place": "first", "constant": "0.5"},
+}
+ABOUT = {arm: {"labels": labels} for arm, labels in LABELS.items()} | {
+    arm: {"role": f"control of {what}", "labels": {"treatment": "size5_middle_pi"}}
+    for arm, what in (("matched_bias", "bias"), ("widened", "size"))
+}
 SEEDS = 6
-FACTORS = {"raw": 1.0, "size3_middle_pi": 2.0, "size5_middle_pi": 0.25, "size5_first_0_5": 1.0, "matched": 0.25,
+FACTORS = {"raw": 1.0, "size3_middle_pi": 2.0, "size5_middle_pi": 0.25, "size5_first_0_5": 1.0, "matched_bias": 0.25,
            "widened": 1.0}  # fmt: skip
 
 
@@ -39,6 +47,7 @@ def write(tmp_path):
         save_arms(
             folder, arms=arms, reference="raw", primary="test/mse", goal="min", parameters=dict.fromkeys(arms, 1),
             flops_per_step=dict.fromkeys(arms, 1.0), steps=dict.fromkeys(arms, 50), failures=[],
+            about={arm: about for arm, about in ABOUT.items() if arm in arms},
         )  # fmt: skip
         config = {"config": {"task": {"kind": "regression", "function": name}}, "environment": {}, "overrides": []}
         (folder / "config.json").write_text(json.dumps(config))
@@ -62,25 +71,29 @@ def test_maps_hold_the_planted_ratios(write):
     assert [text.get_text() for text in panel.get_xticklabels()] == ["0.5", "pi"]
     np.testing.assert_allclose(10 ** panel.images[0].get_array()[:, 1].astype(float), [1, 2, 0.25], rtol=0.05)
     assert panel.images[0].get_array().mask[1:, 0].all()  # nothing there: no such arm
-    with pytest.raises(ValueError, match="no arm is called size"):
-        lib.expansion_maps(load_results(write("none", arms=("raw", "matched"))))
+    with pytest.raises(ValueError, match="no arm has the labels size"):
+        lib.expansion_maps(load_results(write("none", arms=("raw", "matched_bias"))))
 
 
 def test_the_report_of_a_function(write):
     folder = write("sine")
-    text = build_report(folder).read_text()
-    assert (folder / "figures" / "expansion_maps.png").stat().st_size > 5000
-    assert "test MSE: size5_middle_pi / raw 0.2" in text
-    assert text.count("It does not survive matched") == 2
-    assert text.count("It survives widened") == 2
-    assert "(4 of 6 of raw)" in text
+    section, fits = lib.report(load_results(folder), folder)
+    assert (folder / "figures" / "expansion_maps.png").read_bytes() == section.figures[0].png
+    said = " ".join(section.texts)
+    assert "test MSE: size5_middle_pi / raw 0.2" in said
+    assert said.count("It does not survive matched_bias") == 2
+    assert said.count("It survives widened") == 2
+    (table,) = section.tables
+    assert [row[0] for row in table.rows] == list(ARMS[1:])
+    assert "(4 of 6 of raw)" in table.notes[0]
+    assert not fits.parts
 
 
 def test_functions_together(write):
     names = ("sine", "cubic", "runge", "gauss", "sign")
     for i, name in enumerate(names):
         write(name, scale=10.0**i)
-    table, page, summary = build_suite_report(write("sine").parent, names)
+    table, page, summary = suite_report(write("sine").parent, names)
     found = summary["arms"]["size5_middle_pi"]["error"]
     expected = np.exp(np.median(np.log(numbers("size5_middle_pi", 1.0)["test/mse"] / numbers("raw", 1.0)["test/mse"])))
     assert found["median"] == pytest.approx(expected, rel=1e-9)
@@ -89,8 +102,8 @@ def test_functions_together(write):
     assert table.splitlines()[1].split()[-1] == "66.3%"
     for text in (table.replace("\n", " "), page.read_text()):
         assert "test MSE: size5_middle_pi / raw 0.2" in text
-        assert "It does not survive matched" in text
+        assert "It does not survive matched_bias" in text
     assert (page.parent / "figures" / "expansion_maps.png").exists()
     # Without the arm that the controls are for, nothing is said of them.
     write("sine", arms=("raw", "size3_middle_pi"))
-    assert "surviv" not in build_suite_report(page.parent, ["sine"])[0]
+    assert "surviv" not in suite_report(page.parent, ["sine"])[0]

@@ -9,7 +9,7 @@ import pytest
 import scipy
 
 from sbjax import config as config_lib
-from sbjax.experiments.landscape import copy_average
+from sbjax.experiments.landscape import copy_average, copy_average_report
 from sbjax.experiments.landscape.arm_results import ArmResult, save_arm
 from sbjax.landscape.copy_average import copy_average_loss, copy_average_student
 from sbjax.optimizers.gradient_flow import Flow
@@ -46,13 +46,13 @@ def test_rough_copies_have_a_teacher_neuron_each():
     assert copy_average.end_of(both, 3, 0.0).kind == copy_average.ELSE
 
 
-def settings(**task):
+def plan_of(x64=True, **task):
     config = config_lib.shrink(config_lib.base_config("landscape", "copy_average"))
-    config.precision.x64, config.train_steps, config.replicas = True, 20, 6
+    config.precision.x64, config.train_steps, config.replicas = x64, 20, 6
     config.reference, config.arms = "a", {"a": {}}
     config.task.update(students=1, teachers=3, extra_inputs=1, flow_time=300.0)
     config.task.update(task)
-    return config_lib.check(config)
+    return config_lib.read(config)
 
 
 def euler_flow(loss_fn, params, times):
@@ -80,8 +80,8 @@ def arm(request):
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
         if request.param == "euler":
             patch.setattr(copy_average, "gradient_flow", euler_flow)
-        own = settings()
-        found = copy_average.run_arm(own, own, jax.random.key(0), lambda text: None, lambda: False)
+        plan = plan_of()
+        found = copy_average.run_arm(plan, plan.arms[0], jax.random.key(0), lambda text: None, lambda: False)
         starts = copy_average.init_students(jax.random.key(0), 6, 1, 4)
         return found, jax.tree.map(np.asarray, starts)
 
@@ -121,12 +121,13 @@ def test_tables_and_figure(arm, tmp_path):
     summary = {**found.summary, "levels": copy_average.levels(lost, list(ends), np.zeros(6, int))}
     save_arm(tmp_path, "b", ArmResult(found.metrics, summary, {**found.arrays, "loss": lost, "kind": np.full(6, 4)}))
     results = type("Results", (), {"arms": ("a", "b", "unfinished")})
-    text = "".join(copy_average.section(tmp_path, results))
-    assert text.count(f"{copy_average_loss(1, 3):.9f}") >= 2
-    assert "none converged" in text
-    drawn = copy_average.save_figures(tmp_path, results)
-    assert drawn.keys() == copy_average.CAPTIONS.keys()
-    assert drawn["copy_average"].stat().st_size > 1000
+    (section,) = copy_average_report.report(results, tmp_path)
+    shares, levels = section.tables
+    assert shares.rows[0][:3] == ("a", "6", "1 [0.54, 1]")
+    exact = f"{copy_average_loss(1, 3):.9f}"
+    assert levels.rows[0] == ("a", copy_average.BEST, "3", exact, exact, "6", "0")
+    assert levels.rows[1][:2] == ("b", "none converged")
+    assert (tmp_path / "figures" / "copy_average.png").read_bytes() == section.figures[0].png
 
 
 @pytest.mark.parametrize(
@@ -139,11 +140,9 @@ def test_tables_and_figure(arm, tmp_path):
 )
 def test_refusals(task, message):
     with pytest.raises(config_lib.ConfigError, match=message):
-        copy_average.check(settings(**task))
+        copy_average.EXPERIMENT.prepare(plan_of(**task))
 
 
 def test_single_precision_is_refused():
-    own = settings()
-    own["precision"] = {**own["precision"], "x64": False}
     with pytest.raises(config_lib.ConfigError, match=r"set precision.x64=True"):
-        copy_average.check(own)
+        copy_average.EXPERIMENT.prepare(plan_of(x64=False))

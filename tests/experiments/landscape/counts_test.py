@@ -39,16 +39,13 @@ def test_networks_and_permutations():
     assert order[5] == 5
 
 
-def test_figures_show_the_counts():
+def test_counts_of_an_arm_and_ratios():
     extra = np.arange(4)
     minima, critical = np.log(np.array([counts.layer_counts((4,), [4 + h]) for h in extra], float)).T
-    found = {
-        "r4": ArmResult({}, {"widths": [4], "crossing": [5]}, {"extra": extra, "minima": minima, "critical": critical})
-    }
-    first, second, cross = report.counts_figure(found).axes[0].lines
-    np.testing.assert_allclose(10 ** first.get_ydata(), [24, 360, 3720, counting.T(4, 7)])
-    np.testing.assert_allclose(10 ** second.get_ydata()[2], 603)
-    assert cross.get_xdata()[0] == 5
+    found = report.counts_of(ArmResult({}, {"widths": [4]}, {"extra": extra, "minima": minima, "critical": critical}))
+    expected = counting.counts(4, 7)
+    assert found.widths == expected.widths
+    np.testing.assert_allclose([found.minima, found.critical], [expected.minima, expected.critical], rtol=1e-12)
     left, right = report.ratios_figure((4, 10), widest=30).axes
     np.testing.assert_allclose(10 ** left.lines[1].get_ydata()[[0, 3, 5]], [27.2, 0.939, 0.262], rtol=5e-3)
     np.testing.assert_allclose(10 ** right.lines[2].get_ydata()[:4], [91, 5.4, 0.71, 0.127], rtol=1e-2)

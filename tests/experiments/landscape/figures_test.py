@@ -49,13 +49,14 @@ def test_layout():
 
 
 def test_counts():
-    panel = lib.counts_figure(4, 12).axes[0]
+    found = {"r = 4": counting.counts(4, 12), "r = 8": counting.counts(8, 10)}
+    panel, narrow = lib.counts_figure(found).axes
     minima, critical, crossing = panel.lines
     np.testing.assert_allclose(10 ** minima.get_ydata(), [counting.T(4, m) for m in range(4, 13)], rtol=1e-9)
     narrower = [sum(counting.G(s, m) for s in (1, 2, 3)) for m in range(4, 13)]
     np.testing.assert_allclose(10 ** critical.get_ydata(), narrower, rtol=1e-9)
-    assert crossing.get_xdata()[0] == 5
-    assert len(lib.counts_figure(8, 10).axes[0].lines) == 2
+    assert crossing.get_xdata()[0] == counting.crossing(4) == 5
+    assert len(narrow.lines) == 2  # the crossing lies beyond
 
 
 def test_losses_along_paths():
@@ -74,7 +75,8 @@ def test_names_of_pieces():
 INVALID = [
     (lambda: lib.intersection_graphs([]), "cases is empty"),
     (lambda: lib.intersection_graphs([(3, 2)]), "r=3 > m=2"),
-    (lambda: lib.counts_figure(1, 4), "r=1 has no narrower"),
+    (lambda: lib.counts_figure({"r = 1": counting.counts(1, 4)}), "'r = 1' has no narrower"),
+    (lambda: lib.counts_figure({}), "panels is empty"),
     (lambda: lib.path_losses({}), "nothing to draw"),
     (lambda: lib.path_losses({"bad": np.array([np.nan])}), "'bad' has losses"),
 ]

@@ -8,7 +8,7 @@ import pytest
 import scipy
 
 from sbjax import config as config_lib
-from sbjax.experiments.landscape import mnist
+from sbjax.experiments.landscape import mnist, mnist_report
 from sbjax.experiments.landscape.arm_results import load_arm, save_arm
 
 KEY = jax.random.key(3)
@@ -72,17 +72,17 @@ def test_initial_weights_are_those_of_glorot(x64):
     assert np.abs(params["w1"][:, 0] - params["w1"][:, 1]).max() > 0.1
 
 
-def settings(**task):
+def plan_of(**task):
     config = config_lib.shrink(config_lib.base_config("landscape", "mnist"))
     config.reference, config.arms, config.replicas = "m3", {"m3": {}}, 3
     config.task.update(width=3, runs=2, share=0.2)
     config.task.update(task)
-    return config_lib.check(config)
+    return config_lib.read(config)
 
 
 def test_an_arm_and_its_part_of_the_report(tmp_path):
-    own = settings()
-    result = mnist.run_arm(own, own, KEY, lambda text: None, lambda: False)
+    plan = plan_of()
+    result = mnist.run_arm(plan, plan.arms[0], KEY, lambda text: None, lambda: False)
     save_arm(tmp_path, "m3", result)
     found = load_arm(tmp_path, "m3")
     assert found.summary | {"pixels": 0} == {"width": 3, "runs": 2, "images": 72, "pixels": 0, "inputs": 64}
@@ -96,12 +96,13 @@ def test_an_arm_and_its_part_of_the_report(tmp_path):
     entries = found.summary["pixels"] * 3 + 3 + 3 * 10 + 10
     np.testing.assert_allclose(found.arrays["update_squared"][0], 1e-6 * entries, rtol=0.02)
     results = type("Results", (), {"arms": ("unfinished", "m3")})
-    text = "".join(mnist.section(tmp_path, results))
-    assert "72 images of the test split" in text
-    assert f"{np.median(found.arrays['gradient_squared'][4]):.4g} [" in text
-    drawn = mnist.save_figures(tmp_path, results)
-    assert drawn.keys() == mnist.CAPTIONS.keys()
-    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in drawn.values())
+    (section,) = mnist_report.report(results, tmp_path)
+    (table,) = section.tables
+    assert "72 images of the test split" in table.notes[0]
+    assert table.rows[0][:3] == ("m3", "3", "2")
+    assert table.rows[0][4].startswith(f"{np.median(found.arrays['gradient_squared'][4]):.4g} [")
+    for figure in section.figures:
+        assert (tmp_path / "figures" / f"{figure.name}.png").read_bytes() == figure.png
 
 
 def test_a_stop_leaves_nothing(data):
@@ -114,17 +115,17 @@ def test_a_stop_leaves_nothing(data):
     ("task", "message"),
     [
         ({"width": 0}, "task.width=0 must be >= 1"),
-        ({"share": 0.0}, "task.share=0.0 must lie in"),
+        ({"share": 0.0}, "task.share=0.0 must be > 0, <= 1"),
         ({"runs": 4}, "task.runs=4 must lie between 0 .* and replicas=3"),
         ({"learning_rate": 0.0}, "task.learning_rate=0.0"),
     ],
 )
 def test_refusals(task, message):
     with pytest.raises(config_lib.ConfigError, match=message):
-        mnist.check(settings(**task))
+        mnist.EXPERIMENT.prepare(plan_of(**task))
 
 
 def test_an_unknown_dataset_is_named():
-    own = settings(dataset="digit")
+    plan = plan_of(dataset="digit")
     with pytest.raises(config_lib.ConfigError, match=r"task.dataset='digit': .*digits"):
-        mnist.run_arm(own, own, KEY, print, lambda: False)
+        mnist.run_arm(plan, plan.arms[0], KEY, print, lambda: False)

@@ -10,7 +10,7 @@ import pytest
 import scipy
 
 from sbjax import config as config_lib
-from sbjax.experiments.landscape import recovery, recovery_shallow, recovery_toys, run
+from sbjax.experiments.landscape import recovery_report, recovery_shallow, recovery_toys
 from sbjax.runner import run as experiment
 
 CONFIG = pathlib.Path(__file__).parents[3] / "configs" / "landscape.py"
@@ -46,7 +46,7 @@ def test_teachers_are_recovered_from_wide_students(tmp_path):
         assert max(min(gap) for gap in gaps) < 1e-8
     assert "Recovered parameters" in outcome.report.read_text()
     names = {path.stem for path in (tmp_path / "run" / "figures").glob("*.png")}
-    assert set(recovery.CAPTIONS) <= names
+    assert set(recovery_report.CAPTIONS) <= names
 
 
 @pytest.mark.extended
@@ -118,4 +118,4 @@ def test_refusals(task, message):
         config.arms = {"one": {}}
         config.reference = "one"
     with pytest.raises(config_lib.ConfigError, match=message):
-        run.check(config_lib.check(config))
+        experiment.prepare(config_lib.read(config))

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from sbjax.experiments.landscape import students_report as report
 from sbjax.experiments.landscape import two_layer
+from sbjax.experiments.landscape import two_layer_report as report
 from sbjax.experiments.landscape.arm_results import ArmResult
+from sbjax.experiments.landscape.figures import losses_figure
 from sbjax.landscape import classification
 from sbjax.landscape import teacher_student as ts
 from sbjax.landscape.splitting import Inertia
@@ -58,10 +59,13 @@ def test_report_of_known_students(summary):
     arrays = {"path_w": np.stack([students()["w"]] * 2), "path_a": np.stack([students()["a"]] * 2)}
     arrays |= {"teacher_w": TEACHER["w"]}
     found = {"m6": ArmResult({"loss": [1e-30, 1e-17, 1e-3]}, summary, arrays)}
-    page = "".join(report.two_layer_section({"m6": summary}, {"g": {6: 0.5}}))
-    for cell in ("0.667 [", "1 of 1", "stable plateau", "0, 2, 16", "0 type, 1", "<td>0.5</td>"):
-        assert cell in page
-    dots = report.losses_figure(found).axes[0].lines[0]
+    shares, (kinds, failures), (neurons,) = report.students_tables({"m6": summary}, {"g": {6: 0.5}})
+    assert shares[0].rows[0][2].startswith("0.667 [")
+    assert shares[0].rows[0][-1] == "0.5"
+    assert kinds.rows[0][-1] == "1 of 1"
+    assert failures.rows == (("m6", "1", "stable plateau", "3", "0.001", "0.001", "0, 2, 16"),)
+    assert "0 type, 1" in neurons.headers
+    dots = losses_figure(found).axes[0].lines[0]
     np.testing.assert_array_equal(dots.get_ydata(), [1e-30, 1e-17, 1e-3])
     bars = report.kinds_figure(found).axes[0].patches
     np.testing.assert_allclose([bar.get_height() for bar in bars], [2 / 3, 1 / 3])
@@ -77,7 +81,7 @@ def test_smoke_runs_to_its_report(tmp_path):
     outcome = experiment.run(config, tmp_path / "run")
     assert outcome.status == "done"
     assert "Students at zero loss" in outcome.report.read_text()
-    assert {path.stem for path in (tmp_path / "run" / "figures").glob("*.png")} >= set(two_layer.CAPTIONS)
+    assert {path.stem for path in (tmp_path / "run" / "figures").glob("*.png")} >= set(report.CAPTIONS)
     with np.load(tmp_path / "run" / "landscape" / "m04.npz") as arrays:
         assert arrays["path_w"].shape == (len(arrays["steps"]), 2, 4, 2)
         # The loss that was reported is that of the students that were saved.

@@ -5,8 +5,9 @@ import pytest
 import scipy.stats
 
 from sbjax.experiments.pinn import suite_figures as lib
-from sbjax.experiments.pinn.suite_members import load_members
+from sbjax.experiments.pinn.suite_members import panels
 from sbjax.report import figures
+from sbjax.report.suite import load_members
 
 NAMES = ("poisson", "euler_beam", "heat", "burgers")
 SIDES = {"sides": ("raw", "expanded"), "normalise": True}
@@ -20,7 +21,7 @@ def members(write_member, tmp_path):
 
 
 def test_points_medians_and_halves(members):
-    figure = lib.violins(members, "train/loss", **SIDES)
+    figure = lib.violins(members, panels(members), "train/loss", **SIDES)
     assert [panel.get_title() for panel in figure.axes] == ["stationary", "linear", "nonlinear"]
     assert {panel.get_yscale() for panel in figure.axes} == {"log"}
     panel = figure.axes[0]
@@ -57,7 +58,8 @@ def test_nothing_to_smooth(values):
 
 def test_a_linear_axis_within_a_decade(write_member, tmp_path):
     write_member("heat", factors={"raw": 1.0, "expanded": 1.1}, replicas=1)
-    figure = lib.violins(load_members(tmp_path, ["heat"]), "test/l2", sides=("raw", "expanded"), normalise=False)
+    members = load_members(tmp_path, ["heat"])
+    figure = lib.violins(members, panels(members), "test/l2", sides=("raw", "expanded"), normalise=False)
     assert figure.axes[0].get_yscale() == "linear"
     figures.to_png(figure)
 
@@ -75,7 +77,7 @@ def test_stopped_identical_missing_and_zero(write_member, tmp_path, replicas):
     }.items():
         write_member(name, equation=name, factors=factors, replicas=replicas)
     members = load_members(tmp_path, ["poisson", "heat", "wave", "burgers", "kdv", "advection"])
-    figure = lib.violins(members, "train/loss", **SIDES)
+    figure = lib.violins(members, panels(members), "train/loss", **SIDES)
     figures.to_png(figure)
     marks = [[text.get_text() for text in panel.texts] for panel in figure.axes]
     # wave's expanded stopped, advection has no run, burgers lacks an arm, a zero has no logarithm.
@@ -85,4 +87,4 @@ def test_stopped_identical_missing_and_zero(write_member, tmp_path, replicas):
 
 def test_nothing_at_all(tmp_path):
     with pytest.raises(ValueError, match="no run has a finite train/loss of raw or expanded"):
-        lib.violins(load_members(tmp_path, ["heat"]), "train/loss", **SIDES)
+        lib.violins(load_members(tmp_path, ["heat"]), {"heat": "linear"}, "train/loss", **SIDES)

@@ -6,9 +6,9 @@ import re
 
 import numpy as np
 import pytest
-from sbjax.experiments.pinn.suite_html import headline, sentence
 
-from sbjax.experiments.pinn.suite_report import build_suite_report, format_suite_table
+from sbjax.experiments.pinn.suite_page import headline, sentence
+from sbjax.experiments.pinn.suite_report import format_suite_table, suite_report
 from sbjax.physics.pdes import EQUATIONS
 from sbjax.report import tables
 
@@ -22,7 +22,7 @@ def write_suite(write_member, tmp_path):
     def write(folder="suite", *, good=12, names=FIFTEEN, **options):
         for place, name in enumerate(names):
             factor = 0.1 if place < good else 10.0
-            factors = {"raw": 1.0, "expanded": factor, "ones": 1.0, "matched": factor, "widened": 0.5}
+            factors = {"raw": 1.0, "expanded": factor, "ones": 1.0, "matched_bias": factor, "widened": 0.5}
             write_member(f"{folder}/{name}", **{"equation": name, "factors": factors, **options})
         return tmp_path / folder
 
@@ -35,11 +35,11 @@ def by_pair(summary, metric="test/l2"):
 
 @pytest.mark.parametrize("metric", ["test/l2", "train/loss"])
 def test_both_readings_find_the_planted_share(write_suite, metric):
-    _, _, summary = build_suite_report(write_suite(), FIFTEEN)
+    _, _, summary = suite_report(write_suite(), FIFTEEN)
     readings = by_pair(summary, metric)
     assert list(readings) == [
-        *((arm, "raw") for arm in ("expanded", "ones", "matched", "widened")),
-        ("expanded", "matched"),
+        *((arm, "raw") for arm in ("expanded", "ones", "matched_bias", "widened")),
+        ("expanded", "matched_bias"),
         ("expanded", "widened"),
     ]
     found = readings["expanded", "raw"]
@@ -48,7 +48,7 @@ def test_both_readings_find_the_planted_share(write_suite, metric):
     assert found["share_runs"] == found["share_pairs"]
     assert found["share_runs"]["value"] == pytest.approx(0.8)
     assert found["verdict"] == "better"
-    same = readings["expanded", "matched"]
+    same = readings["expanded", "matched_bias"]
     assert (same["share_pairs"]["value"], same["pairs_tied"], same["verdict"]) == (0.5, 90, "no difference shown")
     assert readings["widened", "raw"]["share_pairs"] == {"value": 1.0, "low": 1.0, "high": 1.0}
     decades = 1 if metric == "test/l2" else 2
@@ -64,12 +64,12 @@ def test_both_readings_find_the_planted_share(write_suite, metric):
 def test_good_and_bad_news_read_the_same(write_suite):
     texts = []
     for folder, good in (("good", 15), ("bad", 0), ("even", 7)):
-        _, _, summary = build_suite_report(write_suite(folder, good=good), FIFTEEN)
+        _, _, summary = suite_report(write_suite(folder, good=good), FIFTEEN)
         texts.append((headline(summary), sentence(summary, "test/l2", by_pair(summary)["expanded", "raw"])))
     assert texts[0][0].startswith("In test/l2, expanded improves on raw (15 of 15 equations, 100 % of the pairs)")
     assert texts[1][0].startswith("In test/l2, expanded does worse than raw (0 of 15 equations, 0 % of the pairs)")
     assert texts[2][0].startswith("In test/l2, expanded shows no difference from raw (7 of 15 equations, 47 %")
-    assert "and shows no difference from matched" in texts[0][0]
+    assert "and shows no difference from matched_bias" in texts[0][0]
     start = "expanded against raw, final test/l2: the median over seeds is lower on"
     assert texts[0][1] == (
         f"{start} 15 of 15 equations, 100 %; 90 of 90 pairs of equation and seed are lower, 100 %, "
@@ -83,7 +83,7 @@ def test_good_and_bad_news_read_the_same(write_suite):
 
 def test_files_table_and_page(write_suite):
     folder = write_suite()
-    table, path, summary = build_suite_report(folder, FIFTEEN)
+    table, path, summary = suite_report(folder, FIFTEEN)
     assert path == folder / "report.html"
     assert json.loads((folder / "summary.json").read_text()) == summary
     assert format_suite_table(json.loads((folder / "summary.json").read_text())) == table
@@ -113,7 +113,7 @@ def test_files_table_and_page(write_suite):
 def test_same_input_same_bytes(write_suite):
     one, two = (write_suite(name, names=FIFTEEN[:6]) for name in ("one", "two"))
     for folder in (one, two, one):
-        build_suite_report(folder, FIFTEEN[:6])
+        suite_report(folder, FIFTEEN[:6])
     for name in ("report.html", "summary.json", "results.csv", "figures/violins_test_l2.png"):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
 
@@ -121,7 +121,7 @@ def test_same_input_same_bytes(write_suite):
 def test_seconds_until_an_error_beside_a_classical_solver(write_suite):
     folder = write_suite(names=("heat", "wave"), good=1, seconds=6.0)
     (folder / "classical.json").write_text(json.dumps({"heat": {"1e-2": 0.25, "1e-9": None}}))
-    _, path, summary = build_suite_report(folder, ("heat", "wave"))
+    _, path, summary = suite_report(folder, ("heat", "wave"))
     heat = summary["members"]["heat"]
     # Median errors of raw: about 1, 1e-1, 1e-2 and 1e-3 at steps 0, 10, 20 and 30 of six seconds; `expanded` is a
     # decade ahead. Resumed once: two lines of three seconds.
@@ -137,7 +137,7 @@ def test_seconds_until_an_error_beside_a_classical_solver(write_suite):
     assert "<th>classical</th>" in path.read_text()
     assert "<td>0.25</td>" in path.read_text()
     (folder / "classical.json").unlink()
-    _, path, _ = build_suite_report(folder, ("heat", "wave"))
+    _, path, _ = suite_report(folder, ("heat", "wave"))
     assert "<th>classical</th>" not in path.read_text()
 
 
@@ -146,7 +146,7 @@ def test_a_classical_file_that_cannot_be_used_is_named(write_suite, content):
     folder = write_suite(names=("heat",))
     (folder / "classical.json").write_text(content)
     with pytest.raises(ValueError, match=r"classical\.json cannot be used"):
-        build_suite_report(folder, ("heat",))
+        suite_report(folder, ("heat",))
 
 
 def test_what_went_wrong_is_shown(write_suite, write_member):
@@ -159,7 +159,7 @@ def test_what_went_wrong_is_shown(write_suite, write_member):
     (folder / names[3] / "arms.json").unlink()
     (folder / names[4] / "timings.jsonl").write_text('{"arm": "raw", "st')
     (folder / names[5] / "timings.jsonl").unlink()
-    table, path, summary = build_suite_report(folder, names)
+    table, path, summary = suite_report(folder, names)
     found = by_pair(summary)["expanded", "raw"]
     assert (found["runs"], found["not_compared"], found["pairs"], found["left_out"]) == (4, 3, 23, 1)
     assert found["share_pairs"]["value"] == 1.0
@@ -187,29 +187,29 @@ def test_what_went_wrong_is_shown(write_suite, write_member):
 
 
 def test_nothing_that_can_be_read(tmp_path):
-    table, path, summary = build_suite_report(tmp_path, ("heat", "wave"))
+    table, path, summary = suite_report(tmp_path, ("heat", "wave"))
     assert "heat: workdir='heat' is not a directory" in table
     assert "nothing to compare" in path.read_text()
     assert summary["readings"] == {}
     with pytest.raises(ValueError, match="at least one run"):
-        build_suite_report(tmp_path, ())
+        suite_report(tmp_path, ())
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_few_seeds_and_one_arm(write_suite, write_member, tmp_path, replicas):
-    table, _, summary = build_suite_report(write_suite(names=FIFTEEN[:3], replicas=replicas), FIFTEEN[:3])
+    table, _, summary = suite_report(write_suite(names=FIFTEEN[:3], replicas=replicas), FIFTEEN[:3])
     assert by_pair(summary)["expanded", "raw"]["pairs"] == 3 * replicas
     assert "too few" in table
     write_member("alone/heat", factors={"raw": 1.0}, replicas=replicas)
-    table, path, summary = build_suite_report(tmp_path / "alone", ("heat",))
+    table, path, summary = suite_report(tmp_path / "alone", ("heat",))
     assert summary["pairs"] == []
     assert table.splitlines()[1].split()[0] == "heat"
     assert "nothing to compare" in path.read_text()
 
 
-def test_other_tasks_and_long_names_keep_to_the_terminal(write_suite):
-    names = [f"an_unusually_long_name_of_a_run_that_is_no_equation_{i}" for i in range(6)]
-    table, _, summary = build_suite_report(write_suite(names=names, good=6, kind="other"), names)
+def test_equations_of_a_user_and_long_names_keep_to_the_terminal(write_suite):
+    names = [f"an_unusually_long_name_of_an_equation_of_a_user_{i}" for i in range(6)]
+    table, _, summary = suite_report(write_suite(names=names, good=6), names)
     assert max(map(len, table.splitlines())) <= tables.WIDTH
     assert [member["panel"] for member in summary["members"].values()] == [*["group 1"] * 5, "group 2"]
 
@@ -225,7 +225,7 @@ def test_all_errors_have_spread_and_paired_tests(write_suite, tmp_path):
             for metric, factor in (("test/l1", 2.0), ("test/max", 10.0)):
                 record[metric] = [factor * x for x in record["test/l2"]]
         path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    _, path, summary = build_suite_report(folder, names)
+    _, path, summary = suite_report(folder, names)
     assert list(summary["metrics"]) == ["train/loss", "test/l2", "test/l1", "test/max"]
     assert list(summary["readings"]) == ["train/loss", "test/l2"]
     member = summary["members"][names[0]]

@@ -12,12 +12,16 @@ from sbjax.report.results import load_results, save_arms
 
 T = np.linspace(0.155, 0.4, 246)
 NAMES = ("P/T^4", "eps/T^4", "s/T^3", "Delta/T^4", "c_s^2", "m_ud", "m_s", "m_g")
-FACTORS = {"raw": 1.0, "expanded": 0.5, "matched": 0.5, "widened": 1.0}
+FACTORS = {"raw": 1.0, "expanded": 0.5, "matched_bias": 0.5, "widened": 1.0}
+ABOUT = {
+    "matched_bias": {"role": "control of bias", "labels": {"treatment": "expanded", "about": "the same bias"}},
+    "widened": {"role": "control of size", "labels": {"treatment": "expanded"}},
+}
 SEEDS = 8
 REPORTS = 4
 
 
-def errors(arm, report):
+def errors_of(arm, report):
     """Of P/T^4 at a report: at the third of four a tenth of the last one's."""
     noise = np.exp(0.05 * np.random.default_rng(list(FACTORS).index(arm)).normal(size=SEEDS))
     return 1e-2 * FACTORS[arm] * noise * (0.1 if report == 3 else 1.0)
@@ -28,7 +32,7 @@ def workdir(tmp_path):
     lines = []
     for arm in FACTORS:
         for report in range(REPORTS + 1):
-            mae = errors(arm, report)
+            mae = errors_of(arm, report)
             numbers = {"test/mae_pressure": mae, "test/mae_energy": 3 * mae, "validation/mae_pressure": 1.1 * mae}
             numbers["lattice/worst_pressure"] = 5 * mae
             listed = {name: values.tolist() for name, values in numbers.items()}
@@ -36,7 +40,7 @@ def workdir(tmp_path):
     save_arms(
         tmp_path, arms=tuple(FACTORS), reference="raw", primary="test/mae_pressure", goal="min",
         parameters=dict.fromkeys(FACTORS, 1), flops_per_step=dict.fromkeys(FACTORS, 1.0),
-        steps=dict.fromkeys(FACTORS, 40), failures=[],
+        steps=dict.fromkeys(FACTORS, 40), failures=[], about=ABOUT,
     )  # fmt: skip
     config = {"task": {"kind": "equation_of_state", "parametrisation": "hotqcd_2014"}}
     (tmp_path / "config.json").write_text(json.dumps({"config": config, "environment": {}, "overrides": []}))
@@ -45,7 +49,7 @@ def workdir(tmp_path):
     reference = np.concatenate([known, np.ones((len(T), 3))], -1)
     (tmp_path / "grids").mkdir()
     for arm in FACTORS:
-        predicted = reference * (1 + errors(arm, REPORTS)[:, None, None])
+        predicted = reference * (1 + errors_of(arm, REPORTS)[:, None, None])
         names = {"coordinates": np.array(["T"]), "unknowns": np.array(NAMES)}
         np.savez(
             tmp_path / "grids" / f"{arm}.npz", points=T[:, None], reference=reference, predicted=predicted, **names
@@ -55,35 +59,48 @@ def workdir(tmp_path):
 
 def test_the_text_says_whether_the_gain_survives(workdir):
     results = load_results(workdir)
-    text = "".join(qcd_section.section(results, workdir))
-    assert "Error of P/T^4: expanded / raw 0." in text
-    assert text.count("It does not survive matched") == 3
-    assert text.count("It survives widened") == 3
+    errors, _, lattice_section, drawn = qcd_section.report(results, workdir)
+    said = " ".join(errors.texts)
+    assert "Error of P/T^4: expanded / raw 0." in said
+    assert said.count("It does not survive matched_bias") == 3
+    assert said.count("It survives widened") == 3
+    assert errors.parts[-1].text.endswith("matched_bias: the same bias.")
+    (table,) = lattice_section.tables
     # Tested by itself below.
-    assert "up to 0.72% from these points" in text
-    for arm in FACTORS:  # 5 % times the factor at the last step, a tenth of it at the best report
-        assert f"<td>{np.median(5 * errors(arm, 3)):.2%}</td><td>{SEEDS} of {SEEDS}</td></tr>" in text
-    assert qcd_section.section(results._replace(config={"task": {"kind": "pinn"}}), workdir) == []
+    assert "up to 0.72% from these points" in table.notes[0]
+    for arm, row in zip(FACTORS, table.rows, strict=True):  # 5 times the error, at the best report a tenth of it
+        assert row[0] == arm
+        assert row[-2:] == (f"{np.median(5 * errors_of(arm, 3)):.2%}", f"{SEEDS} of {SEEDS}")
+    assert len(drawn.figures) == 3
     # One arm, no grid: still a table.
     (workdir / "grids" / "raw.npz").unlink()
-    alone = results._replace(arms=("raw",))
-    assert "Fig. 3" not in "".join(qcd_section.section(alone, workdir))
+    (alone,) = qcd_section.report(results._replace(arms=("raw",)), workdir)
+    assert len(alone.parts) == 1
+
+
+def test_other_lattices_are_not_compared_with_the_points(workdir):
+    path = workdir / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({k: v for k, v in r.items() if "lattice" not in k}) + "\n" for r in lines))
+    (table,) = qcd_section.report(load_results(workdir), workdir)[2].tables
+    assert table.headers == ("arm", "P, parametrisation", "seeds within 1%")
+    assert table.notes[0].endswith("the median over the seeds.")
 
 
 def test_best_reports_are_chosen_on_validation(workdir):
     results = load_results(workdir)
     found = qcd_section.best_report(results, "expanded", "test/mae_energy")
-    np.testing.assert_allclose(found, 3 * errors("expanded", 3), rtol=1e-12)
+    np.testing.assert_allclose(found, 3 * errors_of("expanded", 3), rtol=1e-12)
 
 
 def test_distances_from_the_fit_and_from_the_points(workdir):
     curves = load_curves(load_results(workdir), workdir)["raw"]
     of_fit, of_points, offset = qcd_section.worst_pressure(curves)
-    np.testing.assert_allclose(of_fit, errors("raw", REPORTS), rtol=1e-9)
+    np.testing.assert_allclose(of_fit, errors_of("raw", REPORTS), rtol=1e-9)
     rows = lattice.HOTQCD_ROWS[5:]
     fit = lattice.reference("hotqcd_2014", rows[:, 0]).pressure / rows[:, 2]
     assert offset == pytest.approx(np.abs(fit - 1).max(), rel=1e-6)
-    expected = [np.abs(fit * (1 + e) - 1).max() for e in errors("raw", REPORTS)]
+    expected = [np.abs(fit * (1 + e) - 1).max() for e in errors_of("raw", REPORTS)]
     np.testing.assert_allclose(of_points, expected, rtol=1e-5)
 
 
