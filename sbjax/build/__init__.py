@@ -7,7 +7,9 @@ from sbjax.build.training import (
     build_monitor,
     build_optimizer,
     build_population,
+    check_phases,
     parse_steps,
+    read_optimizer,
     train_steps,
 )
 
@@ -20,7 +22,9 @@ __all__ = [
     "build_optimizer",
     "build_population",
     "build_task",
+    "check_phases",
     "parse_fill",
     "parse_steps",
+    "read_optimizer",
     "train_steps",
 ]

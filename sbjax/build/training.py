@@ -1,6 +1,5 @@
 """From settings (plain dicts, checked by `config.check`) to optimisers, devices and monitors."""
 
-import math
 from typing import Any
 
 import jax
@@ -12,43 +11,58 @@ from sbjax.expansion.transform import VectorExpansion
 from sbjax.frame.config import ConfigError
 from sbjax.metrics.monitor import Monitor, make_replica_monitor
 from sbjax.names import near
-from sbjax.optimizers import optimizer as optimizer_lib
+from sbjax.optimizers import OPTIMIZERS, OptimizerChoice
+from sbjax.optimizers import section as section_lib
 from sbjax.optimizers.population import Population, with_population
-from sbjax.optimizers.rescaled import rescaled
 from sbjax.tasks.task import Task
 from sbjax.training.fit import Phase, boundaries
 from sbjax.training.placement import Mapping
 
 
+def read_optimizer(section: dict[str, Any], *, where: str = "optimizer") -> OptimizerChoice:
+    """The choice of optimiser and schedule of a config section `optimizer`, or `finish` without its steps.
+
+    Raises:
+        ConfigError: all that is wrong with its fields.
+    """
+    choice, problems = section_lib.read_optimizer(section, where=where)
+    if choice is None:
+        raise ConfigError("\n".join(problems))
+    return choice
+
+
 def build_optimizer(
-    section: dict[str, Any], *, train_steps: int, folded: VectorExpansion | None = None
+    section: dict[str, Any], *, train_steps: int, folded: VectorExpansion | None = None, where: str = "optimizer"
 ) -> optax.GradientTransformationExtraArgs:
-    """Optimiser and schedule of the config section `optimizer`, or `finish` without its steps.
+    """Optimiser and schedule of a config section, see `read_optimizer`.
 
     Args:
         train_steps: the length of the schedule.
-        folded: the expansion that was folded into the network, if there is one: `first_bias_scale` = 0 then makes the
-            bias move as its constants make it move, see `matched_bias_scale`.
+        folded: the expansion that was folded into the network, if there is one.
+        where: what errors call the section.
 
     Raises:
-        ConfigError: as `make_schedule` and `make_optimizer`.
+        ConfigError: as `read_optimizer` and `OptimizerChoice.build`.
     """
-    fields = dict(section)
-    schedule = {name: fields.pop(name) for name in ("schedule", "warmup_share", "decay_every_steps", "decay_factor")}
+    choice = read_optimizer(section, where=where)
     try:
-        learning_rate = optimizer_lib.make_schedule(
-            schedule["schedule"],
-            fields.pop("learning_rate"),
-            train_steps=train_steps,
-            warmup_steps=round(schedule["warmup_share"] * train_steps),
-            decay_every_steps=schedule["decay_every_steps"],
-            decay_factor=schedule["decay_factor"],
-        )
-        scale = fields.pop("first_bias_scale") or matched_bias_scale(fields["name"], folded)
-        optimizer = optimizer_lib.make_optimizer(fields.pop("name"), learning_rate, **fields)
-        return optimizer if scale == 1 else rescaled(optimizer, lambda params: _first_bias(params, scale))
+        return choice.build(train_steps, folded_constants=None if folded is None else folded.constants)
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def check_phases(phases: tuple[Phase, Phase | None], params: PyTree) -> None:
+    """Refuse parameters that an optimiser cannot be made for, before the training.
+
+    Raises:
+        ConfigError: too many for a dense method; no first bias where it has a scale.
+    """
+    for where, phase in zip(("optimizer", "finish"), phases, strict=True):
+        try:
+            if phase is not None:
+                jax.eval_shape(phase.optimizer.init, params)
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error}") from error
 
 
 def build_finish(section: dict[str, Any], *, folded: VectorExpansion | None = None) -> Phase | None:
@@ -59,10 +73,9 @@ def build_finish(section: dict[str, Any], *, folded: VectorExpansion | None = No
     """
     fields = dict(section)
     steps = fields.pop("steps")
-    try:
-        return Phase(build_optimizer(fields, train_steps=steps, folded=folded), steps) if steps else None
-    except ConfigError as error:
-        raise ConfigError(f"finish: {error}") from error
+    if not steps:
+        return None
+    return Phase(build_optimizer(fields, train_steps=steps, folded=folded, where="finish"), steps)
 
 
 def build_population(settings: dict[str, Any], task: Task) -> Task:
@@ -75,45 +88,16 @@ def build_population(settings: dict[str, Any], task: Task) -> Task:
     try:
         drawn = with_population(task, Population(**section))
     except ValueError as error:
-        raise ConfigError(str(error)) from error
-    name = settings["optimizer"]["name"]
-    if (section["learning_rate"] or section["weight_decay"]) and name != "adamw":
-        raise ConfigError(f"population: optimizer.name={name!r} does not read the drawn learning rates; use 'adamw'")
+        raise ConfigError(f"population.{error}") from error
+    optimizer = read_optimizer(settings["optimizer"]).options
+    if (section["learning_rate"] or section["weight_decay"]) and not optimizer.reads_population:
+        able = " or ".join(repr(name) for name, part in OPTIMIZERS.items() if part.reads_population)
+        raise ConfigError(
+            f"population: optimizer.name={optimizer.name!r} does not read the drawn learning rates; use {able}"
+        )
     if section["label_smoothing"] and settings["task"]["kind"] != "images":
         raise ConfigError(f"population.label_smoothing={section['label_smoothing']} is for task.kind='images'; set 0")
     return drawn
-
-
-def matched_bias_scale(name: str, folded: VectorExpansion | None) -> float:
-    """The unit of the bias b_0 in which a network with folded constants c trains as the expanded one does.
-
-    There the bias is b = b_0 + sum_j c_j w_j. Gradient descent and methods that only know lengths and angles (L-BFGS,
-    quasi-Newton, Gauss-Newton) see it in the unit sqrt(1 + sum c_j^2). A step of Adam has the same size in each w_j, so
-    that b moves 1 + sum |c_j| times as far as b_0 alone; so too of AdamW and SOAP, where it is near and not exact.
-
-    Raises:
-        ConfigError: there is no folded expansion.
-
-    >>> three = VectorExpansion(0, 3, 1.0)
-    >>> matched_bias_scale('sgd', three), matched_bias_scale('adam', three)
-    (2.0, 4.0)
-    """
-    if folded is None:
-        raise ConfigError(
-            "first_bias_scale=0 matches a folded expansion and there is none: set task.fold=True, or a scale > 0"
-        )
-    constants = [float(c) for c in folded.constants]
-    if name in ("adam", "adamw", "soap"):
-        return 1 + sum(map(abs, constants))
-    return math.sqrt(1 + sum(c**2 for c in constants))
-
-
-def _first_bias(params: PyTree, scale: float) -> PyTree:
-    """`scale` at the bias of the first dense layer, 1 elsewhere."""
-    if "bias" not in params.get("dense_0", {}):
-        raise ConfigError("optimizer.first_bias_scale: the model has no layer dense_0 with a bias; set it to 1")
-    scales = jax.tree.map(lambda leaf: 1.0, params)
-    return scales | {"dense_0": scales["dense_0"] | {"bias": scale}}
 
 
 def build_mapping(section: dict[str, Any]) -> Mapping:

@@ -74,11 +74,12 @@ def build_arms(settings: dict[str, Any]) -> list[Arm]:
             finish = build.build_finish(own["finish"], folded=folded)
             total = steps + (finish.steps if finish else 0)
             monitor, monitor_steps = build.build_monitor(own, task, steps=total)
-        variables = jax.eval_shape(task.init, jax.random.key(0))
+            phases = (Phase(optimizer, steps), finish)
+            variables = jax.eval_shape(task.init, jax.random.key(0))
+            build.check_phases(phases, variables["params"])
         parameters = trees.size(variables["params"])
         if "asymmetry" in variables.get("frozen", {}):  # part of the parameters is never trained
             parameters = trainable_size(jax.jit(task.init)(jax.random.key(0)))
-        phases = (Phase(optimizer, steps), finish)
         arms.append(Arm(name, task, phases, total, parameters, step_flops(task), monitor, monitor_steps))
     return arms
 

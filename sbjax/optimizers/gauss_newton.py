@@ -4,8 +4,9 @@ optimistix has the method as a solver, but its state holds traced programs and t
 point, so that it can be neither checkpointed as arrays nor carried to a new batch; hence one of our own.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,24 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree
 
+from sbjax.optimizers.base import Optimizer, chained, length_unit
 from sbjax.optimizers.damping import judge
 
 ResidualFn = Callable[[PyTree], Float[Array, " m"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class GaussNewton(Optimizer):
+    """`gauss_newton()`: its damping finds the step length."""
+
+    name: ClassVar[str] = "gauss_newton"
+    scheduled: ClassVar[bool] = False
+    needs_residuals: ClassVar[bool] = True
+    first_bias_unit = staticmethod(length_unit)
+
+    def make(self, learning_rate: optax.ScalarOrSchedule | None = None) -> optax.GradientTransformationExtraArgs:
+        del learning_rate
+        return chained(gauss_newton())
 
 
 class GaussNewtonState(NamedTuple):

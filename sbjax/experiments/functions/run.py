@@ -46,15 +46,11 @@ def check(settings: dict[str, Any]) -> dict[str, ArmNumbers]:
 
 def _read_arm(own):
     """The numbers of an arm, and all else that it needs to have in common with the others."""
-    model, task, optimizer = (
-        {"widths": (32, 32, 32), "activation": "tanh", **own["model"]},
-        own["task"],
-        own["optimizer"],
-    )
+    model, task = {"widths": (32, 32, 32), "activation": "tanh", **own["model"]}, own["task"]
+    optimizer = build.read_optimizer(own["optimizer"])
     needed = (
-        ("optimizer.name", optimizer["name"], "lbfgs"),
-        ("optimizer.memory_size", optimizer["memory_size"], fit_many.MEMORY),
-        ("optimizer.weight_decay", optimizer["weight_decay"], 0),
+        ("optimizer.name", optimizer.name, "lbfgs"),
+        ("optimizer.memory_size", getattr(optimizer.options, "memory_size", fit_many.MEMORY), fit_many.MEMORY),
         ("finish.steps", own["finish"]["steps"], 0),
         ("precision.x64", own["precision"]["x64"], True),
         ("model.normalise", model.get("normalise", False), False),
@@ -71,9 +67,12 @@ def _read_arm(own):
             f"task.program='grid' needs train_steps={own['train_steps']} > 0 and two of model.widths={model['widths']}"
         )
     build.build_task(own, build.build_data(task))
-    numbers = ArmNumbers(
-        build.build_expansion(own["expansion"]), model["widths"][0], task["fold"], optimizer["first_bias_scale"]
-    )
+    expansion = build.build_expansion(own["expansion"])
+    try:
+        bias_scale = optimizer.bias_scale(expansion.constants if task["fold"] else None)
+    except ValueError as error:
+        raise config_lib.ConfigError(f"optimizer: {error}") from error
+    numbers = ArmNumbers(expansion, model["widths"][0], task["fold"], bias_scale)
     rest = model["widths"][1:], model["activation"], {k: v for k, v in task.items() if k != "fold"}
     return numbers, rest
 
