@@ -51,7 +51,7 @@ from sbjax.landscape import (
     splitting,
     teacher_student,
 )
-from sbjax.optimizers.gradient_flow import polish
+from sbjax.optimizers.polish import polish
 from sbjax.report import figures
 
 jax.config.update("jax_enable_x64", True)  # zero is told from small by many orders of magnitude

@@ -4,8 +4,9 @@ optimistix has the method as a solver, but its state holds traced programs and t
 point, so that it can be neither checkpointed as arrays nor carried to a new batch; hence one of our own.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,24 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree
 
+from sbjax.optimizers.base import Optimizer, chained, length_unit
+from sbjax.optimizers.damping import judge
+
 ResidualFn = Callable[[PyTree], Float[Array, " m"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class GaussNewton(Optimizer):
+    """`gauss_newton()`: its damping finds the step length."""
+
+    name: ClassVar[str] = "gauss_newton"
+    scheduled: ClassVar[bool] = False
+    needs_residuals: ClassVar[bool] = True
+    first_bias_unit = staticmethod(length_unit)
+
+    def make(self, learning_rate: optax.ScalarOrSchedule | None = None) -> optax.GradientTransformationExtraArgs:
+        del learning_rate
+        return chained(gauss_newton())
 
 
 class GaussNewtonState(NamedTuple):
@@ -160,18 +178,15 @@ def gauss_newton(
         d = _accelerated(residuals, flat, v, solve) if accelerate else v
         before, after = jnp.sum(r**2), jnp.sum(residuals(flat + d) ** 2)
         promised = jnp.sum(push(v) ** 2) + 2 * damping * jnp.sum(v**2)
-        accepted = after < before  # false for NaN
-        gain = jnp.where(accepted, (before - after) / jnp.maximum(promised, jnp.finfo(flat.dtype).tiny), 0.0)
-        shrink = jnp.maximum(1 / 3, 1 - (2 * gain - 1) ** 3)
+        judged = judge(before, after, promised, damping, state.growth)
         new = GaussNewtonState(
             count=optax.safe_increment(state.count),
-            rejected=state.rejected + jnp.where(accepted, 0, 1),
-            damping=damping * jnp.where(accepted, shrink, state.growth),
-            # Bounded, since at the round-off floor every step is rejected.
-            growth=jnp.where(accepted, 2.0, jnp.minimum(2 * state.growth, 2.0**10)),
-            gain=gain,
+            rejected=state.rejected + jnp.where(judged.accepted, 0, 1),
+            damping=judged.damping,
+            growth=judged.growth,
+            gain=judged.gain,
         )
-        return unravel(jnp.where(accepted, d, 0.0)), new
+        return unravel(jnp.where(judged.accepted, d, 0.0)), new
 
     return optax.GradientTransformationExtraArgs(init, update)
 

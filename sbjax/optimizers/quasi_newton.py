@@ -4,7 +4,8 @@ L-BFGS keeps a few pairs; these keep all of the matrix, n^2 numbers for n parame
 physics-informed networks of a few thousand parameters that is what reaches relative errors of 1e-7 and below.
 """
 
-from typing import NamedTuple
+import dataclasses
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,36 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree
 
+from sbjax.optimizers.base import Optimizer, chained, length_unit
+
 MOST_PARAMETERS = 20_000  # whose matrix takes 3.2 GB in double precision
 FAMILIES = ("broyden", "bfgs")
+
+
+@dataclasses.dataclass(frozen=True)
+class SelfScaledBroyden(Optimizer):
+    """`self_scaled('broyden')`: a line search finds the step length; for small networks in double precision."""
+
+    name: ClassVar[str] = "ssbroyden"
+    scheduled: ClassVar[bool] = False
+    first_bias_unit = staticmethod(length_unit)
+
+    def make(self, learning_rate: optax.ScalarOrSchedule | None = None) -> optax.GradientTransformationExtraArgs:
+        del learning_rate
+        return chained(self_scaled("broyden"))
+
+
+@dataclasses.dataclass(frozen=True)
+class SelfScaledBfgs(Optimizer):
+    """`self_scaled('bfgs')`: likewise."""
+
+    name: ClassVar[str] = "ssbfgs"
+    scheduled: ClassVar[bool] = False
+    first_bias_unit = staticmethod(length_unit)
+
+    def make(self, learning_rate: optax.ScalarOrSchedule | None = None) -> optax.GradientTransformationExtraArgs:
+        del learning_rate
+        return chained(self_scaled("bfgs"))
 
 
 class SelfScaledState(NamedTuple):

@@ -1,14 +1,45 @@
 """SOAP: Adam in the eigenbasis of Shampoo's preconditioner. optax 0.2.8 has none."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from sbjax.optimizers.base import (
+    Optimizer,
+    b1_option,
+    b2_option,
+    chained,
+    clip_norm_option,
+    kernels,
+    step_unit,
+    weight_decay_option,
+)
+from sbjax.options import option
+
 MAX_PRECONDITION_DIM = 10_000  # as in the published code
+
+
+@dataclasses.dataclass(frozen=True)
+class Soap(Optimizer):
+    """`soap` after clipping. The first step sets its bases and moves nothing; b1 = b2 = 0.95 are usual."""
+
+    name: ClassVar[str] = "soap"
+    first_bias_unit = staticmethod(step_unit)
+
+    b1: float = b1_option()
+    b2: float = b2_option()
+    weight_decay: float = weight_decay_option()
+    precondition_every: int = option(10, "steps between refreshes of the bases", least=1)
+    clip_norm: float = clip_norm_option()
+
+    def make(self, learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
+        turned = soap(learning_rate, self.b1, self.b2, self.weight_decay, self.precondition_every, mask=kernels)
+        return chained(turned, clip_norm=self.clip_norm)
 
 
 class SoapState(NamedTuple):

@@ -14,7 +14,7 @@ from sbjax.experiments.landscape.students import Problem, Spread
 from sbjax.frame.config import ConfigError
 from sbjax.landscape.teacher_match import TeacherMatch
 from sbjax.landscape.unit_clusters import Clustering, Rules
-from sbjax.optimizers.gradient_flow import polish
+from sbjax.optimizers.polish import polish
 
 LONGEST = 500  # steps of Adam in one dispatch, so that a run can be stopped
 

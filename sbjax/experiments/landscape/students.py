@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PyTree
 
 from sbjax.landscape.teacher_student import ACTIVATIONS, deep_tanh
 from sbjax.metrics.hessian import mlp_hessian
-from sbjax.optimizers.gradient_flow import Polished, polish
+from sbjax.optimizers.polish import Polished, polish
 
 LONGEST = 1000  # steps in one dispatch, so that a run can be stopped
 
@@ -199,7 +199,7 @@ def polish_students(
     stop: Callable[[], bool] = lambda: False,
     log: Callable[[str], Any] = lambda text: None,
 ) -> Polished | None:
-    """`sbjax.optimizers.gradient_flow.polish` of stacked students, one after another on each device; None if stopped.
+    """`sbjax.optimizers.polish.polish` of stacked students, one after another on each device; None if stopped.
 
     Args:
         problem: as above.

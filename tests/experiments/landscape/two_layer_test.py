@@ -14,7 +14,7 @@ from sbjax.experiments.landscape.figures import losses_figure
 from sbjax.landscape import classification
 from sbjax.landscape import teacher_student as ts
 from sbjax.landscape.splitting import Inertia
-from sbjax.optimizers.gradient_flow import Polished
+from sbjax.optimizers.polish import Polished
 from sbjax.runner import run as experiment
 
 CONFIG = pathlib.Path(__file__).parents[3] / "configs" / "landscape.py"

@@ -1,0 +1,135 @@
+"""Which fields a section reads, by the optimiser and the schedule that it names."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from sbjax import options
+from sbjax.names import check_choice, is_import_path
+from sbjax.optimizers import user
+from sbjax.optimizers.base import Part
+from sbjax.optimizers.registry import OPTIMIZERS, SCHEDULES
+from sbjax.options import Spec
+
+NAME = Spec("sgd", f"{', '.join(OPTIMIZERS)}, or an import path")
+LEARNING_RATE = Spec(0.1, "learning rate after the warm-up", least=0)
+SCHEDULE = Spec("cosine", f"{', '.join(SCHEDULES)}, or an import path", off="constant")
+FIRST_BIAS_SCALE = Spec(
+    1.0,
+    "the first layer's bias is trained in a unit so many times larger; 0 = the unit in which a folded expansion's "
+    "constants move it",
+    least=0,
+)
+
+
+class Kind(NamedTuple):
+    """A part by its name: its options, whether it takes others too, and options -> the part."""
+
+    name: str
+    specs: dict[str, Spec]
+    open: bool
+    make: Callable[[Mapping[str, Any]], Part]
+
+
+class Found(NamedTuple):
+    """What a section's names name, all specs together, and the names of those that are not the optimiser's own."""
+
+    optimizer: Kind
+    schedule: Kind | None
+    specs: dict[str, Spec]
+    shared: frozenset[str]
+
+    def no_effect(self, name: str, prefix: str) -> str:
+        """Why a field that others read is not read here."""
+        known = _known()[name]
+        if self.schedule is None and (name in ("learning_rate", "schedule") or known.decides == "schedule"):
+            return f"has no effect with {prefix}name={self.optimizer.name!r}, which finds its own step length"
+        chosen = self.optimizer if known.decides == "name" else self.schedule
+        return f"has no effect with {prefix}{known.decides}={chosen.name!r}: it is read by {', '.join(known.readers)}"
+
+
+class Known(NamedTuple):
+    """A field that not every section reads: which field decides, who reads it, and its specs."""
+
+    decides: str
+    readers: tuple[str, ...]
+    specs: tuple[Spec, ...]
+
+
+def find(given: Mapping[str, Any], prefix: str) -> tuple[Found | None, list[str]]:
+    """The parts that a section names, or None; and what is wrong."""
+    problems: list[str] = []
+
+    def part(field, spec, of):
+        try:
+            return of(given.get(field, spec.default), f"{prefix}{field}")
+        except ValueError as error:
+            problems.append(str(error))
+            return None
+
+    optimizer = part("name", NAME, _optimizer_kind)
+    schedule = None
+    if optimizer is not None and optimizer[1]:
+        schedule = part("schedule", SCHEDULE, _schedule_kind)
+    if problems:
+        return None, problems
+    kind, scheduled = optimizer
+    around = {"first_bias_scale": FIRST_BIAS_SCALE}
+    if scheduled:
+        around = {"learning_rate": LEARNING_RATE, "schedule": SCHEDULE, **schedule.specs, **around}
+    for name in kind.specs.keys() & {"name", *around}:
+        problems.append(f"{prefix}name={kind.name!r} has an option {name!r}, which the section has already; rename it")
+    specs = {"name": NAME, **kind.specs, **around}
+    return (None if problems else Found(kind, schedule, specs, frozenset({"name", *around}))), problems
+
+
+def _optimizer_kind(name: Any, field: str) -> tuple[Kind, bool]:
+    """And whether it reads a learning rate."""
+    if is_import_path(name):
+        part = _user_part(name, field, ("learning_rate",))
+        kind = Kind(name, part.specs, part.open, functools.partial(user.make_optimizer, part))
+        return kind, user.is_scheduled(part)
+    check_choice(name, OPTIMIZERS, what=field)
+    part = OPTIMIZERS[name]
+    return Kind(name, options.describe(part), False, lambda values: part(**values)), part.scheduled
+
+
+def _schedule_kind(name: Any, field: str) -> Kind:
+    if is_import_path(name):
+        part = _user_part(name, field, ("learning_rate", "train_steps"))
+        return Kind(name, part.specs, False, functools.partial(user.make_schedule, part))
+    check_choice(name, SCHEDULES, what=field)
+    part = SCHEDULES[name]
+    return Kind(name, options.describe(part), False, lambda values: part(**values))
+
+
+def _user_part(name: str, field: str, arguments: tuple[str, ...]) -> user.UserPart:
+    try:
+        return user.load(name, arguments=arguments)
+    except ValueError as error:
+        raise ValueError(f"{field}={name!r}: {error}") from error
+
+
+@functools.cache
+def _known() -> dict[str, Known]:
+    """By name of the field."""
+    found: dict[str, Known] = {}
+    for decides, table in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
+        for part in table.values():
+            for name, spec in options.describe(part).items():
+                before = found.get(name, Known(decides, (), ()))
+                found[name] = Known(decides, (*before.readers, part.name), (*before.specs, spec))
+    scheduled = tuple(part.name for part in OPTIMIZERS.values() if part.scheduled)
+    for name, spec in (("learning_rate", LEARNING_RATE), ("schedule", SCHEDULE)):
+        found[name] = Known("name", scheduled, (spec,))
+    return found
+
+
+def is_known(name: str) -> bool:
+    """Whether some optimiser or schedule reads a field of this name."""
+    return name in _known()
+
+
+def is_neutral(name: str, value: Any) -> bool:
+    """Whether a value says nothing: a default, or 'off'."""
+    return any(value == known for spec in _known()[name].specs for known in (spec.default, spec.off))
