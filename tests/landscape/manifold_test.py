@@ -1,4 +1,4 @@
-"""Pieces of the expansion manifold against linear systems that are built and solved here."""
+"""Pieces of the manifold against linear systems that are built and solved here."""
 
 import collections
 import itertools
