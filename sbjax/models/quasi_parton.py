@@ -1,4 +1,4 @@
-"""Masses of quarks and gluons as networks of the temperature."""
+"""Neural networks for temperature-dependent quark and gluon masses."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from sbjax.expansion.transform import VectorExpansion, expand
-from sbjax.names import near
+from sbjax.names import check_choice, near
 from sbjax.physics.qcd import SPECIES
 
 
 def torch_bias(fan_in: int) -> nn.initializers.Initializer:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): what a linear layer of PyTorch has by default."""
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the default of PyTorch's linear layer."""
     bound = fan_in**-0.5
     uniform = nn.initializers.uniform(2 * bound)
     return lambda key, shape, dtype=jnp.float32: uniform(key, shape, dtype) - bound
@@ -22,18 +22,19 @@ class MassNet(nn.Module):
     """Temperatures [..] in GeV -> one mass [..] in GeV.
 
     Dense layers in - `first` - `width`, `blocks` residual blocks x + W_2 sigmoid(W_1 x + b_1) + b_2, dense layers
-    `width` - `first` - 1; swish after every layer and block but the last, whose sigmoid is scaled to (0, `largest`).
-    Weights start from He's uniform distribution, biases from U(+-1/sqrt(fan in)).
+    `width` - `first` - 1; swish after every layer and block except the last, whose sigmoid is scaled to (0, `largest`).
+    Weights are initialised by He's uniform distribution, biases by U(+-1/sqrt(fan in)).
 
     Attributes:
         first: width of the outermost hidden layers.
-        width: of the residual blocks.
-        blocks: how many.
-        largest: GeV, above every mass.
-        expansion: constants around the input; None = raw. Inside, so that derivatives are by the temperature.
-        dtype: of parameters and computation.
+        width: width of the residual blocks.
+        blocks: number of residual blocks.
+        largest: upper bound of the masses in GeV.
+        expansion: constants around the input; None = raw. Part of the network, so that derivatives are with respect to
+            the temperature.
+        dtype: dtype of parameters and computation.
 
-    Source: the code of arXiv 2211.07994 with error propagation.
+    Source: code of arXiv 2211.07994 (version with error propagation).
     """
 
     first: int = 16
@@ -74,8 +75,8 @@ QuasiPartonMasses = nn.vmap(
     variable_axes={"params": 0},
     split_rngs={"params": True},
 )
-"""Three independent `MassNet` in one: T [..] (and mu_B [..]) -> masses [.., 3] in the order of `qcd.SPECIES`; every
-parameter has a leading axis of 3."""
+"""Three independent `MassNet`s: T [..] (and mu_B [..]) -> masses [.., 3] in the order of `qcd.SPECIES`. Parameters have
+a leading axis of size 3."""
 
 OPTIONS = ("first", "width", "blocks", "largest", "dtype")
 
@@ -83,16 +84,16 @@ OPTIONS = ("first", "width", "blocks", "largest", "dtype")
 def make_quasi_partons(
     name: str, *, expansion: VectorExpansion | None = None, x64: bool = False, **options: Any
 ) -> nn.Module:
-    """The networks of the masses by name.
+    """The mass networks by name.
 
     Args:
         name: 'quasi_parton'.
-        expansion: as `MassNet`.
+        expansion: as in `MassNet`.
         x64: whether jax is in double precision.
         options: first, width, blocks, largest, dtype of `MassNet`.
 
     Raises:
-        ValueError: an unknown name or option (with near names), an impossible value, an expansion of another kind.
+        ValueError: an unknown name or option (with similar names), an invalid value, an expansion of another kind.
 
     >>> import jax
     >>> masses = make_quasi_partons('quasi_parton', blocks=1)
@@ -102,26 +103,22 @@ def make_quasi_partons(
     """
     if name != "quasi_parton":
         raise ValueError(
-            f"model.name={name!r} is no network for an equation of state{near(name, ['quasi_parton'])}; "
-            "use 'quasi_parton'"
+            f"name={name!r} is no network for an equation of state{near(name, ['quasi_parton'])}; use 'quasi_parton'"
         )
     if not isinstance(expansion, VectorExpansion | None):
         raise ValueError(f"expansion={expansion!r} is not for a temperature; use a VectorExpansion or None")
     for option, value in options.items():
         if option not in OPTIONS:
             raise ValueError(
-                f"model.{option} is unknown for 'quasi_parton'{near(option, OPTIONS)}; known: {', '.join(OPTIONS)}"
+                f"{option} is unknown for 'quasi_parton'{near(option, OPTIONS)}; known: {', '.join(OPTIONS)}"
             )
         least = 0 if option == "blocks" else 1
         if option in ("first", "width", "blocks") and (type(value) is not int or value < least):
-            raise ValueError(f"model.{option}={value!r} must be a whole number >= {least}")
+            raise ValueError(f"{option}={value!r} must be a whole number >= {least}")
     if not options.get("largest", 1.0) > 0:
-        raise ValueError(f"model.largest={options['largest']} must be a mass in GeV > 0, such as 3.0")
+        raise ValueError(f"largest={options['largest']} must be a mass in GeV > 0, such as 3.0")
     dtype = options.get("dtype", "float32")
-    if dtype not in ("float32", "float64"):
-        raise ValueError(
-            f"model.dtype={dtype!r} is unknown{near(dtype, ['float32', 'float64'])}; known: float32, float64"
-        )
+    check_choice(dtype, ("float32", "float64"), what="dtype")
     if dtype == "float64" and not x64:
-        raise ValueError("model.dtype='float64' needs precision.x64=True")
+        raise ValueError("dtype='float64' needs x64=True, jax in double precision")
     return QuasiPartonMasses(**options, expansion=expansion)
