@@ -138,7 +138,7 @@ def pieces(r: int, m: int) -> Iterator[Piece]:
     """
     r, m = counting.pair(r, m)
     if (number := counting.T(r, m)) > MOST_PIECES:
-        raise ValueError(f"r={r}, m={m} has {number:.3g} pieces: list no more than {MOST_PIECES}, or `signatures`")
+        raise ValueError(f"r={r}, m={m} has {number:.3g} pieces, more than {MOST_PIECES}: use `signatures` instead")
     return _pieces(r, m)
 
 

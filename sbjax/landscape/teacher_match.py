@@ -168,7 +168,9 @@ def match_layers(
     if len(layers) != len(teacher):
         raise ValueError(f"the recovered network has {len(layers)} layers and the teacher {len(teacher)}")
     if form.slope:
-        raise ValueError(f"activation is {form.symmetry}: mirrored units differ by a linear function of what is below")
+        raise ValueError(
+            f"activation is {form.symmetry}: units at w and -w differ by a linear function of the layer below"
+        )
     kernel, shift = (np.asarray(part, float) for part in layers[0])
     found = []
     for here, (known_kernel, known_shift) in enumerate(teacher[:-1]):

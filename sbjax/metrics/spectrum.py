@@ -156,8 +156,8 @@ def tridiagonalise(
     Raises:
         ValueError: `steps` out of range; a basis that exceeds `max_bytes`; a product that is not finite.
 
-    >>> diagonal, beside = tridiagonalise(lambda v: jnp.array([1.0, 3.0]) * v, jnp.ones(2), 2)
-    >>> [round(float(x), 3) for x in np.linalg.eigvalsh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))]
+    >>> d, e = tridiagonalise(lambda v: jnp.array([1.0, 3.0]) * v, jnp.ones(2), 2)
+    >>> [round(float(x), 3) for x in np.linalg.eigvalsh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))]
     [1.0, 3.0]
     """
     n = len(vector)
@@ -168,17 +168,17 @@ def tridiagonalise(
         import matfree.decomp
 
         method = matfree.decomp.tridiag_sym(steps, reortho="full", materialize=False, custom_vjp=False)
-        diagonal, beside = (
+        diagonal, off_diagonal = (
             np.asarray(part, np.float64) for part in jax.jit(lambda v: method(product, v).J_small)(vector)
         )
     else:
-        diagonal, beside = _on_host(product, vector, steps)
-    if not (np.isfinite(diagonal).all() and np.isfinite(beside).all()):
+        diagonal, off_diagonal = _on_host(product, vector, steps)
+    if not (np.isfinite(diagonal).all() and np.isfinite(off_diagonal).all()):
         raise ValueError(
             "the product gives NaN or infinite entries"
             + (", or the Krylov space is exhausted: lower steps, or in_program=False" if in_program else "")
         )
-    return diagonal, beside
+    return diagonal, off_diagonal
 
 
 def spectral_density(
@@ -220,8 +220,8 @@ def spectral_density(
     _check(n=(n, 1), probes=(probes, 1))
     nodes, weights = np.zeros((2, probes, steps))
     for row, probe in enumerate(_signs(key, probes, n, dtype)):
-        diagonal, beside = tridiagonalise(product, probe, steps, in_program=in_program, max_bytes=max_bytes)
-        values, vectors = scipy.linalg.eigh_tridiagonal(diagonal, beside)
+        diagonal, off_diagonal = tridiagonalise(product, probe, steps, in_program=in_program, max_bytes=max_bytes)
+        values, vectors = scipy.linalg.eigh_tridiagonal(diagonal, off_diagonal)
         nodes[row] = np.pad(values, (0, steps - len(values)), mode="edge")
         weights[row, : len(values)] = vectors[0] ** 2
     return Spectrum(nodes, weights, n)
@@ -248,16 +248,16 @@ def smooth(spectrum: Spectrum, grid: Float[ArrayLike, " g"], width: float) -> Fl
 
 def _on_host(product, vector, steps):
     basis = jnp.zeros((steps, len(vector)), vector.dtype)
-    q, beside, diagonal = vector / jnp.linalg.norm(vector), [], []
+    q, off_diagonal, diagonal = vector / jnp.linalg.norm(vector), [], []
     for step in range(steps):
         basis, w, alpha, beta = _advance(basis, q, product(q), step)
         diagonal.append(float(alpha))
-        scale = max(map(abs, diagonal + beside))
+        scale = max(map(abs, diagonal + off_diagonal))
         if step + 1 == steps or float(beta) <= 10 * jnp.finfo(vector.dtype).eps * scale:
             break
-        beside.append(float(beta))
+        off_diagonal.append(float(beta))
         q = w
-    return np.array(diagonal), np.array(beside)
+    return np.array(diagonal), np.array(off_diagonal)
 
 
 @jax.jit
