@@ -1,4 +1,4 @@
-"""Figures of the loss landscape: how pieces of the expansion manifold meet, counts over widths, losses along paths."""
+"""Figures of the loss landscape: how pieces of the manifold intersect, counts over widths, losses along paths."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
