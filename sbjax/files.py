@@ -11,10 +11,10 @@ import numpy as np
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
-    """Write to a temporary name in the same folder, flush to the disk, then rename over `path`.
+    """Write a file atomically: temporary file in the same folder, flush to disk, rename to `path`.
 
     Raises:
-        OSError: the folder cannot be written or the disk is full; `path` is untouched.
+        OSError: the folder is not writable or the disk is full; `path` is unchanged.
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")

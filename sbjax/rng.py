@@ -1,8 +1,8 @@
 """Named streams of random keys.
 
-A run has one key. Every use of randomness has a name ('init', 'data', 'dropout', 'augment', ..), and its keys are
-folded in the order name, replica, step. Two arms with the same seed therefore see the same initial weights (where
-shapes agree), the same batches and the same masks: that is what makes a comparison paired.
+A run has one key. Every use of randomness has a name ('init', 'data', 'dropout', 'augment', ..); its keys are derived
+by folding in name, replica and step, in this order. Two arms with the same seed therefore have the same initial weights
+(where shapes agree), batches and dropout masks, which makes their comparison paired.
 """
 
 import hashlib
@@ -12,9 +12,9 @@ from jaxtyping import Array, Int, Key
 
 
 def stream(key: Key[Array, ""], name: str) -> Key[Array, ""]:
-    """The key of the stream `name`: `fold_in(key, SHA-256(name) mod 2^32)`.
+    """Key of the stream `name`: `fold_in(key, SHA-256(name) mod 2^32)`.
 
-    A digest and not Python's `hash`, which differs from process to process.
+    (Python's `hash` would differ between processes.)
 
     >>> import jax
     >>> k = jax.random.key(0)
@@ -26,10 +26,10 @@ def stream(key: Key[Array, ""], name: str) -> Key[Array, ""]:
 
 
 def replica_stream(key: Key[Array, ""], name: str, replica: Int[Array, ""] | int) -> Key[Array, ""]:
-    """Stream `name` of one replica, which does not depend on how many replicas there are."""
+    """Key of the stream `name` of one replica, independent of the number of replicas."""
     return jax.random.fold_in(stream(key, name), replica)
 
 
 def step_key(key: Key[Array, ""], step: Int[Array, ""] | int) -> Key[Array, ""]:
-    """The key of one step of a stream."""
+    """Key of one step of a stream."""
     return jax.random.fold_in(key, step)

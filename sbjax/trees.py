@@ -1,4 +1,4 @@
-"""Pytrees of arrays: flat names, selection, stacking, finiteness."""
+"""Utilities for pytrees of arrays: flat names, selection of leaves, stacking, finiteness."""
 
 import fnmatch
 import functools
@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 Where = str | Sequence[str] | Callable[[str], bool] | None
-"""A choice of leaves by flat name: a glob or several, or a function of the name; None = all."""
+"""A selection of leaves by flat name: one or several globs, or a predicate; None = all."""
 
 
 def flatten(tree: PyTree) -> dict[str, Any]:
-    """Leaves by name, the path joined with '/': {'dense_0/kernel': .., 'dense_0/bias': ..}.
+    """Leaves by flat name, the path joined with '/': {'dense_0/kernel': .., 'dense_0/bias': ..}.
 
-    Works on dicts, tuples, named tuples, dataclasses and NNX state alike; a bare leaf has the name ''.
+    Works on dicts, tuples, named tuples, dataclasses and NNX state; a tree that is a single leaf has the name ''.
 
     >>> flatten({'a': {'b': 1}, 'c': (2, 3)})
     {'a/b': 1, 'c/0': 2, 'c/1': 3}
@@ -27,18 +27,18 @@ def flatten(tree: PyTree) -> dict[str, Any]:
 
 
 def floating(tree: PyTree, where: Where = None, *, what: str = "tree") -> dict[str, Float[Array, "..."]]:
-    """The floating leaves of a tree by flat name, as jax arrays.
+    """Selected floating leaves of a tree by flat name, as jax arrays.
 
-    Integers, booleans and random keys are passed over: states carry counters and keys beside their weights. Floats of
-    fewer than 16 bits come as float32, since jax promotes them to nothing.
+    Integers, booleans and random keys are ignored, since states carry counters and keys beside weights. Floats with
+    fewer than 16 bits are converted to float32, since jax has no implicit promotion for them.
 
     Args:
         tree: any pytree of arrays or numbers.
-        where: which leaves.
-        what: the name of the tree in errors.
+        where: selection of leaves.
+        what: name of the tree in errors.
 
     Raises:
-        ValueError: nothing is selected; a leaf is complex, empty or no array.
+        ValueError: nothing is selected; a selected leaf is complex, empty or not numeric.
 
     >>> floating({'a': {'kernel': np.ones(2), 'bias': np.ones(3)}, 'step': np.int32(3)}, '*/kernel')
     {'a/kernel': Array([1., 1.], dtype=float32)}
@@ -64,23 +64,23 @@ def floating(tree: PyTree, where: Where = None, *, what: str = "tree") -> dict[s
 
 
 def wide_dtype(*arrays: Array) -> np.dtype:
-    """The dtype in which arrays are summed: float32, or the widest of theirs.
+    """Dtype for sums over arrays: the widest of their dtypes, at least float32.
 
     >>> wide_dtype(jnp.ones(2, jnp.bfloat16)), wide_dtype(jnp.ones(2, jnp.float8_e4m3fn), jnp.ones(2))
     (dtype('float32'), dtype('float32'))
     """
-    dtypes = (jnp.result_type(x) for x in arrays)  # `asarray` would copy what lies on the host
+    dtypes = (jnp.result_type(x) for x in arrays)  # `jnp.asarray` would copy host arrays
     return functools.reduce(jnp.promote_types, (dtype for dtype in dtypes if not _narrow(dtype)), jnp.dtype("float32"))
 
 
 def check_finite(leaves: dict[str, Array], what: str = "tree") -> None:
-    """Refuse NaN and infinite entries; inside `jit`, where values are not known, nothing is tested.
+    """Check for NaN and infinite entries; traced values are not checked.
 
     Raises:
         ValueError: naming the first leaf that has them.
     """
     for name, leaf in leaves.items():
-        # With numpy, since inside `jit` jax traces even what is done to constants.
+        # numpy, since inside `jit` jax would trace operations on constants too.
         if not isinstance(leaf, jax.core.Tracer) and (bad := int(np.sum(~np.isfinite(np.asarray(leaf))))):
             raise ValueError(
                 f"{what}: leaf {name!r} has {bad} entries that are NaN or infinite; drop that tree or replica, or "
@@ -89,7 +89,7 @@ def check_finite(leaves: dict[str, Array], what: str = "tree") -> None:
 
 
 def selects(where: Where, name: str) -> bool:
-    """Whether a choice of leaves takes the leaf of this flat name.
+    """Whether a selection includes the leaf with this flat name.
 
     >>> selects('*kernel', 'dense_0/kernel'), selects(['dense_1/*'], 'dense_0/kernel'), selects(None, 'x')
     (True, False, True)
@@ -103,10 +103,10 @@ def selects(where: Where, name: str) -> bool:
 def replica_rows(
     stacked: PyTree, where: Where = None, *, what: str = "stacked"
 ) -> dict[str, Float[Array, "replica n"]]:
-    """The floating leaves of a stacked tree by flat name, each as one row a replica.
+    """Selected floating leaves of a stacked tree by flat name, flattened to one row per replica.
 
     Raises:
-        ValueError: as `floating`, or leaves that do not share a leading axis of at least two replicas.
+        ValueError: as `floating`; leaves without a common leading axis of at least two replicas.
     """
     leaves = floating(stacked, where, what=what)
     counts = {leaf.shape[0] if leaf.ndim else 0 for leaf in leaves.values()}
@@ -119,7 +119,7 @@ def replica_rows(
 
 
 def stack(trees: Sequence[PyTree]) -> PyTree:
-    """Trees of the same structure -> one tree with a leading axis, the replica axis.
+    """Stack trees of equal structure along a new leading (replica) axis.
 
     >>> stack([{'w': jnp.zeros(3)}, {'w': jnp.ones(3)}])['w'].shape
     (2, 3)
@@ -128,7 +128,7 @@ def stack(trees: Sequence[PyTree]) -> PyTree:
 
 
 def take(tree: PyTree, index: int | slice | np.ndarray) -> PyTree:
-    """Entry (or entries) `index` of the leading axis of every leaf: one replica of a stacked tree.
+    """Index the leading axis of every leaf: one replica, or several, of a stacked tree.
 
     >>> take({'w': jnp.arange(6).reshape(2, 3)}, 1)['w'].tolist()
     [3, 4, 5]
@@ -137,7 +137,7 @@ def take(tree: PyTree, index: int | slice | np.ndarray) -> PyTree:
 
 
 def size(tree: PyTree) -> int:
-    """Number of scalars in all leaves.
+    """Total number of entries of all leaves.
 
     >>> size({'w': jnp.zeros((2, 3)), 'b': jnp.zeros(3)})
     9
@@ -146,7 +146,7 @@ def size(tree: PyTree) -> int:
 
 
 def all_finite(tree: PyTree) -> Bool[Array, ""]:
-    """Whether no floating leaf holds a NaN or an infinity.
+    """Whether all entries of all floating leaves are finite.
 
     >>> bool(all_finite({'w': jnp.ones(2), 'n': jnp.arange(2)})), bool(all_finite(jnp.array([1.0, jnp.nan])))
     (True, False)
@@ -156,7 +156,7 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
 
 
 def total(parts: Sequence[PyTree]) -> PyTree:
-    """Leafwise sum of trees of the same structure.
+    """Leafwise sum of trees of equal structure.
 
     >>> total([{'a': 1}, {'a': 2}])
     {'a': 3}
@@ -165,7 +165,7 @@ def total(parts: Sequence[PyTree]) -> PyTree:
 
 
 def strong(tree: PyTree) -> PyTree:
-    """The same values without weak types, which would make the second call of a jitted step compile again.
+    """Remove weak types, which would cause the second call of a jitted step to recompile.
 
     >>> strong(jnp.asarray(1.0)).weak_type
     False
@@ -174,11 +174,11 @@ def strong(tree: PyTree) -> PyTree:
 
 
 def _narrow(dtype) -> bool:
-    """Whether it is a float that jax promotes to nothing."""
+    """Whether it is a float of fewer than 16 bits, for which jax has no implicit promotion."""
     return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 16
 
 
 def _bare(path: tuple) -> tuple:
-    """A path without the attribute in which an NNX variable keeps its array."""
+    """A path without the attribute `value` of an NNX variable."""
     boxed = path and isinstance(path[-1], jax.tree_util.GetAttrKey) and path[-1].name == "value" and len(path) > 1
     return path[:-1] if boxed else path

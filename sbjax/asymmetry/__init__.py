@@ -1,4 +1,4 @@
-"""Asymmetric networks: weights F + D * W with frozen F and D, and frozen gates, so that permuted copies differ."""
+"""Asymmetric networks: frozen constants in weights (F + D * W) or activations remove permutation symmetries."""
 
 from sbjax.asymmetry.controls import StartedFrom
 from sbjax.asymmetry.figlu import Gate, figlu

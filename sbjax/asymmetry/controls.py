@@ -1,4 +1,4 @@
-"""Controls for the experiments on asymmetric networks."""
+"""Controls for experiments with asymmetric networks."""
 
 import dataclasses
 from typing import Any
@@ -10,20 +10,21 @@ from sbjax.asymmetry.weights import standard_from
 
 @dataclasses.dataclass(frozen=True)
 class StartedFrom:
-    """A standard network that starts from an asymmetric one's effective weights: is it the start, or the constants?
+    """A standard network initialised with the effective weights of an asymmetric one.
 
-    `init` and `apply` are called as those of a Linen module.
+    This control separates the effect of the initialisation from that of the constants. `init` and `apply` have the
+    interface of a Linen module.
 
     Attributes:
-        asymmetric: as `make_asymmetric` makes it.
-        module: the standard network; it computes what the asymmetric one does at the start.
+        asymmetric: an asymmetric network, see `make_asymmetric`.
+        module: the standard network; at initialisation it computes the same function.
     """
 
     asymmetric: Any
     module: Any
 
     def init(self, rngs: PyTree, *args: Any, **kwargs: Any) -> dict[str, PyTree]:
-        """Variables of `module`, without constants."""
+        """Variables of `module`: effective weights, no constants."""
         return standard_from(self.asymmetric.init(rngs, *args, **kwargs))
 
     def apply(self, variables: PyTree, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Named streams of fixed random numbers: a pure function of (seed, name), the same in every process and replica."""
+"""Named streams of fixed random numbers: pure functions of (seed, name), identical in every process and replica."""
 
 import hashlib
 import math
@@ -8,10 +8,10 @@ import numpy as np
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
-    """Philox with the key SHA-256('seed/name') mod 2^128.
+    """Philox generator with the key SHA-256('seed/name') mod 2^128.
 
-    numpy and not jax: the constants are then concrete numbers inside `jax.jit`, `vmap` and `eval_shape` too, where they
-    can still be checked and refused, and no replica's key can reach them.
+    numpy instead of jax, so that constants are concrete inside `jax.jit`, `vmap` and `eval_shape`, can be validated
+    there, and do not depend on any replica's key.
 
     >>> generator(0, 'dense_0/kernel').integers(1000, size=3).tolist()
     [15, 987, 68]
@@ -23,7 +23,7 @@ def generator(seed: int, name: str) -> np.random.Generator:
 
 
 def fan_in(shape: Sequence[int]) -> int:
-    """Inputs of one output of a kernel [*window, in, out]; the length of a vector, which has no inputs.
+    """Fan-in of a kernel [*window, in, out]; for a vector, its length.
 
     >>> fan_in((3, 3, 16, 32)), fan_in((784, 512)), fan_in((7,))
     (144, 784, 7)
@@ -32,7 +32,7 @@ def fan_in(shape: Sequence[int]) -> int:
 
 
 def check_seed(field: str, seed: int) -> None:
-    """Refuse what is no whole number.
+    """Check that a seed is a whole number.
 
     Raises:
         ValueError: naming the field.
@@ -42,7 +42,7 @@ def check_seed(field: str, seed: int) -> None:
 
 
 def check_number(field: str, value: float, *, positive: bool = False) -> None:
-    """Refuse what is not finite or is negative (or zero, if `positive`).
+    """Check that a number is finite and >= 0 (> 0 if `positive`).
 
     Raises:
         ValueError: naming the field.

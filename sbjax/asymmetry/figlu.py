@@ -12,12 +12,12 @@ from sbjax.asymmetry import draws
 
 @dataclasses.dataclass(frozen=True)
 class Gate:
-    """How the frozen mixing matrix of FiGLU is drawn; stands in the place of an activation's name in a model.
+    """Specification of FiGLU's frozen mixing matrix; models accept it in place of the name of an activation.
 
     Attributes:
-        scale: standard deviation of its entries; None = 1 / sqrt(d), the authors' choice for convolutions (for the MLP
-            they take 1: with normalised inputs the gates are then nearly binary).
-        seed: with the layer's name it fixes the matrix.
+        scale: standard deviation of the entries; None = 1 / sqrt(d), the authors' choice for convolutions. (For the MLP
+            they use 1, which makes gates nearly binary for normalised inputs.)
+        seed: together with the name of the layer it determines the matrix.
 
     Raises:
         ValueError: naming the field.
@@ -35,13 +35,13 @@ class Gate:
         draws.check_seed("gate.seed", self.seed)
 
     def matrix(self, name: str, width: int) -> Float[np.ndarray, "d d"]:
-        """The matrix [in, out] of the layer `name`, float64: independent normal entries, so it has no symmetry."""
+        """The matrix [in, out] of layer `name`, float64, with i.i.d. normal entries: it has no permutation symmetry."""
         scale = 1 / math.sqrt(width) if self.scale is None else self.scale
         return scale * draws.generator(self.seed, f"{name}/mixing").standard_normal((width, width))
 
 
 def figlu(x: Float[Array, "*batch d"], mixing: Float[Array, "d d"]) -> Float[Array, "*batch d"]:
-    """sigmoid(F x) x with F[i, j] = mixing[j, i]; on images that is a 1x1 convolution.
+    """sigmoid(F x) x with F[i, j] = mixing[j, i]; on images F is a 1x1 convolution.
 
     Args:
         x: [..., d].

@@ -1,9 +1,9 @@
 """Masks of W-asymmetric layers: which entries of a kernel are trainable.
 
-A kernel is [*window, in, out], as in Flax; a *row* is what one output channel sees, kernel[..., o], over the flattened
-index (in, *window). Rows that are pairwise distinct and none of them entirely frozen are the condition under which a
-network with frozen zeros has no automorphism (Lim et al., arXiv 2405.20231, appendix B); here that is checked, where
-the authors' random subsets have it with high probability only.
+A kernel is [*window, in, out], as in Flax; a *row* is the mask of one output channel, kernel[..., o], over the
+flattened index (in, *window). A network with frozen zeros has no automorphism if rows are pairwise distinct and none is
+entirely frozen (Lim et al., arXiv 2405.20231, appendix B). Here this is guaranteed; the authors' independent random
+subsets satisfy it with high probability only.
 """
 
 import dataclasses
@@ -23,19 +23,18 @@ UNITS = ("entry", "filter")
 
 @dataclasses.dataclass(frozen=True)
 class MaskSpec:
-    """What is frozen in one layer.
+    """Specification of the frozen entries of one layer.
 
     Attributes:
-        n_fix: frozen units a row with 'random_subsets'; the smallest number of them with 'bounded'; 0 with 'densest'.
+        n_fix: frozen units per row for 'random_subsets'; their minimum for 'bounded'; 0 for 'densest'.
         kappa: standard deviation of the frozen entries; 0 freezes zeros.
-        kind: 'random_subsets', a uniform subset of n_fix units for each row, all rows different; 'densest', the subsets
-            in order of size and then lexicographic order, from the empty one; 'bounded', the same from size n_fix.
-        unit: what is frozen together, an 'entry' of the kernel or a 'filter', the whole window of one input channel.
-        allow_all_frozen: let n_fix reach the number of units of a row: the whole layer is then frozen, and its rows
-            are all alike. Otherwise that is refused.
+        kind: 'random_subsets': a uniformly random subset of n_fix units for each row, all different. 'densest': subsets
+            by size, then lexicographically, starting with the empty one. 'bounded': the same, starting at size n_fix.
+        unit: what is frozen as one: an 'entry' of the kernel, or a 'filter', the whole window of one input channel.
+        allow_all_frozen: accept n_fix >= units per row, which freezes the whole layer; its rows are then equal.
 
     Raises:
-        ValueError: naming the field, its value and what is possible.
+        ValueError: an invalid value; the message names the field and the valid values.
 
     >>> MaskSpec(64, 0.5)
     MaskSpec(n_fix=64, kappa=0.5, kind='random_subsets', unit='entry', allow_all_frozen=False)
@@ -57,29 +56,28 @@ class MaskSpec:
         if not whole or self.n_fix < 0:
             raise ValueError(f"mask.n_fix={self.n_fix!r} must be a whole number >= 0")
         if self.kind == "densest" and self.n_fix:
-            raise ValueError(f"mask.n_fix={self.n_fix} has no meaning with mask.kind='densest'; use 'bounded', or 0")
+            raise ValueError(f"mask.n_fix={self.n_fix} has no effect with mask.kind='densest'; use 'bounded', or 0")
         if self.kind == "random_subsets" and not self.n_fix:
             raise ValueError(
-                "mask.n_fix=0 makes all rows alike with mask.kind='random_subsets'; use n_fix >= 1 or no mask"
+                "mask.n_fix=0 makes all rows equal with mask.kind='random_subsets'; use n_fix >= 1 or no mask"
             )
 
 
 def make_mask(
     spec: MaskSpec, shape: Sequence[int], generator: np.random.Generator, *, name: str = "kernel"
 ) -> Bool[np.ndarray, "..."]:
-    """The mask M of a kernel, True where it is trainable.
+    """Mask M of a kernel, True where it is trainable.
 
-    Its rows are pairwise distinct and none is entirely frozen, unless `allow_all_frozen` lets the whole layer be.
+    Rows are pairwise distinct and none is entirely frozen, except if `allow_all_frozen` freezes the whole layer.
 
     Args:
-        spec: what is frozen.
-        shape: of the kernel, [*window, in, out].
-        generator: of the random subsets; not used by the other kinds.
-        name: of the kernel, in errors.
+        spec: specification of the frozen entries.
+        shape: shape of the kernel, [*window, in, out].
+        generator: source of the random subsets; not used by the other kinds.
+        name: name of the kernel in errors.
 
     Raises:
-        ValueError: the shape is no kernel's; n_fix reaches the units of a row; there are fewer different rows than
-            output channels.
+        ValueError: `shape` is not that of a kernel; n_fix >= units per row; fewer distinct rows than output channels.
 
     >>> make_mask(MaskSpec(kind='densest'), (3, 5), draws.generator(0, 'w')).T.astype(int).tolist()
     [[1, 1, 1], [0, 1, 1], [1, 0, 1], [1, 1, 0], [0, 0, 1]]
@@ -108,7 +106,7 @@ def make_mask(
     if spec.kind != "random_subsets":
         frozen = _indicator(itertools.islice(_enumerated(units, spec.n_fix), rows), rows, units)
     elif possible <= 4 * rows:
-        # Rejection would go on for long where nearly all subsets are wanted.
+        # Rejection sampling would be slow if most of the subsets are needed.
         subsets = list(itertools.combinations(range(units), spec.n_fix))
         frozen = _indicator((subsets[i] for i in generator.permutation(possible)[:rows]), rows, units)
     else:
@@ -125,7 +123,7 @@ def _different_rows(spec, units):
 
 
 def _enumerated(units, smallest):
-    """Proper subsets by size, each size in lexicographic order."""
+    """Proper subsets of at least `smallest` units, by size and then lexicographically."""
     sizes = range(smallest, units)
     return itertools.chain.from_iterable(itertools.combinations(range(units), size) for size in sizes)
 
@@ -138,7 +136,7 @@ def _indicator(subsets, rows, units):
 
 
 def _random_rows(rows, units, count, generator):
-    """A uniform subset for each row; rows that came before are drawn again."""
+    """Distinct random subsets: duplicates of earlier rows are drawn again."""
     frozen = np.zeros((rows, units), bool)
     again = np.arange(rows)
     while again.size:

@@ -1,4 +1,4 @@
-"""Asymmetric networks with the interface of a Linen module, without a second copy of any model."""
+"""Asymmetric version of any model, with the interface of a Linen module."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,21 +17,21 @@ from sbjax.asymmetry.weights import KEY, constants, effective
 
 @dataclasses.dataclass(frozen=True)
 class Asymmetric:
-    """A module that computes with F + D * W; `init` and `apply` are called as those of a Linen module.
+    """Wraps a module to compute with weights F + D * W; `init` and `apply` have the interface of a Linen module.
 
-    `init` puts the constants in variables['frozen'], and W = 0 where D = 0: there W is never read and has no gradient,
-    so that it stays zero under any optimiser and weight decay, and replicas do not differ by it.
+    `init` stores the constants in variables['frozen'] and sets W = 0 where D = 0. There W is not used and has no
+    gradient, so it stays zero under any optimiser and weight decay and does not contribute to replica distances.
 
     Attributes:
-        module: a Linen module, or anything with such `init` and `apply` whose parameters are nested dicts.
-        spec: of kind 'w', 'syre' or 'fixed_bias'.
+        module: a Linen module, or an object with the same `init` and `apply` whose parameters are nested dicts.
+        spec: a spec of kind 'w', 'syre' or 'fixed_bias'.
     """
 
     module: Any
     spec: AsymmetrySpec
 
     def init(self, rngs: PyTree, *args: Any, **kwargs: Any) -> dict[str, PyTree]:
-        """Variables; the constants depend on spec.mask_seed alone, the parameters on `rngs`.
+        """Variables; constants depend only on spec.mask_seed, parameters on `rngs`.
 
         Raises:
             ValueError: as `constants`.
@@ -40,16 +40,16 @@ class Asymmetric:
         made = constants(variables["params"], self.spec)
         params = variables["params"]
         if self.spec.init == "authors":
-            params = _authors_law(params, made, rngs["params"] if isinstance(rngs, Mapping) else rngs)
+            params = _authors_init(params, made, rngs["params"] if isinstance(rngs, Mapping) else rngs)
         params = effective({"params": params, "frozen": {KEY: {"trainable": made.get("trainable")}}})
         frozen = {**variables.get("frozen", {}), KEY: jax.tree.map(jnp.asarray, made)}
         return {**variables, "params": params, "frozen": frozen}
 
     def apply(self, variables: Mapping[str, PyTree], *args: Any, **kwargs: Any) -> Any:
-        """As the module's `apply`, with effective weights.
+        """`module.apply` with effective weights.
 
         Raises:
-            ValueError: `mutable` covers 'params' or 'frozen', which a pass must not change.
+            ValueError: `mutable` includes 'params' or 'frozen'.
         """
         mutable = kwargs.get("mutable", False)
         names = (mutable,) if isinstance(mutable, str) else mutable
@@ -60,17 +60,17 @@ class Asymmetric:
 
 
 def make_asymmetric(module: Any, spec: AsymmetrySpec) -> Any:
-    """The asymmetric version of a module: something with `init` and `apply`, called as before.
+    """The asymmetric version of a module, with the same `init` and `apply`.
 
-    'standard' is the module itself, 'sigma' the module with FiGLU activations; the other kinds are wrapped and work
-    on any module. W- and sigma-asymmetry combine: make_asymmetric(make_asymmetric(module, sigma), w).
+    'standard' returns the module itself and 'sigma' the module with FiGLU activations; other kinds wrap any module. W-
+    and sigma-asymmetry can be combined: make_asymmetric(make_asymmetric(module, sigma), w).
 
     Args:
-        module: a Linen module; with 'sigma' one of `sbjax.models` that has `accepts_gate` (MLP, CNN, ResNet).
-        spec: how.
+        module: a Linen module; for 'sigma' one of `sbjax.models` with `accepts_gate` (MLP, CNN, ResNet).
+        spec: kind of asymmetry and its options.
 
     Raises:
-        ValueError: 'sigma' and a module whose activation cannot be replaced.
+        ValueError: 'sigma' for a module whose activation cannot be replaced.
 
     >>> from sbjax.asymmetry.masks import MaskSpec
     >>> from sbjax.models import MLP
@@ -94,8 +94,8 @@ def make_asymmetric(module: Any, spec: AsymmetrySpec) -> Any:
     return module.clone(activation=Gate(spec.gate_scale, spec.mask_seed))
 
 
-def _authors_law(params: PyTree, made: PyTree, key: jax.Array) -> PyTree:
-    """Kernels and biases of the masked layers from U(+-1/sqrt(fan-in)), fan-in of the full row."""
+def _authors_init(params: PyTree, made: PyTree, key: jax.Array) -> PyTree:
+    """Draw kernels and biases of masked layers from U(+-1/sqrt(fan-in)), with the fan-in of the unmasked kernel."""
     masked = {name.rpartition("/")[0]: leaf.shape for name, leaf in trees.flatten(made["trainable"]).items()}
 
     def draw(path, leaf):

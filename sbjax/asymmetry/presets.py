@@ -1,9 +1,9 @@
-"""Published settings of W-asymmetric networks (arXiv 2405.20231, appendix on hyper-parameters)."""
+"""Published hyperparameters of W-asymmetric networks (arXiv 2405.20231, appendix)."""
 
 from sbjax.asymmetry.masks import MaskSpec
 from sbjax.asymmetry.spec import AsymmetrySpec
 
-# Frozen entries by pattern at width 1; at width 8 there are three times as many.
+# Frozen entries per row by pattern, at width 1; three times as many at width 8.
 _RESNET20 = (
     ("conv_stem/kernel", 12),
     ("stage_1_*/conv_shortcut/kernel", 6),
@@ -30,13 +30,13 @@ def resnet20(width: int = 1, mask_seed: int = 0, *, n_fix_stem: int | None = Non
     """For CIFAR: `make_model('resnet20', classes=10, width=width, norm='layer')`; kappa is 2 everywhere.
 
     Args:
-        width: 1 or 8, the two that were published.
-        n_fix_stem: frozen entries a row of the first convolution; None = 12 at width 1. At width 8 the published 36
-            exceed the 27 entries that there are, so that the layer is entirely frozen: 12 leaves it trainable.
+        width: 1 or 8, the published ones.
         mask_seed, init: as in `AsymmetrySpec`.
+        n_fix_stem: frozen entries per row of the first convolution; None = the published 12 at width 1 and 36 at width
+            8. A row has only 27 entries, so that 36 freezes the layer; 12 keeps it trainable.
 
     Raises:
-        ValueError: another width.
+        ValueError: a width other than 1 and 8.
 
     >>> resnet20(8).masks[0]
     ('conv_stem/kernel', MaskSpec(n_fix=36, kappa=2.0, kind='random_subsets', unit='entry', allow_all_frozen=True))
@@ -53,9 +53,9 @@ def resnet20(width: int = 1, mask_seed: int = 0, *, n_fix_stem: int | None = Non
 
 
 def resnet8(mask_seed: int = 0, *, init: str = "same") -> AsymmetrySpec:
-    """For CIFAR, `make_model('resnet8', classes=10)`: eight whole filters a row, eight entries in the head, kappa 2.
+    """For CIFAR, `make_model('resnet8', classes=10)`: 8 frozen filters per row, 8 frozen entries in the head, kappa 2.
 
-    The three input channels make this freeze the first convolution entirely, as published.
+    As published, this freezes the first convolution entirely, since it has only three input channels.
 
     >>> [mask.unit for _, mask in resnet8().masks]
     ['filter', 'filter', 'entry']

@@ -1,4 +1,4 @@
-"""What makes a network asymmetric, as a frozen dataclass."""
+"""Specification of an asymmetric network."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from sbjax.asymmetry.masks import MaskSpec
 from sbjax.names import near
 
 INITS = ("same", "authors")
-# The fields that each kind reads, beside `mask_seed`.
+# Fields used by each kind, in addition to `mask_seed`.
 FIELDS = {
     "standard": (),
     "w": ("masks", "init"),
@@ -19,35 +19,34 @@ FIELDS = {
 
 @dataclasses.dataclass(frozen=True)
 class AsymmetrySpec:
-    """How a network is made asymmetric, by constants that are a pure function of (mask_seed, name of the leaf).
+    """How a network is made asymmetric. Constants are pure functions of (mask_seed, name of the leaf).
 
-    Every kind but 'sigma' replaces parameters W by F + D * W with constants F and D:
+    Every kind except 'sigma' replaces parameters W by F + D * W with constants F and D:
 
     - 'standard': D = 1, F = 0;
-    - 'w' (Lim et al., arXiv 2405.20231): D = M in {0, 1}, F = (1 - M) kappa N on the kernels that `masks` names;
-    - 'syre' (Ziyin et al., arXiv 2408.15495): D = 1, F = sigma0 N on all parameters. To break symmetry it needs weight
-      decay of W, see `syre.weighted_decay`. With a larger sigma0 on the kernels alone, where=('*kernel',), it is the
-      dense noise W + kappa N;
-    - 'fixed_bias': D = 0, F = U[-bias_bound, bias_bound] on the hidden biases: a control that breaks no symmetry of
-      consequence;
+    - 'w' (Lim et al., arXiv 2405.20231): D = M in {0, 1}, F = (1 - M) kappa N on the kernels selected by `masks`;
+    - 'syre' (Ziyin et al., arXiv 2408.15495): D = 1, F = sigma0 N on all parameters. It breaks symmetry only with
+      weight decay on W, see `syre.weighted_decay`. With a larger sigma0 and where=('*kernel',) it is the dense noise
+      W + kappa N;
+    - 'fixed_bias': D = 0, F = U[-bias_bound, bias_bound] on the hidden biases; a control that hardly breaks symmetry;
     - 'sigma' (arXiv 2405.20231) replaces the activation by sigmoid(F x) x, see `figlu.Gate`.
 
     Attributes:
         kind: one of these.
-        masks: pairs of a glob on flat names and a `MaskSpec`, such as ('dense_0/kernel', MaskSpec(64)); the first that
-            matches a leaf holds, and one that matches none is refused.
-        gate_scale: standard deviation of the entries of F with 'sigma'; None = 1 / sqrt(d).
-        sigma0: standard deviation of F with 'syre'; None = 0.01 / sqrt(d) in each leaf, d its fan-in (the length of a
-            vector). The source says 0.01 / sqrt(d) without saying what d is in a vector.
-        bias_bound: of the frozen biases.
-        where: globs on flat names; None = all parameters with 'syre', all leaves called 'bias' outside the output layer
-            with 'fixed_bias'.
-        mask_seed: of all constants. It has nothing to do with the seed of a run: replicas share their constants.
-        init: law of the trainable entries: 'same' as in the standard network, or the 'authors'' uniform law on
-            +-1/sqrt(fan-in) for kernels and biases of masked layers (their standard ResNets start from another one).
+        masks: pairs of a glob on flat names and a `MaskSpec`, such as ('dense_0/kernel', MaskSpec(64)). The first
+            matching pair applies; a glob without any match is an error.
+        gate_scale: standard deviation of the entries of F for 'sigma'; None = 1 / sqrt(d).
+        sigma0: standard deviation of F for 'syre'; None = 0.01 / sqrt(d) per leaf, with d its fan-in (for a vector, its
+            length: the source does not define d there).
+        bias_bound: bound of the frozen biases.
+        where: globs on flat names; None = all parameters for 'syre', and all leaves called 'bias' outside the output
+            layer for 'fixed_bias'.
+        mask_seed: seed of all constants, independent of the seed of a run: replicas share their constants.
+        init: distribution of the trainable entries: 'same' as in the standard network, or 'authors': uniform on
+            +-1/sqrt(fan-in) for kernels and biases of masked layers (the authors' standard ResNets use another one).
 
     Raises:
-        ValueError: naming the field, its value and what is possible.
+        ValueError: an invalid value; the message names the field and the valid values.
 
     >>> AsymmetrySpec('syre', sigma0=0.1).kind
     'syre'
@@ -71,7 +70,7 @@ class AsymmetrySpec:
             value = getattr(self, field.name)
             if field.name not in ("kind", "mask_seed", *FIELDS[self.kind]) and value != field.default:
                 raise ValueError(
-                    f"asymmetry.{field.name}={value!r} has no meaning with asymmetry.kind={self.kind!r}; leave it out"
+                    f"asymmetry.{field.name}={value!r} has no effect with asymmetry.kind={self.kind!r}; leave it out"
                 )
         draws.check_seed("asymmetry.mask_seed", self.mask_seed)
         draws.check_number("asymmetry.bias_bound", self.bias_bound)
@@ -82,7 +81,7 @@ class AsymmetrySpec:
             raise ValueError(
                 f"asymmetry.init={self.init!r} is unknown{near(self.init, INITS)}; known: {', '.join(INITS)}"
             )
-        # Lists come from configs; what is left is hashable, as a field of a module has to be.
+        # Configs give lists; fields of a Flax module must be hashable.
         object.__setattr__(self, "masks", tuple(tuple(pair) for pair in self.masks))
         if self.where is not None:
             globs = (self.where,) if isinstance(self.where, str) else self.where

@@ -1,8 +1,8 @@
-"""Weight decay about a static bias (syre, Ziyin et al., arXiv 2408.15495).
+"""Weighted weight decay for syre (Ziyin et al., arXiv 2408.15495).
 
-syre minimises loss(theta + theta0) + gamma theta^T D theta with a frozen theta0 and trains theta. The shift alone
-removes no symmetry (Prop. 1 there); the decay of theta, and not of theta + theta0, does. `AsymmetrySpec('syre')` makes
-the shift. As theta is what an optimiser sees, any weight decay of it is the right one for D = 1; this module adds D.
+syre minimises loss(theta + theta0) + gamma theta^T D theta over theta with a frozen theta0. The shift alone removes no
+symmetry (Prop. 1); decay of theta instead of theta + theta0 does. `AsymmetrySpec('syre')` implements the shift. Since
+the optimiser sees theta, its own weight decay covers D = 1; this module provides a general diagonal D.
 """
 
 from typing import NamedTuple
@@ -23,9 +23,10 @@ class WeightedDecayState(NamedTuple):
 
 
 def decay_weights(params: PyTree, spread: float, seed: int = 0) -> PyTree:
-    """A positive diagonal D by leaf, with distinct entries: exp(spread N - spread^2 / 2), of mean 1.
+    """A random positive diagonal D with mean 1, by leaf: exp(spread N - spread^2 / 2).
 
-    Needed for continuous symmetries (rotations). The law of D is ours: the source fixes its spread only.
+    Distinct entries are needed to break continuous symmetries (rotations). The log-normal distribution is our choice;
+    the source specifies its spread only.
 
     >>> decay_weights({'w': jnp.ones(2)}, 0.0)['w'].tolist()
     [1.0, 1.0]
@@ -44,13 +45,13 @@ def weighted_decay(
 ) -> optax.GradientTransformation:
     """Add weight_decay * D * theta to the updates, D = `decay_weights(params, spread, seed)`.
 
-    Before an optimiser's own scaling in a chain this is the penalty weight_decay / 2 theta^T D theta (the source's
-    gamma is half of weight_decay); between its scaling and its learning rate it is decoupled decay, as in AdamW.
+    Placed before the optimiser's scaling in a chain, this is the penalty weight_decay / 2 theta^T D theta (the source's
+    gamma is weight_decay / 2); between scaling and learning rate it is decoupled decay, as in AdamW.
 
     Args:
-        weight_decay: >= 0.
-        spread: of D; 0 is `optax.add_decayed_weights`.
-        seed: of D, so that replicas share it.
+        weight_decay: coefficient, >= 0.
+        spread: spread of D; 0 gives `optax.add_decayed_weights`.
+        seed: seed of D, shared by replicas.
         mask: as in `optax.masked`; None = all parameters.
 
     Raises:

@@ -1,9 +1,8 @@
 """Effective weights F + D * W of a tree of parameters W, with frozen F and D.
 
-The constants live in variables['frozen']['asymmetry'] as {'fixed': F, 'trainable': D}, each a part of the tree of
-parameters: a leaf without F has F = 0, one without D has D = 1. D is boolean where it is a mask, and F is zero where
-it is true. Every function here takes plain dicts of arrays, and no gradient needs a hook: that of W is D times that of
-the effective weight.
+Constants are stored in variables['frozen']['asymmetry'] as {'fixed': F, 'trainable': D}, both subtrees of the
+parameters: F = 0 and D = 1 for missing leaves. A mask D is boolean, and F is zero where D is true. All functions take
+plain dicts of arrays. The gradient with respect to W is automatically D times that of the effective weight.
 """
 
 import hashlib
@@ -25,14 +24,14 @@ KEY = "asymmetry"
 
 
 def constants(params: PyTree, spec: AsymmetrySpec) -> dict[str, PyTree]:
-    """The constants {'fixed': F, 'trainable': D} of a tree of parameters, as numpy arrays.
+    """Constants {'fixed': F, 'trainable': D} for a tree of parameters, as numpy arrays.
 
     Args:
-        params: nested dicts of arrays or of anything with shape and dtype, such as the result of `jax.eval_shape`.
-        spec: of kind 'w', 'syre', 'fixed_bias', or 'standard' ({} then).
+        params: nested dicts of arrays, or of anything with shape and dtype such as the result of `jax.eval_shape`.
+        spec: a spec of kind 'w', 'syre', 'fixed_bias' or 'standard' (which has no constants).
 
     Raises:
-        ValueError: a pattern that matches no leaf or a leaf that is no kernel, or as `make_mask`.
+        ValueError: a glob that matches no leaf; as `make_mask`.
 
     >>> from sbjax.asymmetry.masks import MaskSpec
     >>> spec = AsymmetrySpec('w', masks=(('dense/kernel', MaskSpec(1, kappa=2.0)),))
@@ -62,9 +61,9 @@ def constants(params: PyTree, spec: AsymmetrySpec) -> dict[str, PyTree]:
 
 
 def effective(variables: Mapping[str, PyTree]) -> PyTree:
-    """The parameters F + D * W that the network computes with; W itself without constants.
+    """Effective weights F + D * W; W if there are no constants.
 
-    Works on stacked replicas as well: the constants may have the leading axis or not.
+    Works on stacked replicas, too; constants may or may not have the replica axis.
 
     Args:
         variables: {'params': W, 'frozen': {'asymmetry': ..}, ..}.
@@ -78,10 +77,10 @@ def effective(variables: Mapping[str, PyTree]) -> PyTree:
 
 
 def hold(variables: Mapping[str, PyTree]) -> Mapping[str, PyTree]:
-    """The same network with its effective weights P = F + D * W as parameters and D alone as constants.
+    """Replace W by the effective weights P = F + D * W, keeping only D as a constant. Undone by `release`.
 
-    A loop of training steps that holds P saves the pass over W, F and D before every forward pass. As F is zero where D
-    is one, W = D * P loses no bit. Variables that are not masked throughout (syre) come back as they are.
+    A training loop on P avoids computing F + D * W before every forward pass. Since F is zero where D is one, W = D * P
+    is recovered exactly. Variables with an F that has no mask D (syre) are returned unchanged.
 
     >>> frozen = {'asymmetry': {'fixed': {'w': np.array([0.0, 5.0])}, 'trainable': {'w': np.array([True, False])}}}
     >>> variables = {'params': {'w': np.array([1.0, 0.0])}, 'frozen': frozen}
@@ -101,14 +100,14 @@ def hold(variables: Mapping[str, PyTree]) -> Mapping[str, PyTree]:
 
 
 def release(variables: Mapping[str, PyTree], frozen: PyTree) -> Mapping[str, PyTree]:
-    """The inverse of `hold`: W as parameters and `frozen`, the constants before, as constants."""
+    """Inverse of `hold`: restores W as parameters and the original constants `frozen`."""
     if "held" not in variables.get("frozen", {}).get(KEY, {}):
         return variables
     return {**variables, "params": keep_trainable(variables, variables["params"]), "frozen": frozen}
 
 
 def keep_trainable(variables: Mapping[str, PyTree], tree: PyTree, other: PyTree = None) -> PyTree:
-    """`tree`, which is like the parameters, with `other` (None = zero) where D = 0; held or not.
+    """Replace the entries of `tree` (like the parameters) by those of `other` (None = zero) where D = 0.
 
     >>> frozen = {'asymmetry': {'trainable': {'w': np.array([True, False])}}}
     >>> keep_trainable({'params': {}, 'frozen': frozen}, {'w': np.array([1.0, 2.0])})['w'].tolist()
@@ -119,10 +118,10 @@ def keep_trainable(variables: Mapping[str, PyTree], tree: PyTree, other: PyTree 
 
 
 def standard_from(variables: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """Variables of the standard network that computes the same: effective weights as parameters, no constants.
+    """Variables of the standard network with the same function: effective weights as parameters, no constants.
 
-    Taken at the start of training this is the control for the initialisation: a standard network that starts from an
-    asymmetric one's effective weights. The matrices of FiGLU layers stay, as they are no weights of a standard network.
+    Applied to initial variables it gives the control for the initialisation, see `controls.StartedFrom`. Matrices of
+    FiGLU layers are kept, since a standard network has no counterpart for them.
 
     >>> frozen = {'asymmetry': {'fixed': {'w': np.array([0.5])}}}
     >>> standard_from({'params': {'w': np.array([1.0])}, 'frozen': frozen})
@@ -134,7 +133,7 @@ def standard_from(variables: Mapping[str, PyTree]) -> dict[str, PyTree]:
 
 
 def trainable_size(variables: Mapping[str, PyTree]) -> int:
-    """Number of entries that training can move: those of the parameters less those with D = 0. One replica.
+    """Number of trainable entries of one replica: all parameters except those with D = 0.
 
     >>> frozen = {'asymmetry': {'fixed': {'w': np.zeros(2)}, 'trainable': {'w': np.array([True, False])}}}
     >>> trainable_size({'params': {'w': np.ones(2), 'b': np.ones(3)}, 'frozen': frozen})
@@ -146,13 +145,13 @@ def trainable_size(variables: Mapping[str, PyTree]) -> int:
 
 
 def fingerprint(frozen: PyTree) -> str:
-    """SHA-256 of names, shapes, dtypes and bytes of all leaves, in the order of their names.
+    """SHA-256 of names, shapes, dtypes and bytes of all leaves, sorted by name.
 
     Args:
-        frozen: constants, usually variables['frozen'] (FiGLU's matrices are in it too).
+        frozen: constants, usually variables['frozen'], which includes the matrices of FiGLU.
 
     Raises:
-        ValueError: called on abstract values, inside `jax.jit`.
+        ValueError: abstract values, as inside `jax.jit`.
 
     >>> fingerprint({'w': np.zeros(2, np.float32)})[:12], fingerprint({'w': np.zeros(2, np.float64)})[:12]
     ('a358723d34d9', '9c7165af00cc')
@@ -168,10 +167,10 @@ def fingerprint(frozen: PyTree) -> str:
 
 
 def check_same_constants(*networks: Mapping[str, PyTree]) -> None:
-    """Refuse networks whose frozen constants differ: what lies between their parameters means nothing.
+    """Check that networks share their frozen constants; otherwise distances and interpolation are meaningless.
 
     Raises:
-        ValueError: naming the two that differ.
+        ValueError: naming the first two that differ.
 
     >>> check_same_constants({'params': {'w': 1.0}}, {'params': {'w': 2.0}})
     """
@@ -185,10 +184,10 @@ def check_same_constants(*networks: Mapping[str, PyTree]) -> None:
 
 
 def output_layer(names: Mapping[str, Any]) -> str:
-    """The output layer of a network by its flat names: 'head', or else the last of 'dense_0', 'dense_1', ..
+    """Name of the output layer, from flat names: 'head', otherwise the last of 'dense_0', 'dense_1', ..
 
     Raises:
-        ValueError: there is neither.
+        ValueError: no layer of these names.
 
     >>> output_layer({'dense_9/bias': 0, 'dense_10/bias': 0, 'norm_11/bias': 0})
     'dense_10'
@@ -221,7 +220,7 @@ def _chosen(leaves: Mapping[str, Any], spec: AsymmetrySpec) -> list[str]:
 
 
 def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """{'a/b': x} -> {'a': {'b': x}}."""
+    """Nest flat names: {'a/b': x} -> {'a': {'b': x}}."""
     tree = {}
     for name, leaf in flat.items():
         *above, last = name.split("/")

@@ -1,4 +1,4 @@
-"""Decoded image sets as uint8 files, so that a set is decoded once."""
+"""Cache of decoded image sets as uint8 files."""
 
 import logging
 import os
@@ -33,7 +33,7 @@ class Splits(NamedTuple):
 
 
 def folder(cache_dir: str | os.PathLike | None = None) -> Path:
-    """Where cache files go: `cache_dir`, else $SBJAX_CACHE, else $XDG_CACHE_HOME/sbjax, else ~/.cache/sbjax.
+    """Folder of cache files: `cache_dir`, else $SBJAX_CACHE, else $XDG_CACHE_HOME/sbjax, else ~/.cache/sbjax.
 
     >>> folder('/tmp/here').name
     'here'
@@ -46,9 +46,9 @@ def folder(cache_dir: str | os.PathLike | None = None) -> Path:
 
 
 def load_splits(path: Path) -> Splits | None:
-    """Reads a file of `save_splits`; None if there is none or if it is damaged, which is logged.
+    """Read a file written by `save_splits`; None if it does not exist, or is damaged (logged as a warning).
 
-    Every byte is covered by the CRC-32 of the zip container, so a flipped bit does not pass.
+    The CRC-32 of the zip container detects corrupted bytes.
     """
     try:
         with open(path, "rb") as stream, np.load(stream) as file:
@@ -56,18 +56,17 @@ def load_splits(path: Path) -> Splits | None:
         splits = Splits(**stored | {"classes": int(stored["classes"]), "note": str(stored.get("note", ""))})
     except FileNotFoundError:
         return None
-    # What is raised on damage depends on where it lies: BadZipFile, zlib.error, KeyError, ValueError, MemoryError, ..
+    # A damaged file may raise BadZipFile, zlib.error, KeyError, ValueError, MemoryError, .., depending on the position.
     except Exception as error:
-        logger.warning("The cache file %s cannot be read (%s); it is built again.", path, error)
+        logger.warning("The cache file %s cannot be read (%s); it is rebuilt.", path, error)
         return None
     return splits
 
 
 def save_splits(path: Path, splits: Splits) -> None:
-    """Writes an uncompressed .npz under a temporary name in the same folder, then renames it.
+    """Write an uncompressed .npz atomically (temporary file and rename).
 
-    Readers never see half a file. A folder that cannot be written only costs a warning: the next run decodes
-    again.
+    If the folder is not writable, only a warning is logged: the next run decodes again.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

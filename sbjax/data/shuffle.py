@@ -1,8 +1,7 @@
-"""Shuffled batches by random access: the batch of any step, without a shuffled index array and without state.
+"""Shuffled batches by random access: the batch of any step as a pure function, without a shuffled index array.
 
-Every epoch is a fresh pseudo-random permutation of the examples, evaluated only at the positions asked for. A
-run can therefore be resumed at any step, and every replica can have its own order under `vmap`, at the cost
-of one batch.
+Every epoch is a new pseudo-random permutation of the examples, evaluated only at the positions of the batch. Hence a
+run can be resumed at any step, and every replica can have its own order under `vmap`, with O(batch) cost.
 """
 
 import math
@@ -11,28 +10,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Int32, Key, UInt32
 
-# An even number gives both halves the same number of updates. Four rounds of a random function are already
-# indistinguishable from a random permutation to a bounded observer (Luby & Rackoff 1988), but that is for
-# large halves: with 5 or 6 examples pairs of values are visibly uneven after 8 rounds, and no longer after
-# 16.
+# Even, so that both halves get the same number of updates. Four rounds suffice for large halves (Luby & Rackoff 1988);
+# with 5 or 6 examples, pairs of values are visibly non-uniform after 8 rounds, but not after 16.
 _ROUNDS = 16
 
 
 def epoch_indices(
     key: Key[Array, ""], step: Int[Array, ""] | int, *, examples: int, batch_size: int
 ) -> Int32[Array, "batch"]:
-    """Indices of the batch of global step `step`, when every epoch is a fresh permutation of the examples.
+    """Indices of the batch of global step `step`; every epoch is a new permutation of the examples.
 
-    Epoch e = step // (examples // batch_size) uses the permutation of `fold_in(key, e)`. Inside an epoch no
-    example comes twice; the examples % batch_size examples that fill no batch are left out, different ones in
-    every epoch. O(batch_size) time and memory. Safe under `jit`, `vmap` and `scan`: `step` and `key` may be
-    traced.
+    Epoch e = step // (examples // batch_size) uses the permutation of `fold_in(key, e)`. Within an epoch no example is
+    repeated; the last examples % batch_size examples of the permutation are dropped, different ones in every epoch.
+    O(batch_size) time and memory. `step` and `key` may be traced (`jit`, `vmap`, `scan`).
 
     Args:
-      key: typed key of the data stream of one replica.
+      key: random key of the data stream of one replica.
       step: global step, counted from 0.
       examples: number of examples, at least `batch_size`.
-      batch_size: examples a batch, at least 1.
+      batch_size: examples in a batch, at least 1.
 
     Returns:
       int32 [batch_size], in range(examples).
@@ -64,11 +60,10 @@ def epoch_indices(
 def permute(key: Key[Array, ""], positions: UInt32[Array, "*shape"], *, size: int) -> UInt32[Array, "*shape"]:
     """Values of a keyed pseudo-random permutation of range(size) at `positions`.
 
-    A Feistel network on Z_a x Z_b with a = ceil(sqrt(size)), b = ceil(size / a): a position x = (l, r) =
-    divmod(x, b) goes through rounds l <- l + F_k(r) mod a and r <- r + F_k(l) mod b in turn, each of which is
-    invertible whatever F is. The few values in [size, a b) are sent through again until they fall into range
-    ("cycle walking", Black & Rogaway 2002), which keeps the map one-to-one on range(size). a b - size < a, so
-    that almost nothing walks.
+    A Feistel network on Z_a x Z_b with a = ceil(sqrt(size)), b = ceil(size / a): a position x, (l, r) = divmod(x, b),
+    goes through alternating rounds l <- l + F_k(r) mod a and r <- r + F_k(l) mod b, which are invertible for any F.
+    Results in [size, a b) are mapped again until they are in range ("cycle walking", Black & Rogaway 2002), which keeps
+    the map bijective on range(size). Since a b - size < a, this is rare.
 
     >>> import jax, jax.numpy as jnp
     >>> values = permute(jax.random.key(0), jnp.arange(5, dtype=jnp.uint32), size=5)
@@ -96,7 +91,7 @@ def permute(key: Key[Array, ""], positions: UInt32[Array, "*shape"], *, size: in
 
 
 def _hash(x: UInt32[Array, "*shape"], key: UInt32[Array, "2"]) -> UInt32[Array, "*shape"]:
-    """Round function: the 32-bit finaliser of MurmurHash3 twice, with a word of key before each."""
+    """Round function: the 32-bit finaliser of MurmurHash3, applied twice, each time after xor with a key word."""
     for word in key:
         x = x ^ word
         x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)

@@ -1,8 +1,7 @@
-"""Prepared TFDS folders: found on disk, and prepared if TensorFlow and a network are there.
+"""Find prepared TFDS folders on disk, or prepare them if TensorFlow and a network are available.
 
-TFDS itself is asked only for what cannot be read off the disk. Constructing one of its builders, or
-downloading without a network, goes through minutes of retries before it fails; nothing here waits longer than
-`NETWORK_LIMIT_SECONDS` unless a download is under way.
+TFDS is used only for what cannot be read from disk: without a network, its builders and downloads retry for minutes
+before they fail. Nothing here waits longer than `NETWORK_LIMIT_SECONDS` except for a running download.
 """
 
 import difflib
@@ -26,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 NETWORK_LIMIT_SECONDS = 15.0
 
-# For suggestions without importing TFDS; any other name that TFDS knows works as well.
+# For suggestions without importing TFDS; all other TFDS names work as well.
 WELL_KNOWN = (
     "beans", "caltech101", "caltech_birds2011", "cars196", "cassava", "cifar10", "cifar100", "cifar10_1",
     "cifar10_corrupted", "colorectal_histology", "deep_weeds", "dtd", "emnist", "eurosat",
@@ -44,7 +43,7 @@ _CATALOGUE = "https://www.tensorflow.org/datasets/catalog/overview"
 
 
 class SetName(NamedTuple):
-    """A TFDS name, 'set', 'set/config', 'set:version' or 'set/config:version'; '*' stands for any number."""
+    """A TFDS name 'set', 'set/config', 'set:version' or 'set/config:version'; '*' in a version matches any number."""
 
     set: str
     config: str | None
@@ -56,7 +55,7 @@ class SetName(NamedTuple):
 
 
 def parse_name(name: str, embedded: tuple[str, ...] = ()) -> SetName:
-    """Splits a TFDS name; raises ValueError with near names if it cannot be one.
+    """Parse a TFDS name; raises ValueError with similar names if it is malformed.
 
     >>> parse_name('imagenet_resized/32x32:0.1.0')
     SetName(set='imagenet_resized', config='32x32', version='0.1.0')
@@ -68,7 +67,7 @@ def parse_name(name: str, embedded: tuple[str, ...] = ()) -> SetName:
 
 
 def unknown_name(name: str, known: tuple[str, ...]) -> ValueError:
-    """The error for a name that nobody knows, with near names."""
+    """The error for an unknown name, with similar names."""
     tidy = name.lower().replace("-", "").replace(" ", "_")
     near = difflib.get_close_matches(tidy, sorted({*known, *WELL_KNOWN}), n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "check the spelling."
@@ -82,12 +81,12 @@ def unknown_name(name: str, known: tuple[str, ...]) -> ValueError:
 
 
 def default_data_dir(data_dir: str | os.PathLike | None = None) -> Path:
-    """`data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets, as TFDS itself has it."""
+    """`data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets, as in TFDS."""
     return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def import_tfds():
-    """The module `tensorflow_datasets`, or an ImportError that says what to install."""
+    """Import `tensorflow_datasets`; the ImportError says what to install."""
     for module in ("tensorflow_datasets", "array_record", "importlib_resources", "PIL"):
         if not installed(module):
             raise ImportError(
@@ -98,14 +97,14 @@ def import_tfds():
 
 
 def find_folder(name: SetName, data_dir: Path) -> Path | None:
-    """The prepared folder data_dir/set[/config]/version of the highest version asked for, or None.
+    """The prepared folder data_dir/set[/config]/version with the highest matching version, or None.
 
-    A set that has configs and is named without one means TFDS's default config, as in TFDS. Half-prepared
-    folders (`.incomplete..`) are passed over.
+    Without a config, the default config of the set is used, as in TFDS. Incomplete folders (`.incomplete..`) are
+    ignored.
 
     Raises:
-      ValueError: for a prepared folder without array_record files.
-      FileNotFoundError: if no config is named and others than the default one are prepared.
+      ValueError: the folder is not prepared as array_record.
+      FileNotFoundError: no config is named, and only configs other than the default one are prepared.
     """
     root = data_dir / name.set
     if name.config is None and not _versions(root, "*") and root.is_dir():
@@ -113,7 +112,7 @@ def find_folder(name: SetName, data_dir: Path) -> Path | None:
         name = name._replace(config=_default_config(name.set) if prepared else None)
         if prepared and name.config not in prepared:
             raise FileNotFoundError(
-                f"{root} holds the configs {', '.join(prepared)} of {name.set!r}, and not the default one "
+                f"{root} holds the configs {', '.join(prepared)} of {name.set!r}, but not the default one "
                 f"({name.config}); name one of them, for example {name.set}/{prepared[0]}."
             )
     versions = _versions(root / name.config if name.config else root, name.version or "*")
@@ -133,7 +132,7 @@ def find_folder(name: SetName, data_dir: Path) -> Path | None:
 
 
 def fingerprint(folder: Path) -> str:
-    """12 hexadecimal digits that tell differently prepared copies of a version apart (JPEG, PNG, sizes)."""
+    """12 hexadecimal digits that identify how a set was prepared (image format, sizes)."""
     digest = hashlib.sha256()
     for file in ("dataset_info.json", "features.json"):
         digest.update((folder / file).read_bytes())
@@ -141,13 +140,13 @@ def fingerprint(folder: Path) -> str:
 
 
 def prepare(name: SetName, data_dir: Path, embedded: tuple[str, ...] = ()) -> None:
-    """Downloads and prepares a set as array_record, or refuses within seconds.
+    """Download and prepare a set as array_record; fails within seconds if that is not possible.
 
     Raises:
-      ImportError: without TFDS.
-      ValueError: for a set or config that TFDS does not know.
-      FileNotFoundError: without TensorFlow, which TFDS needs for preparing (not for reading).
-      ConnectionError: if the hosts of the set do not answer in time.
+      ImportError: TFDS is not installed.
+      ValueError: TFDS does not know the set or config.
+      FileNotFoundError: TensorFlow is not installed; TFDS needs it to prepare sets (not to read them).
+      ConnectionError: the hosts of the set do not answer in time.
     """
     if not installed("tensorflow_datasets") and name.set not in WELL_KNOWN:
         error = unknown_name(str(name), embedded)
@@ -172,20 +171,20 @@ def prepare(name: SetName, data_dir: Path, embedded: tuple[str, ...] = ()) -> No
 
     def reach_and_build():
         _reach(builder_class.url_infos or {})
-        # A stock builder may itself look at the network, so that it is built within the limit too.
+        # Constructing a builder may access the network, so it is subject to the limit too.
         return tfds.builder(str(name), data_dir=data_dir, file_format="array_record")
 
     builder = _within_limit(
         reach_and_build,
         f"{missing} Its hosts could not be reached within {NETWORK_LIMIT_SECONDS:g} s. Check the network "
-        "(and http_proxy, https_proxy), or prepare it on a machine that has one and copy the folder: " + command,
+        "(and http_proxy, https_proxy), or prepare it on a connected machine and copy the folder: " + command,
     )
     logger.info("Preparing %s in %s; this is done once.", name, data_dir)
     builder.download_and_prepare()
 
 
 def prepare_command(name: SetName, data_dir: Path) -> str:
-    """The command that prepares a set as array_record (`tfds build` would need apache-beam as well)."""
+    """Command that prepares a set as array_record (`tfds build` would need apache-beam as well)."""
     return (
         f"python -c \"import tensorflow_datasets as tfds; tfds.builder('{name}', data_dir='{data_dir}', "
         "file_format='array_record').download_and_prepare()\""
@@ -219,22 +218,22 @@ def _default_config(set_name: str) -> str | None:
 
 
 def _reach(urls) -> None:
-    """Asks every host of a set for the head of one file; any answer of the host will do."""
+    """Send a HEAD request to every host of a set; any answer of the host counts as reachable."""
     for url in {urlsplit(url).netloc: url for url in urls}.values():
         if not url.startswith(("http://", "https://")):
             continue
         try:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=NETWORK_LIMIT_SECONDS).close()
         except urllib.error.HTTPError as error:
-            # 407 and 502 to 504 come from a proxy that does not get through; others from the host itself.
+            # 407 and 502 to 504 come from a proxy that cannot reach the host; other codes from the host itself.
             if error.code in (407, 502, 503, 504):
                 raise
 
 
 def _within_limit(function, message: str):
-    """Result of `function` in a daemon thread; ConnectionError if it takes too long or cannot connect.
+    """Run `function` with a time limit; ConnectionError if it takes too long or cannot connect.
 
-    A thread, because name look-up and proxies can block beyond any time-out of the socket.
+    It runs in a daemon thread, since name look-up and proxies can block longer than any socket time-out.
     """
     outcome = {}
 

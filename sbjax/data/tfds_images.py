@@ -1,4 +1,4 @@
-"""Image classification sets of TFDS, read from array_record files without TensorFlow."""
+"""Read TFDS image classification sets from array_record files, without TensorFlow."""
 
 import io
 import logging
@@ -22,10 +22,10 @@ def load_splits(
     cache_dir: str | os.PathLike | None = None,
     embedded: tuple[str, ...] = (),
 ) -> cache.Splits:
-    """The training and test split of a TFDS set, decoded; see `sbjax.data.load` for the arguments.
+    """Decoded training and test split of a TFDS set; see `sbjax.data.load` for the arguments.
 
-    The first call decodes and writes a cache file, later calls read that. Its name holds set, config,
-    version, image_size and a digest of how the set was prepared.
+    The first call decodes and writes a cache file, named by set, config, version, image_size and a digest of how the
+    set was prepared; later calls read it.
     """
     set_name = tfds_folders.parse_name(name, embedded)
     data_dir = tfds_folders.default_data_dir(data_dir)
@@ -45,15 +45,15 @@ def load_splits(
 
 
 def decode(folder: Path, *, image_size: int | None = None) -> cache.Splits:
-    """Decodes a prepared folder; see `sbjax.data.load` for which splits are taken.
+    """Decode a prepared folder; see `sbjax.data.load` for the choice of splits.
 
-    Pillow decodes, whether or not OpenCV (which TFDS prefers) is there, so that pixels are the same
-    everywhere.
+    Images are always decoded by Pillow, even if OpenCV (preferred by TFDS) is installed, so that pixels are the same
+    on all machines.
 
     Raises:
-      ImportError: without TFDS, array_record or Pillow.
-      ValueError: if the set is not one of uint8 images with one class label each, if its images differ in
-        size and `image_size` is None, or if labels are missing.
+      ImportError: TFDS, array_record or Pillow is not installed.
+      ValueError: not a set of uint8 images with one class label each; images of different sizes without
+        `image_size`; missing labels.
     """
     tfds = tfds_folders.import_tfds()
     builder = tfds.builder_from_directory(folder)
@@ -81,7 +81,7 @@ def decode(folder: Path, *, image_size: int | None = None) -> cache.Splits:
             what=f"{builder.info.full_name}, split {split}",
         )
 
-    # Test splits of competitions come with the label -1 throughout.
+    # Unlabelled test splits of competitions have the label -1 throughout.
     held_out = [
         split for split in ("test", "validation") if split in builder.info.splits and source(split)[0][label_key] >= 0
     ]
@@ -101,7 +101,7 @@ def decode(folder: Path, *, image_size: int | None = None) -> cache.Splits:
 
 
 def _keys(tfds, builder) -> tuple[str, str]:
-    """Names of the image and the label: the supervised pair, or the only features of their kinds."""
+    """Names of the image and label features: the supervised pair, or the only features of their types."""
     features = builder.info.features
     kinds = (tfds.features.Image, tfds.features.ClassLabel)
     supervised = builder.info.supervised_keys
@@ -135,8 +135,8 @@ def _shape(builder, image_key, image_size) -> tuple[int, int, int]:
         return image_size, image_size, channels
     if height is None or width is None:
         raise ValueError(
-            f"{builder.info.full_name} has images of different sizes (shape {feature.shape}): set image_size "
-            "(task.image_size in a config), for example to 64."
+            f"{builder.info.full_name} has images of different sizes (shape {feature.shape}): set image_size, for "
+            "example to 64."
         )
     return height, width, channels
 
@@ -156,8 +156,8 @@ def _arrays(source, image_key, label_key, shape, image_size, *, bytes_each, what
                 pixels = np.asarray(image)
             if pixels.shape[:2] != shape[:2]:
                 raise ValueError(
-                    f"{what}: image {i} has shape {pixels.shape} where {shape} was declared; set image_size "
-                    "(task.image_size in a config) or prepare the set again."
+                    f"{what}: image {i} has shape {pixels.shape}, but {shape} was declared; set image_size or prepare "
+                    "the set again."
                 )
             images[i] = pixels.reshape(shape)
             labels[i] = record[label_key]

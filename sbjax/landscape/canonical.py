@@ -1,4 +1,4 @@
-"""Canonical forms of expanded networks, and paths of constant function between any two expansions of one network."""
+"""Canonical forms of widened networks, and paths of constant function between any two widened versions of a network."""
 
 import jax
 import numpy as np
@@ -9,17 +9,18 @@ from sbjax.landscape.paths import Segment, Walk, permutation_path, same
 
 
 def canonical_path(params: Network, *, tolerance: float = 1e-12) -> list[Segment]:
-    """A path of constant function to the form in which no two units that are read share their incoming weights.
+    """A path of constant function to the canonical form, in which units with outgoing weights have distinct incoming
+    weights and all other units are 0.
 
-    One copy of every unit gets all its outgoing weights, units that cancel each other none; then the incoming weights
-    of units that nothing reads become 0, from the last hidden layer to the first.
+    The outgoing weights of copies are moved to one of them, those of cancelling units are set to 0; then the incoming
+    weights of units without outgoing weights are set to 0, from the last hidden layer to the first.
 
     Args:
         params: a network of either form, see `layered`.
         tolerance: as in `connect`.
 
     Returns:
-        At most two segments a layer; none if the network has that form.
+        At most two segments per layer; none if the network is in canonical form.
 
     >>> net = {'w': np.array([[1.0], [1.0]]), 'a': np.array([[3.0], [-1.0]])}
     >>> canonical_path(net)[-1].end['a'].ravel().tolist()
@@ -29,18 +30,18 @@ def canonical_path(params: Network, *, tolerance: float = 1e-12) -> list[Segment
 
 
 def connect(start: Network, end: Network, *, tolerance: float = 1e-12) -> list[Segment]:
-    """A path of constant function between two networks that are expansions of the same irreducible one.
+    """A path of constant function between two widened versions of the same irreducible network.
 
-    Both are brought to a canonical form, where one copy of every unit has all its outgoing weights and all other units
-    are 0; these differ by a permutation. The path is the first way there, the permutation, the second way backwards.
+    The canonical forms of both networks differ by a permutation of units. The path goes from `start` to its canonical
+    form, through the permutation, and backwards along the path from `end` to its canonical form.
 
     Args:
-        start, end: networks of the same shapes and of either form.
-        tolerance: incoming vectors closer than this share of their norm are copies; outgoing sums smaller than this
-            share of what is summed cancel.
+        start, end: networks of equal shapes, of either form, see `layered`.
+        tolerance: incoming vectors are copies if their distance, relative to their norm, is below it; outgoing vectors
+            cancel if their sum, relative to the sum of their absolute entries, is below it.
 
     Raises:
-        ValueError: shapes that differ, no common irreducible network, or a layer to be permuted without an idle unit.
+        ValueError: different shapes, no common irreducible network, or a layer to be permuted without an idle unit.
 
     >>> one = {'w': np.array([[1.0], [1.0]]), 'a': np.array([[3.0], [-1.0]])}
     >>> other = {'w': np.array([[5.0], [1.0]]), 'a': np.array([[0.0], [2.0]])}
@@ -57,17 +58,17 @@ def connect(start: Network, end: Network, *, tolerance: float = 1e-12) -> list[S
     if not _close(last, back.last, tolerance):
         raise ValueError(
             "start and end reduce to networks with different outgoing weights or biases, so that no path of constant "
-            "function joins them: give two expansions of one network"
+            "function joins them: give two widened versions of one network"
         )
     if not same(last, back.last):
         path.append(Segment(last, back.last, -1, "round-off"))
     path += [Segment(s.end, s.start, s.layer, s.move) for s in reversed(back.segments)]
-    # An idle unit that is 0 already need not be set to 0.
+    # Drop trivial segments, such as setting an idle unit to 0 that is already 0.
     return [segment for segment in path if not same(segment.start, segment.end)]
 
 
 def _canonical(params, tolerance) -> Walk:
-    """The way to the form in which one copy has all the outgoing weights and idle units are 0."""
+    """Walk to the canonical form."""
     walk = Walk(params)
     hidden = range(len(walk.layers) - 1)
     for layer in hidden:
@@ -87,7 +88,7 @@ def _canonical(params, tolerance) -> Walk:
 
 
 def _groups(walk, layer, tolerance):
-    """Units that something reads, by equal incoming vectors."""
+    """Groups of units with outgoing weights that have equal incoming vectors."""
     rows = _rows(walk.layers[layer])
     left = np.flatnonzero(np.any(walk.layers[layer + 1].kernel != 0, axis=1)).tolist()
     while left:
@@ -104,14 +105,14 @@ def _rows(layer):
 
 
 def _orders_between(first, second, tolerance):
-    """The permutations that bring the live units of one canonical form to the places of the other's."""
+    """Permutations that map units with outgoing weights of one canonical form to their positions in the other."""
     orders, below = [], np.arange(len(first[0].kernel))
     for layer in range(len(first) - 1):
         live = [np.flatnonzero(np.any(side[layer + 1].kernel != 0, axis=1)) for side in (first, second)]
         if len(live[0]) != len(live[1]):
             raise ValueError(
-                f"start needs {len(live[0])} units of hidden layer {layer}, end {len(live[1])}: they are no expansions "
-                "of one network, or tolerance is too small for their copies to be seen"
+                f"start needs {len(live[0])} units of hidden layer {layer}, end {len(live[1])}: they are not widened "
+                "versions of one network, or tolerance is too small to recognise copies"
             )
         rows = _rows(Layer(first[layer].kernel[below], first[layer].bias))[live[0]], _rows(second[layer])[live[1]]
         gaps = np.linalg.norm(rows[0][:, None] - rows[1][None], axis=-1)
@@ -120,11 +121,11 @@ def _orders_between(first, second, tolerance):
         if gaps[source, place].max(initial=0.0) > 1e3 * tolerance * scale:
             raise ValueError(
                 f"the incoming weights of hidden layer {layer} differ by {gaps[source, place].max():.3g} between start "
-                "and end after matching: give two expansions of one network"
+                "and end after matching: give two widened versions of one network"
             )
         order = np.full(len(first[layer + 1].kernel), -1)
         order[live[1][place]] = live[0][source]
-        # Idle units stay where they are if they can.
+        # Idle units keep their position where possible.
         idle = [unit for unit in range(len(order)) if unit not in set(live[0])]
         for unit in [unit for unit in idle if order[unit] == -1]:
             order[unit] = unit

@@ -1,4 +1,4 @@
-"""What a critical point found by training is: which units coincide or cancel, and what follows from that."""
+"""Classification of critical points found by training, from units that coincide or cancel."""
 
 from typing import NamedTuple
 
@@ -21,18 +21,18 @@ NOT_CONVERGED = "not converged"
 
 
 class Tolerances(NamedTuple):
-    """Where the kinds part.
+    """Thresholds of the classification.
 
     Attributes:
-        loss: below it a loss is zero. Not larger than 1e-14: minima of positive loss can be as low as 1e-7.
+        loss: a loss below it is zero. Keep it at most 1e-14: minima of positive loss can be as low as 1e-7.
         gradient: largest absolute entry of a converged gradient.
         distance: incoming vectors closer than this are equal.
-        cancel: outgoing vectors of equal units that sum to less than this cancel.
-        parallel: largest angle in radians between the outgoing vectors of copies at positive loss.
-        norm: sum theta^2 / (2 P) above which parameters diverge.
-        cosine: units closer than this cosine distance may form a channel.
-        outgoing: |a_i| + |a_j| over max(1, |a_i + a_j|) from which two such units do.
-        rtol: eigenvalues of at most this share of the largest count as zero.
+        cancel: outgoing vectors of equal units cancel if their sum is smaller than this.
+        parallel: largest angle in radians between outgoing vectors of copies at positive loss.
+        norm: parameters diverge if sum theta^2 / (2 P) exceeds it, P the number of parameters.
+        cosine: largest cosine distance between two units that form a channel.
+        outgoing: smallest (|a_i| + |a_j|) / max(1, |a_i + a_j|) of two units that form a channel.
+        rtol: eigenvalues of at most this fraction of the largest count as zero.
     """
 
     loss: float = 1e-20
@@ -47,22 +47,22 @@ class Tolerances(NamedTuple):
 
 
 class Classification(NamedTuple):
-    """A critical point and why it is what it is.
+    """Kind of a critical point and the evidence for it.
 
     Attributes:
         kind: one of 'global minima', 'symmetry-induced strict saddle', 'stable plateau', 'minimum', 'saddle',
             'channel to infinity', 'not converged'.
-        reason: in words.
+        reason: explanation in words.
         loss, gradient: loss and largest absolute entry of the gradient.
-        width: number of units that remain when copies are merged and units that cancel are left out.
-        signature: numbers of copies and sizes of the groups that cancel.
-        piece: which units these are.
+        width: effective width: number of units after merging copies and dropping cancelling units.
+        signature: numbers of copies and sizes of the cancelling groups.
+        piece: the units in these groups.
         coefficients: mu of the copies of each unit.
-        curvatures: at positive loss the eigenvalues of the inner matrix S of each unit of the merged network.
-        merged_loss, merged_gradient: of the merged network, NaN if there is none.
-        predicted, measured: inertia by theory and of the Hessian, where units that coincide to the tolerance coincide
-            exactly; None where there is none.
-        teacher: for each unit the teacher's unit with the same incoming vector, -1 for none.
+        curvatures: at positive loss, eigenvalues of the inner matrix S of each unit of the merged network.
+        merged_loss, merged_gradient: loss and gradient of the merged network, NaN if there is none.
+        predicted, measured: inertia predicted by theory, and that of the Hessian after making units that coincide
+            within the tolerance exactly equal; None if not available.
+        teacher: for each unit, the teacher's unit with the same incoming vector, or -1.
     """
 
     kind: str
@@ -91,32 +91,34 @@ def classify(
     previous: Network | None = None,
     tolerances: Tolerances = Tolerances(),  # noqa: B008, a named tuple
 ) -> Classification:
-    """The kind of a critical point of {'w': [m, din], 'a': [m, dout]} under the mean squared error.
+    """Classify a critical point of {'w': [m, din], 'a': [m, dout]} under the mean squared error.
 
-    Units with equal incoming vectors (up to sign if the activation is odd or even) form a group; groups whose outgoing
-    vectors sum to zero cancel, the others are copies of one unit, and their number is the effective width r.
+    Units with equal incoming vectors (up to sign if the activation is odd or even) form a group. A group whose outgoing
+    vectors sum to zero cancels; any other group consists of copies of one unit. The number of the latter is the
+    effective width r.
 
-    - Zero loss: 'global minima', on the piece of the expansion manifold with that signature.
+    - Zero loss: 'global minima', on the piece of the zero-loss manifold with that signature.
     - Diverging parameters, or two nearly equal units with large opposite outgoing weights: 'channel to infinity'
       (arXiv 2506.14951).
-    - A gradient that is not small, or units that cancel at positive loss, which contradicts it: 'not converged'.
-    - r < m: a critical point of width r induces this one. 'symmetry-induced strict saddle' if the Hessian has a
-      negative eigenvalue, else 'stable plateau'.
+    - A gradient that is not small, or cancelling units at positive loss (impossible at a critical point): 'not
+      converged'.
+    - r < m: induced by a critical point of width r. 'symmetry-induced strict saddle' if the Hessian has a negative
+      eigenvalue, otherwise 'stable plateau'.
     - r = m: 'minimum' or 'saddle'.
 
-    Polish before (Levenberg-Marquardt, Newton): at a gradient above 1e-8 all is 'not converged'.
+    Polish the point first (Levenberg-Marquardt, Newton): a gradient above 1e-8 gives 'not converged'.
 
     Args:
         params: the point, in double precision.
-        x, y: all data.
-        activation: with symmetries other than odd or even a warning says what is not recognised.
-        teacher: units to find again, {'w': [r, din], 'a': [r, dout]}.
-        previous: an earlier point of the same run. If given, outgoing weights that grow from there make a channel,
-            whatever their size.
-        tolerances: where the kinds part.
+        x, y: all training data.
+        activation: a symmetry other than odd or even gives a warning about what is not recognised.
+        teacher: units to identify, {'w': [r, din], 'a': [r, dout]}.
+        previous: an earlier point of the same run. If given, a channel is recognised by outgoing weights that have
+            grown since, instead of by their size.
+        tolerances: thresholds.
 
     Raises:
-        ValueError: another form of network, or as `critical_points.derivatives`.
+        ValueError: a network of another form; as `critical_points.derivatives`.
 
     >>> import jax, jax.numpy as jnp
     >>> x = np.linspace(-2, 2, 9)[:, None]
@@ -130,7 +132,7 @@ def classify(
         raise ValueError(f"params has the entries {sorted(params)}: classify {{'w': [m, din], 'a': [m, dout]}}")
     symmetry = layered.warn_of_symmetry(
         activation,
-        "units equivalent by that are taken as different, and zero-loss points outside the expansion manifold exist",
+        "equivalent units are treated as different, and there are zero-loss points outside the manifold",
         known=("odd", "even"),
     )
     params = {key: np.asarray(params[key], np.float64) for key in ("a", "w")}
@@ -224,7 +226,7 @@ def _distances(w, symmetry):
 
 
 def _folded(params, symmetry, tolerances):
-    """Incoming and outgoing vectors with the sign of an odd or even activation made the same within each group."""
+    """Incoming and outgoing vectors, with consistent signs within each group if the activation is odd or even."""
     w, a = params["w"].copy(), params["a"].copy()
     if symmetry in ("odd", "even"):
         for group in _groups(w, symmetry, tolerances.distance):
@@ -236,14 +238,14 @@ def _folded(params, symmetry, tolerances):
 
 
 def _groups(w, symmetry, distance):
-    """Units linked by distances up to `distance`, in the order of their first units."""
+    """Connected components of units within `distance` of one another, ordered by their first units."""
     near = scipy.sparse.coo_matrix(_distances(w, symmetry) <= distance)
     number, label = scipy.sparse.csgraph.connected_components(near, directed=False)
     return sorted(np.flatnonzero(label == group).tolist() for group in range(number))
 
 
 def _merge(w, a, tolerances):
-    """The groups, and the network of one unit for each that does not cancel."""
+    """Groups of units, and the merged network with one unit for each group that does not cancel."""
     copies, zeros, incoming, outgoing = [], [], [], []
     for group in _groups(w, None, tolerances.distance):
         total = a[group].sum(0)
@@ -251,7 +253,7 @@ def _merge(w, a, tolerances):
             zeros.append(tuple(group))
             continue
         copies.append(tuple(group))
-        # The mean that changes the function in second order only.
+        # This weighted mean changes the function in second order only.
         mu = a[group] @ total / (total @ total)
         incoming.append(mu @ w[group])
         outgoing.append(total)
@@ -277,12 +279,12 @@ def _teacher_units(w, piece, merged, teacher, symmetry, tolerances):
 
 
 def _channel(params, previous, tolerances) -> str:
-    """Why this is a channel, or nothing."""
+    """Reason why the point lies in a channel to infinity; '' if it does not."""
     w, a = params["w"], params["a"]
     norm = sum(np.sum(leaf**2) for leaf in params.values()) / (2 * (w.size + a.size))
     if norm > tolerances.norm:
         return f"sum theta^2 / (2 P) is {norm:.3g}, above {tolerances.norm:.3g}"
-    # Units without incoming weights point nowhere, at a distance of 1 from all others.
+    # Units without incoming weights get a cosine distance of 1 from all others.
     directions = w / np.maximum(np.linalg.norm(w, axis=1, keepdims=True), np.finfo(float).tiny)
     cosine = 1 - directions @ directions.T
     size = np.linalg.norm(a, axis=1)

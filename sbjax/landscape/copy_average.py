@@ -1,7 +1,7 @@
-"""Narrow erf students of a wider teacher with orthonormal neurons: the exact loss, and its copy-or-average optima.
+"""Narrow erf students of a wider orthonormal teacher: population loss in closed form, copy-average critical points.
 
 Teacher f*(x) = sum_{j <= k} s(e_j . x), student f(x) = sum_{i <= n} a_i s(w_i . x) with n < k, s(z) = erf(z / sqrt 2),
-x standard normal. The loss is the population one, E (f - f*)^2, without 1/2. Parameters are {'w': [n, d], 'a': [n, 1]}.
+x standard normal. The loss is E (f - f*)^2, without 1/2. Parameters are {'w': [n, d], 'a': [n, 1]}.
 
 Source: Simsek, Bendjeddou, Gerstner, Brea, arXiv 2311.01644.
 """
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 
 def erf_kernel(u: Float[Array, "n d"], v: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    """E s(u . x) s(v . x) = (2 / pi) arcsin(u . v / sqrt((1 + |u|^2) (1 + |v|^2))) for every pair of rows.
+    """E s(u . x) s(v . x) = (2 / pi) arcsin(u . v / sqrt((1 + |u|^2) (1 + |v|^2))) for all pairs of rows.
 
     >>> round(float(erf_kernel(jnp.ones((1, 1)), jnp.ones((1, 1)))[0, 0]), 4)  # arcsin(1/2) = pi / 6
     0.3333
@@ -54,7 +54,7 @@ def population_loss(
 
 
 def orthonormal_teacher(k: int, d: int | None = None) -> dict[str, np.ndarray]:
-    """w_j = e_j in d >= k dimensions (k by default), outgoing weights 1.
+    """Teacher with w_j = e_j in d >= k dimensions (default k) and outgoing weights 1.
 
     Raises:
         ValueError: k < 1 or d < k.
@@ -64,19 +64,19 @@ def orthonormal_teacher(k: int, d: int | None = None) -> dict[str, np.ndarray]:
     """
     d = k if d is None else d
     if not 1 <= k <= d:
-        raise ValueError(f"k={k} must lie between 1 and the dimension d={d}: there are no more orthonormal vectors")
+        raise ValueError(f"k={k} must lie between 1 and the dimension d={d}, which limits the orthonormal vectors")
     return {"w": np.eye(k, d), "a": np.ones((k, 1))}
 
 
 def copy_average_student(sizes: Sequence[int], d: int | None = None) -> dict[str, np.ndarray]:
-    """The critical point at which neuron i stands for sizes[i] of the teacher's neurons, in their order.
+    """The critical point at which student neuron i represents sizes[i] consecutive teacher neurons.
 
-    A neuron that averages q of them has w = sum_j e_j / sqrt(q (2 q - 1)) and a = q; for q = 1 it is a copy. Every
-    partition gives a critical point; the one into (k - n + 1, 1, .., 1) has the least loss.
+    A neuron that averages q teacher neurons has w = sum_j e_j / sqrt(q (2 q - 1)) and a = q; for q = 1 it is a copy.
+    Every partition gives a critical point; (k - n + 1, 1, .., 1) has the smallest loss.
 
     Args:
-        sizes: how many each student neuron stands for; they add up to k.
-        d: dimension; None = k.
+        sizes: number of teacher neurons for each student neuron; their sum is k.
+        d: input dimension; None = k.
 
     Raises:
         ValueError: a size < 1; as `orthonormal_teacher`.
@@ -85,7 +85,7 @@ def copy_average_student(sizes: Sequence[int], d: int | None = None) -> dict[str
     [[1.0, 0.0, 0.0], [0.0, 0.408, 0.408]]
     """
     if not len(sizes) or min(sizes) < 1:
-        raise ValueError(f"sizes={list(sizes)} must be numbers >= 1, one a student neuron")
+        raise ValueError(f"sizes={list(sizes)} must be numbers >= 1, one per student neuron")
     basis = orthonormal_teacher(sum(sizes), d)["w"]
     ends = np.cumsum([0, *sizes])
     w = [basis[start : start + q].sum(0) / math.sqrt(q * (2 * q - 1)) for start, q in zip(ends, sizes)]
@@ -93,7 +93,7 @@ def copy_average_student(sizes: Sequence[int], d: int | None = None) -> dict[str
 
 
 def average_loss(q: int) -> float:
-    """Least loss of one neuron against q of them: (2 / pi) (q pi / 6 - q^2 arcsin(1 / (2 q))).
+    """Minimal loss of one student neuron for q teacher neurons: (2 / pi) (q pi / 6 - q^2 arcsin(1 / (2 q))).
 
     >>> [round(average_loss(q), 6) for q in (1, 2, 3)]
     [0.0, 0.023222, 0.040593]

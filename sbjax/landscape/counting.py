@@ -1,13 +1,13 @@
-"""How many affine subspaces hold the critical points and the global minima of an overparameterised layer.
+"""Number of affine subspaces of critical points and of global minima of an overparameterised layer.
 
-A layer of m units that computes what r < m units can compute does so on a union of affine subspaces (arXiv 2105.12221):
+A layer of m units represents a function of r < m units on a union of affine subspaces (arXiv 2105.12221):
 
-- `G(r, m)` counts the subspaces on which m units are copies of r units; every critical point of the narrow loss gives
-  that many subspaces of critical points of the wide loss.
-- `T(r, m)` also counts those with units that cancel each other, which are free only at zero loss: the pieces of the
+- `G(r, m)` subspaces on which the m units are copies of r units. Every critical point of the narrow network induces
+  this many subspaces of critical points of the wide network.
+- `T(r, m)` subspaces if units may also cancel each other, which is possible at zero loss only: the pieces of the
   manifold of global minima.
 
-All counts are exact Python integers; `log` takes the logarithm of one, of any size.
+All counts are exact Python integers of any size; `log` takes their logarithm.
 """
 
 import itertools
@@ -23,12 +23,12 @@ from jaxtyping import Float
 
 
 class Counts(NamedTuple):
-    """Natural logarithms of counts over widths.
+    """Natural logarithms of counts as functions of the width.
 
     Attributes:
         widths: m.
         minima: log T(r, m).
-        critical: log sum_{s<r} G(s, m), with one irreducible critical point at each width s; -inf for r = 1.
+        critical: log sum_{s<r} G(s, m), assuming one irreducible critical point at each width s; -inf for r = 1.
     """
 
     widths: tuple[int, ...]
@@ -37,11 +37,9 @@ class Counts(NamedTuple):
 
 
 def stirling(r: int, m: int) -> int:
-    """Stirling number of the second kind: partitions of m things into r non-empty sets.
+    """Stirling number of the second kind S(m, r) = G(r, m) / r!: partitions of m elements into r non-empty sets.
 
-    S(m, r) = G(r, m) / r!.
-
-    Args and errors as `G`.
+    Arguments and errors as `G`.
 
     >>> [stirling(r, 4) for r in range(1, 5)]
     [1, 7, 6, 1]
@@ -50,10 +48,10 @@ def stirling(r: int, m: int) -> int:
 
 
 def bell(u: int) -> int:
-    """Bell number: partitions of u things into non-empty sets, B_0 = 1.
+    """Bell number B_u: partitions of u elements into non-empty sets, B_0 = 1.
 
     Raises:
-        ValueError: u is negative or no integer.
+        ValueError: u is negative or not an integer.
 
     >>> [bell(u) for u in range(7)]
     [1, 1, 2, 5, 15, 52, 203]
@@ -63,7 +61,7 @@ def bell(u: int) -> int:
 
 
 def G(r: int, m: int) -> int:
-    """Subspaces on which m units are copies of r units: surjections of m things onto r.
+    """Number of subspaces on which m units are copies of r units: surjections from m to r elements.
 
     G(r, m) = sum_{k_1 + .. + k_r = m, k >= 1} m! / (k_1! .. k_r!) = sum_{i=1}^r (-1)^(r-i) C(r, i) i^m
 
@@ -74,7 +72,7 @@ def G(r: int, m: int) -> int:
         m: units of the wide layer.
 
     Raises:
-        ValueError: not 1 <= r <= m, or no integers.
+        ValueError: not 1 <= r <= m, or not integers.
 
     >>> [G(2, m) for m in range(2, 7)]
     [2, 6, 14, 30, 62]
@@ -84,22 +82,22 @@ def G(r: int, m: int) -> int:
 
 
 def T(r: int, m: int) -> int:
-    """Subspaces of the manifold of global minima: m units, r of them needed.
+    """Number of subspaces of the manifold of global minima of m units, r of which are needed.
 
     T(r, m) = sum_{u=0}^{m-r} C(m, u) G(r, m-u) B_u: u units cancel in groups, the others are copies (arXiv 2105.12221).
-    Generating function sum_m T(r, m) x^m / m! = (e^x - 1)^r exp(e^x - 1), so that it is sum_{j=0}^{m-r} G(r+j, m) / j!
-    as well. T(r, r) = r!, T(r, r+1) = (r+2) (r+1)! / 2.
+    The generating function sum_m T(r, m) x^m / m! = (e^x - 1)^r exp(e^x - 1) gives T(r, m) = sum_{j=0}^{m-r} G(r+j, m)
+    / j! as well. T(r, r) = r!, T(r, r+1) = (r+2) (r+1)! / 2.
 
-    Complete for activations without symmetries of their own, sigma(0) != 0 and inputs that fill the space; with a
-    sigmoid or tanh there are further minima (units of opposite sign, constant units).
+    These are all global minima if the activation has no symmetry, sigma(0) != 0 and inputs span the space; sigmoid and
+    tanh have more (units of opposite sign, constant units).
 
-    Args and errors as `G`.
+    Arguments and errors as `G`.
 
     >>> [T(2, m) for m in range(2, 7)]
     [2, 12, 62, 320, 1712]
     """
     r, m = pair(r, m)
-    # sum_u C(m, u) B_u i^(m-u), a polynomial in i by Horner's rule, instead of as many values of G.
+    # Inserting the formula of G: the sum over u is a polynomial in i, evaluated by Horner's rule.
     coefficients, binomial = [], 1
     for u, b in enumerate(_bells(m - r)):
         coefficients.append(binomial * b)
@@ -114,17 +112,16 @@ def T(r: int, m: int) -> int:
 
 
 def layers(count, r: Sequence[int], m: Sequence[int]) -> int:
-    """prod_l count(r_l, m_l): the layers of a deep network expand independently of each other.
+    """prod_l count(r_l, m_l), for deep networks, whose layers are widened independently.
 
-    In deep networks a unit that reaches only cancelled units is free as well, so that for `T` this is a lower bound on
-    the number of pieces.
+    For `T` it is a lower bound of the number of pieces: a unit that feeds into cancelled units only is free as well.
 
     Args:
         count: `T` or `G`.
         r, m: narrow and wide widths of the hidden layers.
 
     Raises:
-        ValueError: r and m differ in length or are empty, or as `count`.
+        ValueError: r and m differ in length or are empty; as `count`.
 
     >>> layers(T, (1, 2), (2, 3))
     36
@@ -135,7 +132,7 @@ def layers(count, r: Sequence[int], m: Sequence[int]) -> int:
 
 
 def log(count: int | Fraction) -> float:
-    """Natural logarithm of an exact count or ratio, whatever its size; -inf for 0.
+    """Natural logarithm of an exact count or ratio of any size; -inf for 0.
 
     >>> round(log(T(1000, 1000)) - math.lgamma(1001), 9)
     0.0
@@ -146,17 +143,17 @@ def log(count: int | Fraction) -> float:
 
 
 def ratio(r: int | Sequence[int], m: int | Sequence[int], k: int = 1) -> Fraction:
-    """Subspaces of critical points from k units too few a layer, over those of global minima.
+    """Subspaces of critical points induced by networks with k units too few per layer, relative to global minima.
 
-    prod_l G(r_l - k, m_l) / T(r_l, m_l), exactly; for plots take `log` or `float` of it.
+    prod_l G(r_l - k, m_l) / T(r_l, m_l), exact; use `log` or `float` of it for plots.
 
     Args:
-        r: units that zero loss needs, one number or one a hidden layer.
-        m: units of the network, likewise.
-        k: units fewer in the critical point, 0 <= k < r.
+        r: units needed for zero loss, one number or one per hidden layer.
+        m: units of the network, one number or one per hidden layer.
+        k: number of missing units, 0 <= k < r.
 
     Raises:
-        ValueError: k out of its range, or as `layers`.
+        ValueError: k out of range; as `layers`.
 
     >>> [round(float(ratio(10, m)), 2) for m in (10, 11, 12, 13)]
     [4.5, 1.75, 0.89, 0.5]
@@ -169,15 +166,15 @@ def ratio(r: int | Sequence[int], m: int | Sequence[int], k: int = 1) -> Fractio
 
 
 def ratio_asymptotic(r: int, h: int, k: int = 1) -> float:
-    """What `ratio(r, r + h, k)` tends to as r grows with h and k fixed: r^k / (2^k (h+1) (h+2) .. (h+k)).
+    """Asymptotic form of `ratio(r, r + h, k)` for large r with h and k fixed: r^k / (2^k (h+1) (h+2) .. (h+k)).
 
     Args:
-        r: units that zero loss needs.
-        h: units more than that, at least 0.
-        k: units fewer in the critical point, at least 0.
+        r: units needed for zero loss.
+        h: number of excess units, at least 0.
+        k: number of units missing in the critical point, at least 0.
 
     Raises:
-        ValueError: a number below its least value or no integer.
+        ValueError: an argument below its minimum or not an integer.
 
     >>> ratio_asymptotic(200, 0), round(float(ratio(200, 200)) / 100, 3)
     (100.0, 0.995)
@@ -187,9 +184,9 @@ def ratio_asymptotic(r: int, h: int, k: int = 1) -> float:
 
 
 def fullest(m: int) -> int:
-    """The r at which G(r, m) is largest, about m / (2 ln 2).
+    """The r that maximises G(r, m), about m / (2 ln 2).
 
-    So from m = 2 ln 2 r = 1.39 r up every G(s, m) with s < r is below G(r, m) <= T(r, m).
+    Hence for m >= 2 ln 2 r = 1.39 r every G(s, m) with s < r is below G(r, m) <= T(r, m).
 
     >>> fullest(100)
     72
@@ -201,12 +198,13 @@ def fullest(m: int) -> int:
 
 
 def permutation_points(n: int, k: int) -> Fraction:
-    """Permutation points of order k over global minima of a layer of n units: C(n-k, k) / 2^k (arXiv 1907.02911).
+    """Number of permutation points of order k per global minimum of a layer of n units: C(n-k, k) / 2^k (arXiv
+    1907.02911).
 
     It is the part of G(n-k, n) / n! with k pairs of coinciding units.
 
     Raises:
-        ValueError: 2k > n, or a number below 0 or no integer.
+        ValueError: 2k > n, a negative number, or not integers.
 
     >>> permutation_points(4, 1)
     Fraction(3, 2)
@@ -218,21 +216,21 @@ def permutation_points(n: int, k: int) -> Fraction:
 
 
 def crossing(r: int) -> int:
-    """The first width m at which global minima have as many subspaces as all critical points of narrower networks.
+    """Smallest width m at which global minima have at least as many subspaces as critical points of narrower networks.
 
-    T(r, m) >= sum_{s<r} G(s, m), counting one irreducible critical point at each width s < r, of which theory does not
-    know the number. It holds for all larger m as well: Stirling numbers are totally positive (Brenti 1995, JCTA 71), so
-    that G(t, m) / G(s, m) does not fall with m for t > s, and T is a sum of G(t, m) with t >= r.
+    T(r, m) >= sum_{s<r} G(s, m), assuming one irreducible critical point at each width s < r (theory does not give
+    their number). It then holds for all larger m: Stirling numbers are totally positive (Brenti 1995, JCTA 71), so
+    G(t, m) / G(s, m) is non-decreasing in m for t > s, and T is a sum of G(t, m) with t >= r.
 
     Raises:
-        ValueError: r < 1 or no integer.
+        ValueError: r < 1 or not an integer.
 
     >>> [crossing(r) for r in (4, 5, 6, 8, 10)]
     [5, 6, 8, 11, 13]
     """
     r = whole("r", r, 1)
     m = _likely_crossing(r)
-    # Exact integers have the last word.
+    # Correct the floating-point estimate with exact integers.
     while T(r, m) < _narrower(r, m):
         m += 1
     while m > r and T(r, m - 1) >= _narrower(r, m - 1):
@@ -244,7 +242,7 @@ def counts(r: int, widest: int) -> Counts:
     """Logarithms of both sides of `crossing` for all widths r .. `widest`.
 
     Raises:
-        ValueError: not 1 <= r <= widest, or no integers.
+        ValueError: not 1 <= r <= widest, or not integers.
 
     >>> found = counts(4, 6)
     >>> np.exp(found.critical - found.minima).round(3).tolist()
@@ -264,7 +262,7 @@ def whole(name: str, value: int, least: int) -> int:
     """`value` as a Python integer, at least `least`.
 
     Raises:
-        ValueError: it is no integer, or too small.
+        ValueError: it is not an integer, or too small.
 
     >>> whole('m', np.int32(3), 1)
     3
@@ -325,7 +323,7 @@ def _narrower(r: int, m: int) -> int:
 
 
 def _likely_crossing(r: int) -> int:
-    """`crossing` in floats: right, but for rounding where both sides nearly agree. At most 2 r."""
+    """`crossing` in floating point; may be off by rounding if both sides nearly agree. At most 2 r."""
     sizes = np.log(np.arange(1, 2 * r + 1))
     factorials = np.concatenate([[0.0], np.cumsum(sizes)])
     copies = np.concatenate([[0.0], np.full(2 * r, -np.inf)])  # log G(s, m) at s = 0 .. 2 r, for m = 0
@@ -339,7 +337,7 @@ def _likely_crossing(r: int) -> int:
 
 
 def _bell_numbers() -> Iterator[int]:
-    """B_0, B_1, .. by the Bell triangle: a row starts with the last entry of the row before."""
+    """B_0, B_1, .. from the Bell triangle: a row starts with the last entry of the previous row."""
     row = [1]
     while True:
         yield row[0]

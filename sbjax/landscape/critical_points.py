@@ -1,7 +1,7 @@
-"""Certificates of critical points: loss, gradient, and predicted against measured inertia of the Hessian.
+"""Certificates of critical points: loss, gradient, and predicted and measured inertia of the Hessian.
 
-Eigenvalues that ought to be zero are told from small ones by a gap of many orders of magnitude (1e-7 of the largest is
-an ordinary eigenvalue with a sigmoid), so all of this needs double precision: call it under `jax.enable_x64(True)`.
+Requires double precision, `jax.enable_x64(True)`: zero eigenvalues are distinguished from small ones by a gap of many
+orders of magnitude, and with a sigmoid 1e-7 of the largest is an ordinary non-zero eigenvalue.
 """
 
 from collections.abc import Iterator
@@ -31,16 +31,16 @@ from sbjax.landscape.manifold import Piece
 from sbjax.landscape.splitting import Coefficients, Inertia, Member
 
 MOST_BYTES = 4 * 2**30
-"""Largest dense Hessian, in bytes."""
+"""Default limit for the size of a dense Hessian in bytes."""
 
 
 class Certificate(NamedTuple):
-    """What is known of a point that is held to be critical.
+    """Numerical evidence for a critical point.
 
     Attributes:
-        loss: its value.
-        gradient: largest absolute entry.
-        predicted: inertia by theory, None where there is none.
+        loss: value of the loss.
+        gradient: largest absolute entry of the gradient.
+        predicted: inertia predicted by theory; None if there is no prediction.
         measured: inertia of the Hessian at the point.
     """
 
@@ -51,21 +51,21 @@ class Certificate(NamedTuple):
 
     @property
     def nullity_predicted(self) -> int | None:
-        """Dimension of the null space of the Hessian by theory."""
+        """Predicted dimension of the null space of the Hessian."""
         return None if self.predicted is None else self.predicted.zero
 
     @property
     def nullity_measured(self) -> int:
-        """Dimension of the null space of the Hessian."""
+        """Measured dimension of the null space of the Hessian."""
         return self.measured.zero
 
     def holds(self, gradient: float = 1e-10) -> bool:
-        """Whether the gradient is at most this and the prediction, if any, is what was measured."""
+        """Whether the gradient is at most `gradient` and the measured inertia agrees with the prediction, if any."""
         return self.gradient <= gradient and self.predicted in (None, self.measured)
 
 
 class Derivatives(NamedTuple):
-    """Loss and its derivatives by the flat parameters, in the order of `jax.flatten_util.ravel_pytree`."""
+    """Loss and its derivatives with respect to the flat parameters, ordered as by `jax.flatten_util.ravel_pytree`."""
 
     loss: float
     gradient: Float[np.ndarray, "n"]
@@ -84,7 +84,7 @@ def derivatives(
     """Loss, gradient and dense Hessian in double precision.
 
     Raises:
-        ValueError: data that do not fit, single precision, or a Hessian larger than `most_bytes`.
+        ValueError: data that do not fit the network, single precision, or a Hessian larger than `most_bytes`.
 
     >>> one = np.ones((1, 1))
     >>> with jax.enable_x64(True):
@@ -112,15 +112,16 @@ def lowest_eigenvalues(
     count: int = 4,
     loss: Loss = mean_squared_error,
 ) -> Float[np.ndarray, "count"]:
-    """The lowest eigenvalues of the Hessian, ascending, from products with vectors (Lanczos): no matrix is formed.
+    """The lowest eigenvalues of the Hessian, ascending, by Lanczos on Hessian-vector products.
 
-    A negative one makes a strict saddle. It does not tell a nullity: many zeros are found slowly.
+    A negative one proves a strict saddle. Not suited to determine the nullity, since Lanczos resolves degenerate zero
+    eigenvalues slowly.
 
     Args:
-        count: how many, below the number of parameters.
+        count: number of eigenvalues, below the number of parameters.
 
     Raises:
-        ValueError: as `derivatives`, or `count` out of its range.
+        ValueError: as `derivatives`; `count` out of range.
 
     >>> with jax.enable_x64(True):
     ...     net = {'w': np.ones((1, 1)), 'a': np.ones((1, 1))}
@@ -154,8 +155,8 @@ def certify(
     Args:
         params: a network of either form, see `layered`.
         x, y: all data.
-        predicted: inertia by theory.
-        rtol: eigenvalues of at most this share of the largest absolute one count as zero.
+        predicted: predicted inertia.
+        rtol: eigenvalues of at most this fraction of the largest absolute one count as zero.
 
     Errors as `derivatives`.
 
@@ -182,10 +183,10 @@ def certified_split(
     loss: Loss = mean_squared_error,
     rtol: float = 1e-11,
 ) -> tuple[Member, Certificate]:
-    """`splitting.expand` of a critical point, with the inertia that theory predicts for it and the one it has.
+    """`splitting.expand` of a critical point, with predicted and measured inertia.
 
     Args:
-        narrow: a critical point; if it is none, its gradient shows in the certificate, and the prediction fails.
+        narrow: a critical point. If it is not critical, the certificate shows its gradient and the prediction fails.
         piece, coefficients, layer: as `splitting.expand`.
 
     Errors as `splitting.expand` and `derivatives`.
@@ -230,32 +231,31 @@ def certified_minimum(
     rtol: float = 1e-11,
     tolerance: float = 1e-9,
 ) -> Certificate:
-    """Certificate of a point of zero loss of a two-layer network, with the nullity of `zero_loss_nullity`.
+    """Certificate of a zero-loss point of a two-layer network, with the nullity predicted by `zero_loss_nullity`.
 
-    Warns of an activation with a symmetry of its own, for which the prediction may be too small.
-
-    Errors as `certify` and `zero_loss_nullity`.
+    Warns if the activation has a symmetry, for which the predicted nullity may be too small. Errors as `certify` and
+    `zero_loss_nullity`.
     """
-    warn_of_symmetry(activation, "units equivalent by that add to the null space, which the prediction leaves out")
+    warn_of_symmetry(activation, "equivalent units add to the null space, which the prediction does not include")
     nullity = zero_loss_nullity(params, tolerance=tolerance)
     predicted = Inertia(0, nullity, trees.size(params) - nullity)
     return certify(params, x, y, activation, predicted=predicted, rtol=rtol)
 
 
 def zero_loss_nullity(params: Network, *, tolerance: float = 1e-9) -> int:
-    """Nullity of the Hessian at a point of zero loss of {'w': [m, din], 'a': [m, dout]}.
+    """Predicted nullity of the Hessian at a zero-loss point of {'w': [m, din], 'a': [m, dout]}.
 
-    m (din + dout) - sum over distinct incoming vectors (dout + din rank{outgoing vectors of the group}): there the
-    Hessian is that of Gauss and Newton, and the features sigma(w . x) and x_j sigma'(w . x) of distinct w are linearly
-    independent for activations without symmetries. It can exceed the dimension of the manifold of minima.
+    m (din + dout) - sum over distinct incoming vectors of (dout + din rank{outgoing vectors of the group}). At zero
+    loss the Hessian equals the Gauss-Newton matrix, and the features sigma(w . x) and x_j sigma'(w . x) of distinct w
+    are linearly independent for activations without symmetries. It can exceed the dimension of the manifold of minima.
 
     Args:
         params: the network.
-        tolerance: incoming vectors that differ by at most this share of the largest are equal; singular values of the
-            outgoing vectors up to this share of the largest of all are 0.
+        tolerance: relative to the largest entry: incoming vectors within it are equal, singular values of outgoing
+            vectors below it are 0.
 
     Raises:
-        ValueError: another form of network.
+        ValueError: a network of another form.
 
     >>> zero_loss_nullity({'w': np.array([[1.0, 2.0], [1.0, 2.0]]), 'a': np.array([[1.0], [1.0]])})
     3

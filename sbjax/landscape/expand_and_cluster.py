@@ -1,20 +1,19 @@
-"""Expand-and-Cluster: width and weights of an unknown network from several wider ones that imitate it.
+"""Expand-and-Cluster: recover width and weights of an unknown network from several wider students that imitate it.
 
-Students wider than the teacher reach zero loss on its expansion manifold: some of their units have the teacher's
-incoming vectors, in all students alike, and the others cancel, at vectors that differ between students. So the incoming
-vectors of all students are pooled and clustered; what several students share is kept, one unit a cluster.
+Widened students reach zero loss on the teacher's manifold: some of their units have the teacher's incoming vectors, the
+same in all students; the others cancel, at vectors that differ between students. Therefore the incoming vectors of all
+students are pooled and clustered, and each cluster shared by several students is collapsed to one unit.
 
-Beyond the published algorithm (its code in brackets):
+Differences from the published code (its choice in brackets):
 
-- Vectors that a symmetry of the activation makes equivalent are compared by the smaller of the distances of w and -w
-  [by the sign of the first entry, which round-off may turn].
-- A cluster also has to have members in gamma N students, weights besides its bias, and outgoing vectors that do not
-  cancel and are alike in gamma N students; and to last as the tree is cut higher [size and spread alone].
-- The tree is cut where most clusters pass all of that [are of the size], and of such heights at the widest gap
-  [at the last of the first ones in a row]. In the plane, units that cancel are so dense that high cuts find more
-  clusters of the size than there are.
-- The duplicates of a student are averaged with their shares of the outgoing vector as weights, which changes the
-  function in second order only, and not at all by units that cancel [evenly].
+- If a symmetry of the activation makes w and -w equivalent, their smaller distance is used [sign of the first entry,
+  which is sensitive to round-off].
+- A cluster must also have members in gamma N students, weights besides its bias, outgoing vectors that do not cancel
+  and agree in gamma N students, and must persist over a range of heights of the tree [only size and spread].
+- The tree is cut at the height with the most clusters that pass [that have the size], at the widest gap among ties
+  [the last of the first run]. In two dimensions cancelling units are so dense that high cuts produce spurious clusters.
+- Duplicates within a student are averaged with weights given by their share of the outgoing vector, which changes the
+  function in second order only and ignores cancelling units [equal weights].
 
 Source: Martinelli et al., arXiv 2304.12794.
 """
@@ -38,10 +37,10 @@ class Recovered(NamedTuple):
     """The collapsed network f(x) = sum_i a_i s(w_i . x) + constant + linear^T x.
 
     Attributes:
-        params: 'w' [r, d], 'a' [r, out], 'constant' [out], and 'linear' [d, out] where a unit and its mirror image
-            differ by a linear function. See `evaluate` and `align`.
-        students: the student each unit was taken from.
-        clustering: how.
+        params: 'w' [r, d], 'a' [r, out], 'constant' [out], and 'linear' [d, out] if units at w and -w differ by a
+            linear function. See `teacher_match.evaluate` and `teacher_match.align`.
+        students: index of the student that each unit was taken from.
+        clustering: the clusters of incoming vectors.
     """
 
     params: dict[str, Float[np.ndarray, "..."]]
@@ -58,8 +57,8 @@ class RecoveredLayers(NamedTuple):
     """A collapsed deep network.
 
     Attributes:
-        layers: kernel [in, out] and bias [out] of each.
-        clusterings: of each hidden layer.
+        layers: kernel [in, out] and bias [out] of each layer.
+        clusterings: clusters of each hidden layer.
     """
 
     layers: list[tuple[Float[np.ndarray, "in out"], Float[np.ndarray, " out"]]]
@@ -74,22 +73,22 @@ def expand_and_cluster(
     *,
     bias: bool = False,
 ) -> Recovered:
-    """The network that N two-layer students f(x) = sum_i a_i s(w_i . x) share.
+    """Recover the network shared by N two-layer students f(x) = sum_i a_i s(w_i . x).
 
     Args:
-        students: {'w': [N, m, d], 'a': [N, m, out]}, or N such networks; the best results come from students at zero
-            loss in double precision.
-        losses: of each. A unit is taken from the student with the lowest loss that has it.
-        activation: s; its symmetry (`layered.activation_symmetry`) says which units are equivalent.
-        rules: which clusters stand for units.
+        students: {'w': [N, m, d], 'a': [N, m, out]}, or a sequence of N networks; best trained to zero loss in double
+            precision.
+        losses: loss of each student. A unit is taken from the student with the lowest loss that contains it.
+        activation: s; its symmetry (`layered.activation_symmetry`) determines which units are equivalent.
+        rules: criteria for clusters that represent units.
         bias: whether the last entry of w is a bias, that is, x ends with 1.
 
     Returns:
-        `Recovered`; of width 0 if the students share nothing.
+        `Recovered`, of width 0 if the students share no unit.
 
     Raises:
-        ValueError: fewer than two students, students of different shapes, numbers that are not finite, gamma N < 2 or
-            gamma > 1, an angle not between 0 and pi / 2, an affine activation.
+        ValueError: fewer than two students, different shapes, weights that are not finite, gamma N < 2 or gamma > 1,
+            beta not between 0 and pi / 2, an affine activation.
 
     >>> rng = np.random.default_rng(0)
     >>> w, a = rng.normal(size=(4, 3, 2)), np.ones((4, 3, 1))
@@ -127,19 +126,19 @@ def recover_layers(
 ) -> RecoveredLayers:
     """`expand_and_cluster` for deep networks with biases, from the first hidden layer to the last.
 
-    Once a hidden layer is recovered, all students get it, each with the sums of its own outgoing weights; then the
-    layers above are trained again, whose units now have incoming vectors that can be compared.
+    A recovered hidden layer replaces that of every student, each with the summed outgoing weights of its own units. The
+    layers above are then retrained, after which incoming vectors of the next layer can be compared between students.
 
     Args:
-        students: kernel [N, in, out] and bias [N, out] of each layer; the activation after every layer but the last.
-        losses: of each student.
+        students: kernel [N, in, out] and bias [N, out] of each layer; activation after every layer except the last.
+        losses: loss of each student.
         activation: without symmetry, odd, even, or odd up to a constant.
-        retrain: (layers, l) -> layers with those from l on trained further, and losses. The first l stay as they are.
+        retrain: (layers, l) -> (layers, losses), trains layers l, l + 1, .. further and keeps the first l fixed.
         rules: as in `expand_and_cluster`; the bias is an entry of the incoming vector.
 
     Raises:
-        ValueError: as `expand_and_cluster`; a layer of which nothing is recovered; an activation whose mirror images
-            differ by a linear function, which the next layer cannot add.
+        ValueError: as `expand_and_cluster`; a layer without any recovered unit; an activation for which units at w and
+            -w differ by a linear function, which the next layer cannot represent.
     """
     form = form_of(activation)
     if form.slope:
@@ -153,14 +152,14 @@ def recover_layers(
         (kernel, shift), (outgoing, next_shift) = layers[here], layers[here + 1]
         rows = np.concatenate([kernel.transpose(0, 2, 1), shift[:, :, None]], 2)
         losses = _checked_losses(losses, len(rows))
-        # Below the last hidden layer outgoing vectors are in the order of the student's own next layer.
+        # Below the last hidden layer outgoing vectors follow the student's own order of units: not comparable.
         here_rules = rules if here == last else rules._replace(agree=math.inf)
         clustering = cluster_units(rows, outgoing, activation, here_rules, bias=True)
         if not clustering.kept:
             raise ValueError(f"the students share no unit of hidden layer {here}: train them further, or lower gamma")
         best = [_best(cluster, losses) for cluster in clustering.kept]
         row = np.array([_collapse(form, c, s, rows, outgoing).row for c, s in zip(clustering.kept, best)])
-        # Every student keeps what its own units passed on; one without the unit passes on nothing before training.
+        # Every student keeps the summed outgoing weights of its own units; 0 if it lacks the unit, until retrained.
         sums, constant = np.zeros((len(rows), len(row), outgoing.shape[2])), next_shift.copy()
         for unit, cluster in enumerate(clustering.kept):
             signs = form.signs(rows[tuple(cluster.members.T)], row[unit])
@@ -192,7 +191,7 @@ def _best(cluster, losses):
 
 
 def _collapse(form: Form, cluster, student, rows, outgoing) -> _Unit:
-    """One unit for those of a student in a cluster, with the sign of the one that passes on most."""
+    """Collapse a student's units in a cluster to one, with the sign of the unit with the largest outgoing vector."""
     units = cluster.members[cluster.members[:, 0] == student, 1]
     own, passed = form.normalised(rows[student, units], outgoing[student, units])
     signs = form.signs(own, own[np.argmax(np.linalg.norm(passed, axis=1))])

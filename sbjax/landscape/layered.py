@@ -1,8 +1,7 @@
-"""Plain feed-forward networks as the constructions of critical points and paths see them.
+"""Plain feed-forward networks in the two forms used by the constructions of critical points and paths.
 
-Two forms are understood: {'w': [m, din], 'a': [m, dout]} for f(x) = sum_i a_i sigma(w_i . x), and the parameters of an
-`sbjax.models.mlp.MLP` without normalisation, {'dense_0': {'kernel': [din, m], 'bias': [m]}, 'dense_1': ..}, with or
-without biases. In both a hidden unit is its incoming weights (and bias) and its outgoing weights.
+{'w': [m, din], 'a': [m, dout]} for f(x) = sum_i a_i sigma(w_i . x), and the parameters of an `sbjax.models.mlp.MLP`
+without normalisation, {'dense_0': {'kernel': [din, m], 'bias': [m]}, 'dense_1': ..}, with or without biases.
 """
 
 import itertools
@@ -38,7 +37,7 @@ def to_layers(params: Network) -> tuple[Layer, ...]:
     """The layers of a network of either form, first to last.
 
     Raises:
-        ValueError: another form, shapes that do not follow on each other, or fewer than two layers.
+        ValueError: another form, shapes of consecutive layers that do not fit, or fewer than two layers.
 
     >>> [layer.kernel.shape for layer in to_layers({'w': np.ones((4, 2)), 'a': np.ones((4, 1))})]
     [(2, 4), (4, 1)]
@@ -56,12 +55,12 @@ def to_layers(params: Network) -> tuple[Layer, ...]:
     shapes = [layer.kernel.shape for layer in layers]
     fits = all(len(shape) == 2 for shape in shapes)
     if not fits or any(before[1] != after[0] for before, after in itertools.pairwise(shapes)):
-        raise ValueError(f"params has kernels of shapes {shapes}: give [in, out] of layers that follow on each other")
+        raise ValueError(f"params has kernels of shapes {shapes}: give [in, out] with matching consecutive layers")
     return layers
 
 
 def from_layers(layers: Sequence[Layer], like: Network) -> dict[str, Any]:
-    """Layers in the form of `like`.
+    """Convert layers to the form of the network `like`.
 
     >>> two = {'w': np.ones((4, 2)), 'a': np.ones((4, 1))}
     >>> from_layers(to_layers(two), two)['w'].shape
@@ -76,7 +75,7 @@ def from_layers(layers: Sequence[Layer], like: Network) -> dict[str, Any]:
 
 
 def forward(params: Network, x: Float[Array, "n din"], activation: Activation) -> Float[Array, "n dout"]:
-    """Outputs; the activation after every layer but the last.
+    """Outputs of the network, with the activation after every layer except the last.
 
     >>> forward({'w': jnp.ones((3, 2)), 'a': jnp.ones((3, 1))}, jnp.ones((1, 2)), lambda z: z).tolist()
     [[6.0]]
@@ -103,7 +102,7 @@ def mean_squared_error(outputs: Float[Array, "n dout"], y: Float[Array, "n dout"
 
 
 def check_data(params: Network, x: Float[Array, "n din"], y: Float[Array, "n dout"]) -> None:
-    """Refuse data that do not fit the network.
+    """Check the shapes of data against a network.
 
     Raises:
         ValueError: x is not [n, din], or y is not [n, dout].
@@ -115,7 +114,7 @@ def check_data(params: Network, x: Float[Array, "n din"], y: Float[Array, "n dou
 
 
 def hidden_layer(params: Network, layer: int) -> tuple[tuple[Layer, ...], int]:
-    """The layers, and `layer` as the index of a hidden layer: 0 is the first, -1 the last.
+    """The layers, and `layer` as a non-negative index of a hidden layer (0 is the first, -1 the last).
 
     Raises:
         ValueError: there is no such hidden layer.
@@ -128,10 +127,10 @@ def hidden_layer(params: Network, layer: int) -> tuple[tuple[Layer, ...], int]:
 
 
 def activation_symmetry(activation: Activation) -> str | None:
-    """The first symmetry an activation has of its own, by evaluation on a grid in double precision; None if none.
+    """Symmetry of an activation, detected on a grid in double precision; None if it has none.
 
-    Such a symmetry makes further units equivalent (-w beside w), so that copies and cancelling groups are not all that
-    leaves the function as it is. One of: 'affine', 'odd', 'even', 'positively homogeneous', 'odd up to a constant'
+    Such a symmetry makes units equivalent that are not copies (w and -w), so that the network has more symmetries than
+    copies and cancelling groups. One of: 'affine', 'odd', 'even', 'positively homogeneous', 'odd up to a constant'
     (sigmoid), 'even up to a linear function' (softplus, GELU, SiLU).
 
     >>> activation_symmetry(jnp.tanh), activation_symmetry(jax.nn.sigmoid)
@@ -164,7 +163,7 @@ def activation_symmetry(activation: Activation) -> str | None:
 
 
 def warn_of_symmetry(activation: Activation, consequence: str, *, known: Sequence[str] = ()) -> str | None:
-    """`activation_symmetry`, with a warning that names it and what follows from it, unless it is among `known`."""
+    """`activation_symmetry`, with a warning that names the symmetry and its consequence unless it is in `known`."""
     found = activation_symmetry(activation)
     if found and found not in known:
         warnings.warn(f"the activation is {found}: {consequence}", UserWarning, stacklevel=3)

@@ -1,13 +1,13 @@
-"""The expansion manifold: all ways in which m units compute what r units compute, as a union of affine subspaces.
+"""The manifold of networks of m units that compute the function of r units, as a union of affine subspaces.
 
-A two-layer network f(x) = sum_i a_i sigma(w_i . x) is held as {'w': [m, din], 'a': [m, dout]}. A piece says which units
-are copies of which unit of the narrow network, and which units cancel each other (arXiv 2105.12221):
+A two-layer network f(x) = sum_i a_i sigma(w_i . x) is {'w': [m, din], 'a': [m, dout]}. A piece of the manifold assigns
+every unit to a group of copies or to a group of cancelling units (arXiv 2105.12221):
 
-- copies of unit t share w_t, and their outgoing vectors sum to a_t;
-- a group of cancelling units shares any incoming vector, and their outgoing vectors sum to 0.
+- copies of unit t of the narrow network have the incoming vector w_t, and their outgoing vectors sum to a_t;
+- a group of cancelling units has one arbitrary incoming vector, and outgoing vectors that sum to 0.
 
-There are `counting.T(r, m)` pieces. Two of them meet or not for combinatorial reasons alone when the units are generic;
-the graph of meeting pieces has r! components for m = r and one for m > r.
+There are `counting.T(r, m)` pieces. For generic units it depends on combinatorics only whether two pieces intersect;
+the graph of intersecting pieces has r! components for m = r and one for m > r.
 """
 
 import itertools
@@ -32,8 +32,8 @@ class Signature(NamedTuple):
     """Group sizes of a piece.
 
     Attributes:
-        copies: number of copies of each unit of the narrow network, each at least 1.
-        zeros: sizes of the groups that cancel, ascending.
+        copies: number of copies of each unit of the narrow network, at least 1.
+        zeros: sizes of the cancelling groups, ascending.
     """
 
     copies: tuple[int, ...]
@@ -41,11 +41,11 @@ class Signature(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Which of m units does what.
+    """Assignment of m units to groups.
 
     Attributes:
-        copies: for each unit of the narrow network the units that copy it, ascending.
-        zeros: the groups of units that cancel, each ascending, in the order of their first units.
+        copies: for each unit of the narrow network, the units that copy it, ascending.
+        zeros: cancelling groups of units, each ascending, ordered by their first units.
     """
 
     copies: tuple[tuple[int, ...], ...]
@@ -56,7 +56,7 @@ class Affine(NamedTuple):
     """{base + sum_d c_d basis_d}: an affine subspace of parameters.
 
     Attributes:
-        base: {'w': [m, din], 'a': [m, dout]}, the point of least norm.
+        base: {'w': [m, din], 'a': [m, dout]}, the point of minimal norm.
         basis: {'w': [dim, m, din], 'a': [dim, m, dout]}, orthonormal.
     """
 
@@ -65,12 +65,12 @@ class Affine(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """Pieces and which of them meet.
+    """Intersection graph of the pieces.
 
     Attributes:
         pieces: the nodes.
-        edges: pairs of nodes, the smaller index first.
-        component: of each node, 0, 1, ..
+        edges: pairs of intersecting pieces, the smaller index first.
+        component: index of the connected component of each node.
     """
 
     pieces: tuple[Piece, ...]
@@ -82,7 +82,7 @@ def signatures(r: int, m: int) -> Iterator[Signature]:
     """All group sizes: k_1 + .. + k_r + b_1 + .. + b_j = m with every k and b at least 1.
 
     Raises:
-        ValueError: not 1 <= r <= m, or no integers.
+        ValueError: not 1 <= r <= m, or not integers.
 
     >>> [tuple(signature) for signature in signatures(1, 2)]
     [((2,), ()), ((1,), (1,))]
@@ -97,7 +97,7 @@ def signatures(r: int, m: int) -> Iterator[Signature]:
 
 
 def multiplicity(signature: Signature) -> int:
-    """Number of pieces with these group sizes: m! / (prod k! prod b!) over the orders of equal groups that cancel.
+    """Number of pieces with these group sizes: m! / (prod k! prod b!) / orderings of cancelling groups of equal size.
 
     >>> multiplicity(Signature((1,), (1, 1))), multiplicity(Signature((2, 1), ()))
     (3, 3)
@@ -109,7 +109,7 @@ def multiplicity(signature: Signature) -> int:
 
 
 def dimension(signature: Signature, din: int, dout: int = 1) -> int:
-    """j din + (m - r - j) dout for j groups that cancel.
+    """Dimension of a piece: j din + (m - r - j) dout for j cancelling groups.
 
     >>> dimension(Signature((2, 1), ()), 2), dimension(Signature((1, 1), (1,)), 2)
     (1, 2)
@@ -131,26 +131,26 @@ def pieces(r: int, m: int) -> Iterator[Piece]:
     """All `counting.T(r, m)` pieces, lazily.
 
     Raises:
-        ValueError: not 1 <= r <= m, no integers, or more than a million pieces.
+        ValueError: not 1 <= r <= m, not integers, or more than a million pieces.
 
     >>> [tuple(piece) for piece in pieces(1, 2)]
     [(((0, 1),), ()), (((1,),), ((0,),)), (((0,),), ((1,),))]
     """
     r, m = counting.pair(r, m)
     if (number := counting.T(r, m)) > MOST_PIECES:
-        raise ValueError(f"r={r}, m={m} has {number:.3g} pieces: list no more than {MOST_PIECES}, or `signatures`")
+        raise ValueError(f"r={r}, m={m} has {number:.3g} pieces, more than {MOST_PIECES}: use `signatures` instead")
     return _pieces(r, m)
 
 
 def affine(piece: Piece, units: Units) -> Affine:
-    """The piece as an explicit affine subspace, for these units of the narrow network.
+    """The affine subspace of a piece.
 
     Args:
-        piece: over m units.
-        units: {'w': [r, din], 'a': [r, dout]}.
+        piece: assignment of m units.
+        units: units of the narrow network, {'w': [r, din], 'a': [r, dout]}.
 
     Raises:
-        ValueError: the piece does not assign every unit once, or `units` are not r units.
+        ValueError: the piece does not assign every unit exactly once, or `units` does not have r units.
 
     >>> line = affine(Piece(((0, 1),), ()), {'w': np.array([[3.0]]), 'a': np.array([[2.0]])})
     >>> line.base['w'].ravel().tolist(), line.base['a'].ravel().tolist(), len(line.basis['a'])
@@ -162,7 +162,7 @@ def affine(piece: Piece, units: Units) -> Affine:
     directions = []
 
     def move(name, group, weights):
-        """One direction for each component: the group's units move by `weights`."""
+        """Add one direction per vector component, along which the units of the group move by `weights`."""
         for component in range(base[name].shape[1]):
             direction = {key: np.zeros_like(value) for key, value in base.items()}
             direction[name][list(group), component] = weights
@@ -183,10 +183,10 @@ def affine(piece: Piece, units: Units) -> Affine:
 
 
 def point(space: Affine, coefficients: Float[Array, "dim"]) -> dict[str, Float[np.ndarray, "m ..."]]:
-    """base + sum_d c_d basis_d.
+    """The point base + sum_d c_d basis_d.
 
     Raises:
-        ValueError: not one coefficient for each dimension.
+        ValueError: the number of coefficients is not the dimension.
 
     >>> line = affine(Piece(((0, 1),), ()), {'w': np.array([[3.0]]), 'a': np.array([[2.0]])})
     >>> point(line, [np.sqrt(2)])['a'].round(9).ravel().tolist()
@@ -194,7 +194,7 @@ def point(space: Affine, coefficients: Float[Array, "dim"]) -> dict[str, Float[n
     """
     coefficients = np.asarray(coefficients)
     if coefficients.shape != (dim := len(space.basis["w"]),):
-        raise ValueError(f"coefficients has shape {coefficients.shape}: give ({dim},), a number for each dimension")
+        raise ValueError(f"coefficients has shape {coefficients.shape}: give ({dim},), one number per dimension")
     return {
         key: (base + np.tensordot(coefficients, space.basis[key], 1)).astype(base.dtype)
         for key, base in space.base.items()
@@ -204,11 +204,9 @@ def point(space: Affine, coefficients: Float[Array, "dim"]) -> dict[str, Float[n
 def sample(
     key: Key[Array, ""], piece: Piece, units: Units, *, scale: float = 1.0
 ) -> dict[str, Float[np.ndarray, "m ..."]]:
-    """A point of the piece: normal around the point of least norm, with standard deviation `scale` in every direction.
+    """A random point of the piece: normal around its point of minimal norm, standard deviation `scale` per direction.
 
-    It computes the same function as `units`. Coinciding incoming vectors coincide bit for bit.
-
-    Errors as `affine`.
+    It computes the same function as `units`. Incoming vectors within a group are bitwise equal. Errors as `affine`.
 
     >>> drawn = sample(jax.random.key(0), Piece(((0, 1),), ()), {'w': np.array([[3.0]]), 'a': np.array([[2.0]])})
     >>> drawn['w'].tolist(), round(float(drawn['a'].sum()), 5)
@@ -224,9 +222,10 @@ def sample(
 
 
 def random_piece(key: Key[Array, ""], r: int, m: int) -> Piece:
-    """A piece with a uniformly random arrangement of the units in uniformly random group sizes.
+    """A random piece: group sizes uniform over signatures, then a uniform assignment of the units.
 
-    Not uniform over all pieces, of which most have many small groups; every piece can come.
+    Every piece has positive probability, but the distribution is not uniform over pieces, most of which have many small
+    groups.
 
     >>> sorted(sum(sum(random_piece(jax.random.key(0), 2, 5), ()), ()))
     [0, 1, 2, 3, 4]
@@ -243,11 +242,11 @@ def random_piece(key: Key[Array, ""], r: int, m: int) -> Piece:
 def meet(first: Piece, second: Piece) -> bool:
     """Whether two pieces of one manifold intersect, for generic units of the narrow network.
 
-    Units that share a group in either piece have one incoming vector. Take the classes of units this ties together: no
-    class may hold copies of two different units, and the outgoing vectors of a class, whose sums are prescribed by both
-    pieces, must have the same sum in both. So each class holds copies of the same one unit in both pieces, or of none.
-    Then the system is solvable: groups of both pieces as nodes and units as edges form a connected bipartite graph for
-    every class, and flows on it have any prescribed node sums of equal totals.
+    In the intersection, units that share a group in either piece have equal incoming vectors. Consider the classes
+    generated by this relation. For generic units, the pieces intersect iff every class contains copies of the same
+    single unit in both pieces, or of none in both. Necessary: a class has one incoming vector, and its outgoing vectors
+    have the same sum in both pieces. Sufficient: for each class the groups of both pieces (nodes) and units (edges)
+    form a connected bipartite graph, on which flows exist for all node sums with equal totals.
 
     >>> blue, green, mirrored = Piece(((0,),), ((1,),)), Piece(((0, 1),), ()), Piece(((1,),), ((0,),))
     >>> meet(blue, green), meet(green, mirrored), meet(blue, mirrored)
@@ -264,15 +263,15 @@ def meet(first: Piece, second: Piece) -> bool:
         for unit in group[1:]:
             parent[root(unit)] = root(group[0])
     places = [{root(group[0]): t for t, group in enumerate(piece.copies)} for piece in (first, second)]
-    # Two units of one piece in one class would share a key, and leave fewer keys than units.
+    # If two narrow units had copies in one class, they would share a key, and there would be fewer keys than units.
     return places[0] == places[1] and len(places[0]) == len(first.copies)
 
 
 def intersection_graph(r: int, m: int) -> Graph:
-    """Which pieces of the manifold meet, and the connected components of that.
+    """Intersection graph of all pieces of the manifold, with its connected components.
 
     Raises:
-        ValueError: as `pieces`, or more than 5,000 pieces.
+        ValueError: as `pieces`; more than 5,000 pieces.
 
     >>> graph = intersection_graph(2, 3)
     >>> len(graph.pieces), len(graph.edges), int(graph.component.max()) + 1
@@ -280,9 +279,7 @@ def intersection_graph(r: int, m: int) -> Graph:
     """
     r, m = counting.pair(r, m)
     if (number := counting.T(r, m)) > 5000:
-        raise ValueError(
-            f"r={r}, m={m} has {number:.3g} pieces: their graph is drawn up to 5000, choose smaller widths"
-        )
+        raise ValueError(f"r={r}, m={m} has {number:.3g} pieces: the graph is limited to 5000, choose smaller widths")
     nodes = tuple(pieces(r, m))
     edges = [(i, j) for (i, one), (j, other) in itertools.combinations(enumerate(nodes), 2) if meet(one, other)]
     edges = np.array(edges, int).reshape(-1, 2)
@@ -292,7 +289,7 @@ def intersection_graph(r: int, m: int) -> Graph:
 
 
 def contrasts(k: int) -> Float[np.ndarray, "k k-1"]:
-    """An orthonormal basis of the vectors of k numbers with sum 0 (Helmert).
+    """Orthonormal basis of the vectors in R^k with sum 0 (Helmert).
 
     >>> contrasts(3).round(3).tolist()
     [[0.707, 0.408], [-0.707, 0.408], [0.0, -0.816]]
@@ -325,7 +322,7 @@ def _partitions(total, least=1):
 
 
 def _set_partitions(units):
-    """Partitions of a tuple of units into groups, in the order of their first units."""
+    """Partitions of a tuple of units into groups, ordered by their first units."""
     if not units:
         yield ()
         return
@@ -338,7 +335,7 @@ def _set_partitions(units):
 
 
 def _units_of(piece, units):
-    """w, a, m, checked."""
+    """Validate the piece and the narrow network; returns w, a and the number m of units of the piece."""
     w, a = np.asarray(units["w"]), np.asarray(units["a"])
     r, m = len(piece.copies), sum(map(len, piece.copies + piece.zeros))
     if w.ndim != 2 or a.ndim != 2 or not len(w) == len(a) == r:

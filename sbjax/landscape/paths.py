@@ -1,13 +1,12 @@
-"""Paths of constant function between permuted copies of a network.
+"""Piecewise linear paths of constant function between permuted copies of a network.
 
-A hidden unit whose outgoing weights are 0 is a spare: its incoming weights are free. A unit is relocated to the spare
-in two straight moves (arXiv 2105.12221, figure 4): the spare takes on the unit's incoming weights, which nothing sees;
-then the outgoing weights go over from the unit to the spare, which compute the same feature. Now the unit is the spare.
-A cycle of n units in a wanted permutation takes n + 1 relocations, so one spare a layer connects all permuted minima;
-`canonical.connect` goes between any two points of an expansion manifold.
+A hidden unit with outgoing weights 0 is a spare; its incoming weights are free. A unit is relocated to the spare in two
+segments (arXiv 2105.12221, figure 4): the spare takes the unit's incoming weights, which does not change the function;
+then the outgoing weights move from the unit to the spare, which compute the same feature. The unit is now the spare. A
+cycle of n units takes n + 1 relocations, so one spare per layer connects all permuted minima. `canonical.connect` joins
+any two points of a manifold.
 
-Every vertex of a path is made by copying entries, never by arithmetic, so that the path ends at the permuted start bit
-for bit.
+Vertices of a path are made by copying entries without arithmetic, so it ends bitwise at the permuted network.
 """
 
 import itertools
@@ -37,10 +36,10 @@ class Segment(NamedTuple):
     """A straight line between two parameter trees.
 
     Attributes:
-        start, end: in the form of the network.
-        layer: the hidden layer whose units move; -1 where several do.
-        move: 'incoming' or 'outgoing' weights of a unit; 'clear' and 'restore' weights between spares; 'merge' copies
-            and cancelling groups; 'idle' units to 0; 'round-off' between two roundings of one point.
+        start, end: networks in the same form.
+        layer: the hidden layer whose units move; -1 for several layers.
+        move: what moves: 'incoming' or 'outgoing' weights of a unit; 'clear' or 'restore': weights between spares;
+            'merge': copies and cancelling groups; 'idle': units to 0; 'round-off': between two roundings of one point.
     """
 
     start: dict[str, Any]
@@ -50,12 +49,12 @@ class Segment(NamedTuple):
 
 
 class Walk:
-    """Layers on the host that are changed in place, and the segments so far.
+    """Records a path while layers on the host are changed in place.
 
     Attributes:
-        layers: where the walk is.
-        segments: made by `stop`.
-        last: where the last segment ended.
+        layers: current position.
+        segments: segments so far, added by `stop`.
+        last: end of the last segment.
     """
 
     def __init__(self, params: Network):
@@ -68,31 +67,31 @@ class Walk:
         self.last = self.params()
 
     def params(self) -> dict[str, Any]:
-        """A copy of where the walk is."""
+        """A copy of the current position."""
         copies = [Layer(k.copy(), None if b is None else b.copy()) for k, b in self.layers]
         return from_layers(copies, self.like)
 
     def stop(self, layer: int, move: str, *, even_if_still: bool = True) -> None:
-        """End a segment here."""
+        """End a segment at the current position."""
         here = self.params()
         if even_if_still or not same(self.last, here):
             self.segments.append(Segment(self.last, here, layer, move))
             self.last = here
 
     def incoming(self, layer: int, unit: int) -> tuple:
-        """A copy of the incoming weights of a unit, and its bias."""
+        """A copy of the incoming weights and the bias of a unit."""
         kernel, bias = self.layers[layer]
         return kernel[:, unit].copy(), None if bias is None else bias[unit].copy()
 
     def set_incoming(self, layer: int, unit: int, row: tuple) -> None:
-        """Give a unit these incoming weights and this bias."""
+        """Set the incoming weights and the bias of a unit."""
         kernel, bias = self.layers[layer]
         kernel[:, unit] = row[0]
         if bias is not None:
             bias[unit] = row[1]
 
     def relocate(self, layer: int, source: int, spare: int) -> None:
-        """Two segments, after which `source` is the spare."""
+        """Relocate unit `source` to `spare` in two segments; `source` is then the spare."""
         self.set_incoming(layer, spare, self.incoming(layer, source))
         self.stop(layer, "incoming")
         outgoing = self.layers[layer + 1].kernel
@@ -102,10 +101,10 @@ class Walk:
 
 
 def permuted(params: Network, permutations: Sequence[Int[Array, "m"]]) -> dict[str, Any]:
-    """Hidden units in another order: position i of hidden layer l gets unit `permutations[l][i]`.
+    """Permute hidden units: position i of hidden layer l gets unit `permutations[l][i]`.
 
     Raises:
-        ValueError: not one permutation for each hidden layer.
+        ValueError: the number of permutations is not that of hidden layers, or one is invalid.
 
     >>> permuted({'w': np.array([[1.0], [2.0]]), 'a': np.array([[3.0], [4.0]])}, [[1, 0]])['a'].ravel().tolist()
     [4.0, 3.0]
@@ -125,22 +124,23 @@ def permuted(params: Network, permutations: Sequence[Int[Array, "m"]]) -> dict[s
 def permutation_path(
     params: Network, permutations: Sequence[Int[Array, "m"]], *, spares: Sequence[int] | None = None
 ) -> list[Segment]:
-    """A path from a network to `permuted(params, permutations)` along which its function never changes.
+    """A path of constant function from a network to `permuted(params, permutations)`.
 
-    Layers are permuted one after another, the first one first; `segment_count` says in how many segments. Weights from
-    one spare to the next, which nothing sees, are set to 0 in a first segment and restored in a last one.
+    Layers are permuted one after another, first to last; see `segment_count` for the number of segments. Weights
+    between spares of consecutive layers, which do not affect the function, are set to 0 in a first segment and restored
+    in a last one.
 
     Args:
         params: a network of either form, see `layered`.
-        permutations: for each hidden layer the unit that goes to each position.
-        spares: for each hidden layer a unit whose outgoing weights are 0, except those to the spare of the next layer;
-            None finds them.
+        permutations: for each hidden layer, the unit that goes to each position.
+        spares: for each hidden layer, a unit whose outgoing weights are 0 except to the spare of the next layer; None
+            finds them.
 
     Returns:
-        The segments in order; none if nothing is to be permuted. They end at the permuted network bit for bit.
+        The segments in order, ending bitwise at the permuted network; empty for identity permutations.
 
     Raises:
-        ValueError: no permutations of the units, or a layer to be permuted that has no spare.
+        ValueError: invalid permutations, or a layer to be permuted without a spare.
 
     >>> net = {'w': np.array([[1.0], [2.0], [9.0]]), 'a': np.array([[3.0], [4.0], [0.0]])}
     >>> path = permutation_path(net, [[1, 0, 2]])
@@ -167,19 +167,19 @@ def permutation_path(
 
 
 def segment_count(permutation: Int[Array, "m"], spare: int) -> int:
-    """Segments to permute one layer: 1 + 2 (n + 1) for each cycle of n > 1 units, 2 (n - 1) for one with the spare.
+    """Number of segments to permute one layer: 1 + 2 (n + 1) per cycle of n > 1 units, 2 (n - 1) for that of the spare.
 
-    None if nothing is permuted. Weights between spares of two layers that are not 0 take two segments more in all.
+    0 for the identity. Non-zero weights between spares of two layers cost two more segments in total.
 
     Raises:
-        ValueError: no permutation, or the spare is none of the units.
+        ValueError: an invalid permutation or spare.
 
     >>> segment_count([1, 0, 2], 2), segment_count([1, 2, 3, 0, 4], 4), segment_count([1, 0, 3, 2, 4], 4)
     (7, 11, 13)
     """
     (order,) = _check_orders([permutation], [len(permutation)])
     if not 0 <= spare < len(order):
-        raise ValueError(f"spare={spare} is no unit: give one of 0 .. {len(order) - 1}")
+        raise ValueError(f"spare={spare} does not exist: give one of 0 .. {len(order) - 1}")
     found = _cycles(order)
     moves = sum(2 * (len(cycle) - 1) if spare in cycle else 2 * (len(cycle) + 1) for cycle in found)
     return 1 + moves if found else 0
@@ -194,12 +194,12 @@ def path_losses(
     points: int = 21,
     loss: Loss = mean_squared_error,
 ) -> Float[np.ndarray, "segment point"]:
-    """Losses at equidistant points of every segment, ends included.
+    """Losses at equidistant points of every segment, both ends included.
 
-    For losses at round-off of double precision, call it under `jax.enable_x64(True)`.
+    To resolve losses at the round-off of double precision, call it under `jax.enable_x64(True)`.
 
     Raises:
-        ValueError: an empty path, fewer than two points, or data that do not fit.
+        ValueError: an empty path, fewer than two points, or data that do not fit the network.
 
     >>> net = {'w': np.array([[1.0], [2.0], [9.0]]), 'a': np.array([[3.0], [4.0], [0.0]])}
     >>> x = jnp.ones((1, 1))
@@ -223,9 +223,7 @@ def straight_losses(
     points: int = 21,
     loss: Loss = mean_squared_error,
 ) -> Float[np.ndarray, "point"]:
-    """Losses along the straight line, with the barrier that a path of constant function avoids.
-
-    Errors as `path_losses`.
+    """Losses along the straight line between two networks, for comparison with a path. Errors as `path_losses`.
 
     >>> net = {'w': np.array([[1.0], [-1.0]]), 'a': np.array([[1.0], [-1.0]])}
     >>> x = jnp.ones((1, 1))
@@ -239,7 +237,7 @@ def straight_losses(
 @partial(jax.jit, static_argnums=(5, 6))
 def _losses(starts, ends, x, y, times, activation, loss):
     def at(start, end, t):
-        # Exact at both ends.
+        # `where` makes the result exact at t = 1.
         params = jax.tree.map(lambda a, b: jnp.where(t == 1, b, a + t * (b - a)), start, end)
         return loss(forward(params, x, activation), y)
 
@@ -248,7 +246,7 @@ def _losses(starts, ends, x, y, times, activation, loss):
 
 
 def same(first: Network, second: Network) -> bool:
-    """Whether two trees are equal in every entry.
+    """Whether all entries of two trees are equal.
 
     >>> same({'a': np.ones(2)}, {'a': np.ones(2)}), same({'a': np.ones(2)}, {'a': np.zeros(2)})
     (True, False)
@@ -259,7 +257,7 @@ def same(first: Network, second: Network) -> bool:
 def _permute_layer(walk, layer, order, spare):
     kept = walk.incoming(layer, spare)
     hole = spare
-    # The cycle of the spare last, for it leaves the hole elsewhere.
+    # The cycle of the spare comes last, since it changes the position of the spare.
     for cycle in sorted(_cycles(order), key=lambda cycle: spare in cycle):
         if spare in cycle:
             at = cycle.index(spare)
@@ -290,7 +288,7 @@ def _cycles(order) -> list[list[int]]:
 
 
 def _find_spares(layers, orders, wanted, given):
-    """A spare of every hidden layer, None where a layer has none and needs none; the last layer first."""
+    """A spare for each hidden layer, found from the last layer to the first; None if a layer has and needs none."""
     if given is not None and len(given) != len(orders):
         raise ValueError(f"spares has {len(given)} entries: give one for each of {len(orders)} hidden layers")
     spares, following = [], None
@@ -299,11 +297,11 @@ def _find_spares(layers, orders, wanted, given):
         if following is not None:
             seen = np.delete(seen, following, axis=1)
         free = np.flatnonzero(~seen.any(1))
-        # A spare that stays in its place keeps the cycles short of it.
+        # Prefer a spare that the permutation does not move, so that it is in no cycle.
         free = sorted(free.tolist(), key=lambda unit: orders[layer][unit] != unit)
         choice = next(iter(free), None) if given is None else given[layer]
         if (given is not None or wanted[layer]) and choice not in free:
-            what = "no spare unit" if given is None else f"spare={choice}, which other units read"
+            what = "no spare unit" if given is None else f"spare={choice}, whose outgoing weights are not 0"
             raise ValueError(
                 f"hidden layer {layer} has {what}: a spare has outgoing weights that are all 0, except to the spare of "
                 "the next layer; widen the layer by a unit with outgoing weights 0"
@@ -329,5 +327,7 @@ def _check_orders(permutations, widths):
             or not np.issubdtype(order.dtype, np.integer)
             or sorted(order.tolist()) != list(range(m))
         ):
-            raise ValueError(f"permutations[{layer}]={order.tolist()} is no order of the {m} units 0 .. {m - 1}")
+            raise ValueError(
+                f"permutations[{layer}]={order.tolist()} is not a permutation of the {m} units 0 .. {m - 1}"
+            )
     return orders

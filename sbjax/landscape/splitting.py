@@ -1,20 +1,20 @@
 """Neuron splitting: critical points of wide networks from critical points of narrow ones, and their Hessians.
 
-Unit t becomes k copies: incoming weights copied, outgoing weights mu_i a_t with sum_i mu_i = 1. The function is the
-same, and a critical point stays critical (arXiv 2105.12221). With the change of variables u = sum_i mu_i dw_i,
-v_i = dw_i - u, b = sum_i da_i, c_i = da_i - mu_i b the wide Hessian splits exactly into the narrow one, acting on
+Unit t is replaced by k copies with the same incoming weights and outgoing weights mu_i a_t, sum_i mu_i = 1. The
+function is unchanged, and a critical point stays critical (arXiv 2105.12221). In the variables u = sum_i mu_i dw_i,
+v_i = dw_i - u, b = sum_i da_i, c_i = da_i - mu_i b the wide Hessian is block diagonal: the narrow Hessian acting on
 (u, b), and for each split unit the block
 
     sum_i mu_i v_i . S v_i + 2 sum_i v_i . D c_i    on    sum_i mu_i v_i = 0, sum_i c_i = 0,
 
     S = sum_x (rho . a_t) sigma''(w_t . h) h h^T,    D = sum_x sigma'(w_t . h) h rho^T,
 
-where h is the input of the layer (with a 1 where it has biases) and rho the derivative of the loss by the
-pre-activations of the next one. It holds for every hidden layer of a deep network and every loss, for nothing but the
-sums of copies reaches the rest of the network. The inertia of the wide Hessian follows from narrow quantities alone.
+where h is the input of the layer (extended by 1 if it has biases) and rho the derivative of the loss with respect to
+the pre-activations of the next layer. This holds for any hidden layer of a deep network and any loss, since the rest of
+the network depends on sums over copies only. Hence the inertia of the wide Hessian follows from the narrow network.
 
-Not critical are copies whose outgoing vectors sum to a_t without being parallel to it, nor, at positive loss,
-additional units that cancel each other.
+Copies whose outgoing vectors sum to a_t without being parallel to it are not critical; neither are cancelling units at
+positive loss.
 """
 
 import math
@@ -42,7 +42,7 @@ from sbjax.landscape.layered import (
 from sbjax.landscape.manifold import Piece, contrasts, pieces
 
 Coefficients = Sequence[Sequence[float]]
-"""For each unit of the narrow layer the mu of its copies, with sum 1."""
+"""For each unit of the narrow layer, the mu of its copies, with sum 1."""
 
 
 class Inertia(NamedTuple):
@@ -54,11 +54,11 @@ class Inertia(NamedTuple):
 
 
 class Inner(NamedTuple):
-    """What splitting needs to know of a critical point, for each unit of one hidden layer.
+    """Matrices S and D of each unit of one hidden layer at a critical point.
 
     Attributes:
-        curvature: S, [r, n, n] with n the incoming weights of a unit, its bias last.
-        coupling: D, [r, n, d] with d the outgoing weights of a unit; D_t a_t = 0.
+        curvature: S, [r, n, n] with n incoming weights per unit, the bias last.
+        coupling: D, [r, n, d] with d outgoing weights per unit; D_t a_t = 0.
     """
 
     curvature: Float[np.ndarray, "r n n"]
@@ -66,12 +66,12 @@ class Inner(NamedTuple):
 
 
 class Member(NamedTuple):
-    """One of the critical points a narrow one induces.
+    """One of the critical points induced by a narrow network.
 
     Attributes:
-        params: in the form of the narrow network.
-        piece: which units are copies of which.
-        coefficients: the mu of the copies of each narrow unit.
+        params: parameters, in the form of the narrow network.
+        piece: assignment of units to copies.
+        coefficients: mu of the copies of each narrow unit.
     """
 
     params: dict[str, Any]
@@ -80,16 +80,16 @@ class Member(NamedTuple):
 
 
 def split(params: Network, unit: int, coefficients: Sequence[float], *, layer: int = 0) -> dict[str, Any]:
-    """Replace one hidden unit by copies that stand one after another in its place.
+    """Replace one hidden unit by consecutive copies.
 
     Args:
         params: a network of either form, see `layered`.
-        unit: its index.
-        coefficients: mu_1 .. mu_k with sum 1, of any signs; 1 copy changes nothing.
-        layer: of the hidden layers.
+        unit: index of the unit.
+        coefficients: mu_1 .. mu_k with sum 1, of any signs.
+        layer: index of the hidden layer.
 
     Raises:
-        ValueError: coefficients that do not sum to 1, an index out of range, or a network of neither form.
+        ValueError: coefficients that do not sum to 1, an index out of range, or a network of another form.
 
     >>> wide = split({'w': np.array([[1.0, 2.0]]), 'a': np.array([[4.0]])}, 0, (0.75, 0.25))
     >>> wide['w'].tolist(), wide['a'].ravel().tolist()
@@ -106,16 +106,17 @@ def split(params: Network, unit: int, coefficients: Sequence[float], *, layer: i
 
 
 def expand(params: Network, piece: Piece, coefficients: Coefficients, *, layer: int = 0) -> dict[str, Any]:
-    """Split all units of a hidden layer at once and put the copies where `piece` says.
+    """Split all units of a hidden layer at once, with copies at the positions given by `piece`.
 
     Args:
         params: a network of either form with r units in that layer.
-        piece: without cancelling groups, which are not critical at positive loss (see `manifold.sample` for them).
-        coefficients: for each of the r units those of its copies.
-        layer: of the hidden layers.
+        piece: positions of the copies, without cancelling groups: these are not critical at positive loss (use
+            `manifold.sample` at zero loss).
+        coefficients: for each of the r units, the mu of its copies.
+        layer: index of the hidden layer.
 
     Raises:
-        ValueError: as `split`, or the piece does not fit.
+        ValueError: as `split`; a piece that does not fit.
 
     >>> narrow = {'w': np.array([[1.0], [2.0]]), 'a': np.array([[4.0], [5.0]])}
     >>> wide = expand(narrow, Piece(((0, 2), (1,)), ()), [(0.75, 0.25), (1.0,)])
@@ -137,13 +138,13 @@ def expand(params: Network, piece: Piece, coefficients: Coefficients, *, layer: 
 def critical_family(
     key: Key[Array, ""], params: Network, m: int, *, layer: int = 0, scale: float = 1.0
 ) -> Iterator[Member]:
-    """A random point on each of the `counting.G(r, m)` subspaces of critical points that a narrow one induces.
+    """A random point on each of the `counting.G(r, m)` subspaces of critical points induced by a narrow network.
 
-    Each subspace has dimension m - r. The mu of a group are 1/k and a normal vector of sum 0 with standard deviation
-    `scale` in every direction.
+    Each subspace has dimension m - r. The mu of a group are 1/k plus a normal vector with sum 0 and standard deviation
+    `scale` per direction.
 
     Raises:
-        ValueError: m is less than the units of that layer, or too large to list all pieces.
+        ValueError: m is smaller than the width of that layer, or too large to enumerate all pieces.
 
     >>> narrow = {'w': np.array([[1.0]]), 'a': np.array([[1.0]])}
     >>> [member.params['w'].shape for member in critical_family(jax.random.key(0), narrow, 3)]
@@ -155,7 +156,7 @@ def critical_family(
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
     for piece in pieces(r, m):
         if piece.zeros:
-            # Pieces come ordered by the number of units that cancel.
+            # Pieces are ordered by the number of cancelling units.
             return
         coefficients = []
         for group in piece.copies:
@@ -173,7 +174,7 @@ def inner_matrices(
     layer: int = 0,
     loss: Loss = mean_squared_error,
 ) -> Inner:
-    """S and D of every unit of a hidden layer, as above.
+    """S and D of every unit of a hidden layer, see the module docstring.
 
     Raises:
         ValueError: data that do not fit the network, or no such layer.
@@ -211,7 +212,7 @@ def _inner(params, x, y, activation, layer, loss):
 def split_block(
     curvature: Float[Array, "n n"], coupling: Float[Array, "n d"], coefficients: Sequence[float]
 ) -> Float[np.ndarray, "size size"]:
-    """The block a split adds to the Hessian, in orthonormal coordinates of (v, c); size (k - 1) (n + d).
+    """Block that splitting one unit adds to the Hessian, in orthonormal coordinates of (v, c); size (k - 1) (n + d).
 
     >>> split_block(np.eye(1), np.zeros((1, 1)), (0.5, 0.5)).round(9) + 0.0
     array([[0.5, 0. ],
@@ -219,7 +220,7 @@ def split_block(
     """
     mu = np.asarray(coefficients, float)
     k, d = len(mu), coupling.shape[1]
-    # Vectors orthogonal to mu, then of sum zero.
+    # Bases of the vectors orthogonal to mu and of those with sum zero.
     normal = np.linalg.svd(mu[None])[2][1:].T
     zero_sum = contrasts(k)
     quadratic = np.kron(normal.T @ (mu[:, None] * normal), curvature)
@@ -228,11 +229,12 @@ def split_block(
 
 
 def scalar_split_inertia(curvature: Inertia, coefficients: Sequence[float]) -> Inertia:
-    """What a split adds to the inertia where the unit has one outgoing weight, in closed form.
+    """Inertia added by splitting a unit with one outgoing weight, in closed form.
 
-    (p - 1) inertia(S) + q inertia(-S) + (k - 1) zeros + n zeros per mu_i = 0, with p positive and q negative mu_i: by
-    Sylvester's law, since D = 0 at a critical point. From a minimum: an indefinite S gives a strict saddle if two mu_i
-    or more are not 0; S > 0 leaves no negative eigenvalue iff no mu_i is negative, S < 0 iff exactly one is positive.
+    (p - 1) inertia(S) + q inertia(-S) + (k - 1) zeros + n zeros per mu_i = 0, with p positive and q negative mu_i. It
+    follows from Sylvester's law, since D = 0 at a critical point. Starting from a minimum: an indefinite S gives a
+    strict saddle if at least two mu_i are non-zero; S > 0 gives no negative eigenvalue iff no mu_i is negative, S < 0
+    iff exactly one is positive.
 
     Args:
         curvature: inertia of S.
@@ -265,16 +267,16 @@ def inertia(matrix: Float[Array, "n n"], *, tolerance: float) -> Inertia:
 def predicted_inertia(
     narrow: Float[Array, "n n"], inner: Inner, coefficients: Coefficients, *, rtol: float = 1e-11
 ) -> Inertia:
-    """Inertia of the Hessian after splitting units of one hidden layer, from the narrow network alone.
+    """Inertia of the Hessian after splitting units of one hidden layer, predicted from the narrow network.
 
     Args:
         narrow: Hessian of the narrow network at the critical point.
-        inner: `inner_matrices` there.
-        coefficients: for each unit those of its copies.
-        rtol: eigenvalues below this share of the largest count as zero.
+        inner: `inner_matrices` at the critical point.
+        coefficients: for each unit, the mu of its copies.
+        rtol: eigenvalues below this fraction of the largest count as zero.
 
     Raises:
-        ValueError: not one list of coefficients a unit.
+        ValueError: the number of coefficient lists is not that of units.
 
     >>> predicted_inertia(np.eye(2), Inner(np.eye(1)[None], np.zeros((1, 1, 1))), [(0.5, 0.5)])
     Inertia(negative=0, zero=1, positive=3)
@@ -290,11 +292,11 @@ def predicted_inertia(
 
 
 def check_coefficients(piece: Piece, coefficients: Coefficients, r: int) -> None:
-    """Refuse coefficients that do not belong to the piece.
+    """Check coefficients against a piece.
 
     Raises:
-        ValueError: a group whose coefficients do not sum to 1 or are as many as its copies, cancelling groups, or units
-            that are missing or there twice.
+        ValueError: coefficients of a group that do not sum to 1 or whose number is not that of its copies; cancelling
+            groups; units that are missing or assigned twice.
     """
     sizes = [len(group) for group in piece.copies]
     if len(sizes) != r or [len(mu) for mu in coefficients] != sizes:
@@ -317,7 +319,7 @@ def check_coefficients(piece: Piece, coefficients: Coefficients, r: int) -> None
 
 
 def _sources(piece, coefficients):
-    """For each wide unit its narrow unit and its mu."""
+    """For each wide unit, the index of its narrow unit and its mu."""
     m = sum(map(len, piece.copies))
     source, factor = np.zeros(m, int), np.zeros(m)
     for t, (group, mu) in enumerate(zip(piece.copies, coefficients)):

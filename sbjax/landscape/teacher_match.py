@@ -1,4 +1,4 @@
-"""Recovered two-layer networks: their function, its alignment to data, and their distance from a known teacher."""
+"""Compare recovered networks with a known teacher: evaluation, fit of the constant, errors of matched units."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -6,9 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-# Loaded by its first use.
-import scipy
+import scipy  # subpackages are imported lazily
 from jaxtyping import Array, Float, Int
 
 from sbjax.landscape.layered import Activation
@@ -17,15 +15,15 @@ from sbjax.landscape.unit_symmetry import form_of
 
 
 class TeacherMatch(NamedTuple):
-    """A recovered network beside its teacher.
+    """Comparison of a recovered network with its teacher.
 
     Attributes:
-        units: for each unit of the teacher the recovered one, -1 for none.
-        incoming, outgoing: relative errors |w' - w| / |w| and |a' - a| / |a| of each, up to the symmetry of the
-            activation; infinite where there is none.
-        excess: recovered units that are assigned to none of the teacher's.
-        function: root mean square difference of the outputs over the standard deviation of the teacher's; NaN without
-            inputs.
+        units: for each teacher unit, the index of the recovered unit, or -1.
+        incoming, outgoing: relative errors |w' - w| / |w| and |a' - a| / |a| per teacher unit, up to the symmetry of
+            the activation; infinite if it was not recovered.
+        excess: number of recovered units not assigned to a teacher unit.
+        function: root mean square difference of the outputs divided by the standard deviation of the teacher's; NaN
+            without inputs.
     """
 
     units: Int[np.ndarray, " r"]
@@ -36,19 +34,19 @@ class TeacherMatch(NamedTuple):
 
     @property
     def missing(self) -> int:
-        """Units of the teacher without a recovered one."""
+        """Number of teacher units that were not recovered."""
         return int(np.sum(self.units < 0))
 
     @property
     def errors(self) -> Float[np.ndarray, " r"]:
-        """The larger of both errors, for each unit of the teacher."""
+        """The larger of the two errors of each teacher unit."""
         return np.maximum(self.incoming, self.outgoing)
 
 
 def evaluate(
     params: Mapping[str, Float[Array, "..."]], inputs: Float[Array, "n d"], activation: Activation
 ) -> Float[Array, "n out"]:
-    """f(x) = sum_i a_i s(w_i . x), + 'constant', + 'linear'^T x where there are such entries.
+    """f(x) = sum_i a_i s(w_i . x) + constant + linear^T x; the entries 'constant' and 'linear' are optional.
 
     >>> evaluate({'w': jnp.zeros((1, 2)), 'a': jnp.ones((1, 1)), 'constant': jnp.ones(1)}, jnp.ones((1, 2)), jnp.exp)
     Array([[2.]], dtype=float32)
@@ -65,7 +63,7 @@ def align(
     targets: Float[Array, "n out"],
     activation: Activation,
 ) -> dict[str, Float[np.ndarray, "..."]]:
-    """The constant (and the linear function, where there is one) that fits the targets best; units as they are.
+    """Refit 'constant' (and 'linear', if present) to targets by least squares, with fixed units.
 
     Raises:
         ValueError: inputs and targets of different length.
@@ -91,19 +89,19 @@ def match_teacher(
     activation: Activation,
     inputs: Float[Array, "n d"] | None = None,
 ) -> TeacherMatch:
-    """Assigns recovered units to the teacher's by their incoming vectors, one to one, and measures the errors.
+    """Assign recovered units to teacher units one to one by their incoming vectors, and measure the errors.
 
-    The assignment has the least sum of relative distances, of which none counts for more than 1. Mirror images (and
-    multiples by positive numbers) are equal where the activation makes them so.
+    The assignment minimises the sum of relative distances, each clipped at 1. Units that are equivalent by a symmetry
+    of the activation (sign, positive scale) are treated as equal.
 
     Args:
-        params: 'w' [m, d], 'a' [m, out] and what `evaluate` reads besides; m may be 0.
+        params: 'w' [m, d], 'a' [m, out] and optional entries of `evaluate`; m may be 0.
         teacher: 'w' [r, d], 'a' [r, out].
-        activation: of both.
-        inputs: where the functions are compared.
+        activation: activation of both networks.
+        inputs: inputs at which the functions are compared; None = not compared.
 
     Raises:
-        ValueError: vectors of different lengths, or a teacher with a unit that is 0.
+        ValueError: vectors of different lengths, or a teacher unit with zero weights.
 
     >>> teacher = {'w': np.array([[1.0, 0.0], [0.0, 2.0]]), 'a': np.array([[1.0], [3.0]])}
     >>> found = {'w': np.array([[0.0, -2.0], [1.1, 0.0], [5.0, 5.0]]), 'a': np.array([[-3.0], [1.0], [0.2]])}
@@ -122,7 +120,7 @@ def match_teacher(
     (w, a), (rows, outgoing) = form.normalised(*known), form.normalised(*found)
     sizes = [np.linalg.norm(part, axis=1) for part in (w, a)]
     if not min(sizes[0].min(initial=1.0), sizes[1].min(initial=1.0)) > 0:
-        raise ValueError("teacher has a unit with incoming or outgoing weights of 0: leave it out, it does nothing")
+        raise ValueError("teacher has a unit with incoming or outgoing weights of 0, without effect: leave it out")
     gaps = scipy.spatial.distance.cdist(w, rows)
     if form.flip:
         gaps = np.minimum(gaps, scipy.spatial.distance.cdist(w, -rows))
@@ -146,18 +144,20 @@ def match_layers(
     teacher: Sequence[tuple[Float[Array, "in out"], Float[Array, " out"]]],
     activation: Activation,
 ) -> TeacherMatch:
-    """`match_teacher` for deep networks with biases, layer by layer: all hidden units one after another.
+    """`match_teacher` for deep networks with biases, layer by layer; the result lists the units of all hidden layers.
 
-    Incoming vectors (with the bias as an entry) are compared after the units below have been brought into the teacher's
-    order and signs; units that the teacher does not have pass on nothing. Outgoing vectors are those of the last hidden
-    layer; for the others they are the incoming ones of the next, and their error is 0 here. Functions are not compared.
+    Incoming vectors (including the bias) are compared after the units below have been brought into the teacher's order
+    and signs, dropping those the teacher does not have. Outgoing errors are measured in the last hidden layer only;
+    elsewhere outgoing weights are the incoming weights of the next layer, and `outgoing` is 0. Functions are not
+    compared.
 
     Args:
         layers, teacher: kernel [in, out] and bias [out] of each layer.
-        activation: between the layers of both.
+        activation: activation between the layers.
 
     Raises:
-        ValueError: networks of different depth, or an activation whose mirror images differ by a linear function.
+        ValueError: networks of different depth, or an activation for which units at w and -w differ by a linear
+            function.
 
     >>> teacher = [(np.eye(2), np.ones(2)), (np.ones((2, 1)), np.zeros(1))]
     >>> mirrored = [(-np.eye(2), -np.ones(2)), (-np.ones((2, 1)), np.zeros(1))]
@@ -168,7 +168,9 @@ def match_layers(
     if len(layers) != len(teacher):
         raise ValueError(f"the recovered network has {len(layers)} layers and the teacher {len(teacher)}")
     if form.slope:
-        raise ValueError(f"activation is {form.symmetry}: mirrored units differ by a linear function of what is below")
+        raise ValueError(
+            f"activation is {form.symmetry}: units at w and -w differ by a linear function of the layer below"
+        )
     kernel, shift = (np.asarray(part, float) for part in layers[0])
     found = []
     for here, (known_kernel, known_shift) in enumerate(teacher[:-1]):
@@ -191,6 +193,6 @@ def match_layers(
 
 
 def _outputs(params, inputs, activation):
-    """In double precision, whatever jax's is."""
+    """`evaluate` in double precision for any jax precision."""
     with jax.enable_x64(True):
         return np.asarray(evaluate({name: jnp.asarray(part) for name, part in params.items()}, inputs, activation))

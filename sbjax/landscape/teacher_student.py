@@ -1,7 +1,7 @@
-"""Students that learn from a teacher network on fixed inputs: networks, data, and what became of the neurons.
+"""Teacher-student setting of Simsek et al., arXiv 2105.12221 (settings of their published code).
 
 A two-layer network without biases is {'w': [m, d], 'a': [m, out]}, f(x) = sum_i a_i s(w_i . x). The loss is the mean
-squared error, without 1/2. Settings of Simsek et al., arXiv 2105.12221 (their published code).
+squared error, without 1/2.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# `scipy.stats` takes most of a second to import and is loaded by its first use, not by this line.
+# `scipy.stats` takes most of a second to import; scipy loads it on first use.
 import scipy
 from jaxtyping import Array, ArrayLike, Float, Key, PyTree
 
@@ -19,12 +19,12 @@ from sbjax.names import near
 
 
 def generic(z: Array) -> Array:
-    """g(z) = sigmoid(4 z) + softplus(z), without algebraic symmetries: no g(-z) in terms of g(z), g(0) != 0."""
+    """g(z) = sigmoid(4 z) + softplus(z): no symmetry relates g(-z) to g(z), and g(0) != 0."""
     return jax.nn.sigmoid(4 * z) + jax.nn.softplus(z)
 
 
 def scaled_erf(z: Array) -> Array:
-    """erf(z / sqrt 2), whose Gaussian averages have closed forms."""
+    """erf(z / sqrt 2); its Gaussian averages have closed forms."""
     return jax.scipy.special.erf(z / np.sqrt(2.0).item())
 
 
@@ -37,7 +37,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 TEACHER_ROWS = ((0.6, 0.5), (-0.5, 0.5), (-0.2, -0.6), (0.1, -0.6))
 
-# Rows of weights and biases of each layer, to six digits of those in the published code (scripts/training3.jl of
+# Weights (by rows) and biases of each layer, rounded to six digits from the published code (scripts/training3.jl of
 # github.com/jbrea/SymmetrySaddles.jl).
 DEEP_TEACHER = (
     (
@@ -67,14 +67,14 @@ DEEP_TEACHER = (
 
 
 class Tally(NamedTuple):
-    """Neurons by kind; the counts add up to the neurons.
+    """Number of neurons of each kind; their sum is the width.
 
     Attributes:
-        copies: whose incoming vector is one of the teacher's.
-        zero_type: {b: neurons in groups of b with one incoming vector whose outgoing vectors add up to zero}.
-        antipodal: whose incoming vector is minus one of the teacher's, which sigmoid and tanh allow at zero loss.
-        constant: without an incoming vector, likewise.
-        other: none of these.
+        copies: neurons with an incoming vector of the teacher.
+        zero_type: {b: neurons in groups of size b with equal incoming vectors and outgoing vectors that sum to zero}.
+        antipodal: neurons with minus an incoming vector of the teacher; possible at zero loss with sigmoid and tanh.
+        constant: neurons with a zero incoming vector; possible at zero loss with sigmoid and tanh.
+        other: all other neurons.
     """
 
     copies: int
@@ -85,7 +85,7 @@ class Tally(NamedTuple):
 
 
 def two_layer_teacher() -> dict[str, np.ndarray]:
-    """The teacher of width 4 in the plane, outgoing weights 1.
+    """The teacher of width 4 with two inputs and outgoing weights 1.
 
     >>> two_layer_teacher()['w'].shape, two_layer_teacher()['a'].shape
     ((4, 2), (4, 1))
@@ -94,7 +94,7 @@ def two_layer_teacher() -> dict[str, np.ndarray]:
 
 
 def grid_inputs(side: int = 41, reach: float = 5.0) -> Float[np.ndarray, "n 2"]:
-    """All points of a grid on [-reach, reach]^2; by default 1681, 0.25 apart.
+    """Regular grid on [-reach, reach]^2, [side^2, 2]; by default 1681 points with spacing 0.25.
 
     >>> grid_inputs(3, 1.0)[:2].tolist()
     [[-1.0, -1.0], [-1.0, 0.0]]
@@ -106,7 +106,7 @@ def grid_inputs(side: int = 41, reach: float = 5.0) -> Float[np.ndarray, "n 2"]:
 def two_layer(
     params: dict[str, Float[Array, "..."]], inputs: Float[Array, "n d"], activation: str
 ) -> Float[Array, "n out"]:
-    """f(x) = sum_i a_i s(w_i . x) on rows of inputs.
+    """f(x) = sum_i a_i s(w_i . x) for each row of inputs.
 
     Raises:
         ValueError: an unknown activation.
@@ -124,9 +124,9 @@ def two_layer(
 def init_students(
     key: Key[Array, ""], seeds: int, width: int, *, inputs: int = 2, outputs: int = 1
 ) -> dict[str, Float[Array, "seed ..."]]:
-    """Stacked two-layer students, both layers uniform on +-sqrt(6 / (fan in + fan out)) (Glorot), in jax's float.
+    """Stacked two-layer students with Glorot-uniform weights, +-sqrt(6 / (fan in + fan out)), in jax's default float.
 
-    A seed's weights do not depend on how many there are.
+    The weights of a seed do not depend on the number of seeds.
 
     Raises:
         ValueError: seeds or width < 1.
@@ -149,7 +149,7 @@ def init_students(
 
 
 def init_deep_students(key: Key[Array, ""], seeds: int, widths: tuple[int, ...]) -> list[tuple[Array, Array]]:
-    """Stacked networks with biases: (kernel [seed, in, out], bias [seed, out]) a layer; Glorot uniform, zero biases.
+    """Stacked deep students: (kernel [seed, in, out], bias [seed, out]) per layer; Glorot uniform, zero biases.
 
     >>> [kernel.shape for kernel, _ in init_deep_students(jax.random.key(0), 5, (2, 4, 1))]
     [(5, 2, 4), (5, 4, 1)]
@@ -165,7 +165,7 @@ def init_deep_students(key: Key[Array, ""], seeds: int, widths: tuple[int, ...])
 
 
 def deep_tanh(layers: list[tuple[Array, Array]], inputs: Float[Array, "n d"]) -> Float[Array, "n out"]:
-    """Dense layers with tanh between them.
+    """Output of a network of dense layers with tanh between them.
 
     >>> deep_tanh([(jnp.ones((1, 2)), jnp.zeros(2)), (jnp.ones((2, 1)), jnp.ones(1))], jnp.zeros((1, 1))).tolist()
     [[1.0]]
@@ -176,7 +176,7 @@ def deep_tanh(layers: list[tuple[Array, Array]], inputs: Float[Array, "n d"]) ->
 
 
 def deep_teacher() -> list[tuple[np.ndarray, np.ndarray]]:
-    """The teacher 2-4-4-4-1 with tanh units and biases for `deep_tanh`, fitted to `deep_target` by the authors.
+    """The 2-4-4-4-1 tanh teacher with biases, for `deep_tanh`; the authors fitted it to `deep_target`.
 
     >>> [kernel.shape for kernel, _ in deep_teacher()]
     [(2, 4), (4, 4), (4, 4), (4, 1)]
@@ -185,7 +185,7 @@ def deep_teacher() -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def deep_target(inputs: Float[Array, "n 2"]) -> Float[Array, "n 1"]:
-    """sin(2x) + x + cos(3y) - 0.4 (y - 1)^2, to which the deep teacher is fitted.
+    """sin(2x) + x + cos(3y) - 0.4 (y - 1)^2, the function that the deep teacher was fitted to.
 
     >>> deep_target(np.array([[0.0, 1.0]])).round(3).tolist()
     [[-0.99]]
@@ -197,7 +197,7 @@ def deep_target(inputs: Float[Array, "n 2"]) -> Float[Array, "n 1"]:
 def student_residuals(
     network: Callable[[PyTree, Array], Float[Array, "n out"]], inputs: ArrayLike, targets: Float[ArrayLike, "n out"]
 ) -> Callable[[PyTree], Float[Array, " m"]]:
-    """params -> (f(x) - y) / sqrt(n), whose squares add up to the mean squared error.
+    """A function params -> (f(x) - y) / sqrt(n), whose sum of squares is the mean squared error.
 
     Raises:
         ValueError: inputs and targets of different length.
@@ -219,17 +219,17 @@ def tally_neurons(
     distance: float = 1e-2,
     zero: float = 1e-5,
 ) -> Tally:
-    """Neurons of one student by kind: groups with one incoming vector, then whether they copy or cancel.
+    """Classify the neurons of one student.
 
-    Groups are the connected components of |w_i - w_j| < distance. A group within `distance` of a teacher's vector is of
-    copies; another one whose outgoing vectors add up to less than `zero` in every entry is of zero type; what is left
-    may be within `distance` of minus a teacher's vector or of 0.
+    Groups are the connected components of |w_i - w_j| < distance. Checked in this order: a group within `distance` of a
+    teacher vector consists of copies; a group whose outgoing vectors sum to less than `zero` in every entry is of zero
+    type; a group within `distance` of minus a teacher vector is antipodal, within `distance` of 0 constant.
 
     Args:
         student: {'w': [m, d], 'a': [m, out]} at zero loss.
-        teacher: likewise, r neurons.
-        distance: between incoming vectors that count as equal.
-        zero: for the sum of outgoing weights.
+        teacher: {'w': [r, d], 'a': [r, out]}.
+        distance: largest distance between incoming vectors that count as equal.
+        zero: largest absolute sum of outgoing weights that counts as zero.
 
     Raises:
         ValueError: neurons of different dimension.

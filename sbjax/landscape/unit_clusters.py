@@ -1,38 +1,37 @@
-"""Units that several networks share: clusters of their incoming vectors in an average-linkage tree.
+"""Clusters of incoming vectors shared by several networks, from an average-linkage tree.
 
-The rules of `expand_and_cluster`, where they are explained and compared with the published ones.
+Implements the criteria of `expand_and_cluster`, which explains them and compares them with the published ones.
 """
 
 import math
 from typing import NamedTuple
 
 import numpy as np
-
-# Loaded by its first use.
-import scipy
+import scipy  # subpackages are imported lazily
 from jaxtyping import Array, Float, Int
 
 from sbjax.landscape.layered import Activation
 from sbjax.landscape.unit_symmetry import Form, form_of
 
 RESOLUTION = 1e-3
-"""Incoming vectors nearer than this share of their median norm are not told apart."""
+"""Incoming vectors closer than this fraction of their median norm are not distinguished."""
 
 CONSTANT = 1e-2
-"""Units whose weights without the bias are this much smaller than the median are constants."""
+"""Units whose weights without the bias are below this fraction of the median norm are constants."""
 
 
 class Rules(NamedTuple):
-    """What a cluster must be to stand for a unit of the unknown network.
+    """Criteria for clusters that represent a unit of the unknown network.
 
     Attributes:
-        gamma: it has at least gamma N units, and units of at least gamma N students.
-        beta: largest angle: clusters whose median cosine distance is above 1 - cos(beta) are dropped.
-        idle: clusters whose outgoing vectors sum to less than this share of a unit's are dropped.
-        lasting: a cluster lasts while distances grow by a factor, from where it passes the other rules to where it
-            joins another one; those with less than this share of the largest factor's logarithm are dropped.
-        agree: relative distance from their median up to which the summed outgoing vectors of students agree; those of
-            gamma N students have to.
+        gamma: a cluster needs at least gamma N units, from at least gamma N of the N students.
+        beta: largest angle: clusters with a median cosine distance above 1 - cos(beta) are dropped.
+        idle: clusters whose summed outgoing vector is below this fraction of a typical unit's are dropped.
+        lasting: persistence: log of the factor by which heights grow between the merge at which a cluster first passes
+            the other criteria and the merge with another passing cluster. Clusters below this fraction of the largest
+            persistence are dropped.
+        agree: summed outgoing vectors of students agree if they are within this relative distance of their median;
+            those of gamma N students must agree.
     """
 
     gamma: float = 0.5
@@ -49,10 +48,11 @@ class Cluster(NamedTuple):
     """Units of one branch of the tree.
 
     Attributes:
-        members: student and unit of each, ascending.
-        students: how many have members.
-        spread: median cosine distance between two members, of directions without sign where the activation folds.
-        outgoing: |sum of a student's outgoing vectors| over the root mean square of its units', median of the students.
+        members: (student, unit) of each member, ascending.
+        students: number of students with members.
+        spread: median cosine distance between members; signs of directions are ignored if w and -w are equivalent.
+        outgoing: norm of a student's summed outgoing vector over the root mean square of its units, median over
+            students.
         reason: why it was dropped; '' if it was kept.
     """
 
@@ -67,10 +67,10 @@ class Clustering(NamedTuple):
     """Clusters of the units of all students.
 
     Attributes:
-        clusters: those of at least gamma N units at the cut, kept ones first.
-        labels: the kept cluster of every unit, -1 for none.
-        height: of the cut.
-        tree: the average linkage, as scipy has it, of the units student by student.
+        clusters: clusters with at least gamma N units at the cut, kept ones first.
+        labels: index of the kept cluster of every unit, or -1.
+        height: height of the cut.
+        tree: average linkage in scipy's format; leaves are units, student by student.
     """
 
     clusters: tuple[Cluster, ...]
@@ -80,7 +80,7 @@ class Clustering(NamedTuple):
 
     @property
     def kept(self) -> tuple[Cluster, ...]:
-        """Clusters that stand for units of the unknown network."""
+        """Clusters that represent units of the unknown network."""
         return tuple(cluster for cluster in self.clusters if not cluster.reason)
 
 
@@ -92,8 +92,7 @@ def cluster_units(
     *,
     bias: bool = False,
 ) -> Clustering:
-    """Clusters of incoming vectors that the students share; arguments and errors as
-    `expand_and_cluster.expand_and_cluster`.
+    """Cluster incoming vectors shared by the students; arguments and errors as `expand_and_cluster.expand_and_cluster`.
 
     >>> w = np.array([[[1.0], [3.0]], [[1.0], [-5.0]]])
     >>> found = cluster_units(w, np.ones((2, 2, 1)), np.exp, Rules(gamma=1.0))
@@ -105,8 +104,8 @@ def cluster_units(
     least = rules.gamma * students
     if not (least >= 2 and rules.gamma <= 1):
         raise ValueError(
-            f"gamma={rules.gamma} of N={students} students is {least:g}: a cluster needs 2 students or more and N "
-            "at most; choose gamma between 2 / N and 1, or train more students"
+            f"gamma={rules.gamma} of N={students} students is {least:g}: a cluster needs between 2 and N students; "
+            "choose gamma between 2 / N and 1, or train more students"
         )
     if not 0 < rules.beta < math.pi / 2:
         raise ValueError(f"beta={rules.beta} must be an angle between 0 and pi / 2 = {math.pi / 2:.4f}")
@@ -142,10 +141,10 @@ def cluster_units(
 def checked(
     rows: Float[Array, "student m d"], outgoing: Float[Array, "student m out"]
 ) -> tuple[Float[np.ndarray, "student m d"], Float[np.ndarray, "student m out"]]:
-    """Both in double precision.
+    """Validate incoming and outgoing vectors and convert them to double precision.
 
     Raises:
-        ValueError: other shapes, fewer than two students, or numbers that are not finite.
+        ValueError: wrong shapes, fewer than two students, or values that are not finite.
     """
     rows, outgoing = np.asarray(rows, np.float64), np.asarray(outgoing, np.float64)
     if rows.ndim != 3 or outgoing.ndim != 3 or rows.shape[:2] != outgoing.shape[:2]:
@@ -153,7 +152,7 @@ def checked(
             f"incoming vectors have shape {rows.shape} and outgoing ones {outgoing.shape}: give [N, m, d], [N, m, out]"
         )
     if len(rows) < 2:
-        raise ValueError("one student shares nothing with others: give two or more")
+        raise ValueError("there is only one student: give two or more")
     broken = [i for i in range(len(rows)) if not (np.isfinite(rows[i]).all() and np.isfinite(outgoing[i]).all())]
     if broken:
         raise ValueError(f"students {broken} have weights that are not finite: leave them out")
@@ -161,7 +160,7 @@ def checked(
 
 
 def _judge(form: Form, rows, outgoing, rules, bias):
-    """units -> what the cluster of these (pooled) units is."""
+    """A function that evaluates the criteria for a cluster of pooled units."""
     students, m, _ = rows.shape
     pooled, passed = rows.reshape(students * m, -1), outgoing.reshape(students * m, -1)
     directions = pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), np.finfo(float).tiny)
@@ -197,9 +196,10 @@ def _judge(form: Form, rows, outgoing, rules, bias):
 
 
 def _lives(tree, passing, least):
-    """log of the growth of distances, from `least` on, over which each branch stands for one cluster that passes.
+    """Persistence of each passing branch: log of the ratio of the heights at which its cluster ends and begins.
 
-    From where a cluster first passes, while it takes in units that are none, to where it fails or joins another one.
+    A cluster begins where it first passes the criteria, continues while it absorbs branches that do not pass, and ends
+    where it fails or merges with another passing cluster. Heights below `least` are raised to it.
     """
     n, born, died = len(tree) + 1, np.zeros(len(passing)), np.zeros(len(passing))
     heights = np.log(np.maximum(tree[:, 2], max(least, np.finfo(float).tiny)))
@@ -216,7 +216,7 @@ def _lives(tree, passing, least):
 
 
 def _alive(tree, last):
-    """The branches there are after merge `last`."""
+    """Mask of the branches that exist after merge `last`."""
     n = len(tree) + 1
     ends = np.full(2 * n - 1, n)
     ends[tree[:, :2].astype(int)] = np.arange(n - 1)[:, None]
@@ -224,7 +224,8 @@ def _alive(tree, last):
 
 
 def _cut(tree, counted, least):
-    """The merge after which most branches count and the widest gap follows; merges below `least` are one."""
+    """Merge after which to cut: most counted branches, then the largest ratio to the next height. Merges at heights
+    below `least` are treated as one."""
     heights = np.maximum(tree[:, 2], max(least, np.finfo(float).tiny))
     counts = np.array([counted[_alive(tree, last)].sum() for last in range(len(tree))])
     gaps = np.append(heights[1:] / heights[:-1], 1.0)

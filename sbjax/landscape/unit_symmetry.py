@@ -1,28 +1,27 @@
-"""What mirroring or scaling the incoming vector of one unit does, by the symmetry of its activation."""
+"""Effect of flipping or rescaling the incoming vector of a unit, for each symmetry of the activation."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-# Loaded by its first use.
-import scipy
+import scipy  # subpackages are imported lazily
 from jaxtyping import Float
 
 from sbjax.landscape.layered import Activation, activation_symmetry
 
 
 class Form(NamedTuple):
-    """s(-z) = flip s(z) + offset - slope z, and s(c z) = c s(z) for c > 0 if `scales`.
+    """Symmetry s(-z) = flip s(z) + offset - slope z of an activation; s(c z) = c s(z) for c > 0 if `scales`.
 
-    So a s(-w.x) is a unit at w with the outgoing vector flip a, a constant offset a and a linear function -slope a w.x.
+    Hence a s(-w.x) equals a unit at w with outgoing vector flip a, plus the constant offset a and the linear function
+    -slope a w.x.
 
     Attributes:
-        symmetry: its name, see `layered.activation_symmetry`.
-        flip: 1 or -1; 0 where units at w and -w are not equivalent.
-        offset, slope: of the difference of the two.
-        scales: whether only the direction of w matters.
+        symmetry: name of the symmetry, see `layered.activation_symmetry`.
+        flip: 1 or -1; 0 if units at w and -w are not equivalent.
+        offset, slope: see the formula.
+        scales: whether the activation is positively homogeneous, so that only the direction of w matters.
     """
 
     symmetry: str | None
@@ -32,11 +31,11 @@ class Form(NamedTuple):
     scales: bool
 
     def folded(self, cosines: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-        """Cosines of directions, without sign where units at w and -w are equivalent."""
+        """Cosines between directions; absolute values if units at w and -w are equivalent."""
         return np.abs(cosines) if self.flip else cosines
 
     def distances(self, rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " pair"]:
-        """|v - w|, or the smaller of |v - w| and |v + w|, for all pairs in scipy's order."""
+        """Distances |v - w| of all pairs in scipy's condensed order; min(|v - w|, |v + w|) if signs are equivalent."""
         apart = scipy.spatial.distance.pdist(rows)
         if self.flip:
             mirrored = scipy.spatial.distance.cdist(rows, -rows)[np.triu_indices(len(rows), 1)]
@@ -44,30 +43,30 @@ class Form(NamedTuple):
         return apart
 
     def signs(self, rows: Float[np.ndarray, "n d"], reference: Float[np.ndarray, " d"]) -> Float[np.ndarray, " n"]:
-        """-1 for rows that are to be mirrored to point as `reference` does, else 1."""
+        """-1 for rows that must be flipped to point in the direction of `reference`, otherwise 1."""
         return np.where((rows @ reference < 0) & bool(self.flip), -1.0, 1.0)
 
     def normalised(self, rows, outgoing):
-        """Rows of norm 1 and outgoing vectors times the norm where the activation scales; else both as they are."""
+        """Normalise rows and multiply outgoing vectors by the norm if `scales`; otherwise return both unchanged."""
         if not self.scales:
             return rows, outgoing
         norms = np.linalg.norm(rows, axis=-1, keepdims=True)
         return rows / np.maximum(norms, np.finfo(float).tiny), outgoing * norms
 
     def mirrored(self, outgoing: Float[np.ndarray, "n out"], signs: Float[np.ndarray, " n"]):
-        """Outgoing vectors of units after mirroring those of sign -1."""
+        """Outgoing vectors after flipping the units with sign -1."""
         return np.where(signs[:, None] < 0, self.flip, 1) * outgoing
 
     def constant(self, outgoing: Float[np.ndarray, "n out"], signs: Float[np.ndarray, " n"]):
-        """What mirroring them leaves as a constant."""
+        """Constant that results from flipping the units with sign -1."""
         return np.where(signs[:, None] < 0, self.offset, 0.0) * outgoing
 
 
 def form_of(activation: Activation) -> Form:
-    """The form of an activation.
+    """Symmetry of an activation.
 
     Raises:
-        ValueError: an affine one, with which units have no vectors of their own.
+        ValueError: an affine activation, whose units cannot be identified.
 
     >>> form_of(jnp.tanh)
     Form(symmetry='odd', flip=-1, offset=0.0, slope=0.0, scales=False)

@@ -1,11 +1,10 @@
-"""Linear mode connectivity: what a network becomes on the straight line between two trained ones.
+"""Linear mode connectivity: loss barriers on the straight line between two trained networks.
 
-If all parameter symmetries were broken, independently trained replicas would lie in one basin and the loss between two
-of them would stay low. A barrier is how far it rises. There are several definitions, and they differ: the names here
-say which.
+If all parameter symmetries were broken, independently trained replicas would lie in one basin and the loss on the line
+between them would stay low. The barrier is its rise; several definitions are in use, see `curves.KINDS`.
 
-Every barrier is positive where the path is worse, also that of an accuracy, which is then a drop. Read the numbers of
-the ends beside it: two networks that learned nothing have no barrier.
+A barrier is positive where the path is worse than the ends, also for an accuracy (then a drop). Report the values at
+the ends beside it: two untrained networks have no barrier.
 
 Sources: arXiv 1912.05671 (linear mode connectivity), 2209.04836 (after matching), 2405.20231 (symmetry removed).
 """
@@ -30,13 +29,13 @@ Variables = dict[str, PyTree]
 
 
 class Barrier(NamedTuple):
-    """Numbers along the line between two networks, or between several pairs.
+    """Metrics along the line between two networks, or between several pairs.
 
     Attributes:
-        alphas: [points], 0 is the first end.
-        curves: every number of `evaluate_fn` by name, [points], or [pair, points].
-        heights: by name, then by kind (`KINDS`), a number, or [pair].
-        finite_ends: whether all numbers at both ends are finite; heights are NaN where they are not.
+        alphas: [points], from 0 (first network) to 1.
+        curves: values of every metric of `evaluate_fn` by name, [points] or [pair, points].
+        heights: barrier heights by metric, then by kind (`KINDS`), scalar or [pair].
+        finite_ends: whether all metrics at both ends are finite; heights are NaN otherwise.
     """
 
     alphas: Float[np.ndarray, " points"]
@@ -56,11 +55,11 @@ def barrier(
     higher_is_better: Sequence[str] = ("accuracy",),
     batch_size: int | None = None,
 ) -> Barrier:
-    """Evaluates (1 - alpha) a + alpha b along the line, and says how high the barrier is.
+    """Evaluate (1 - alpha) a + alpha b along the line and compute barrier heights.
 
-    Only 'params' are interpolated. All points are one program, compiled once for an `evaluate_fn` and a network.
+    Only 'params' are interpolated. All points run in one program, compiled once per `evaluate_fn` and network.
 
-    Matching first: give `b` with its units in the order of those of `a`. Here `b` is `a` with its two units swapped:
+    To measure the barrier after matching, permute `b` first. Here `b` is `a` with its two units swapped:
 
     >>> from sbjax.symmetry.permutation import Move, Spec, permute
     >>> def evaluate(v):
@@ -77,21 +76,22 @@ def barrier(
     0.0
 
     Args:
-        evaluate_fn: `variables -> {name: scalar}`, on the data that the caller means. Arrays in its closure become
-            constants of the program; those of a callable pytree (`jax.tree_util.Partial`, `over_parts`) arguments.
-        variables_a, variables_b: {'params': .., 'batch_stats': .., 'frozen': ..} of one network.
-        alphas: increasing, from 0 to 1 and with 0.5 among them; None = 25 equidistant points.
-        recalibrate: applied to the variables at every point, ends included; see
+        evaluate_fn: `variables -> {name: scalar}`, evaluated on data of the caller's choice. Arrays in its closure
+            become constants of the program; leaves of a callable pytree (`jax.tree_util.Partial`, `over_parts`) become
+            arguments.
+        variables_a, variables_b: {'params': .., 'batch_stats': .., 'frozen': ..} of two networks of one architecture.
+        alphas: increasing from 0 to 1, including 0.5; None = 25 equidistant points.
+        recalibrate: applied to the variables at every point, including the ends; see
             `interpolation.recalibrate_batch_stats`.
-        batch_stats: what becomes of running statistics without `recalibrate`: refuse them, or interpolate them too.
-        higher_is_better: names, or last parts of names ('accuracy' for 'test/accuracy'), of numbers to be large.
-        batch_size: points evaluated at once, which bounds memory; None = all, on CPU one after another, which takes no
-            longer there for dense layers (`benchmarks/connectivity.py`), while convolutions are slow when vectorised
-            over their weights.
+        batch_stats: treatment of running statistics without `recalibrate`: 'refuse' or 'interpolate' them.
+        higher_is_better: metrics for which larger is better, by name or last part of it ('accuracy' for
+            'test/accuracy').
+        batch_size: points evaluated at once, to bound memory. None = all points; on CPU one by one, which costs nothing
+            for dense layers (`benchmarks/connectivity.py`), while convolutions vectorised over weights are slow.
 
     Raises:
-        ValueError: alphas that are not as above; networks that differ; 'batch_stats' without a way to treat them;
-            'frozen' (or any collection but these) that differs; numbers that are not scalars.
+        ValueError: invalid alphas; networks of different architecture; 'batch_stats' without a treatment; a difference
+            in 'frozen' or any other collection; metrics that are not scalars.
     """
     check_alike(variables_a, variables_b)
     stacked = trees.stack([variables_a, variables_b])
@@ -120,15 +120,15 @@ def barriers(
     higher_is_better: Sequence[str] = ("accuracy",),
     batch_size: int | None = None,
 ) -> Barrier:
-    """As `barrier`, between pairs of replicas, one pair after another in one compiled program.
+    """As `barrier`, for pairs of replicas, one after another with one compiled program.
 
     Args:
-        stacked: variables with the replica axis first in every leaf.
+        stacked: variables with a leading replica axis in every leaf.
         pairs: (i, j), such as `list(itertools.combinations(range(5), 2))`. Pairs that share a replica are not
             independent.
 
     Raises:
-        ValueError: as `barrier`; or no pairs, a replica that does not exist, a pair of a replica with itself.
+        ValueError: as `barrier`; no pairs, an invalid replica, a pair of a replica with itself.
 
     >>> stacked = {'params': jnp.array([[0.0], [1.0], [4.0]])}
     >>> found = barriers(lambda v: {'loss': jnp.sum(v['params'] ** 2)}, stacked, [(0, 1), (0, 2)])
@@ -158,11 +158,11 @@ def barriers(
 
 
 def summarise(found: Barrier) -> dict[str, dict[str, float]]:
-    """Median, quartiles, mean and standard deviation over pairs, for JSON: by 'loss/midpoint_over_mean_of_ends' and the
-    like, and by 'loss/mean_of_ends', the number that belongs beside them.
+    """Statistics over pairs, for JSON: median, quartiles, mean and standard deviation of each barrier height, such as
+    'loss/midpoint_over_mean_of_ends', and of the level 'loss/mean_of_ends'.
 
-    Over the finite ones; 'pairs' says how many these are and 'not_finite' how many are left out. The standard deviation
-    is that of a sample (n - 1), NaN for one pair.
+    Only finite values are used: 'pairs' is their number, 'not_finite' the number of the others. The standard deviation
+    is the sample one (n - 1), NaN for one pair.
 
     >>> once = summarise(barrier(lambda v: {'loss': v['params'] ** 2}, {'params': 0.0}, {'params': 2.0}))
     >>> once['loss/midpoint_over_mean_of_ends']['median'], once['loss/mean_of_ends']['median']
@@ -186,7 +186,7 @@ def summarise(found: Barrier) -> dict[str, dict[str, float]]:
 
 @functools.partial(jax.jit, static_argnames="batch_size")
 def _curves(evaluate_fn, recalibrate, moving, fixed, i, j, alphas, *, batch_size):
-    """Every number of `evaluate_fn` at every alpha, [points]."""
+    """Every metric of `evaluate_fn` at every alpha, [points]."""
     a, b, fixed = trees.take(moving, i), trees.take(moving, j), trees.take(fixed, i)
 
     def point(alpha):
@@ -209,7 +209,7 @@ def _curves(evaluate_fn, recalibrate, moving, fixed, i, j, alphas, *, batch_size
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Static:
-    """A plain function as a pytree without leaves: equal functions share a compiled program."""
+    """A function as a pytree without leaves, so that equal functions share a compiled program."""
 
     fn: Callable = dataclasses.field(metadata={"static": True})
 
@@ -239,7 +239,7 @@ def _check_pairs(stacked, pairs) -> Int[np.ndarray, "pair 2"]:
 
 
 def _divide(stacked, recalibrate, batch_stats) -> tuple[Variables, Variables]:
-    """Collections that are interpolated, and those that must be equal."""
+    """Split the collections into those that are interpolated and those that must be equal."""
     if not isinstance(stacked, Mapping) or not jax.tree.leaves(stacked.get("params")):
         raise ValueError("variables have no 'params'; give {'params': ..} and its other collections")
     if batch_stats not in ("refuse", "interpolate"):
@@ -249,17 +249,17 @@ def _divide(stacked, recalibrate, batch_stats) -> tuple[Variables, Variables]:
     has_stats = bool(jax.tree.leaves(stacked.get("batch_stats", {})))
     if has_stats and recalibrate is None and batch_stats == "refuse":
         raise ValueError(
-            "variables have 'batch_stats': between two networks the running statistics of neither fit. Give "
+            "variables have 'batch_stats': between two networks the running statistics of neither are valid. Give "
             "recalibrate=interpolation.recalibrate_batch_stats(apply_fn, batches), or batch_stats='interpolate' to "
             "measure that mismatch too"
         )
-    # Statistics that are to be re-estimated are interpolated as well, for no reason but to be of the right shape.
+    # Statistics that will be re-estimated are interpolated too, only to have the right shape.
     moving = {name: tree for name, tree in stacked.items() if name == "params" or (name == "batch_stats" and has_stats)}
     return moving, {name: tree for name, tree in stacked.items() if name not in moving}
 
 
 def _check_equal(collection, tree, pairs, *, everything) -> None:
-    """Refuse pairs that differ where nothing may lie between them, leaf by leaf and byte by byte."""
+    """Check, bytewise, that the networks of each pair agree in every leaf that is not interpolated."""
     for name, leaf in trees.flatten(tree).items():
         if not everything and jnp.issubdtype(leaf.dtype, jnp.inexact):
             continue
@@ -270,7 +270,6 @@ def _check_equal(collection, tree, pairs, *, everything) -> None:
             if rows[i] != rows[j]:
                 raise ValueError(
                     f"{collection!r}: leaf {name!r} differs between the two networks of pair ({i}, {j}). It is not "
-                    "trained but part of the architecture, so that a point between them belongs to neither and its "
-                    "barrier means nothing; build both networks with the same key of masks and fixed weights, or "
-                    "compare replicas that share them"
+                    "trained but part of the architecture, so a barrier between them is meaningless; build both "
+                    "networks with the same key of masks and fixed weights, or compare replicas that share them"
                 )

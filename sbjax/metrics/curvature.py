@@ -1,9 +1,8 @@
-"""Products with the curvature of a loss, without its matrix, for networks of any size.
+"""Matrix-free products with the Hessian and the Gauss-Newton matrix of a loss, for networks of any size.
 
-A matrix is a function v -> A v of flat vectors in the order of `jax.flatten_util.ravel_pytree`, made of a loss and a
-list of batches, of which one at a time is in use: memory is that of a gradient on one batch, times two or so.
-`sbjax.metrics.spectrum` has their eigenvalues, trace and density; `sbjax.metrics.hessian` the dense matrices of small
-networks.
+A matrix is a function v -> A v of flat vectors in the order of `jax.flatten_util.ravel_pytree`. Batches are processed
+one at a time, so memory is about twice that of a gradient on one batch. `sbjax.metrics.spectrum` computes eigenvalues,
+traces and spectral densities from products; `sbjax.metrics.hessian` has dense matrices for small networks.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ Product = Callable[[Float[Array, " n"]], Float[Array, " n"]]
 
 
 def in_batches(data: PyTree, size: int) -> list[PyTree]:
-    """A tree of arrays with the examples first, in slices of `size` of them; the last may be shorter.
+    """Split a tree of arrays along the leading (example) axis into batches of `size`; the last may be smaller.
 
     Raises:
         ValueError: `size` < 1, or leaves that do not share the first axis.
@@ -30,20 +29,20 @@ def in_batches(data: PyTree, size: int) -> list[PyTree]:
     """
     counts = {len(leaf) for leaf in jax.tree.leaves(data)}
     if size < 1 or len(counts) != 1:
-        raise ValueError(f"size={size} must be >= 1 and the leaves of data, of lengths {sorted(counts)}, of one length")
+        raise ValueError(f"size={size} must be >= 1, and the leaves of data must have one length, not {sorted(counts)}")
     return [trees.take(data, slice(first, first + size)) for first in range(0, counts.pop(), size)]
 
 
 def task_loss(task: Any, variables: dict[str, PyTree], *, key: Key[Array, ""]) -> Callable[[PyTree, PyTree], Array]:
-    """The training loss of a task as (params, batch) -> scalar, for the products here.
+    """The training loss of a task as a function (params, batch) -> scalar, for the products of this module.
 
-    Dropout and other noise of the step are held by `key`. A batch norm normalises with the statistics of each batch,
-    as in training, so that the mean over batches depends on how they are cut.
+    `key` fixes dropout and other noise. Batch normalisation uses the statistics of each batch, as in training, so the
+    mean over batches depends on the batch size.
 
     Args:
-        task: an `sbjax.tasks.task.Task`, or whatever has `loss(variables, batch, key) -> (value, aux)`.
-        variables: collections beside 'params' are constants.
-        key: of the step.
+        task: an `sbjax.tasks.task.Task`, or any object with `loss(variables, batch, key) -> (value, aux)`.
+        variables: collections other than 'params' are treated as constants.
+        key: random key of the loss.
     """
     return lambda params, batch: task.loss({**variables, "params": params}, batch, key)[0]
 
@@ -56,10 +55,10 @@ def hessian_product(
     Args:
         loss_fn: (params, batch) -> mean loss of the batch.
         params: tree of floats, n in all.
-        batches: trees of arrays with the examples first; they weigh by their number of examples.
+        batches: trees of arrays with a leading example axis; weighted by their number of examples.
 
     Returns:
-        A function of [n], compiled once a batch shape.
+        A function of vectors [n], compiled once per batch shape.
 
     Raises:
         ValueError: no batches, or a batch without examples.
@@ -86,18 +85,18 @@ def gauss_newton_product(
     params: PyTree,
     batches: Sequence[PyTree],
 ) -> Product:
-    """v -> G v with G = mean J^T L'' J: the Hessian without the curvature of the network, J = d outputs / dw.
+    """v -> G v with the Gauss-Newton matrix G = mean J^T L'' J, J = d outputs / dw.
 
-    Positive semidefinite for losses that are convex in the outputs; the Fisher matrix for cross-entropy.
+    Positive semidefinite for losses that are convex in the outputs; equal to the Fisher matrix for cross-entropy.
 
     Args:
-        outputs_fn: (params, batch) -> outputs, of any shape.
+        outputs_fn: (params, batch) -> outputs of any shape.
         loss_fn: (outputs, batch) -> mean loss of the batch.
         params: tree of floats, n in all.
         batches: as in `hessian_product`.
 
     Returns:
-        A function of [n], compiled once a batch shape.
+        A function of vectors [n], compiled once per batch shape.
 
     Raises:
         ValueError: as `hessian_product`.

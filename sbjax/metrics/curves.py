@@ -1,4 +1,4 @@
-"""Shape of a curve of losses along a line of parameters: height of its barrier, monotonicity, convexity."""
+"""Shape of a loss curve along a line in parameter space: barrier height, monotonicity, convexity."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ KINDS = (
     "maximum_over_mean_of_ends",
     "maximum_over_worse_end",
 )
-"""The definitions of a barrier, see `heights`."""
+"""Definitions of the barrier height, see `heights`."""
 
 
 class Monotonicity(NamedTuple):
@@ -30,18 +30,18 @@ def heights(
     *,
     higher_is_better: bool = False,
 ) -> dict[str, Float[np.ndarray, "*pair"]]:
-    """Heights of the barrier in a curve L(alpha), by every definition in `KINDS`.
+    """Barrier heights of a curve L(alpha), for every definition in `KINDS`.
 
     - midpoint_over_mean_of_ends: L(1/2) - (L(0) + L(1)) / 2 (arXiv 2405.20231). Negative where the path is better.
     - maximum_over_chord: max L(alpha) - ((1 - alpha) L(0) + alpha L(1)) (arXiv 2110.06296).
     - maximum_over_mean_of_ends: max L(alpha) - (L(0) + L(1)) / 2 (arXiv 1912.05671).
     - maximum_over_worse_end: max L(alpha) - max(L(0), L(1)).
 
-    The maxima are over the points of the curve, the ends among them, and so never negative. Where larger is better, -L
-    takes the place of L: heights are drops. All are NaN where an end is not finite, the maxima where any point is NaN.
+    Maxima are over all points including the ends, hence never negative. With `higher_is_better`, L is replaced by -L
+    and heights are drops. All heights are NaN if an end is not finite, the maxima also if any point is NaN.
 
     Raises:
-        ValueError: alphas that are not increasing from 0 to 1 through 0.5, or do not fit the curve.
+        ValueError: alphas that do not increase from 0 to 1 through 0.5, or do not fit the curve.
 
     >>> {kind: float(height) for kind, height in heights([1.0, 4.0, 2.0]).items()}  # doctest: +NORMALIZE_WHITESPACE
     {'midpoint_over_mean_of_ends': 2.5, 'maximum_over_chord': 2.5, 'maximum_over_mean_of_ends': 2.5,
@@ -69,21 +69,21 @@ def heights(
 
 
 def monotonicity(losses: Float[ArrayLike, "*batch points"], *, tolerance: float = 0.0) -> Monotonicity:
-    """Shape of a loss at equidistant alphas from initialisation (0) to the trained network (1).
+    """Monotonicity and convexity of the loss at equidistant alphas from initialisation (0) to trained network (1).
 
     - delta: max_i L_{i+1} - L_i, the largest rise; monotonic: delta <= tolerance.
     - local_convexity: share of interior points with L_{i-1} - 2 L_i + L_{i+1} >= -tolerance.
     - global_convexity: share of interior points with L_i <= (1 - alpha_i) L(0) + alpha_i L(1) + tolerance.
-    - authors_global_convexity: the same with the line L(0) + alpha_i (L_2 - L_1), the first increment in place of
-      L(1) - L(0), as the program published with arXiv 2405.20231 has it. On a decreasing curve that line lies far above
-      the chord: a purely concave curve scores 1 there and 0 with the chord. For comparison with its table only.
+    - authors_global_convexity: the same with the line L(0) + alpha_i (L_2 - L_1), with the first increment instead of
+      L(1) - L(0), as in the code of arXiv 2405.20231. On a decreasing curve this line lies far above the chord: a
+      concave curve scores 1 instead of 0. Only for comparison with the published table.
 
     Args:
         losses: L_1 .. L_n, at least 3 points.
-        tolerance: rounding of a loss; with 0 a plateau counts as its last bits happen to be.
+        tolerance: round-off of a loss; with 0, plateaus are judged by their last bits.
 
     Returns:
-        Numbers over the last axis; NaN (not monotonic) where a loss is not finite.
+        Values over the last axis; NaN (and not monotonic) where a loss is not finite.
 
     Raises:
         ValueError: fewer than 3 points, a negative tolerance.
@@ -119,15 +119,15 @@ def monotonicity(losses: Float[ArrayLike, "*batch points"], *, tolerance: float 
 
 
 def check_grid(alphas: Float[np.ndarray, " points"]) -> None:
-    """Refuse alphas that do not increase from 0 to 1 through 0.5.
+    """Check that alphas increase from 0 to 1 and include 0.5.
 
     Raises:
-        ValueError: saying which.
+        ValueError: naming what is violated.
     """
     if alphas.ndim != 1 or len(alphas) < 3 or not (np.diff(alphas) > 0).all() or (alphas[0], alphas[-1]) != (0, 1):
         raise ValueError(
-            f"alphas={np.array2string(alphas, threshold=6)} must increase from 0 to 1, both among them: a barrier is "
-            "measured from its ends"
+            f"alphas={np.array2string(alphas, threshold=6)} must increase from 0 to 1 and include both: a barrier is "
+            "measured relative to its ends"
         )
     if abs(alphas - 0.5).min() > 1e-12:
         raise ValueError("alphas has no 0.5, where the midpoint is; give an odd number of equidistant points")

@@ -1,8 +1,8 @@
-"""Dense Hessians and Gauss-Newton matrices of small networks, and the signs of their eigenvalues.
+"""Dense Hessians and Gauss-Newton matrices of small networks, and their inertia.
 
-`hessian` takes any loss. `mlp_hessian` takes a stack of dense layers and is many times faster, since there the n^2
-entries are sums over samples of outer products, that is matrix products. Both keep to a bound on memory; where the
-matrix itself does not fit, `sbjax.metrics.curvature` has products with it.
+`hessian` takes any loss. `mlp_hessian` takes a stack of dense layers and is many times faster, since its entries are
+matrix products over samples. Both respect a memory limit; for larger networks use the products of
+`sbjax.metrics.curvature`.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,12 +26,12 @@ class Inertia(NamedTuple):
 
 
 def inertia(matrix: Float[Array, "n n"], *, rtol: float | None = None) -> Inertia:
-    """Signs of the eigenvalues of a symmetric matrix; zero is |lambda| <= rtol max |lambda|.
+    """Inertia of a symmetric matrix; eigenvalues with |lambda| <= rtol max |lambda| count as zero.
 
     Args:
         matrix: symmetric.
-        rtol: None = 10 n eps of the dtype. Zeros of a Hessian come with an error of the order of the gradient too:
-            polish the point first.
+        rtol: None = 10 n eps of the dtype. Zero eigenvalues of a Hessian also have an error of the order of the
+            gradient, so polish the critical point first.
 
     Raises:
         ValueError: not square, or not finite.
@@ -55,13 +55,13 @@ def hessian(
     chunk: int | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Float[Array, "n n"]:
-    """H_ij = d^2 L / dw_i dw_j of any loss, forward over reverse, so many columns at once.
+    """H_ij = d^2 L / dw_i dw_j of any loss, forward over reverse.
 
     Args:
-        loss_fn: params -> scalar, differentiable twice.
-        params: tree of floats, n in all; rows and columns stand in the order of `jax.flatten_util.ravel_pytree`.
-        chunk: columns at once; each costs the memory of a gradient. None = 32.
-        max_bytes: refuse matrices that take more, with the copy that makes them symmetric.
+        loss_fn: params -> scalar, twice differentiable.
+        params: tree of floats, n in all; rows and columns are ordered as by `jax.flatten_util.ravel_pytree`.
+        chunk: columns computed at once; each needs the memory of a gradient. None = 32.
+        max_bytes: limit for the matrix and the copy needed to symmetrise it.
 
     Returns:
         [n, n], symmetric.
@@ -78,7 +78,7 @@ def hessian(
     check_fits(len(flat), flat.dtype.itemsize, max_bytes)
     chunk = 32 if chunk is None else chunk
     if chunk < 1:
-        raise ValueError(f"chunk={chunk} must be >= 1: how many columns are computed at once")
+        raise ValueError(f"chunk={chunk} must be >= 1 column")
     gradient = jax.grad(lambda w: loss_fn(unravel(w)))
     _, push = jax.linearize(gradient, flat)
     rows = jax.lax.map(push, jnp.eye(len(flat), dtype=flat.dtype), batch_size=min(chunk, len(flat)))
@@ -92,16 +92,16 @@ def gauss_newton_matrix(
     chunk: int | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Float[Array, "n n"]:
-    """2 J^T J with J = dr/dw: the Hessian of sum r^2 without sum r r''; equal to it where all residuals are zero.
+    """2 J^T J with J = dr/dw: the Hessian of sum r^2 without the term 2 sum r r''; exact where all residuals are zero.
 
     Args:
         residual_fn: params -> r [m].
         params: as in `hessian`.
-        chunk: columns of J at once; None = 32.
-        max_bytes: for J and the product.
+        chunk: columns of J computed at once; None = 32.
+        max_bytes: limit for J and the product.
 
     Raises:
-        ValueError: as `hessian`, or r is no vector.
+        ValueError: as `hessian`; r is not a vector.
 
     >>> gauss_newton_matrix(lambda w: jnp.array([w[0] * w[1], w[1]]), jnp.array([2.0, 3.0])).tolist()
     [[18.0, 12.0], [12.0, 10.0]]
@@ -126,30 +126,30 @@ def mlp_hessian(
     max_bytes: int = MAX_BYTES,
     chunk: int | None = None,
 ) -> Float[Array, "n n"]:
-    """Hessian of the mean over samples of loss_fn(f(x), y), f a stack of dense layers; as `hessian`, but faster.
+    """Hessian of the mean over samples of loss_fn(f(x), y), with f a stack of dense layers; faster than `hessian`.
 
     With z_k = W_k^T h_{k-1} + b_k, h_k = activation(z_k), and h extended by a constant 1 for the bias, a sample adds
 
         d^2 l / dW_j dW_k = h_{j-1} h_{k-1}^T (x) d^2 l / dz_j dz_k  +  (dh_{k-1} / dz_j) (x) h_{j-1} dl/dz_k   (j < k),
 
-    where the derivatives by z are those by a shift of it, everything above following. They take as many tangents as
-    there are units, not parameters; the rest is one matrix product of [n_j, batch] and [batch, n_k] a pair of layers.
+    where derivatives with respect to z are total derivatives with respect to a shift of z. They need one tangent per
+    unit instead of one per parameter; the rest is one product of [n_j, batch] and [batch, n_k] per pair of layers.
 
     Args:
         layers: (kernel [in, out], bias [out] or None) of each layer, first to last; the last is linear.
         inputs: [batch, d].
-        loss_fn: (output [out], target of one sample) -> scalar, without a factor for the mean.
-        targets: a tree with the batch axis first.
-        activation: elementwise, differentiable twice, between the layers.
-        max_bytes: for the matrix with a copy; samples are taken in chunks that keep to as much.
-        chunk: samples at once; None = by `max_bytes`, at most 256.
+        loss_fn: (output [out], target of one sample) -> scalar, not divided by the number of samples.
+        targets: tree with a leading batch axis.
+        activation: elementwise and twice differentiable, applied between layers.
+        max_bytes: limit for the matrix and a copy; chunks of samples are chosen to need no more than that.
+        chunk: samples processed at once; None = chosen from `max_bytes`, at most 256.
 
     Returns:
-        [n, n] in the order of `layers`: kernel by rows, bias, next layer; what `ravel_pytree` makes of a list of
-        (kernel, bias).
+        [n, n] in the order of `layers` (kernel by rows, bias, next layer), as `ravel_pytree` of a list of (kernel,
+        bias).
 
     Raises:
-        ValueError: shapes that do not chain, naming the layer; a matrix that exceeds `max_bytes`.
+        ValueError: shapes of consecutive layers that do not fit (names the layer); a matrix that exceeds `max_bytes`.
 
     >>> layers = [(jnp.ones((1, 2)), jnp.zeros(2)), (jnp.ones((2, 1)), None)]
     >>> x, y = jnp.array([[0.5], [1.0]]), jnp.array([0.0, 1.0])
@@ -163,14 +163,14 @@ def mlp_hessian(
     check_fits(n, dtype.itemsize, max_bytes)
     units = sum(kernel.shape[1] for kernel, _ in layers)
     if chunk is None:
-        # A sample has three tangents a unit, of all units and layer inputs, and both factors of the products.
+        # Memory per sample: three tangents per unit, each over all units and layer inputs, and the product's factors.
         wide = units + sum(kernel.shape[0] for kernel, _ in layers) + 1
         chunk = int(np.clip(max_bytes // (dtype.itemsize * (3 * units * wide + 4 * wide**2)), 1, 256))
     count = len(inputs)
     chunk = min(chunk, count)
     parts = -(-count // chunk)
     chunk = -(-count // parts)
-    # Rows of weight zero fill the last part; they repeat a sample, so that no loss sees an input from nowhere.
+    # Pad the last part with copies of the last sample at weight zero: a valid input keeps the loss finite.
     rows = np.minimum(np.arange(parts * chunk), count - 1).reshape(parts, chunk)
     weights = jnp.asarray((np.arange(parts * chunk) < count).reshape(parts, chunk) / count, dtype)
 
@@ -187,10 +187,10 @@ def mlp_hessian(
 
 
 def check_fits(n: int, itemsize: int, max_bytes: int, *, rows: int | None = None) -> None:
-    """Refuse a dense [n, n] with a copy (or with an [n, rows]) that exceeds `max_bytes`.
+    """Check that a dense [n, n] matrix and a copy (or an [n, rows] factor) fit into `max_bytes`.
 
     Raises:
-        ValueError: with the size and the way round.
+        ValueError: it exceeds the limit; the message gives the size and alternatives.
 
     >>> check_fits(100_000, 4, 2**31)
     Traceback (most recent call last):
@@ -214,8 +214,8 @@ def _check_layers(layers, inputs):
         if kernel.ndim != 2 or kernel.shape[0] != width or (bias is not None and bias.shape != kernel.shape[1:]):
             shape = None if bias is None else bias.shape
             raise ValueError(
-                f"layers[{i}] has kernel {kernel.shape} and bias {shape}: give [{width}, out], what the layer before "
-                "gives to it, and [out] or None"
+                f"layers[{i}] has kernel {kernel.shape} and bias {shape}: give [{width}, out], matching the previous "
+                "layer, and [out] or None"
             )
         width = kernel.shape[1]
 
@@ -226,7 +226,7 @@ def _part(layers, x, loss_fn, targets, weight, activation):
     splits = np.cumsum([0, *widths])
 
     def shifted(e):
-        """Loss of one sample, and what goes into each layer, with e added to all z."""
+        """Loss of each sample and the inputs of each layer, with e added to all pre-activations z."""
 
         def run(e, x, target):
             into = []
@@ -255,7 +255,7 @@ def _part(layers, x, loss_fn, targets, weight, activation):
 
     def block(j, k):
         rows, columns = slice(splits[j], splits[j + 1]), slice(splits[k], splits[k + 1])
-        # The bias is one more input: entries stand as [input, unit], so that it follows the kernel's rows.
+        # The bias is treated as one more input, whose row follows the kernel's rows.
         both = (inputs[j].shape[1], inputs[k].shape[1])
         sides = _outer(inputs[j], inputs[k]).T @ curved[rows, :, columns].transpose(1, 0, 2).reshape(len(x), -1)
         total = sides.reshape(*both, widths[j], widths[k]).transpose(0, 2, 1, 3)

@@ -1,4 +1,4 @@
-"""Points on the straight line between two trees of weights, and what is done at each: batch statistics, evaluation."""
+"""Linear interpolation between two trees of weights, re-estimation of batch statistics, evaluation in parts."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -15,19 +15,19 @@ from sbjax import trees
 def interpolate(tree_a: PyTree, tree_b: PyTree, alphas: Float[ArrayLike, " points"]) -> PyTree:
     """(1 - alpha) a + alpha b of every leaf, stacked over alpha.
 
-    Leaves are summed in float32 or wider and keep their dtype; alpha = 0 and 1 give the ends to the last bit. Integers,
-    booleans, random keys and the constants under 'frozen' beside 'params' must be equal in both trees and are repeated.
+    Computed in float32 or wider and cast back to the leaf's dtype; alpha = 0 and 1 reproduce the ends bitwise.
+    Integers, booleans, random keys and the collection 'frozen' must be equal in both trees and are repeated.
 
     Args:
-        tree_a, tree_b: trees of one structure, with leaves of equal shape and dtype.
+        tree_a, tree_b: trees of equal structure, with leaves of equal shape and dtype.
         alphas: in [0, 1].
 
     Returns:
         A tree whose leaves have a leading axis `points`.
 
     Raises:
-        ValueError: structures, shapes or dtypes differ, an alpha lies outside [0, 1], or a leaf that is not floating
-            or is frozen differs (inside `jit`, where values are not known, neither values nor alphas are tested).
+        ValueError: structures, shapes or dtypes differ; an alpha outside [0, 1]; a frozen or non-floating leaf differs.
+            Values are not checked inside `jit`.
 
     >>> interpolate({'w': jnp.array([0.0, 4.0])}, {'w': jnp.array([2.0, 0.0])}, [0.0, 0.5, 1.0])['w'].tolist()
     [[0.0, 4.0], [1.0, 2.0], [2.0, 0.0]]
@@ -47,10 +47,10 @@ def interpolate(tree_a: PyTree, tree_b: PyTree, alphas: Float[ArrayLike, " point
         if is_frozen(name):
             raise ValueError(
                 f"leaf {name!r} differs between the two networks. It is not trained but part of the architecture, so "
-                "a point between them belongs to neither; build both from one AsymmetrySpec with the same mask_seed"
+                "points between them are meaningless; build both from one AsymmetrySpec with the same mask_seed"
             )
         raise ValueError(
-            f"leaf {name!r} is not floating and differs between the two trees: there is nothing between two integers; "
+            f"leaf {name!r} is not floating and differs between the two trees, so it cannot be interpolated; "
             "interpolate the parameters only, or make the leaf equal in both"
         )
 
@@ -62,7 +62,7 @@ def interpolate(tree_a: PyTree, tree_b: PyTree, alphas: Float[ArrayLike, " point
 
 
 def between(tree_a: PyTree, tree_b: PyTree, alpha: Float[Array, ""]) -> PyTree:
-    """As `interpolate`, at one alpha and without its tests; leaves that are not floating are those of `tree_a`.
+    """`interpolate` at one alpha, without checks; non-floating leaves are taken from `tree_a`.
 
     >>> between(jnp.array([1.0, 3.0]), jnp.array([2.0, 5.0]), jnp.float32(0.5)).tolist()
     [1.5, 4.0]
@@ -82,7 +82,7 @@ def between(tree_a: PyTree, tree_b: PyTree, alpha: Float[Array, ""]) -> PyTree:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class BatchStatsEstimate:
-    """The function that `recalibrate_batch_stats` makes: a pytree whose leaves are the batches."""
+    """Callable returned by `recalibrate_batch_stats`: a pytree whose leaves are the batches."""
 
     batches: PyTree
     apply_fn: Callable = dataclasses.field(metadata={"static": True})
@@ -101,8 +101,8 @@ class BatchStatsEstimate:
             def update(stats):
                 return self.apply_fn({**variables, "batch_stats": stats}, batch)[1]["batch_stats"]
 
-            # In training mode the outputs do not see the running averages s, so the update m s + (1 - m) batch is
-            # affine in s: at s = 0 it is (1 - m) batch, and its derivative is m without any rounding.
+            # In training mode outputs do not depend on the running averages s, so the update m s + (1 - m) batch is
+            # affine in s: its value at s = 0 is (1 - m) batch, and its derivative is exactly m.
             update, momentum = jax.jvp(update, (zeros,), (ones,))
             return None, jax.tree.map(lambda new, m: new / (1 - m), update, momentum)
 
@@ -113,28 +113,28 @@ class BatchStatsEstimate:
 def recalibrate_batch_stats(
     apply_fn: Callable[[dict[str, PyTree], Any], tuple[Any, dict[str, PyTree]]], batches: PyTree, *, unroll: int = 1
 ) -> BatchStatsEstimate:
-    """A function that re-estimates the running statistics of batch normalisation by their mean over batches.
+    """A function that re-estimates the running statistics of batch normalisation as the mean over batches.
 
-    s = 1/B sum_b s_b, where s_b are mean and variance of batch b in training mode: each layer sees inputs that the
-    layers before it normalised with statistics of the same batch. It is the exact cumulative average (PyTorch's
-    `momentum=None`), whatever the momentum m of the layers: an update m s + (1 - m) s_b is solved for s_b. The variance
-    is the mean variance within a batch; what the means of batches differ by is no part of it.
+    s = 1/B sum_b s_b, with s_b the mean and variance of batch b in training mode (layers below normalise with the
+    statistics of the same batch). This is the exact cumulative average (PyTorch's `momentum=None`) for any momentum m
+    of the layers: the update m s + (1 - m) s_b is solved for s_b. The variance is the mean within-batch variance,
+    without the variance between batch means.
 
-    Between two networks the running statistics belong to neither: without re-estimation a barrier measures their
-    mismatch (arXiv 2211.08403).
+    Interpolated running statistics are not valid for the interpolated network; without re-estimation a barrier measures
+    this mismatch (arXiv 2211.08403).
 
     Args:
         apply_fn: `(variables, batch) -> (outputs, updates)` in training mode with 'batch_stats' among the updates, such
             as `lambda v, x: module.apply(v, x, train=True, mutable=['batch_stats'])`.
         batches: arrays with leading axes [batches, batch].
-        unroll: batches in one turn of the loop; all of them where `apply_fn` has a convolution of `jax.lax` on CPU,
+        unroll: batches per iteration of the loop; use all of them if `apply_fn` has a convolution of `jax.lax` on CPU,
             which is slow in a rolled loop.
 
     Returns:
-        A function of variables. It is a pytree that holds the batches, so that `jit` takes them as an argument.
+        A function of variables. It is a pytree that holds the batches, so `jit` passes them as an argument.
 
     Raises:
-        ValueError: no batches, or leading axes differ; when called: no 'batch_stats', or some that are not floating.
+        ValueError: no batches, or different leading axes; when called: no 'batch_stats', or non-floating ones.
 
     >>> from flax import linen as nn
     >>> norm = nn.BatchNorm(use_running_average=False, momentum=0.99)
@@ -153,7 +153,7 @@ def recalibrate_batch_stats(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class PartsMean:
-    """The function that `over_parts` makes: a pytree whose leaves are the data."""
+    """Callable returned by `over_parts`: a pytree whose leaves are the data."""
 
     data: PyTree
     evaluate: Callable = dataclasses.field(metadata={"static": True})
@@ -174,14 +174,14 @@ def over_parts(
     """The evaluation of a task as a function of variables only: `over_parts(task.evaluate, task.data, task.parts)`.
 
     Args:
-        evaluate: `(data, variables, part) -> {name: (total, weight)}`, a named tuple with these fields.
-        data: handed on.
-        parts: how many there are; they are taken one after another.
-        unroll: parts in one turn of the loop, as for `recalibrate_batch_stats`.
+        evaluate: `(data, variables, part) -> {name: average}`, with named tuples (total, weight).
+        data: passed to `evaluate`.
+        parts: number of parts, evaluated one after another.
+        unroll: parts per iteration of the loop, as for `recalibrate_batch_stats`.
 
     Returns:
-        A function of variables that gives total over weight, all parts together. It is a pytree that holds the data, so
-        that `jit` takes them as an argument.
+        A function of variables that returns sum of totals / sum of weights over all parts. It is a pytree that holds
+        the data, so `jit` passes them as an argument.
 
     Raises:
         ValueError: parts < 1.
@@ -198,10 +198,10 @@ def over_parts(
 
 
 def check_alphas(alphas: Float[ArrayLike, " points"]) -> Float[Array, " points"]:
-    """Alphas as a floating array.
+    """Validate alphas and convert them to a floating array.
 
     Raises:
-        ValueError: no vector, or a number outside [0, 1] or NaN.
+        ValueError: not a vector, or an entry outside [0, 1] or NaN.
     """
     if np.ndim(alphas) != 1 or not np.size(alphas):
         raise ValueError(f"alphas has shape {np.shape(alphas)}; give a vector of numbers in [0, 1]")
@@ -214,10 +214,10 @@ def check_alphas(alphas: Float[ArrayLike, " points"]) -> Float[Array, " points"]
 
 
 def check_alike(tree_a: PyTree, tree_b: PyTree) -> None:
-    """Refuse trees that differ in structure, or in the shape or dtype of a leaf.
+    """Check that two trees agree in structure and in shapes and dtypes of their leaves.
 
     Raises:
-        ValueError: naming the first leaf.
+        ValueError: naming the first leaf that differs.
     """
     a, b = trees.flatten(tree_a), trees.flatten(tree_b)
     if alone := sorted(a.keys() ^ b.keys()):
@@ -229,7 +229,7 @@ def check_alike(tree_a: PyTree, tree_b: PyTree) -> None:
 
 
 def first_difference(tree_a: PyTree, tree_b: PyTree) -> str | None:
-    """The flat name of the first leaf whose bytes differ, or None; inside `jit` nothing is compared.
+    """Flat name of the first leaf that differs bytewise, or None; traced values are not compared.
 
     >>> first_difference({'a': np.array([np.nan]), 'b': 1}, {'a': np.array([np.nan]), 'b': 2})
     'b'

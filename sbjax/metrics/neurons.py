@@ -1,7 +1,7 @@
-"""A layer as a cloud of neurons: a point a unit, made of its incoming weights and its bias.
+"""Layers as point clouds of neurons, one point per unit: its incoming weights and its bias.
 
-Clouds can be compared without saying which neuron of one replica corresponds to which of another: the order of the
-points does not count. Only the units of one layer are free; a permutation also reorders what the next layer reads.
+Distances between clouds do not depend on the order of neurons within a layer. They do depend on permutations of the
+previous layer, which reorder the incoming weights.
 """
 
 import functools
@@ -17,11 +17,11 @@ from sbjax import trees
 from sbjax.metrics.sorting import sort
 from sbjax.metrics.wasserstein import pairwise_lp
 
-MOST_NEURONS = 4096  # of the solvers that hold the matrix of all costs; 16k points take seconds and 3 GB an iteration
+MOST_NEURONS = 4096  # limit for solvers with a dense cost matrix; 16k points take seconds and 3 GB per iteration
 
 
 class CloudDistances(NamedTuple):
-    """Matrices [replica, replica] by layer; and for how many pairs the solver did not converge, by layer."""
+    """Distance matrices [replica, replica] by layer, and the number of pairs without convergence by layer."""
 
     layers: dict[str, Array]
     unconverged: dict[str, int]
@@ -30,16 +30,16 @@ class CloudDistances(NamedTuple):
 def neuron_clouds(
     stacked: PyTree, where: trees.Where = None, *, neuron_axis: int = -1
 ) -> dict[str, Float[Array, "replica neuron d"]]:
-    """The layers of a stacked tree as point clouds.
+    """Layers of a stacked tree as point clouds.
 
-    Leaves with one parent and equally many neurons form a layer, named by the parent: a kernel [.., d_in, neuron] with
-    its bias [neuron], or scale and bias of a normalisation. Where several kernels share a parent, as in a bare list of
-    arrays, each is a layer of its own, and so is every vector.
+    Leaves with the same parent and number of neurons form a layer, named after the parent: a kernel [.., d_in, neuron]
+    and its bias [neuron], or scale and bias of a normalisation. If several kernels share a parent, as in a plain list
+    of arrays, every array is a layer of its own.
 
     Args:
-        stacked: parameters with the replica axis first.
-        where: which leaves.
-        neuron_axis: the axis of a kernel (without the replica axis) that counts neurons: -1 in Flax and Haiku, 0 in
+        stacked: parameters with a leading replica axis.
+        where: selection of leaves.
+        neuron_axis: axis of a kernel (without the replica axis) that indexes neurons: -1 in Flax and Haiku, 0 in
             PyTorch.
 
     Raises:
@@ -71,11 +71,11 @@ def neuron_clouds(
 def pairwise_sliced(
     cloud: Float[Array, "replica neuron d"], *, projections: int = 128, key: Array | None = None
 ) -> Float[Array, "replica replica"]:
-    """Sliced W_2 between all pairs of clouds, each projection sorted once.
+    """Sliced W_2 between all pairs of clouds; each projection is sorted once.
 
-    SW_2 = (mean_theta W_2(<theta, x>, <theta, y>)^2)^(1/2) over random unit directions theta: since the mean of
-    <theta, v>^2 is |v|^2 / d, it is in units of one weight, and at most the exact distance divided by sqrt(d). The
-    directions are those of key 0 unless given, so that numbers are comparable between calls.
+    SW_2 = (mean_theta W_2(<theta, x>, <theta, y>)^2)^(1/2) over random unit directions theta. Since the mean of
+    <theta, v>^2 is |v|^2 / d, it is in units of one weight and at most W_2 / sqrt(d). The default directions (key 0)
+    are the same in every call, so values are comparable.
 
     Raises:
         ValueError: projections < 1.
@@ -97,9 +97,8 @@ def _project(cloud, key, projections):
 
 
 def pairwise_assignment(cloud: Float[Array, "replica neuron d"]) -> Float[np.ndarray, "replica replica"]:
-    """Exact W_2 / sqrt(d) between all pairs of clouds: the best one-to-one assignment of neurons, by scipy.
-
-    (min_pi 1/(n d) sum_i |x_i - y_pi(i)|^2)^(1/2).
+    """Exact W_2 / sqrt(d) between all pairs of clouds, (min_pi 1/(n d) sum_i |x_i - y_pi(i)|^2)^(1/2), by linear
+    assignment.
 
     Raises:
         ValueError: more than `MOST_NEURONS` neurons.
@@ -121,11 +120,11 @@ def pairwise_sinkhorn(
 ) -> tuple[Float[np.ndarray, "replica replica"], int]:
     """Square root of the debiased Sinkhorn divergence between all pairs of clouds, by ott-jax.
 
-    The cost is |x - y|^2 / (d v) with v the variance of all entries of the layer, so that `epsilon` is fixed in units
-    of the layer: a factor on all weights is a factor on the result. Zero for equal clouds.
+    The cost is |x - y|^2 / (d v) with v the variance of all entries of the layer: `epsilon` is relative to the layer,
+    and the result scales with the weights. Zero for equal clouds.
 
     Returns:
-        The matrix, and the number of pairs for which the iteration did not converge.
+        The matrix, and the number of pairs without convergence.
 
     Raises:
         ValueError: epsilon <= 0, or more than `MOST_NEURONS` neurons.
@@ -133,11 +132,11 @@ def pairwise_sinkhorn(
     Source: Feydy et al., arXiv 1810.08278.
     """
     if not epsilon > 0:
-        raise ValueError(f"epsilon={epsilon} must be > 0; use the solver 'assignment' for no smoothing at all")
+        raise ValueError(f"epsilon={epsilon} must be > 0; use the solver 'assignment' for no smoothing")
     _check_size(cloud, "sinkhorn")
     cloud = jnp.asarray(cloud, trees.wide_dtype(cloud))
     scale = float(jnp.std(cloud)) or 1.0
-    # Centred: the cost is computed from |x|^2, in which a common offset would drown the differences.
+    # Centred, since the cost is computed from |x|^2, where a common offset would cause cancellation.
     points = (cloud - cloud.mean((0, 1))) / (scale * np.sqrt(cloud.shape[-1]))
     unconverged = 0
 
@@ -152,7 +151,7 @@ def pairwise_sinkhorn(
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _divergence(x, y, epsilon, max_iterations):
-    from ott.geometry import pointcloud  # a slow import that only this needs
+    from ott.geometry import pointcloud  # imported here because it is slow
     from ott.tools import sinkhorn_divergence
 
     value, out = sinkhorn_divergence.sinkhorn_divergence(
@@ -162,7 +161,7 @@ def _divergence(x, y, epsilon, max_iterations):
 
 
 def _squared(x, y):
-    """|x_i - y_j|^2 / d."""
+    """Cost matrix |x_i - y_j|^2 / d."""
     norms = (x**2).sum(1)[:, None] + (y**2).sum(1)[None]
     return np.maximum(norms - 2 * x @ y.T, 0) / x.shape[1]
 
@@ -177,6 +176,6 @@ def _symmetric(count, distance):
 def _check_size(cloud, solver):
     if cloud.shape[1] > MOST_NEURONS:
         raise ValueError(
-            f"solver={solver!r} holds all costs of a layer at once and {cloud.shape[1]} neurons are more than "
+            f"solver={solver!r} stores the dense cost matrix of a layer and {cloud.shape[1]} neurons are more than "
             f"{MOST_NEURONS}; use 'sliced', or choose layers with `where`"
         )

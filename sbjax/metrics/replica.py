@@ -1,24 +1,23 @@
-"""Replica distance: how far independently trained copies lie apart.
+"""Replica distance: mean pairwise distance between independently trained replicas.
 
-Convention: **a smaller distance means that more symmetry is broken.** A symmetric system settles in many equivalent
-states, far from one another; what breaks the symmetry selects one. A network that learned nothing is very symmetric,
-so read the number beside accuracy, and beside its null: what independent re-initialisations of the same shapes and
-scales give.
+Convention: **a smaller distance means that more symmetry is broken.** A symmetric system ends in one of many equivalent
+states, far from one another; breaking the symmetry selects one. An untrained network is very symmetric, so report the
+distance beside accuracy and beside its null, the distance between independent draws of the same shapes and scales.
 
-Four kinds, all in units of one weight (or output), each seeing more than the one before:
+Four kinds, all in units of one weight (or output):
 
-- `marginal_distance` (D1) sorts the entries of an array: it sees the law of the weights and no structure;
-- `neuron_cloud_distance` (D2) compares the sets of neurons of a layer: it sees what a neuron is, not which one;
-- `unmatched_distance` (D0) compares entry with entry;
+- `marginal_distance` (D1) compares the distribution of the entries of an array, without structure;
+- `neuron_cloud_distance` (D2) compares the sets of neurons of a layer, in any order;
+- `unmatched_distance` (D0) compares entry by entry;
 - `function_distance` (D4) compares outputs.
 
-A fifth one, D3 of `sbjax.metrics.matched`, is D0 after the best consistent permutation of hidden units, D2 <= D3 <= D0.
+A fifth one, D3 in `sbjax.metrics.matched`, is D0 after the best consistent permutation of hidden units: D2 <= D3 <= D0.
 
-For one order p, D1 <= D2 <= D0, since each is a minimum over fewer rearrangements. The scale-free form divides a layer
-by the standard deviation of all its entries over all replicas; independent draws are then sqrt(2) apart in D0.
+For equal order p, D1 <= D2 <= D0, since each is a minimum over fewer rearrangements. The scale-free form divides a
+layer by the standard deviation of its entries over all replicas; independent draws then have D0 = sqrt(2).
 
 Source: the Replica Distance Metric of arXiv 2409.06402 ('Wasserstein distance of weight distributions'); order,
-normalisation, null and the kinds beyond the marginal are ours.
+normalisation, null and the kinds other than the marginal are ours.
 """
 
 from collections.abc import Callable
@@ -38,7 +37,7 @@ SOLVERS = ("sliced", "assignment", "sinkhorn")
 
 
 class Measured(NamedTuple):
-    """Mean over the pairs of replicas with its interval; the same of the null; their difference (None without null)."""
+    """Mean over pairs of replicas, the same for the null, and their difference (both None without null)."""
 
     distance: Estimate
     null: Estimate | None
@@ -46,7 +45,7 @@ class Measured(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """By layer, and aggregated: the power mean of order p over layers, weighted by their entries, pair by pair."""
+    """Distances by layer, and in total: per pair, the power mean of order p over layers, weighted by their sizes."""
 
     layers: dict[str, Measured]
     total: Measured
@@ -59,9 +58,9 @@ class ReplicaDistance(NamedTuple):
         kind: 'marginal', 'neuron_cloud', 'unmatched', 'matched' or 'function'.
         raw: in units of one weight (output).
         scale_free: each layer divided by its standard deviation.
-        pairs: raw [replica, replica] matrices by layer.
-        scales: the standard deviations.
-        unconverged: pairs for which Sinkhorn's iteration did not converge; 0 for everything else.
+        pairs: raw distance matrices [replica, replica] by layer.
+        scales: standard deviations by layer.
+        unconverged: number of pairs for which Sinkhorn did not converge; 0 for other solvers.
     """
 
     kind: str
@@ -77,22 +76,22 @@ def marginal_distance(
 ) -> ReplicaDistance:
     """D1: mean pairwise 1-D Wasserstein distance W_p between the entries of replicas, array by array.
 
-    W_p = (1/n sum_i |a_(i) - b_(i)|^p)^(1/p) with sorted entries a_(i), b_(i). This is the paper's number as far as it
-    is known.
+    W_p = (1/n sum_i |a_(i) - b_(i)|^p)^(1/p) with sorted entries a_(i), b_(i). This is the metric of arXiv 2409.06402
+    as far as it is documented.
 
-    What it cannot see: sorting hides every permutation of entries, and so the permutation of hidden units, the very
-    symmetry in question. It moves with the norm of the weights, hence with decay, learning rate and normalisation; and
-    it shrinks with the size of an array, for two samples of size n from one law are about 1.8 sigma / sqrt(n) apart
-    (W_1): compare with the null.
+    Limitations: sorting removes every permutation of entries, including the permutation of hidden units, the symmetry
+    in question. The distance depends on the norm of the weights, hence on weight decay, learning rate and
+    normalisation. It decreases with the size n of an array: two samples from one distribution are about
+    1.8 sigma / sqrt(n) apart (W_1), so compare with the null.
 
     Args:
-        stacked: parameters with the replica axis first in every leaf, any float dtype.
+        stacked: parameters with a leading replica axis in every leaf, any float dtype.
         p: order, 1 <= p < inf.
-        where: which leaves, see `trees.Where`.
-        key: for the null; None = no null.
+        where: selection of leaves, see `trees.Where`.
+        key: random key of the null; None = no null.
 
     Raises:
-        ValueError: fewer than two replicas, p < 1, NaN entries, or as `trees.floating`.
+        ValueError: fewer than two replicas, p < 1, NaN entries; as `trees.floating`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -111,13 +110,11 @@ def marginal_distance(
 def unmatched_distance(
     stacked: PyTree, *, where: trees.Where = None, key: Key[Array, ""] | None = None
 ) -> ReplicaDistance:
-    """D0: mean pairwise root mean square difference, entry by entry.
+    """D0: mean pairwise root mean square difference (1/n sum_i (a_i - b_i)^2)^(1/2), entry by entry.
 
-    (1/n sum_i (a_i - b_i)^2)^(1/2). It counts every symmetry as distance: two replicas that are the same network up to
-    the order of hidden units are far apart here.
-
-    What it cannot see: whether a difference is a symmetry or another function. It moves with the norm of the weights
-    (use the scale-free form), and replicas that share an initialisation are close for that reason alone.
+    Limitations: it does not distinguish symmetries from different functions; replicas that agree up to the order of
+    hidden units are far apart. It depends on the norm of the weights (use the scale-free form), and replicas with a
+    common initialisation are close for that reason alone.
 
     Arguments and errors as `marginal_distance`.
 
@@ -146,25 +143,25 @@ def neuron_cloud_distance(
 ) -> ReplicaDistance:
     """D2: mean pairwise optimal transport distance between the neurons of a layer, in any order.
 
-    A neuron is a point made of its incoming weights and its bias (`neurons.neuron_clouds`); the distance is W_2 of the
-    two clouds over sqrt(d), the root mean square difference of a weight under the best pairing of neurons.
+    A neuron is a point made of its incoming weights and its bias (`neurons.neuron_clouds`). The distance is W_2 of the
+    two clouds divided by sqrt(d): the root mean square difference of a weight under the best pairing of neurons.
 
-    What it cannot see: layers are compared one by one, so a permutation need not be the same where a layer is written
-    and where the next one reads it, and the neurons of a deeper layer look different when the layer before is permuted.
-    It moves with the norm of the weights. The sliced form sees projections and is smaller than the exact one.
+    Limitations: layers are compared independently, so the implied permutations of consecutive layers need not be
+    consistent, and permuting a layer changes the incoming weights of the next one. The distance depends on the norm of
+    the weights. The sliced distance is smaller than the exact one.
 
     Args:
-        stacked: parameters with the replica axis first.
-        solver: 'sliced' (random directions; any size), 'assignment' (exact, scipy), 'sinkhorn' (ott-jax, debiased, with
-            fixed epsilon; `unconverged` counts the pairs that did not converge).
-        where: which leaves.
-        neuron_axis: the axis of a kernel that counts neurons: -1 in Flax, 0 in PyTorch.
-        projections: directions of the sliced form.
-        epsilon: smoothing of Sinkhorn in units of the layer's variance.
-        key: for the null; None = no null.
+        stacked: parameters with a leading replica axis.
+        solver: 'sliced' (random directions, any size), 'assignment' (exact, scipy) or 'sinkhorn' (ott-jax, debiased,
+            fixed epsilon; `unconverged` counts pairs without convergence).
+        where: selection of leaves.
+        neuron_axis: axis of a kernel that indexes neurons: -1 in Flax, 0 in PyTorch.
+        projections: number of directions for 'sliced'.
+        epsilon: regularisation for 'sinkhorn' in units of the layer's variance.
+        key: random key of the null; None = no null.
 
     Raises:
-        ValueError: an unknown solver, epsilon <= 0, a layer too large for a solver, or as `marginal_distance`.
+        ValueError: an unknown solver, epsilon <= 0, a layer too large for the solver; as `marginal_distance`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -194,18 +191,18 @@ def function_distance(
 ) -> ReplicaDistance:
     """D4: mean pairwise root mean square difference of outputs on a probe batch.
 
-    (1/(B C) sum (f_r(x) - f_s(x))^2)^(1/2). It is the control for 'different weights, same function', and the one kind
-    that no symmetry of the parameters and no rescaling between layers can move.
+    (1/(B C) sum (f_r(x) - f_s(x))^2)^(1/2). The control for different weights with the same function: the only kind
+    that is invariant under all symmetries of the parameters and rescaling between layers.
 
-    What it cannot see: anything outside the probe batch. The outputs of an untrained network are nearly constant, so
-    that the raw form is small there: read the scale-free one, whose unit is the spread of the outputs themselves.
+    Limitations: it depends on the probe batch. Outputs of an untrained network are nearly constant, so the raw distance
+    is small there; use the scale-free one, in units of the spread of the outputs.
 
     Args:
-        outputs: of every replica on the same inputs, as from `replica_outputs`.
-        null_outputs: likewise of `null_replicas`.
+        outputs: outputs of every replica on the same inputs, see `replica_outputs`.
+        null_outputs: outputs of `null_replicas` on the same inputs.
 
     Raises:
-        ValueError: fewer than two replicas or NaN outputs.
+        ValueError: fewer than two replicas, or NaN outputs.
 
     Example:
         >>> import jax.numpy as jnp
@@ -224,7 +221,7 @@ def function_distance(
 def replica_outputs(
     apply_fn: Callable[[PyTree, Any], Array], stacked: PyTree, probe: Any
 ) -> Float[Array, "replica ..."]:
-    """`apply_fn(variables, probe)` of every replica, one after another in one program.
+    """`apply_fn(variables, probe)` for every replica, one after another in one program.
 
     >>> replica_outputs(lambda params, x: params['w'] * x, {'w': jnp.array([1.0, 2.0])}, 3.0).tolist()
     [3.0, 6.0]
@@ -233,10 +230,10 @@ def replica_outputs(
 
 
 def null_replicas(stacked: PyTree, *, key: Key[Array, ""] | None, where: trees.Where = None) -> PyTree | None:
-    """Independent re-initialisations: every floating leaf drawn anew from a normal law with the leaf's own mean and
-    standard deviation (over all replicas and entries), everything else as it was. None if `key` is None.
+    """Replicas of the null: every selected floating leaf is drawn from a normal distribution with its own mean and
+    standard deviation (over replicas and entries); other leaves are unchanged. None if `key` is None.
 
-    What is left of a distance between such replicas comes from shape and scale alone.
+    Distances between such replicas are due to shapes and scales alone.
 
     >>> drawn = null_replicas({'w': jnp.array([[1.0, 1.0], [1.0, 1.0]])}, key=jax.random.key(0))
     >>> drawn['w'].tolist()
@@ -265,8 +262,8 @@ def _redraw(leaf, key):
 
 @jax.jit
 def _moments(leaf):
-    """Mean and standard deviation. The latter is 0 where all entries are equal, of which rounding makes some 1e-7, and
-    no square overflows, as those of a diverging replica do."""
+    """Mean and standard deviation. The latter is exactly 0 for equal entries, instead of about 1e-7 by rounding. Scaled
+    by the largest entry, so that squares do not overflow for diverging replicas."""
     wide = jnp.asarray(leaf, trees.wide_dtype(leaf))
     unit = jnp.max(jnp.abs(wide))
     unit = jnp.where(unit > 0, unit, 1)
@@ -274,7 +271,7 @@ def _moments(leaf):
 
 
 def measured(kind: str, measure: Callable, p: float, stacked: PyTree, null: PyTree | None) -> ReplicaDistance:
-    """Raw and scale-free readings from a function that gives matrices, entries and unconverged pairs of a tree."""
+    """Raw and scale-free distances, from a function `measure(tree) -> (matrices, entries, unconverged)`."""
     pairs, entries, unconverged = measure(stacked)
     explain_nonfinite(pairs, {"stacked": entries})
     scales, sizes = layer_scales(entries), {name: leaf[0].size for name, leaf in entries.items()}
@@ -290,12 +287,13 @@ def measured(kind: str, measure: Callable, p: float, stacked: PyTree, null: PyTr
 
 
 def layer_scales(entries: dict[str, Array]) -> dict[str, float]:
+    """Standard deviation of the entries of each layer over all replicas."""
     return {name: float(_moments(leaf)[1]) for name, leaf in entries.items()}
 
 
 def _reading(pairs, nulls, scales, null_scales, sizes, p) -> Reading:
     def divide(matrices, scales):
-        # A layer whose entries are all equal has distance zero whatever its unit.
+        # A layer with equal entries has scale 0 and distance 0.
         return {name: matrix / (scales[name] or 1.0) for name, matrix in matrices.items()}
 
     def total(matrices):

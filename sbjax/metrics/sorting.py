@@ -1,9 +1,9 @@
 """Sorting that is fast on every backend and differentiable in both modes.
 
-XLA's sort on CPU is six to eight times slower than numpy's from 1e5 entries up. Values that are known and lie on the
-CPU are therefore sorted by numpy; inside `jit`, `grad` or `vmap`, and on accelerators, XLA sorts. Not by a callback
-from the compiled program: that waits forever where all threads of the pool run it (jax-ml/jax#24255), and it loses a
-precision that was set for a block of code only.
+XLA's sort on CPU is six to eight times slower than numpy's for 1e5 entries and more. Concrete values on the CPU are
+therefore sorted by numpy; inside `jit`, `grad` or `vmap`, and on accelerators, XLA sorts. A callback from the compiled
+program is no alternative: it deadlocks if all threads of the pool run it (jax-ml/jax#24255), and it ignores a precision
+set by a context manager.
 """
 
 import jax
@@ -29,7 +29,7 @@ def argsort(x: Float[Array, "*rows n"]) -> Int[Array, "*rows n"]:
 
 
 def on_host(*arrays: Array) -> bool:
-    """Whether numpy can read these without a copy: their values are known, and on the CPU.
+    """Whether numpy can read these arrays without a copy: concrete values on the CPU.
 
     >>> on_host(jnp.ones(2)), jax.jit(lambda x: jnp.array(on_host(x)))(jnp.ones(2)).item()
     (True, False)
@@ -40,6 +40,6 @@ def on_host(*arrays: Array) -> bool:
 
 
 def _native(x):
-    """A dtype whose order numpy knows: it mixes the NaN of bfloat16 in with the numbers."""
+    """Cast to a dtype that numpy sorts correctly; it does not sort NaN last in bfloat16."""
     x = np.asarray(x)
     return x.astype(np.float32) if x.dtype.kind == "V" else x

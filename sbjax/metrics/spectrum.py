@@ -1,8 +1,8 @@
-"""Eigenvalues, trace and spectral density of a symmetric matrix that is known by its products v -> A v.
+"""Eigenvalues, trace and spectral density of a symmetric matrix given by its products v -> A v.
 
-`sbjax.metrics.curvature` has the products of a loss. The iterations run on the host, around one compiled product. A
-loop inside the program (matfree's, on request) has to trace every batch, and a convolution in a rolled loop is slow on
-XLA's CPU backend.
+`sbjax.metrics.curvature` provides products for a loss. Iterations run on the host around one compiled product. The
+alternative, a compiled loop by matfree (`in_program=True`), has to trace every batch, and convolutions in a rolled loop
+are slow on XLA's CPU backend.
 """
 
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# `scipy.sparse.linalg` takes half a second to import and is loaded by its first use, not by this line.
+# `scipy.sparse.linalg` takes half a second to import; scipy loads it on first use.
 import scipy
 from jaxtyping import Array, ArrayLike, Float, Key
 
@@ -19,8 +19,8 @@ from sbjax.metrics.curvature import Product
 from sbjax.metrics.hessian import MAX_BYTES
 
 
-class Estimate(NamedTuple):
-    """A mean over probes and its standard error."""
+class TraceEstimate(NamedTuple):
+    """Mean over random probes and its standard error."""
 
     value: float
     error: float
@@ -32,7 +32,7 @@ class Eigenpairs(NamedTuple):
     Attributes:
         values: [k].
         vectors: [n, k], orthonormal columns.
-        residuals: [k], |A v - lambda v|: an eigenvalue lies within that of each value.
+        residuals: [k], |A v - lambda v|: an exact eigenvalue lies within this distance of each value.
     """
 
     values: np.ndarray
@@ -41,12 +41,12 @@ class Eigenpairs(NamedTuple):
 
 
 class Spectrum(NamedTuple):
-    """A spectral density as point masses, a quadrature rule a probe.
+    """A spectral density as point masses, one quadrature rule per probe.
 
     Attributes:
         nodes: [probe, step], ascending.
-        weights: [probe, step], non-negative, summing to 1 in each row.
-        size: n; n times the density counts eigenvalues.
+        weights: [probe, step], non-negative, with sum 1 in each row.
+        size: n, the number of eigenvalues.
     """
 
     nodes: np.ndarray
@@ -54,27 +54,27 @@ class Spectrum(NamedTuple):
     size: int
 
 
-def trace(product: Product, n: int, *, key: Key[Array, ""], probes: int = 30, dtype: Any = None) -> Estimate:
-    """tr A = E v^T A v with entries v_i = +-1; the error of one probe is sqrt(2 sum_{i != j} A_ij^2).
+def trace(product: Product, n: int, *, key: Key[Array, ""], probes: int = 30, dtype: Any = None) -> TraceEstimate:
+    """Hutchinson's estimate tr A = E v^T A v with v_i = +-1; one probe has the error sqrt(2 sum_{i != j} A_ij^2).
 
     Args:
         product: v -> A v, A symmetric [n, n].
-        n: size.
-        key: of the probes.
-        probes: number of products, >= 2.
-        dtype: of the probes; None = jax's default float.
+        n: size of the matrix.
+        key: random key of the probes.
+        probes: number of probes (products), >= 2.
+        dtype: dtype of the probes; None = jax's default float.
 
     Raises:
         ValueError: fewer than 2 probes, n < 1.
 
     >>> trace(lambda v: 3.0 * v, 5, key=jax.random.key(0))
-    Estimate(value=15.0, error=0.0)
+    TraceEstimate(value=15.0, error=0.0)
 
     Source: Hutchinson 1990, Communications in Statistics 19(2).
     """
     _check(n=(n, 1), probes=(probes, 2))
     values = [float(v @ product(v)) for v in _signs(key, probes, n, dtype)]
-    return Estimate(float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(probes)))
+    return TraceEstimate(float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(probes)))
 
 
 def extreme_eigenvalues(
@@ -88,20 +88,20 @@ def extreme_eigenvalues(
     dtype: Any = None,
     max_bytes: int = MAX_BYTES,
 ) -> Eigenpairs:
-    """The k largest or smallest eigenvalues (by sign, not size) by ARPACK's restarted Lanczos.
+    """The k algebraically largest or smallest eigenvalues, by ARPACK's restarted Lanczos method.
 
     Args:
         product: v -> A v, A symmetric [n, n].
-        n: size.
-        k: how many, 1 <= k < n.
+        n: size of the matrix.
+        k: number of eigenvalues, 1 <= k < n.
         which: 'largest', 'smallest', or 'both' for k / 2 at each end.
         tol: relative accuracy; in float32 not below 1e-6.
-        key: of the first vector.
-        dtype: of the vectors; None = jax's default float.
-        max_bytes: refuse bases that take more: max(2 k + 1, 20) vectors.
+        key: random key of the start vector.
+        dtype: dtype of the vectors; None = jax's default float.
+        max_bytes: limit for the basis of max(2 k + 1, 20) vectors.
 
     Raises:
-        ValueError: k, `which` or the memory; ARPACK's iterations did not converge.
+        ValueError: an invalid k or `which`; a basis that exceeds `max_bytes`; no convergence.
 
     >>> d = jnp.arange(10.0)
     >>> pairs = extreme_eigenvalues(lambda v: d * v, 10, 2, key=jax.random.key(0))
@@ -114,7 +114,7 @@ def extreme_eigenvalues(
     if which not in ends:
         raise ValueError(f"which={which!r} is unknown: give 'largest', 'smallest' or 'both'")
     if not 1 <= k < n:
-        raise ValueError(f"k={k} must lie between 1 and n - 1 = {n - 1}: for all eigenvalues take the dense matrix")
+        raise ValueError(f"k={k} must lie between 1 and n - 1 = {n - 1}: use the dense matrix for all eigenvalues")
     first = jax.random.normal(key, (n,), dtype)
     width = min(n, max(2 * k + 1, 20))
     _check_basis(width, n, first.dtype, max_bytes)
@@ -143,21 +143,21 @@ def tridiagonalise(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lanczos with full reorthogonalisation: diagonal [j] and off-diagonal [j - 1] of T = Q^T A Q, q_1 ~ `vector`.
 
-    j = steps, or fewer where the Krylov space is exhausted.
+    j = steps, or smaller if the Krylov space is exhausted.
 
     Args:
         product: v -> A v, A symmetric [n, n].
-        vector: not zero.
-        steps: products, 1 <= steps <= n.
-        in_program: one compiled loop, by matfree; for small networks and accelerators. It needs a product that can be
-            traced, and finds no exhaustion.
-        max_bytes: refuse bases [steps, n] that take more.
+        vector: start vector, not zero.
+        steps: number of products, 1 <= steps <= n.
+        in_program: use one compiled loop, by matfree, for small networks and accelerators. The product must be
+            traceable, and exhaustion of the Krylov space is not detected.
+        max_bytes: limit for the basis [steps, n].
 
     Raises:
-        ValueError: steps, the memory, or a product that is not finite.
+        ValueError: `steps` out of range; a basis that exceeds `max_bytes`; a product that is not finite.
 
-    >>> diagonal, beside = tridiagonalise(lambda v: jnp.array([1.0, 3.0]) * v, jnp.ones(2), 2)
-    >>> [round(float(x), 3) for x in np.linalg.eigvalsh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))]
+    >>> d, e = tridiagonalise(lambda v: jnp.array([1.0, 3.0]) * v, jnp.ones(2), 2)
+    >>> [round(float(x), 3) for x in np.linalg.eigvalsh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))]
     [1.0, 3.0]
     """
     n = len(vector)
@@ -168,17 +168,17 @@ def tridiagonalise(
         import matfree.decomp
 
         method = matfree.decomp.tridiag_sym(steps, reortho="full", materialize=False, custom_vjp=False)
-        diagonal, beside = (
+        diagonal, off_diagonal = (
             np.asarray(part, np.float64) for part in jax.jit(lambda v: method(product, v).J_small)(vector)
         )
     else:
-        diagonal, beside = _on_host(product, vector, steps)
-    if not (np.isfinite(diagonal).all() and np.isfinite(beside).all()):
+        diagonal, off_diagonal = _on_host(product, vector, steps)
+    if not (np.isfinite(diagonal).all() and np.isfinite(off_diagonal).all()):
         raise ValueError(
             "the product gives NaN or infinite entries"
             + (", or the Krylov space is exhausted: lower steps, or in_program=False" if in_program else "")
         )
-    return diagonal, beside
+    return diagonal, off_diagonal
 
 
 def spectral_density(
@@ -192,20 +192,20 @@ def spectral_density(
     dtype: Any = None,
     max_bytes: int = MAX_BYTES,
 ) -> Spectrum:
-    """Density of the eigenvalues by stochastic Lanczos quadrature: E of sum_i |<u_i, v>|^2 delta(lambda_i), |v| = 1.
+    """Spectral density by stochastic Lanczos quadrature: E of sum_i |<u_i, v>|^2 delta(lambda_i), |v| = 1.
 
-    A probe v with entries +-1 / sqrt(n) gives nodes (the eigenvalues of its T) and weights (the squared first entries
-    of T's eigenvectors), exact for polynomials of degree < 2 steps.
+    A probe v with entries +-1 / sqrt(n) gives nodes (eigenvalues of its T) and weights (squared first entries of the
+    eigenvectors of T), exact for polynomials of degree < 2 steps.
 
     Args:
         product: v -> A v, A symmetric [n, n].
-        n: size.
-        key: of the probes.
-        steps: products a probe.
+        n: size of the matrix.
+        key: random key of the probes.
+        steps: products per probe.
         probes: number of probes.
         in_program: as in `tridiagonalise`.
-        dtype: of the probes; None = jax's default float.
-        max_bytes: for the basis of one probe.
+        dtype: dtype of the probes; None = jax's default float.
+        max_bytes: limit for the basis of one probe.
 
     Raises:
         ValueError: as `tridiagonalise`; probes < 1.
@@ -220,15 +220,17 @@ def spectral_density(
     _check(n=(n, 1), probes=(probes, 1))
     nodes, weights = np.zeros((2, probes, steps))
     for row, probe in enumerate(_signs(key, probes, n, dtype)):
-        diagonal, beside = tridiagonalise(product, probe, steps, in_program=in_program, max_bytes=max_bytes)
-        values, vectors = scipy.linalg.eigh_tridiagonal(diagonal, beside)
+        diagonal, off_diagonal = tridiagonalise(product, probe, steps, in_program=in_program, max_bytes=max_bytes)
+        values, vectors = scipy.linalg.eigh_tridiagonal(diagonal, off_diagonal)
         nodes[row] = np.pad(values, (0, steps - len(values)), mode="edge")
         weights[row, : len(values)] = vectors[0] ** 2
     return Spectrum(nodes, weights, n)
 
 
 def smooth(spectrum: Spectrum, grid: Float[ArrayLike, " g"], width: float) -> Float[np.ndarray, " g"]:
-    """The density on a grid, each node a normal distribution of that standard deviation; integrates to 1.
+    """The density on a grid, with each node replaced by a normal distribution of standard deviation `width`.
+
+    It integrates to 1.
 
     Raises:
         ValueError: width <= 0.
@@ -238,7 +240,7 @@ def smooth(spectrum: Spectrum, grid: Float[ArrayLike, " g"], width: float) -> Fl
     [2.992]
     """
     if not width > 0:
-        raise ValueError(f"width={width} must be > 0: the standard deviation that a node is smeared to")
+        raise ValueError(f"width={width} must be a standard deviation > 0")
     grid = np.asarray(grid, np.float64)
     bumps = scipy.stats.norm.pdf(grid[:, None], spectrum.nodes.ravel(), width)
     return bumps @ spectrum.weights.ravel() / len(spectrum.nodes)
@@ -246,21 +248,21 @@ def smooth(spectrum: Spectrum, grid: Float[ArrayLike, " g"], width: float) -> Fl
 
 def _on_host(product, vector, steps):
     basis = jnp.zeros((steps, len(vector)), vector.dtype)
-    q, beside, diagonal = vector / jnp.linalg.norm(vector), [], []
+    q, off_diagonal, diagonal = vector / jnp.linalg.norm(vector), [], []
     for step in range(steps):
         basis, w, alpha, beta = _advance(basis, q, product(q), step)
         diagonal.append(float(alpha))
-        scale = max(map(abs, diagonal + beside))
+        scale = max(map(abs, diagonal + off_diagonal))
         if step + 1 == steps or float(beta) <= 10 * jnp.finfo(vector.dtype).eps * scale:
             break
-        beside.append(float(beta))
+        off_diagonal.append(float(beta))
         q = w
-    return np.array(diagonal), np.array(beside)
+    return np.array(diagonal), np.array(off_diagonal)
 
 
 @jax.jit
 def _advance(basis, q, image, step):
-    """Store q; the next vector, with everything in the basis taken out twice, and its length."""
+    """One Lanczos step: store q, orthogonalise the image twice against the basis, return the next vector and norm."""
     basis = basis.at[step].set(q)
     alpha = q @ image
     w = image

@@ -1,11 +1,10 @@
 """Wasserstein distances between the entries of pytrees: exact, jitted, differentiable.
 
-On the line, optimal transport keeps the order, so that with the quantile functions F^-1 and G^-1 of two samples
-W_p = (int_0^1 |F^-1(u) - G^-1(u)|^p du)^(1/p); for equal sizes that is a comparison of sorted entries. Every array is
-sorted once, however many pairs there are.
+In one dimension, W_p = (int_0^1 |F^-1(u) - G^-1(u)|^p du)^(1/p) with the quantile functions F^-1 and G^-1 of two
+samples; for equal sizes this compares sorted entries. Every array is sorted once, for any number of pairs.
 
-What it cannot see: which entry stands where. Permuting hidden units changes nothing, and neither does any other
-permutation within an array; `sbjax.metrics.replica` has distances that see more.
+Limitation: the distance ignores positions. It is invariant under permutations of hidden units and any other permutation
+within an array; `sbjax.metrics.replica` has distances that are not.
 """
 
 import functools
@@ -21,7 +20,7 @@ from sbjax.metrics.sorting import argsort, on_host, sort
 
 
 class Distances(NamedTuple):
-    """Distances by flat leaf name, and of all entries of all leaves taken as one sample (None if not asked for)."""
+    """Distances by flat leaf name, and between all entries of all leaves as one sample (None if `pooled=False`)."""
 
     leaves: dict[str, Array]
     pooled: Array | None
@@ -39,26 +38,26 @@ def wasserstein(
 ) -> Distances:
     """W_p between the entries of two trees, leaf by leaf and pooled.
 
-    Under `jit`, `vmap`, `grad` and `jvp` alike. At a distance of zero the gradient is zero (a subgradient).
+    Works under `jit`, `vmap`, `grad` and `jvp`. At distance zero the gradient is zero (a subgradient).
 
     Args:
         tree_a: dicts, tuples, Flax Linen or NNX state, numpy or jax arrays of any shape and float dtype. Sums are
-            made in float32 or wider. Leaves that are not floating (counters, random keys) are passed over.
-        tree_b: of the same leaf names; leaves may differ in size.
+            computed in float32 or wider. Non-floating leaves (counters, random keys) are ignored.
+        tree_b: tree with the same leaf names; leaves may differ in size.
         p: order, 1 <= p < inf.
-        where: which leaves: a glob or several ('*/kernel', 'layer_2/*'), or a function of the flat name; None = all.
-        weights_a: a tree of non-negative masses shaped like the leaves of `tree_a`; None = all equal. Normalised leaf
-            by leaf, and over all leaves for `pooled`. Counts (integers, booleans) are cast to the leaf's dtype, float32
-            at least.
-        weights_b: likewise of `tree_b`.
-        pooled: whether to compare all entries as one sample too.
+        where: selection of leaves: one or several globs ('*/kernel', 'layer_2/*'), or a function of the flat name;
+            None = all.
+        weights_a: tree of non-negative masses with the shapes of `tree_a`; None = equal masses. Normalised per leaf,
+            and over all leaves for `pooled`. Integers and booleans are cast to the leaf's dtype, float32 at least.
+        weights_b: masses of `tree_b`.
+        pooled: also compare all entries as one sample.
 
     Returns:
         `Distances` of scalars.
 
     Raises:
-        ValueError: p, a structure or a weight that does not fit; an empty leaf; a NaN or infinite entry (only where
-            values are known: inside `jit` it gives NaN); `where` that selects nothing.
+        ValueError: an invalid p, structure or weight; an empty leaf; a NaN or infinite entry (inside `jit` the result
+            is NaN instead); `where` selects nothing.
 
     Example:
         >>> import jax.numpy as jnp
@@ -97,10 +96,10 @@ def wasserstein_1d(
     weights_a: Float[Array, " n"] | None = None,
     weights_b: Float[Array, " m"] | None = None,
 ) -> Float[Array, ""]:
-    """W_p between two samples on the line, of any sizes; exact.
+    """Exact W_p between two samples of real numbers, of any sizes.
 
-    With weights, breakpoints are cumulative sums in the working precision: in float32 a relative error of 1e-5 or so
-    from 1e5 entries up. Without, they are exact.
+    With weights, breakpoints are cumulative sums in the working precision: in float32 the relative error is about 1e-5
+    for 1e5 entries and more. Without weights, they are exact.
 
     >>> float(wasserstein_1d(jnp.array([0.0, 2.0]), jnp.array([0.0, 1.0, 2.0])))
     0.3333333432674408
@@ -121,16 +120,16 @@ def pairwise_wasserstein(
     """W_p between all pairs of replicas, leaf by leaf and pooled.
 
     Args:
-        stacked: a tree with the replica axis first in every leaf.
+        stacked: tree with a leading replica axis in every leaf.
         p: order, 1 <= p < inf.
         where: as in `wasserstein`.
-        pooled: likewise.
+        pooled: as in `wasserstein`.
 
     Returns:
-        `Distances` of symmetric [replica, replica] matrices with a zero diagonal.
+        `Distances` of symmetric [replica, replica] matrices with zero diagonal.
 
     Raises:
-        ValueError: as `wasserstein`, or leaves that do not share the replica axis.
+        ValueError: as `wasserstein`; leaves without a common replica axis.
 
     Example:
         >>> import jax.numpy as jnp
@@ -147,7 +146,7 @@ def pairwise_wasserstein(
 
 
 def pairwise_1d(rows: Float[Array, "replica n"], p: float = 1.0) -> Float[Array, "replica replica"]:
-    """W_p between all pairs of rows, each sorted once."""
+    """W_p between all pairs of rows; each row is sorted once."""
     return pairwise_lp(sort(rows.astype(trees.wide_dtype(rows))), p)
 
 
@@ -159,7 +158,7 @@ def pairwise_lp(rows: Float[Array, "replica n"], p: float = 2.0) -> Float[Array,
 
 
 def _on_host(a, b, p):
-    """W_p of equally many entries by numpy, in place: fresh memory costs as much as arithmetic."""
+    """W_p of equal-sized samples by numpy, in place, since allocating memory costs as much as the arithmetic."""
     gap = np.sort(a)
     gap -= np.sort(b)
     np.abs(gap, out=gap)
@@ -186,7 +185,7 @@ def _by_value(x, weights):
 @functools.partial(jax.jit, static_argnames="p")
 def _between_weighted(a, b, weights_a, weights_b, p):
     def masses(x, weights):
-        if weights is None:  # counted, not summed: XLA would fold the sum of a million ones for half a minute
+        if weights is None:  # arange instead of cumsum of ones, which XLA would constant-fold for half a minute
             return jnp.arange(1, len(x) + 1, dtype=x.dtype) / len(x)
         return jnp.cumsum(weights) / jnp.cumsum(weights)[-1]
 
@@ -202,26 +201,26 @@ def _between_weighted(a, b, weights_a, weights_b, p):
 
 @functools.lru_cache(maxsize=16)
 def _quantile_grid(n: int, m: int):
-    """Where two step functions with n and m equal steps are constant: the step of each and the width, exactly."""
+    """Common intervals of two step functions with n and m equal steps: step index of each and width, exactly."""
     edges = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)  # in units of 1 / (n m)
     left = edges[:-1]
     return (left // m).astype(np.int32), (left // n).astype(np.int32), np.diff(edges) / (n * m)
 
 
 def _power(x, p):
-    """|x|^p with a gradient of zero at zero, where that of `jnp.abs` is one."""
+    """|x|^p with gradient zero at zero; `jnp.abs` has gradient one there."""
     return x * jnp.sign(x) if p == 1 else jnp.square(x) if p == 2 else jnp.abs(x) ** p
 
 
 def _root(x, p):
-    """x^(1/p) with a gradient of zero, not infinity, at zero."""
+    """x^(1/p) with gradient zero, instead of infinity, at zero."""
     if p == 1:
         return x
     return jnp.where(x == 0, 0, jnp.where(x == 0, 1, x) ** (1 / p))
 
 
 def _join(side):
-    """All leaves along the last axis, in one dtype."""
+    """Concatenate all leaves along the last axis, in one dtype."""
     dtype = trees.wide_dtype(*side.values())
     return jnp.concatenate([leaf.astype(dtype) for leaf in side.values()], -1)
 
@@ -235,10 +234,10 @@ def _masses(leaves, weights, what):
     for name, mass in masses.items():
         if mass.shape != leaves[name].shape:
             raise ValueError(
-                f"{what}: {name!r} has shape {mass.shape}, its leaf {leaves[name].shape}; give a mass an entry"
+                f"{what}: {name!r} has shape {mass.shape}, its leaf {leaves[name].shape}; give one mass per entry"
             )
         if not isinstance(mass, jax.core.Tracer) and (np.any(np.asarray(mass) < 0) or not np.any(np.asarray(mass))):
-            raise ValueError(f"{what}: {name!r} must be >= 0 and not all zero, for they are masses")
+            raise ValueError(f"{what}: {name!r} must be >= 0 and not all zero")
     return {name: mass.reshape(-1) for name, mass in masses.items()}
 
 
@@ -250,8 +249,8 @@ def _counts_as_floats(mass, leaf):
 
 
 def explain_nonfinite(distances: dict[str, Array], inputs: dict[str, dict[str, Array]]) -> None:
-    """Refuse bad input where a distance shows it: a NaN or infinite entry always gives a distance that is not finite,
-    and looking at the distances costs nothing. Inside `jit` nothing is tested.
+    """Check inputs for NaN and infinite entries, but only if a distance is not finite: every such entry causes one, and
+    checking distances is cheap. Does nothing inside `jit`.
 
     Raises:
         ValueError: naming the input and its leaf.
@@ -264,7 +263,7 @@ def explain_nonfinite(distances: dict[str, Array], inputs: dict[str, dict[str, A
 
 
 def check_order(p: float) -> None:
-    """Refuse an order that gives no distance."""
+    """Raise ValueError unless 1 <= p < inf."""
     if not 1 <= p < float("inf"):
         raise ValueError(f"p={p} must be a finite number >= 1 for a distance")
 

@@ -14,8 +14,8 @@ from sbjax.options import option
 class CNN(nn.Module):
     """Blocks of 3x3 convolution, normalisation, activation and 2x2 max-pooling; global mean; dropout; dense head.
 
-    Pooling stops where a map would get smaller than 2x2. With channels (32, 64, 64) and one input channel it has
-    56,554 parameters, whatever the size of the images.
+    Maps smaller than 4x4 are not pooled. With channels (32, 64, 64) and one input channel it has 56,554 parameters for
+    any image size.
 
     Attributes:
         classes: outputs.

@@ -1,18 +1,18 @@
-"""Two-dimensional convolution that XLA:CPU runs fast.
+"""Two-dimensional convolution that is fast on XLA:CPU.
 
-The bilinear map of `jax.lax.conv_general_dilated`, differentiable in both modes any number of times. XLA:CPU is slow at
-four things, and each is written otherwise here:
+Same bilinear map as `jax.lax.conv_general_dilated`, differentiable to any order in both modes. It avoids four slow
+paths of XLA:CPU:
 
-- It brings a convolution into the layout of its fast kernels at the top level of a program only. The gradients of one
-  inside `scan`, `fori_loop` or `lax.map` run a naive loop nest. Here they are emitted in that layout.
+- XLA converts convolutions to the layout of its fast kernels only at the top level of a program; gradients inside
+  `scan`, `fori_loop` or `lax.map` run as a naive loop nest. Here they are emitted in that layout.
 - A kernel gradient contracts over the whole batch with a window as large as the map. Here it is summed over parts of
-  the batch that stay in cache.
-- `vmap` over kernels gives a grouped convolution, again the naive loop nest. Here it is one convolution after another.
-- A map smaller than the kernel makes it exchange the two, and the reversed window runs the loop nest too. Here the
-  padding is written out first.
+  the batch that fit in cache.
+- `vmap` over kernels gives a grouped convolution, which is a naive loop nest again. Here convolutions run one by one.
+- If a map is smaller than the kernel, XLA swaps the two and runs the reversed window as a loop nest. Here the map is
+  padded explicitly first.
 
 Milliseconds on 2 x86-64 cores (jax 0.10.1, float32, batch 128, SGD with momentum); PyTorch 2.13 (NCHW) trains
-its replicas one after another:
+replicas one after another:
 
                                                   lax    here   PyTorch
     ResNet-20, 32x32x3, one step                  650     350       245
@@ -38,8 +38,8 @@ from jaxtyping import Array, Float
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
-# More groups than 8 gain nothing on ResNet-20 and lengthen compilation (4, 8, 16 groups: 370, 343, 353 ms a step,
-# 3.4, 5.2, 7.3 s to the first); shorter contractions than 1024 lose more in additions than they gain in cache.
+# More than 8 groups do not help on ResNet-20 and increase compilation time (4, 8, 16 groups: 370, 343, 353 ms per step,
+# 3.4, 5.2, 7.3 s to the first step); for contractions shorter than 1024 extra additions cost more than the cache gains.
 _GROUPS = 8
 _MIN_CONTRACTION = 1024
 
@@ -59,14 +59,14 @@ def conv2d(
       kernel: [kh, kw, in, out].
       strides: (s_0, s_1).
       padding: zeros before (p) and after, for each of the two axes.
-      implementation: 'xla' is `jax.lax.conv_general_dilated`; 'cpu' is this module; 'auto' takes 'cpu' where the
-        default backend is the CPU. On a GPU a convolution `vmap`ped over kernels is better left to XLA.
+      implementation: 'xla': `jax.lax.conv_general_dilated`; 'cpu': this module; 'auto': 'cpu' if the default backend is
+        the CPU, else 'xla', which is better for convolutions under `vmap` on a GPU.
 
     Returns:
       [batch, height_out, width_out, out] with height_out = (height + before + after - kh) // s_0 + 1.
 
     Raises:
-      ValueError: ranks, channels or dtypes do not fit; an unknown implementation.
+      ValueError: ranks, channels or dtypes that do not fit; an unknown implementation.
 
     >>> y = conv2d(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 5)), padding=((1, 1), (1, 1)))
     >>> y.shape, float(y[0, 1, 1, 0]), float(y[0, 0, 0, 0])
@@ -88,9 +88,9 @@ def conv2d(
 
 
 def _same_axes(x: Array, kernel: Array) -> tuple[Array, Array]:
-    """Inside shard_map: both operands vary over the union of their mesh axes, as jax.lax does for its own functions.
+    """Inside shard_map: make both operands vary over the union of their mesh axes, as functions of jax.lax do.
 
-    Joining an empty part of the other operand does that without names that change between versions of JAX.
+    Concatenating an empty slice of the other operand achieves this without API that changes between versions of JAX.
     """
     if not jax.sharding.get_abstract_mesh().manual_axes:
         return x, kernel
@@ -114,10 +114,10 @@ def _plain(x: Array, kernel: Array, *, strides, padding, lhs_dilation, rhs_dilat
 
 
 def _on_cpu(x: Array, kernel: Array, **params) -> Array:
-    """`_plain` with written-out padding for tiny maps and a sum over parts of the contracted axis for gradients."""
+    """`_plain` with explicit padding for tiny maps, and a sum over parts of the contraction for kernel gradients."""
     height, width, contracted, features = kernel.shape
     if height * width > x.shape[1] * x.shape[2]:
-        # The barrier keeps XLA from taking the padding back into the convolution.
+        # The barrier prevents XLA from fusing the padding back into the convolution.
         config = [(low, high, d - 1) for (low, high), d in zip(params["padding"], params["lhs_dilation"])]
         x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *config, (0, 0, 0))))
         params |= {"padding": ((0, 0), (0, 0)), "lhs_dilation": (1, 1)}
@@ -128,14 +128,14 @@ def _on_cpu(x: Array, kernel: Array, **params) -> Array:
         groups = max(g for g in range(1, max(most, 1) + 1) if contracted % g == 0)
     if groups == 1:
         return _plain(x, kernel, **params)
-    # The parts interleave, so that a batch sharded over devices stays sharded in each of them.
+    # Interleaved parts keep a batch that is sharded over devices sharded in each part.
     xs = x.reshape(*x.shape[:3], -1, groups).transpose(4, 0, 1, 2, 3)
     kernels = kernel.reshape(height, width, -1, groups, features).transpose(3, 0, 1, 2, 4)
     return sum(_plain(xs[g], kernels[g], **params) for g in range(groups))
 
 
 def _sizes(x, kernel, strides, padding, lhs_dilation, rhs_dilation):
-    """For each axis (dilated input, dilated kernel, output spread by its stride, zeros before)."""
+    """Sizes for each axis: (dilated input, dilated kernel, output dilated by its stride, zeros before)."""
     for axis, (low, high) in enumerate(padding):
         n = (x[1 + axis] - 1) * lhs_dilation[axis] + 1
         m = (kernel[axis] - 1) * rhs_dilation[axis] + 1
@@ -148,7 +148,7 @@ def _abstract(x, kernel, *, strides, **params):
     return x.update(shape=(x.shape[0], *out, kernel.shape[3]), weak_type=False)
 
 
-# Both gradients are convolutions of the same family: strides and dilations change places.
+# Both gradients are convolutions with strides and dilations exchanged.
 def _input_gradient(ct, x, kernel, *, strides, padding, lhs_dilation, rhs_dilation):
     sizes = _sizes(x.aval.shape, kernel.shape, strides, padding, lhs_dilation, rhs_dilation)
     return _conv_p.bind(
@@ -185,7 +185,7 @@ def _batch(operands, axes, **params):
         kernel = jnp.moveaxis(kernel, kernel_axis, 3)
         y = bind(x, kernel.reshape(*kernel.shape[:3], -1))
         return y.reshape(*y.shape[:3], *kernel.shape[3:]), 3
-    # Unrolled it is a fifth faster, but ten replicas of a ResNet-20 then compile for more than a minute.
+    # Unrolling is 20 % faster, but ten replicas of a ResNet-20 then take more than a minute to compile.
     pairs = jnp.moveaxis(x, x_axis, 0), jnp.moveaxis(kernel, kernel_axis, 0)
     return lax.map(lambda pair: bind(*pair), pairs), 0
 

@@ -1,15 +1,15 @@
 """Group-equivariant convolutional networks for the symmetries of a square grid (Cohen and Welling, arXiv 1602.07576).
 
-A group element g is a 2x2 matrix acting on (row, column) about the centre of the image. It moves
+A group element g is a 2x2 matrix acting on (row, column) about the centre of the image. It acts on
 
     images                        (L_g x)(p) = x(g^-1 p)
     maps [batch, h, w, g, c]      (L_g x)(p, u) = x(g^-1 p, g^-1 u),
 
-and a layer is equivariant where layer(L_g x) = L_g layer(x). 'p4' is the four rotations, L_g = `jnp.rot90` r times for
-element r; 'p4m' has the mirror images too: elements 4 + r exchange left and right first.
+and a layer is equivariant if layer(L_g x) = L_g layer(x). 'p4' consists of the four rotations, with L_g = `jnp.rot90`
+applied r times for element r; 'p4m' includes reflections: elements 4 + r first exchange left and right.
 
-Every convolution is one plain convolution with all transformed copies of its filters, so that it is as fast as `conv2d`
-and no more parameters are stored than one copy has.
+A group convolution is one plain convolution with all transformed copies of its filters: as fast as `conv2d`, with the
+parameters of a single copy.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,27 +30,26 @@ READOUTS = ("invariant", "sign")
 
 
 class GroupCNN(nn.Module):
-    """`CNN` with group convolutions: logits(L_g x) = logits(x) for every g, or, as a control, chi(g) logits(x).
+    """`CNN` with group convolutions: logits(L_g x) = logits(x) for every g, or chi(g) logits(x) as a control.
 
     Blocks of 3x3 lifting or group convolution, normalisation, activation and 2x2 max-pooling; global mean; contraction
-    over g; dropout; dense head. A map is pooled only where both sides are even and at least 4: leaving out an odd row
-    would shift the grid off its centre, and rotating would then give another result. Sides that are 8 times something
-    are thus the cheap ones (28 pools to 14, 7, 7; 27 not at all).
+    over g; dropout; dense head. A map is pooled only if both sides are even and at least 4, since dropping an odd row
+    would shift the centre of rotation. Sides that are multiples of 8 are therefore cheapest (28 is pooled to 14, 7, 7;
+    27 never).
 
-    The contraction is (1/g) sum_u w(u) x(u) with w = 1 ('invariant') or w = chi ('sign', see `character`). A mean and
-    not a maximum: it does over g what the global mean does over space, adds no nonlinearity that `CNN` lacks, and
-    leaves w, and a bias, as the only differences between the readouts. The sign readout is wrongly equivariant: all
-    that follows is linear and the head has no bias, so a quarter turn negates every logit, which fits no labelling that
-    rotation keeps.
+    The contraction is (1/g) sum_u w(u) x(u) with w = 1 ('invariant') or w = chi ('sign', see `character`). It is a mean
+    like the global mean over space, so it adds no nonlinearity that `CNN` lacks, and the two readouts differ only in w
+    and the bias. The 'sign' readout has the wrong equivariance: the layers after it are linear and without bias, so a
+    quarter turn negates every logit, which is incompatible with rotation-invariant labels.
 
-    A group layer of c channels has g c^2 k^2 parameters and the FLOPs of a plain layer of g c channels. For as many
-    parameters as a plain layer of C channels, c = C / sqrt(g), and FLOPs are g times those: 4 times for 'p4' with half
-    the channels, 8 times for 'p4m' (the lifting layer: sqrt(g) times). With 10 classes and one input channel 'p4' with
-    the default channels has 55,930 parameters and 'p4m' with (12, 22, 22) has 54,306; `CNN` has 56,554.
+    A group layer with c channels has g c^2 k^2 parameters and the FLOPs of a plain layer with g c channels. With the
+    number of parameters of a plain layer with C channels, c = C / sqrt(g), it needs g times the FLOPs: 4 times for
+    'p4', 8 times for 'p4m' (lifting layer: sqrt(g) times). With 10 classes and one input channel, 'p4' with the default
+    channels has 55,930 parameters and 'p4m' with (12, 22, 22) has 54,306; `CNN` has 56,554.
 
     Attributes:
         classes: outputs.
-        channels: output channels of each block, each of them a function on the group.
+        channels: output channels of each block; each channel is a function on the group.
         norm: 'batch', 'group', 'layer' or 'none'; statistics are shared over g.
         dropout: rate in [0, 1) before the head.
         activation: a name of `layers.ACTIVATIONS`.
@@ -102,7 +101,7 @@ class GroupCNN(nn.Module):
 
 
 class LiftingConv(nn.Module):
-    """y(p, g) = sum_q x(p + q) kernel(g^-1 q), from images to maps on the group; zeros around the image.
+    """y(p, g) = sum_q x(p + q) kernel(g^-1 q), from images to maps on the group, with zero padding.
 
     Parameters: 'kernel' [k, k, in, features], 'bias' [features].
 
@@ -114,7 +113,7 @@ class LiftingConv(nn.Module):
         dtype: compute dtype; parameters are float32 or wider.
 
     Raises:
-        ValueError: an unknown group, an even kernel size, a shape that does not fit.
+        ValueError: an unknown group, an even kernel size, a wrong shape.
 
     >>> import jax
     >>> LiftingConv(5).init_with_output(jax.random.key(0), jnp.ones((2, 8, 8, 3)))[0].shape
@@ -131,13 +130,13 @@ class LiftingConv(nn.Module):
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h w g features"]:
         if x.ndim != 4:
             raise ValueError(f"x has shape {x.shape}: give images [batch, h, w, c]")
-        # As of a plain convolution with g times the features, which is what it computes.
+        # He initialisation of the plain convolution with g times the features that is computed.
         init = nn.initializers.variance_scaling(2.0 / len(elements(self.group)), "fan_out", "normal")
         return _convolve(self, x, x.shape[3:], init)
 
 
 class GroupConv(nn.Module):
-    """y(p, g) = sum_{q, u} x(p + q, u) kernel(g^-1 q, g^-1 u), between maps on the group; zeros around the image.
+    """y(p, g) = sum_{q, u} x(p + q, u) kernel(g^-1 q, g^-1 u), between maps on the group, with zero padding.
 
     Parameters: 'kernel' [k, k, g, in, features], 'bias' [features].
 
@@ -149,7 +148,7 @@ class GroupConv(nn.Module):
         dtype: compute dtype; parameters are float32 or wider.
 
     Raises:
-        ValueError: an unknown group, an even kernel size, a shape that does not fit.
+        ValueError: an unknown group, an even kernel size, a wrong shape.
 
     >>> import jax
     >>> GroupConv(5).init_with_output(jax.random.key(0), jnp.ones((2, 8, 8, 4, 3)))[0].shape
@@ -167,25 +166,25 @@ class GroupConv(nn.Module):
         size = len(elements(self.group))
         if x.ndim != 5 or x.shape[3] != size:
             raise ValueError(f"x has shape {x.shape}: give maps [batch, h, w, {size}, c] for group={self.group!r}")
-        # Of the shape [k, k, g, in, out] the fan out is k k g out, as it should be.
+        # For the shape [k, k, g, in, out] the fan out is k k g out, as required.
         return _convolve(self, x.reshape(*x.shape[:3], -1), x.shape[3:], layers.he_normal_fan_out)
 
 
 def make_norm(kind: str, *, train: bool, name: str, dtype: Any = jnp.float32) -> Callable:
-    """`layers.make_norm` as a function of a map [batch, h, w, g, c], with statistics over (h, w, g).
+    """`layers.make_norm` for maps [batch, h, w, g, c], with statistics over (h, w, g).
 
-    One mean, variance, scale and shift for all g of a channel: with one for each g, the norm would not commute with
-    the permutation of g.
+    Mean, variance, scale and shift of a channel are shared over g; otherwise the norm would not commute with the action
+    on g.
     """
     norm = layers.make_norm(kind, train=train, name=name, dtype=dtype)
     return lambda x: norm(x.reshape(*x.shape[:2], -1, x.shape[4])).reshape(x.shape)
 
 
 def filter_bank(kernel: Float[Array, "k k *g in out"], group: str) -> Float[Array, "k k g_in out_g"]:
-    """All transformed copies of a kernel: bank[q, (u, i), (g, o)] = kernel[g^-1 q, g^-1 u, i, o]; lifting has no u.
+    """All transformed copies of a kernel: bank[q, (u, i), (g, o)] = kernel[g^-1 q, g^-1 u, i, o] (no u for lifting).
 
     Args:
-        kernel: [k, k, in, out] for a lifting, [k, k, g, in, out] for a group convolution.
+        kernel: [k, k, in, out] for a lifting convolution, [k, k, g, in, out] for a group convolution.
         group: 'p4' or 'p4m'.
 
     Returns:
@@ -200,7 +199,7 @@ def filter_bank(kernel: Float[Array, "k k *g in out"], group: str) -> Float[Arra
     table = multiplication_table(group)
     copies = []
     for g in elements(group):
-        # (g^-1 q)_i is + or - one of the coordinates of q: reverse the axes with a minus, then exchange them or not.
+        # (g^-1 q)_i is + or - a coordinate of q: flip the axes with a minus sign, then swap axes if needed.
         inverse = g.T
         copy = jnp.flip(kernel, [axis for axis in (0, 1) if inverse[axis].sum() < 0])
         copy = copy.swapaxes(0, 1) if inverse[0, 0] == 0 else copy
@@ -213,7 +212,7 @@ def filter_bank(kernel: Float[Array, "k k *g in out"], group: str) -> Float[Arra
 
 
 def elements(group: str) -> Int[np.ndarray, "g 2 2"]:
-    """Matrices of the group on (row, column), the identity first.
+    """Matrices of the group elements acting on (row, column), the identity first.
 
     Raises:
         ValueError: an unknown group.
@@ -229,7 +228,7 @@ def elements(group: str) -> Int[np.ndarray, "g 2 2"]:
 
 
 def multiplication_table(group: str) -> Int[np.ndarray, "g g"]:
-    """table[a, b] = number of the element a b.
+    """Multiplication table: table[a, b] = index of the element a b.
 
     >>> multiplication_table('p4').tolist()
     [[0, 1, 2, 3], [1, 2, 3, 0], [2, 3, 0, 1], [3, 0, 1, 2]]
@@ -240,9 +239,9 @@ def multiplication_table(group: str) -> Int[np.ndarray, "g g"]:
 
 
 def character(group: str) -> Int[np.ndarray, " g"]:
-    """chi(g) = 1 where g keeps the axes and -1 where it exchanges rows and columns: chi(a b) = chi(a) chi(b).
+    """The character chi(g) = 1 if g maps rows to rows, -1 if it exchanges rows and columns: chi(a b) = chi(a) chi(b).
 
-    On rotations 1, -1, 1, -1; left-right and up-down mirroring have 1, mirroring at a diagonal has -1.
+    Rotations have 1, -1, 1, -1; left-right and up-down reflections 1, diagonal reflections -1.
 
     >>> character('p4m').tolist()
     [1, -1, 1, -1, 1, -1, 1, -1]
@@ -255,9 +254,9 @@ def _convolve(module: LiftingConv | GroupConv, x: Array, inputs: tuple[int, ...]
     """[batch, h, w, (g) in] -> [batch, h, w, g, features] with the parameters of `module`; inputs: (in,) or (g, in)."""
     size, features, wide = module.kernel_size, module.features, layers.param_dtype(module.dtype)
     if size % 2 == 0:
-        raise ValueError(f"kernel_size={size} must be odd: an even kernel has no centre to turn about")
+        raise ValueError(f"kernel_size={size} must be odd: an even kernel has no central pixel to rotate about")
     kernel = module.param("kernel", init, (size, size, *inputs, features), wide)
-    # Cast last, so that gradients are summed over the group in the parameters' dtype.
+    # Cast after building the bank, so that gradients are summed over the group in the parameters' dtype.
     bank = filter_bank(kernel, module.group).astype(module.dtype)
     y = conv2d(x.astype(module.dtype), bank, padding=((size // 2,) * 2,) * 2)
     y = y.reshape(*y.shape[:3], -1, features)

@@ -1,4 +1,4 @@
-"""Networks that stand for a field: a smooth function of coordinates, for differential equations and regression."""
+"""Coordinate networks: smooth functions of coordinates, for differential equations and regression."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -13,24 +13,23 @@ from sbjax.options import MISSING, given, option
 
 
 class Field(nn.Module):
-    """Coordinates [.., d] -> unknowns [.., unknowns]: dense layers `dense_0`, `dense_1`, .. on prepared coordinates.
+    """Perceptron from coordinates [.., d] to unknowns [.., unknowns], with dense layers `dense_0`, `dense_1`, ..
 
-    The coordinates are scaled to [-1, 1] if `normalise`, mapped to [cos(2 pi B x), sin(2 pi B x)] if `features`, and
-    expanded if there is an `expansion`; all of it inside, so that derivatives are by the true coordinates.
+    Coordinates are first scaled to [-1, 1] if `normalise`, mapped to [cos(2 pi B x), sin(2 pi B x)] if `features`, and
+    expanded if `expansion` is given. This is part of the network, so derivatives are with respect to the original
+    coordinates. Weights are initialised by Glorot's normal distribution, biases by zero.
 
     Attributes:
-        unknowns: outputs.
+        unknowns: number of outputs.
         widths: hidden widths.
         lower, upper: bounds of the coordinates.
-        activation: a name of `layers.ACTIVATIONS`, smooth for equations: tanh, sin, silu, softplus, gelu.
+        activation: a name of `layers.ACTIVATIONS`; for equations a smooth one: tanh, sin, silu, softplus, gelu.
         normalise: scale the coordinates from their bounds to [-1, 1].
-        features: rows of the frozen random matrix B, normal with deviation `feature_scale`, in the collection 'frozen';
-            0 = none.
-        feature_scale: in periods over the length of the scaled coordinate.
-        expansion: constants around the prepared coordinates; None = raw.
-        dtype: of parameters and computation.
-
-    Weights start from Glorot's normal distribution and biases from zero.
+        features: number of rows of the random matrix B, frozen in the collection 'frozen', with normal entries of
+            standard deviation `feature_scale`; 0 = none.
+        feature_scale: frequency scale in periods per unit of the scaled coordinate.
+        expansion: constants around the transformed coordinates; None = raw.
+        dtype: dtype of parameters and computation.
 
     Source of the random features: Tancik et al., arXiv 2006.10739, eq. 3.
 
@@ -82,10 +81,9 @@ def scaling(lower: Sequence[float], upper: Sequence[float], dtype: str) -> tuple
 
 
 def effective_layers(field: Field, params: dict) -> list[tuple[Array, Array]]:
-    """The field as a plain perceptron of the true coordinates: [(weight, bias), ..].
+    """The field as a plain perceptron of the original coordinates: [(weight, bias), ..].
 
-    Scaling and expansion are written into the first layer as `sbjax.expansion.folding.fold` does, in
-    differentiable operations.
+    Scaling and expansion are folded into the first layer, as by `sbjax.expansion.folding.fold`, differentiably.
 
     Raises:
         ValueError: random features, which are no affine map; an expansion of the user's own.

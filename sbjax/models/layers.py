@@ -29,7 +29,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 NORMS = ("batch", "group", "layer", "none")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
-# He et al., arXiv 1502.01852: variance 2 / (kh kw out), so that the gradient keeps its scale through relu.
+# He et al., arXiv 1502.01852: variance 2 / (kh kw out), which preserves the scale of gradients through relu.
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -57,14 +57,14 @@ def dtype_option(choices: tuple[str, ...] = DTYPES, what: str = "of the computat
 
 
 class Conv(nn.Module):
-    """Convolution with the parameters of `nn.Conv` ('kernel' [kh, kw, in, out], 'bias'), computed by `conv2d`.
+    """Convolution computed by `conv2d`, with the parameters of `nn.Conv`: 'kernel' [kh, kw, in, out], 'bias'.
 
     Attributes:
         features: output channels.
         kernel_size: side of the square kernel.
         stride: step in both directions.
         padding: zeros on each side; None = (kernel_size - 1) // 2.
-        use_bias: add a bias; not where a normalisation follows.
+        use_bias: add a bias; not needed before a normalisation.
         dtype: compute dtype; parameters are float32 or wider.
     """
 
@@ -83,7 +83,7 @@ class Conv(nn.Module):
         pad = (size - 1) // 2 if self.padding is None else self.padding
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if size == 1 and pad == 0:
-            # Slicing first and one matrix product: XLA:CPU is ten times slower at a strided 1x1 convolution.
+            # Slice and multiply: ten times faster on XLA:CPU than a strided 1x1 convolution.
             y = x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
         else:
             y = conv2d(x, kernel, strides=(self.stride,) * 2, padding=((pad, pad),) * 2)
@@ -97,10 +97,9 @@ class Conv(nn.Module):
 def make_norm(kind: str, *, train: bool, name: str, dtype: Any = jnp.float32) -> Callable:
     """A normalisation as a function of an array [..., channels].
 
-    'batch' keeps running statistics in `batch_stats`. 'layer' on images is over (height, width, channel) with a scale
-    and a shift a channel, that is, a group norm of one group: what the literature on ResNets calls layer norm; on
-    vectors it is the usual one. 'group' has the largest number of groups up to 32 that divides the channels with at
-    least two channels each.
+    'batch' keeps running statistics in `batch_stats`. 'layer' on vectors is the usual layer norm; on images it
+    normalises over (height, width, channel) with one scale and shift per channel (a group norm with one group), as
+    usual for ResNets. 'group' uses the largest number of groups up to 32 with at least two channels each.
     """
     if kind == "batch":
         return BatchNorm(train=train, dtype=dtype, name=name)
@@ -117,7 +116,7 @@ def make_norm(kind: str, *, train: bool, name: str, dtype: Any = jnp.float32) ->
 
 
 class GatedActivation(nn.Module):
-    """`figlu` with a frozen matrix 'mixing' [d, d] in the collection 'frozen', which no key of `init` reaches."""
+    """`figlu` with a matrix 'mixing' [d, d] in the collection 'frozen', independent of the keys of `init`."""
 
     gate: Gate
 
@@ -130,12 +129,12 @@ class GatedActivation(nn.Module):
 
 
 def make_activation(activation: str | Gate, *, name: str) -> Callable[[Array], Array]:
-    """An activation as a function of an array; one with a gate is a layer of this name."""
+    """An activation as a function of an array; a `Gate` becomes a layer called `name`."""
     return ACTIVATIONS[activation] if isinstance(activation, str) else GatedActivation(activation, name=name)
 
 
 def param_dtype(dtype: Any) -> jnp.dtype:
-    """Parameters and logits are float32, or float64 where that is computed in.
+    """Dtype of parameters and logits: float32, or float64 if the compute dtype is float64.
 
     >>> param_dtype('bfloat16').name
     'float32'
@@ -144,7 +143,7 @@ def param_dtype(dtype: Any) -> jnp.dtype:
 
 
 def number_of_groups(channels: int) -> int:
-    """The largest divisor of `channels` up to 32 that leaves two channels a group (one group if there is none).
+    """Largest divisor of `channels` up to 32 with at least two channels per group; 1 if there is none.
 
     >>> number_of_groups(64), number_of_groups(16), number_of_groups(3)
     (32, 8, 1)
@@ -153,14 +152,14 @@ def number_of_groups(channels: int) -> int:
 
 
 def max_pool_2x2(x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c"]:
-    """Largest value of each 2x2 block; an odd last row or column is left out, as usual.
+    """2x2 max-pooling; an odd last row or column is dropped.
 
-    By reshape: the backward pass of `reduce_window` is six times slower on CPU.
+    By reshape, since the backward pass of `reduce_window` is six times slower on CPU.
     """
     b, h, w, c = x.shape
     return x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c).max((2, 4))
 
 
 def dropout(x: Array, rate: float, *, train: bool) -> Array:
-    """Inverted dropout; at rate 0 not even a key is drawn."""
+    """Inverted dropout; at rate 0 no random key is consumed."""
     return nn.Dropout(rate, deterministic=not train)(x) if rate else x

@@ -13,7 +13,7 @@ from sbjax.options import option
 
 
 class MLP(nn.Module):
-    """Dense layers `dense_0`, `dense_1`, .. with normalisation, activation and dropout after each but the last.
+    """Dense layers `dense_0`, `dense_1`, .. with normalisation, activation and dropout after all except the last.
 
     Attributes:
         classes: outputs.

@@ -1,4 +1,4 @@
-"""Masses of quarks and gluons as networks of the temperature."""
+"""Neural networks for temperature-dependent quark and gluon masses."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -11,7 +11,7 @@ from sbjax.physics.qcd import SPECIES
 
 
 def torch_bias(fan_in: int) -> nn.initializers.Initializer:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): what a linear layer of PyTorch has by default."""
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the default of PyTorch's linear layer."""
     bound = fan_in**-0.5
     uniform = nn.initializers.uniform(2 * bound)
     return lambda key, shape, dtype=jnp.float32: uniform(key, shape, dtype) - bound
@@ -21,18 +21,19 @@ class MassNet(nn.Module):
     """Temperatures [..] in GeV -> one mass [..] in GeV.
 
     Dense layers in - `first` - `width`, `blocks` residual blocks x + W_2 sigmoid(W_1 x + b_1) + b_2, dense layers
-    `width` - `first` - 1; swish after every layer and block but the last, whose sigmoid is scaled to (0, `largest`).
-    Weights start from He's uniform distribution, biases from U(+-1/sqrt(fan in)).
+    `width` - `first` - 1; swish after every layer and block except the last, whose sigmoid is scaled to (0, `largest`).
+    Weights are initialised by He's uniform distribution, biases by U(+-1/sqrt(fan in)).
 
     Attributes:
         first: width of the outermost hidden layers.
-        width: of the residual blocks.
-        blocks: how many.
-        largest: GeV, above every mass.
-        expansion: constants around the input; None = raw. Inside, so that derivatives are by the temperature.
-        dtype: of parameters and computation.
+        width: width of the residual blocks.
+        blocks: number of residual blocks.
+        largest: upper bound of the masses in GeV.
+        expansion: constants around the input; None = raw. Part of the network, so that derivatives are with respect to
+            the temperature.
+        dtype: dtype of parameters and computation.
 
-    Source: the code of arXiv 2211.07994 with error propagation.
+    Source: code of arXiv 2211.07994 (version with error propagation).
     """
 
     first: int = option(16, "width of the outermost hidden layers", least=1)

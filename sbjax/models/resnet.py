@@ -14,7 +14,7 @@ from sbjax.options import option
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut; the activation comes after the sum."""
+    """Residual block: two 3x3 convolutions and a shortcut, with the last activation after the sum."""
 
     features: int
     stride: int
@@ -33,7 +33,7 @@ class Block(nn.Module):
         if x.shape != y.shape:
             if self.shortcut == "projection":
                 x = norm(name="norm_shortcut")(conv(kernel_size=1, stride=self.stride, name="conv_shortcut")(x))
-            else:  # option A of the paper: every stride-th pixel, new channels zero
+            else:  # option A of the paper: subsample, and pad the new channels with zeros
                 x = x[:, :: self.stride, :: self.stride]
                 missing = self.features - x.shape[-1]
                 x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)))
@@ -41,7 +41,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Stages of residual blocks, each but the first halving the map and doubling the channels.
+    """Stages of residual blocks; each stage after the first halves the map and doubles the channels.
 
     Attributes:
         classes: outputs.
@@ -49,7 +49,7 @@ class ResNet(nn.Module):
         base: channels of the first stage at width 1.
         width: multiplies all channels.
         stem: 'cifar' (3x3, stride 1) or 'imagenet' (7x7, stride 2, then 3x3 max-pooling of stride 2).
-        shortcut: where shapes change, 'projection' (1x1 convolution and normalisation) or 'identity' (option A).
+        shortcut: if shapes change: 'projection' (1x1 convolution and normalisation) or 'identity' (option A).
         norm: 'batch', 'group', 'layer' or 'none'.
         dropout: rate in [0, 1) before the head.
         activation: a name of `layers.ACTIVATIONS`, or a `Gate`.

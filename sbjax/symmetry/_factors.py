@@ -1,15 +1,14 @@
-"""Axes as products of factors, and which factors must be permuted alike.
+"""Array axes as products of factors, with unification of factors that must be permuted alike.
 
-An axis of size n is a sequence of factors, major first, whose sizes multiply to n; factors of size 1 are left out. A
+An axis of size n is a sequence of factors, major first, whose sizes multiply to n (factors of size 1 are omitted). A
 factor is
 
-- free: its entries may be permuted, along with all factors that it has been joined to;
-- fixed: its entries stay where they are, for a reason;
-- constant: the array has the same entries all along it, so that any permutation of them changes nothing.
+- free: its entries may be permuted, together with all factors it has been joined with;
+- fixed: its entries may not be permuted, for a recorded reason;
+- constant: the array does not vary along it, so any permutation is allowed.
 
-Joining is unification: factors of one size become one (union-find), and a factor that meets several smaller ones is
-split, here and wherever else it occurs. Splitting allows fewer permutations and fixing none, so whatever is done here,
-what remains is a symmetry.
+Joining factors of equal size merges them (union-find); a factor joined with several smaller ones is split everywhere.
+Splitting and fixing only ever remove permutations, so the permutations that remain are symmetries.
 """
 
 import math
@@ -20,14 +19,14 @@ FREE = "free"
 
 
 class Factor:
-    """A factor; whether it is free and what it has become is found with `resolve`."""
+    """A factor of an axis; use `resolve` to get its current representative(s)."""
 
     __slots__ = ("kind", "parts", "size")
 
     def __init__(self, size: int, kind: str = FREE):
         self.size = size
         self.kind = kind  # FREE, CONSTANT or the reason why it is fixed
-        self.parts: tuple[Factor, ...] = ()  # what it has been joined to or split into
+        self.parts: tuple[Factor, ...] = ()  # the factor it was merged into, or the factors it was split into
 
     @property
     def fixed(self) -> bool:
@@ -39,17 +38,17 @@ Axes = Sequence[Axis]
 
 
 def axis(size: int, kind: str = FREE) -> Axis:
-    """A new axis of one factor; none if the size is 1."""
+    """A new axis with a single factor; without factors if the size is 1."""
     return () if size == 1 else (Factor(size, kind),)
 
 
 def axes(shape: Sequence[int], kind: str = FREE) -> Axes:
-    """New axes of a shape."""
+    """New axes for a shape."""
     return tuple(axis(size, kind) for size in shape)
 
 
 def resolve(factors: Axis) -> list[Factor]:
-    """What these factors have become, major first."""
+    """Current representatives of these factors, after merging and splitting; major first."""
     found, stack = [], list(reversed(factors))
     while stack:
         factor = stack.pop()
@@ -78,14 +77,14 @@ def is_constant(factors: Axis) -> bool:
 
 
 def _pop(stack: list[Factor]) -> Factor:
-    """The most minor factor of a stack, as what it has become by now."""
+    """Remove and return the most minor (resolved) factor of a stack."""
     *rest, last = resolve((stack.pop(),))
     stack.extend(rest)
     return last
 
 
 def _split(factor: Factor, minor: int) -> Axis:
-    """The factor as [size / minor, minor]; a free one is split wherever it occurs."""
+    """Split a factor into [size / minor, minor]; a free factor is split wherever it occurs."""
     parts = Factor(factor.size // minor, factor.kind), Factor(minor, factor.kind)
     if factor.kind == FREE:
         factor.parts = parts
@@ -93,7 +92,7 @@ def _split(factor: Factor, minor: int) -> Axis:
 
 
 def _merge(a: Factor, b: Factor) -> Factor:
-    """One factor for two of the same size that are permuted alike."""
+    """Merge two factors of equal size, which are permuted alike from now on."""
     if a is b or b.kind == CONSTANT:
         return a
     if a.kind == CONSTANT:
@@ -107,7 +106,7 @@ def _merge(a: Factor, b: Factor) -> Factor:
 
 
 def join(a: Axis, b: Axis) -> Axis:
-    """One axis for two of the same size whose entries correspond: both are permuted alike from now on."""
+    """Unify two axes of equal size whose entries correspond; both are permuted alike from now on."""
     if size(a) != size(b):
         raise AssertionError(f"axes of {size(a)} and {size(b)} entries cannot correspond")
     left, right, joined = list(a), list(b), []
@@ -125,7 +124,8 @@ def join(a: Axis, b: Axis) -> Axis:
 
 
 def _misfit(x: Factor, left: list[Factor], y: Factor, right: list[Factor]) -> list[Factor]:
-    """The shortest parts, minor first, of two axes that have one size but no common factors."""
+    """Unify the shortest minor parts of two axes with equal size but incompatible factors; they are fixed, unless one
+    side is constant."""
     xs, ys = [x], [y]
     while size(xs) != size(ys):
         stack, taken = (left, xs) if size(xs) < size(ys) else (right, ys)
@@ -138,7 +138,7 @@ def _misfit(x: Factor, left: list[Factor], y: Factor, right: list[Factor]) -> li
 
 
 def _give_up(region: list[Factor], reason: str) -> str:
-    """The kind of a factor that stands for these in whichever order: constant if they are, else all are fixed."""
+    """Kind of a factor that replaces these: constant if all of them are; otherwise they are fixed."""
     if is_constant(region):
         return CONSTANT
     fix(region, reason)
@@ -146,9 +146,9 @@ def _give_up(region: list[Factor], reason: str) -> str:
 
 
 def regroup(factors: Sequence[Factor], sizes: Sequence[int]) -> Axes:
-    """The same entries, in the same order, as axes of other sizes (a reshape).
+    """Axes after a reshape: the same factors grouped into new sizes.
 
-    Where a factor does not divide, it is fixed together with all that lies between the next common boundaries.
+    A factor that does not divide a new size is fixed, together with all factors up to the next common boundary.
     """
     stack, done = list(factors), []
     pending = list(sizes)

@@ -1,13 +1,13 @@
-"""Rules, as in `sbjax.symmetry._rules`, of the primitives that take arrays apart and put them together."""
+"""Propagation rules (see `sbjax.symmetry._rules`) for slicing, concatenation, gather, scatter and the like."""
 
 from sbjax.symmetry._factors import axis, fix, join, regroup, size
 from sbjax.symmetry._rules import Rule, join_all, order_matters, replace
 
 
 def _slice(equation, operands):
-    """A block of equal blocks, or every s-th entry, picks one entry of a factor and keeps the other whole.
+    """Selecting one of several equal blocks, or every s-th entry, fixes one factor of the axis and keeps the other.
 
-    Gates or heads that one kernel computes side by side are taken apart so.
+    This is how gates or heads computed by a single kernel are separated. Other slices fix the axis.
     """
     params = equation.params
     shape = equation.invars[0].aval.shape
@@ -86,7 +86,7 @@ def _dynamic_update_slice(equation, operands):
 
 
 def _gather(equation, operands):
-    """result[batch, window] = operand[indices[batch]][window], with the window of every axis that is taken whole."""
+    """result[batch, window] = operand[indices[batch]][window]; axes that are taken whole keep their factors."""
     numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
     operand, indices = operands
     fix(indices[-1], "gather")
@@ -108,13 +108,13 @@ def _gather(equation, operands):
 
 
 def _scatter(equation, operands):
-    """Updates [batch, window] are added to, multiplied into, .. operand[indices[batch]][window]."""
+    """Updates [batch, window] are combined with operand[indices[batch]][window]."""
     name, numbers = equation.primitive.name, equation.params["dimension_numbers"]
     operand, indices, updates = operands
     fix(indices[-1], name)
     batch = [factors for place, factors in enumerate(updates) if place not in numbers.update_window_dims]
     batch = join_all(tuple(batch), tuple(indices[:-1]))
-    if name == "scatter":  # where indices repeat, the last one wins
+    if name == "scatter":  # with repeated indices the last update wins, so their order matters
         for factors in batch:
             fix(factors, name)
     window = iter([updates[place] for place in numbers.update_window_dims])

@@ -1,8 +1,8 @@
-"""How the axes of the results of a primitive follow from those of its operands.
+"""Propagation rules: axes of the results of a primitive from the axes of its operands.
 
-A rule takes the equation and the axes of its operands, joins and fixes what must be, and returns the axes of the
-results. Every rule keeps this true: if all operands are permuted as their factors say, the results are permuted as
-theirs say. `unknown` keeps it for any primitive at all, by permuting nothing.
+A rule takes a jaxpr equation and the axes of its operands, joins or fixes factors as needed, and returns the axes of
+the results. Invariant: if all operands are permuted according to their factors, the results are permuted according to
+theirs. `unknown` satisfies it for any primitive by fixing everything.
 """
 
 import functools
@@ -15,12 +15,12 @@ Rule = Callable[[Any, list[Axes]], list[Axes]]
 
 
 def join_all(first: Axes, *others: Axes) -> Axes:
-    """Axes of arrays of one shape, joined one by one."""
+    """Join corresponding axes of arrays of equal shape."""
     return functools.reduce(lambda a, b: tuple(map(join, a, b)), others, first)
 
 
 def unknown(equation: Any, operands: list[Axes]) -> list[Axes]:
-    """Nothing is permuted on either side."""
+    """Rule for any primitive: fix all axes of operands and results."""
     reason = f"could not be followed: {equation.primitive.name}"
     for operand in operands:
         for factors in operand:
@@ -33,7 +33,7 @@ def _pass(equation, operands):
 
 
 def _print(equation, operands):
-    # What is only looked at has no say in the results.
+    # Debug output does not influence the results, so its operands need not be fixed.
     return [axes(var.aval.shape, equation.primitive.name) for var in equation.outvars]
 
 
@@ -89,7 +89,7 @@ def _reduce(equation, operands):
 
 
 def _arg_reduce(equation, operands):
-    # The largest value does not depend on the order, its index does.
+    # The index of the extremum depends on the order.
     for place in equation.params["axes"]:
         fix(operands[0][place], equation.primitive.name)
     return _reduce(equation, operands)
@@ -108,7 +108,7 @@ def _sort(equation, operands):
     joined = join_all(*operands)
     if len(operands) > 1:
         fix(joined[place], "sort")
-    # The sorted values of one array are the same whatever the order was.
+    # Sorting a single array is invariant under permutations of its entries; sorting along with others is not.
     result = replace(joined, place, axis(equation.outvars[0].aval.shape[place], "sort"))
     return [result] * len(operands)
 
@@ -168,12 +168,12 @@ def _windows(equation, operands, lhs_spec, rhs_spec, out_spec, groups):
 
 
 def replace(old: Axes, place: int, new: Sequence) -> Axes:
-    """The axes with another one at a place."""
+    """Replace the axis at a position."""
     return (*old[:place], new, *old[place + 1 :])
 
 
 def order_matters(operand: Axes, places: Sequence[int], reason: str, shape: Sequence[int] | None = None) -> Axes:
-    """Axes of a result that depends on the order of the operand along some axes, and passes the others on."""
+    """Axes of a result that depends on the order of entries along `places`: those are fixed, the others passed on."""
     result = list(operand)
     for place in places:
         fix(operand[place], reason)

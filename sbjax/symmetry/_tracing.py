@@ -1,4 +1,4 @@
-"""Follows the axes of all arrays through a jaxpr (`sbjax.symmetry._rules` says how through one equation)."""
+"""Propagation of array axes through a jaxpr, with the rules of `sbjax.symmetry._rules` for single equations."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from sbjax.symmetry._rules import RULES, join_all, unknown
 
 _RULES = RULES | INDEXING_RULES
 FOLLOWED = frozenset(_RULES)
-# What is called, by the name of the primitive; custom derivatives have no say in the values.
+# Parameter that holds the called function, by primitive; custom derivatives do not affect values and are ignored.
 _CALLS = {
     "call": "call_jaxpr",
     "checkpoint": "jaxpr",
@@ -30,12 +30,12 @@ _CALLS = {
 
 
 def follow(closed: ClosedJaxpr, arguments: Sequence[Axes], see: Callable[[Axes], None]) -> list[Axes]:
-    """The axes of the results.
+    """Propagate axes through a function and return those of its results.
 
     Args:
         closed: the function.
         arguments: axes of its arguments.
-        see: called with the axes of every operand, in the order in which they are used.
+        see: callback, called with the axes of every operand in order of use.
     """
     jaxpr = closed.jaxpr
     known = {var: of_constant(value) for var, value in zip(jaxpr.constvars, closed.consts)}
@@ -51,7 +51,7 @@ def follow(closed: ClosedJaxpr, arguments: Sequence[Axes], see: Callable[[Axes],
         else:
             for operand in operands:
                 see(operand)
-            # Axes without entries have no factors.
+            # Axes of size 0 cannot be factored.
             empty = any(0 in getattr(var.aval, "shape", ()) for var in (*equation.invars, *equation.outvars))
             results = (unknown if empty else _RULES.get(name, unknown))(equation, operands)
         known.update(zip(equation.outvars, results))
@@ -59,7 +59,7 @@ def follow(closed: ClosedJaxpr, arguments: Sequence[Axes], see: Callable[[Axes],
 
 
 def of_constant(value: Any) -> Axes:
-    """Axes of an array that the function holds: constant where its entries do not change along them."""
+    """Axes of a constant of the function: constant where the array does not vary along them, else fixed."""
     if not isinstance(value, np.ndarray | jax.Array) or jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended):
         return axes(np.shape(value), "constant of the function")
     value = np.asarray(value)
@@ -68,7 +68,7 @@ def of_constant(value: Any) -> Axes:
 
 
 def _needed(jaxpr: Jaxpr) -> list:
-    """The equations on which results depend, and those with effects."""
+    """Equations that the results depend on or that have side effects."""
     live = {var for var in jaxpr.outvars if not isinstance(var, Literal)}
     needed = []
     for equation in reversed(jaxpr.eqns):
@@ -79,7 +79,7 @@ def _needed(jaxpr: Jaxpr) -> list:
 
 
 def called(equation: Any) -> ClosedJaxpr | None:
-    """The function that an equation calls on its operands, if it is a plain call."""
+    """The function called by an equation if it is a plain call of its operands, else None."""
     inner = equation.params.get(_CALLS.get(equation.primitive.name))
     if isinstance(inner, Jaxpr) and not inner.constvars:
         inner = ClosedJaxpr(inner, ())
@@ -94,7 +94,7 @@ def _cond(params, operands, see):
 
 
 def _scan(params, operands, see):
-    """What is carried has the same factors in every round; the scanned axes stay in order."""
+    """Carried values have the same factors in every iteration; scanned axes are fixed."""
     first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
     carry = [_carried(operand) for operand in operands[first:last]]
     for operand in operands[last:]:
@@ -113,7 +113,7 @@ def _while(params, operands, see):
 
 
 def _carried(start: Axes) -> Axes:
-    """Axes that may be constant at the start only."""
+    """Free axes joined with those of an initial carry, since a carry may be constant in the first iteration only."""
     return join_all(axes([size(factors) for factors in start]), start)
 
 

@@ -1,7 +1,6 @@
-"""A function in double precision, whatever precision it asks for.
+"""Evaluate a jaxpr with all floats widened to float64.
 
-Networks cast to a dtype of their own, so that giving them double arrays does not make their round-off small. Here the
-jaxpr is evaluated with every float as float64 instead.
+Networks cast to their own dtype, so float64 inputs alone do not reduce round-off.
 """
 
 from collections.abc import Sequence
@@ -16,14 +15,14 @@ from jaxtyping import Array
 
 from sbjax.symmetry._tracing import FOLLOWED, called
 
-# Those whose results have the dtype of their operands or one in `_DTYPES`.
+# Primitives that can be widened: their results have the dtype of the operands or one given by a parameter in `_DTYPES`.
 _LINEAR_ALGEBRA = {"cholesky", "eigh", "fft", "householder_product", "lu", "qr", "svd", "triangular_solve"}
 _WIDE = (FOLLOWED | _LINEAR_ALGEBRA) - {"bitcast_convert_type"}
 _DTYPES = ("dtype", "new_dtype", "out_dtype", "preferred_element_type")
 
 
 def evaluate(closed: ClosedJaxpr, arguments: Sequence[Array]) -> list[Array]:
-    """The results of a jaxpr with all floats as float64; needs `jax.enable_x64`."""
+    """Results of a jaxpr with all floats widened to float64; requires `jax.enable_x64`."""
     jaxpr = closed.jaxpr
     known = {var: _widen(value) for var, value in zip(jaxpr.constvars, closed.consts)}
     known |= {var: _widen(value) for var, value in zip(jaxpr.invars, arguments)}
@@ -37,7 +36,7 @@ def evaluate(closed: ClosedJaxpr, arguments: Sequence[Array]) -> list[Array]:
 
 
 def narrowest_bits(jaxpr: Jaxpr) -> int:
-    """Bits of the narrowest float that `evaluate` leaves as it is, 16 for anything below that.
+    """Bits of the narrowest float that `evaluate` cannot widen: 64, 32 or 16 (16 also for narrower ones).
 
     >>> narrowest_bits(jax.make_jaxpr(lambda x: x.astype('bfloat16') + 1)(jnp.ones(2, 'float32')).jaxpr)
     64
@@ -67,13 +66,13 @@ def _results(equation: Any, operands: list[Array]) -> Sequence[Array]:
         params = params | {key: _wide(params[key]) for key in _DTYPES if params.get(key) is not None}
         if name == "dot_general" and isinstance(params["precision"], lax.DotAlgorithm | lax.DotAlgorithmPreset):
             params["precision"] = None
-        if params.get("update_jaxpr") is not None:  # of a scatter: how to combine two scalars
+        if params.get("update_jaxpr") is not None:  # scatter: function that combines two scalars
             params["update_jaxpr"] = _widen_update(params, operands[0].dtype)
     else:
         dtypes = [getattr(var.aval, "dtype", None) for var in equation.invars]
         operands = [x.astype(dtype) if dtype and _is_float(dtype) else x for x, dtype in zip(operands, dtypes)]
     bound = equation.primitive.get_bind_params(params)
-    functions, params = bound if isinstance(bound, tuple) else ((), bound)  # by the version of jax
+    functions, params = bound if isinstance(bound, tuple) else ((), bound)  # depends on the version of jax
     results = equation.primitive.bind(*functions, *operands, **params)
     return [_widen(result) for result in (results if equation.primitive.multiple_results else [results])]
 

@@ -1,10 +1,10 @@
-"""Activation matching: units that say the same on the same inputs are laid on one another.
+"""Activation matching: permute hidden units such that their activations on a data set agree best.
 
-One assignment a permutation, of the covariances of hidden units over a data set; permutations do not depend on one
-another, so there is nothing to iterate. The data are streamed: `init_moments`, `update_moments`, `match_moments`.
+Each permutation is one linear assignment on the correlations of hidden units; permutations are independent, so nothing
+is iterated. Data can be streamed with `init_moments`, `update_moments`, `match_moments`.
 
-Activations are given by the name of the permutation, units along the last axis, at one place of the network or at
-several (along a residual stream), whose matrices are added.
+Activations are a dict by name of permutation, with units on the last axis; a permutation may have several arrays (along
+a residual stream), whose similarity matrices are added.
 
 Source: Git Re-Basin, arXiv 2209.04836, section 3.1; Li et al., arXiv 1511.07543.
 """
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# `scipy.optimize` takes long to import and is loaded by its first use, not by this line.
+# `scipy.optimize` is slow to import; scipy loads it on first use.
 import scipy
 from jaxtyping import Array, Float, PyTree
 
@@ -28,7 +28,7 @@ KINDS = ("pearson", "dot")
 
 
 class Moments(NamedTuple):
-    """Of two networks at one place: number of inputs, means, and sums of products of deviations from the means."""
+    """Moments of the activations of two networks in one place: count, means, sums of products of deviations."""
 
     count: Float[Array, ""]
     mean_a: Float[Array, "n"]
@@ -47,19 +47,19 @@ def match_activations(
     *,
     kind: str = "pearson",
 ) -> Permutations:
-    """The permutations of `model` under which its hidden units agree best with those of `reference`.
+    """Permutations of `model` under which its hidden units agree best with those of `reference`.
 
-    max_p sum_i C[i, p[i]] with C the correlations ('pearson') or E[a_i b_j] ('dot') of hidden units.
+    Maximises sum_i C[i, p[i]], with C[i, j] the correlation ('pearson') or E[a_i b_j] ('dot') of hidden units.
 
     Args:
-        spec: sizes of the permutations.
-        record: `(tree, batch) -> activations`; a permutation that it leaves out stays the identity. Jitted here.
-        reference, model: two networks.
+        spec: permutation spec; only sizes are used.
+        record: `(tree, batch) -> activations`, jitted here. A permutation it does not return stays the identity.
+        reference, model: the two networks.
         batches: inputs, at least one batch.
         kind: 'pearson' or 'dot'.
 
     Raises:
-        ValueError: an unknown kind or permutation, a last axis of another size, no batch, or NaN activations.
+        ValueError: an unknown kind or permutation, a wrong size of the last axis, no batch, or NaN activations.
 
     Example:
         >>> import jax.numpy as jnp
@@ -85,7 +85,7 @@ def match_activations(
 
 
 def init_moments(activations: Activations) -> dict[str, tuple[Moments, ...]]:
-    """Moments of nothing yet, for activations of these shapes (arrays or `jax.ShapeDtypeStruct`).
+    """Empty moments for activations of these shapes (arrays or `jax.ShapeDtypeStruct`).
 
     >>> init_moments({'h': jnp.ones((5, 2))})['h'][0].cross.shape
     (2, 2)
@@ -102,9 +102,9 @@ def init_moments(activations: Activations) -> dict[str, tuple[Moments, ...]]:
 def update_moments(
     moments: dict[str, tuple[Moments, ...]], a: Activations, b: Activations
 ) -> dict[str, tuple[Moments, ...]]:
-    """Moments with one more batch. Pure; under jit and scan alike.
+    """Add one batch to the moments. Pure; works under jit and scan.
 
-    Source: Chan, Golub and LeVeque 1979: sums of deviations are merged, which loses no digits to large means.
+    Source: pairwise update of Chan, Golub and LeVeque 1979, which avoids cancellation with large means.
 
     >>> moments = init_moments({'h': jnp.ones((5, 2))})
     >>> x = jnp.array([[0.0, 1.0], [2.0, 1.0]])
@@ -118,8 +118,10 @@ def update_moments(
 
 
 def match_moments(spec: Spec, moments: dict[str, tuple[Moments, ...]], *, kind: str = "pearson") -> Permutations:
-    """One assignment a permutation. Units that say nothing (constant under 'pearson', zero under 'dot') have
-    correlation 0, and as many of the others as possible are matched with one another.
+    """Solve one linear assignment per permutation.
+
+    Units without signal (constant for 'pearson', zero for 'dot') have correlation 0; units with signal are matched with
+    one another as far as possible.
 
     Raises:
         ValueError: an unknown kind or permutation, or moments that are not finite.
@@ -139,26 +141,26 @@ def match_moments(spec: Spec, moments: dict[str, tuple[Moments, ...]], *, kind: 
         matrix = sum(part for part, _, _ in parts)
         if not np.isfinite(matrix).all():
             raise ValueError(f"activations of {name!r} are NaN or infinite, or there was no batch; look at the inputs")
-        speak_a, speak_b = (np.any([part[side] for part in parts], 0) for side in (1, 2))
-        # More than all other entries together can weigh.
+        active_a, active_b = (np.any([part[side] for part in parts], 0) for side in (1, 2))
+        # The bonus for a pair of units with signal exceeds any sum of similarities.
         bonus = 4 * len(matrix) * max(np.abs(matrix).max(), 1e-30)
-        matrix = matrix + bonus * np.outer(speak_a, speak_b)
+        matrix = matrix + bonus * np.outer(active_a, active_b)
         permutations[name] = scipy.optimize.linear_sum_assignment(matrix, maximize=True)[1].astype(np.int32)
     return permutations
 
 
 def recorded(spec: Spec, variables: PyTree, intermediates: PyTree) -> Activations:
-    """Activations from what Flax captured: the outputs of every module whose kernel, bias or scale has its last axis
-    moved by the permutation.
+    """Activations from captured Flax intermediates: outputs of every module whose kernel, bias or scale has its last
+    axis moved by the permutation.
 
-    Outputs of modules are pre-activations; a permutation of a residual stream has several places. Permutations that see
-    their axis in blocks (of a group norm) are left out, for they do not act on single units.
+    Outputs of modules are pre-activations. Permutations that act on blocks of an axis (group norm) are omitted, since
+    they do not act on single units.
 
     Args:
-        spec: of the whole variables or of the parameters alone.
-        variables: the tree that the spec was made for.
-        intermediates: of `module.apply(variables, x, capture_intermediates=True, mutable='intermediates')`: the
-            second value's entry 'intermediates'.
+        spec: spec of the variables or of the parameters alone.
+        variables: the tree the spec was made for.
+        intermediates: `updates['intermediates']` of `y, updates = module.apply(variables, x,
+            capture_intermediates=True, mutable='intermediates')`.
 
     >>> from sbjax.symmetry.permutation import Move
     >>> spec = Spec({'h': 2}, {'h': (Move('params/dense_0/bias', 0),)}, {})
@@ -213,16 +215,16 @@ def _merged(old: Moments, a, b) -> Moments:
 
 
 def _similarity(moments: Moments, kind: str):
-    """The matrix, and which units of either network say anything."""
+    """Similarity matrix, and masks of the units with signal in either network."""
     eps = float(jnp.finfo(moments.cross.dtype).eps)
     count, mean_a, mean_b, square_a, square_b, cross = (np.asarray(x, np.float64) for x in moments)
     if kind == "dot":
         matrix = cross / max(count, 1) + np.outer(mean_a, mean_b)
         return matrix, square_a + mean_a**2 > 0, square_b + mean_b**2 > 0
-    # Of a constant, rounding leaves deviations of some eps times its value.
-    speaks = [square > count * (8 * eps * mean) ** 2 for square, mean in ((square_a, mean_a), (square_b, mean_b))]
+    # Rounding gives a constant unit deviations of a few eps times its value.
+    active = [square > count * (8 * eps * mean) ** 2 for square, mean in ((square_a, mean_a), (square_b, mean_b))]
     inverse = [
-        np.where(speak, 1 / np.sqrt(np.where(speak, square, 1)), 0)
-        for speak, square in zip(speaks, (square_a, square_b), strict=True)
+        np.where(mask, 1 / np.sqrt(np.where(mask, square, 1)), 0)
+        for mask, square in zip(active, (square_a, square_b), strict=True)
     ]
-    return cross * np.outer(*inverse), *speaks
+    return cross * np.outer(*inverse), *active

@@ -1,8 +1,8 @@
-"""The objective of weight matching, <theta_A, pi(theta_B)>, as cost matrices of one permutation at a time.
+"""The weight matching objective <theta_A, pi(theta_B)> as an assignment matrix for one permutation at a time.
 
-A leaf whose axes are moved by several permutations is linear in each of them. `Term` is one leaf seen from one of its
-moves: with everything else held fixed, its part of the objective is sum_i G[i, p[i]] with the Gram matrix
-G[i, j] = <a_i, b_j> between unit i of A and unit j of B. Arrays lie on the host, where assignments are solved.
+The objective is linear in each permutation separately. A `Term` is one leaf together with one permutation p that moves
+it. With the others fixed it contributes sum_i G[i, p[i]], with G[i, j] = <a_i, b_j> for unit i of A and unit j of B.
+Arrays are kept on the host, where assignments are solved.
 """
 
 from typing import NamedTuple
@@ -15,18 +15,18 @@ from jaxtyping import Array, Float, PyTree
 from sbjax import trees
 from sbjax.symmetry.permutation import Move, Permutations, Spec, check_spec
 
-MOST_NUMPY = 2**18  # multiplications up to which OpenBLAS stays on one thread
+MOST_NUMPY = 2**18  # number of multiplications up to which OpenBLAS uses one thread
 
 
 class Term(NamedTuple):
-    """One leaf seen from one of its moves.
+    """One leaf together with one permutation that moves it.
 
     Attributes:
-        leaf: its flat name.
-        name: the permutation.
-        a: the leaf of A, the moved axis first.
-        b: the leaf of B, the moved axis last, the order of the others as in `a`: so laid out, the product is fastest.
-        others: what moves the other axes: (axis of b, permutation) pairs.
+        leaf: flat name of the leaf.
+        name: name of the permutation.
+        a: the leaf of A, moved axis first.
+        b: the leaf of B, moved axis last and the others in the order of `a`: the fastest layout for the product.
+        others: permutations of the other axes, pairs (axis of b, name).
     """
 
     leaf: str
@@ -39,10 +39,10 @@ class Term(NamedTuple):
 def make_terms(
     spec: Spec, reference: PyTree, model: PyTree, where: trees.Where = None
 ) -> tuple[list[Term], float, float]:
-    """All terms of a pair of trees; the part of the objective that nothing moves; and the objective at the identity.
+    """Terms of a pair of trees, the constant part of the objective, and the objective at the identity.
 
     Raises:
-        ValueError: trees of two structures or shapes, a spec that does not fit, an entry that is NaN or infinite.
+        ValueError: trees of different structure or shapes, a spec that does not fit, NaN or infinite entries.
     """
     sides = [trees.floating(tree, where, what=what) for tree, what in ((reference, "reference"), (model, "model"))]
     for side, what in zip(sides, ("reference", "model"), strict=True):
@@ -60,7 +60,7 @@ def make_terms(
     for leaf in a:
         if a[leaf].shape != b[leaf].shape:
             raise ValueError(f"leaf {leaf!r} has shape {a[leaf].shape} in reference and {b[leaf].shape} in model")
-        # In double precision; `np.vdot` would wake the threads of OpenBLAS.
+        # Accumulated in float64; einsum instead of `np.vdot`, which would start the threads of OpenBLAS.
         product = float(np.einsum("i,i", a[leaf].reshape(-1), b[leaf].reshape(-1), dtype=np.float64))
         unpermuted += product
         if leaf not in moved:
@@ -71,13 +71,13 @@ def make_terms(
 
 
 def wide(leaf) -> np.ndarray:
-    """The leaf on the host, float32 or wider."""
+    """Copy a leaf to the host in float32 or wider."""
     leaf = np.asarray(leaf)
     return np.ascontiguousarray(leaf, trees.wide_dtype(leaf))
 
 
 def gram(term: Term, permutations: Permutations) -> Float[np.ndarray | Array, "n n"]:
-    """<a_i, b_j> with the leading axes of b permuted; a large one may still be under way."""
+    """Gram matrix <a_i, b_j> with the leading axes of b permuted; a large one is dispatched asynchronously."""
     b = term.b
     for axis, other in term.others:
         b = np.take(b, permutations[other], axis)
@@ -85,10 +85,10 @@ def gram(term: Term, permutations: Permutations) -> Float[np.ndarray | Array, "n
 
 
 def optimistic_gram(term: Term, permutations: Permutations) -> Float[np.ndarray | Array, "n n"]:
-    """The largest <a_i, b_j> over all rearrangements of the axes whose permutations are not known yet, pair by pair.
+    """Upper bound of <a_i, b_j>, for each pair, over all permutations of the axes whose permutations are still unknown.
 
-    By the rearrangement inequality it is the product of sorted entries. Where B is a permuted copy of A, the right pair
-    attains |a_i|^2, which no other assignment can exceed in sum.
+    By the rearrangement inequality it is the product of sorted entries. If B is a permuted copy of A, the correct
+    assignment attains |a_i|^2 for each pair, which is the maximum.
     """
     a, b = term.a, term.b
     unknown = []
@@ -103,7 +103,7 @@ def optimistic_gram(term: Term, permutations: Permutations) -> Float[np.ndarray 
 
 
 def value(term: Term, permutations: Permutations) -> float:
-    """The leaf's part of the objective."""
+    """Contribution of the leaf to the objective."""
     b = np.take(term.b, permutations[term.name], -1)
     for axis, other in term.others:
         b = np.take(b, permutations[other], axis)
@@ -115,13 +115,13 @@ def _flat(a, b):
 
 
 def total(grams) -> Float[np.ndarray, "n n"]:
-    """Their sum. All are begun before the first is waited for: one is gathered while another is multiplied."""
+    """Sum of Gram matrices. All are dispatched before the first is awaited, so that gathers and products overlap."""
     return sum(np.asarray(matrix) for matrix in list(grams))
 
 
 def _product(a, b):
-    # Small products need no compilation. OpenBLAS works on larger ones with threads that wait by spinning, which on a
-    # busy machine is up to thirty times slower; and XLA's are twice as fast on a quiet one.
+    # numpy for small products, which then need no compilation. For larger ones OpenBLAS uses spinning threads: up to 30
+    # times slower than XLA on a busy machine, and 2 times slower on an idle one.
     if len(a) * a.size <= MOST_NUMPY:
         return np.matmul(*_flat(a, b))
     return _compiled_product(a, b)
@@ -142,7 +142,7 @@ def _sorted(x, axes):
 
 
 def _terms_of_leaf(leaf, a, b, moves, sizes):
-    """Terms of one leaf, its axes cut into the pieces that the moves permute."""
+    """Terms of one leaf, with axes reshaped into the parts that the moves permute."""
     shape, pieces = [], []  # pieces: (dimension of the cut leaf, permutation)
     for axis, size in enumerate(a.shape):
         here = [(name, move) for name, move in moves if move.axis == axis]
@@ -161,6 +161,6 @@ def _terms_of_leaf(leaf, a, b, moves, sizes):
         leading = [d for d in range(len(shape)) if d != dim]
         others = tuple((leading.index(d), other) for d, other in pieces if d != dim)
         first, last = (np.ascontiguousarray(np.moveaxis(x, dim, to)) for x, to in ((a, 0), (b, -1)))
-        first = first if len(first) * first.size <= MOST_NUMPY else jnp.asarray(first)  # once, not in every product
+        first = first if len(first) * first.size <= MOST_NUMPY else jnp.asarray(first)  # convert once, not per product
         terms.append(Term(leaf, name, first, last, others))
     return terms

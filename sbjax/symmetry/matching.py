@@ -1,12 +1,12 @@
-"""Weight matching: the permutation of hidden units that lays one network on another.
+"""Weight matching: the permutation of hidden units that brings one network closest to another.
 
-max_pi <theta_A, pi(theta_B)>, which is min_pi |theta_A - pi(theta_B)|, is a sum of bilinear assignment problems:
-NP-hard in general, one linear assignment for one hidden layer. Coordinate descent solves for one permutation at a
-time, the others fixed, until none can gain; the objective never decreases.
+max_pi <theta_A, pi(theta_B)>, equivalently min_pi |theta_A - pi(theta_B)|, is a sum of bilinear assignment problems:
+NP-hard in general, a single linear assignment for one hidden layer. Coordinate descent solves for one permutation with
+the others fixed until none improves; the objective never decreases.
 
-Beyond the published algorithm: the default start is not the identity, which is arbitrary, but propagated, that is,
-permutations are solved outward from what is not permuted (inputs, outputs), each from the axes known by then. A
-permutation is solved anew only where a neighbour has changed since. And further starts may be drawn at random.
+Differences from the published algorithm: the default start is propagated instead of the identity (permutations are
+solved outward from the unpermuted inputs and outputs, each using the axes already known); a permutation is solved again
+only if a neighbour has changed; random restarts are possible.
 
 Source: Git Re-Basin, arXiv 2209.04836, algorithm 1.
 """
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-# `scipy.optimize` takes long to import and is loaded by its first use, not by this line.
+# `scipy.optimize` is slow to import; scipy loads it on first use.
 import scipy
 from jaxtyping import Array, Key, PyTree
 
@@ -27,14 +27,14 @@ from sbjax.symmetry.permutation import Permutations, Spec, check_permutations, p
 
 
 class Matched(NamedTuple):
-    """A matching.
+    """Result of weight matching.
 
     Attributes:
-        permutations: for `permute(spec, model, permutations)`.
+        permutations: pass them to `permute(spec, model, permutations)`.
         objective: <theta_A, pi(theta_B)> over the selected leaves.
-        history: the objective at the winning start and after each of its sweeps; it never decreases.
-        restarts: the objective that each start ended at.
-        converged: whether the winning descent stopped since no single permutation gains.
+        history: objective at the best start and after each of its sweeps, non-decreasing.
+        restarts: final objective of each start.
+        converged: whether the best descent ended because no single permutation improves the objective.
     """
 
     permutations: Permutations
@@ -55,26 +55,26 @@ def match_weights(
     max_sweeps: int = 100,
     where: trees.Where = None,
 ) -> Matched:
-    """The permutations of `model` that bring it closest to `reference`.
+    """Permutations of `model` that bring it closest to `reference`.
 
-    A local maximum, exact for one hidden layer; at least as good as the identity and as `start`. A planted permutation
-    without noise is found from the propagated start unless units are equal or so many axes are unknown that their
-    sorted entries coincide.
+    Finds a local maximum of the objective that is at least as good as the identity and `start`; the global one for one
+    hidden layer. From the propagated start, a planted permutation without noise is recovered unless units are equal or
+    have equal sorted entries along axes that are still unknown.
 
     Args:
-        spec: which axes move with which permutation.
+        spec: permutation spec.
         reference: tree of parameters, any float dtype.
-        model: a tree of the same structure.
-        key: for the order of the permutations and the random starts.
-        restarts: descents; the first from `start` or the propagated start, the others from random permutations. The
-            best objective wins.
-        start: permutations to begin with, such as those of an earlier matching.
-        max_sweeps: most sweeps over all permutations in one descent.
-        where: which leaves count (batch statistics may be left out); all others are only permuted with them.
+        model: tree of the same structure.
+        key: for the order of updates and random starts.
+        restarts: number of descents: the first from `start` or the propagated start, the others from random
+            permutations. The best objective is kept.
+        start: initial permutations, for example from an earlier matching.
+        max_sweeps: maximum number of sweeps over all permutations in one descent.
+        where: leaves that enter the objective (batch statistics may be left out).
 
     Raises:
-        ValueError: trees that differ in structure or shape or do not fit the spec, NaN entries, nothing selected,
-            restarts < 1, max_sweeps < 1, or a `start` that is no permutation.
+        ValueError: trees of different structure or shape, a spec that does not fit, NaN entries, no leaf selected,
+            restarts < 1, max_sweeps < 1, or an invalid `start`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -104,7 +104,7 @@ def match_weights(
         starts = [{name: np.asarray(start.get(name, np.arange(n))) for name, n in spec.sizes.items()}]
     starts += [{name: rng.permutation(n) for name, n in spec.sizes.items()} for _ in range(restarts - 1)]
     ends = [_descend(grams, permutations, constant, rng, max_sweeps) for permutations in starts]
-    if max(history[-1] for _, history, _ in ends) < unpermuted:  # as for copies that hardly differ
+    if max(history[-1] for _, history, _ in ends) < unpermuted:  # possible if the two networks are nearly equal
         identity = {name: np.arange(n) for name, n in spec.sizes.items()}
         ends.append(_descend(grams, identity, constant, rng, max_sweeps))
     objectives = tuple(history[-1] for _, history, _ in ends)
@@ -114,12 +114,12 @@ def match_weights(
 
 
 class Frame(NamedTuple):
-    """Models in a common frame.
+    """Several models aligned with one another.
 
     Attributes:
-        permutations: for each model, in the order given.
-        mean: the mean of the permuted models.
-        history: sum of squared distances of the models to their mean at the start and after every pass.
+        permutations: permutations of each model, in the given order.
+        mean: mean of the permuted models.
+        history: sum of squared distances of the permuted models to their mean, at the start and after every pass.
     """
 
     permutations: tuple[Permutations, ...]
@@ -136,21 +136,22 @@ def match_many(
     max_passes: int = 100,
     where: trees.Where = None,
 ) -> Frame:
-    """Several models to a common frame: in random order, each is matched to the mean of the others.
+    """Align several models: each in turn, in random order, is matched to the mean of the others.
 
-    min over all permutations of sum_r |pi_r(theta_r) - mean|^2, by coordinate descent over models; it stops when the
-    sum no longer falls. The first model starts as the frame, so that it begins, and usually ends, in its own order.
+    Minimises sum_r |pi_r(theta_r) - mean|^2 over all permutations by coordinate descent over models, until the sum no
+    longer decreases. The first model is the initial reference, so it starts, and usually ends, unpermuted.
 
     Args:
-        spec: which axes move with which permutation.
-        models: at least two trees of one structure.
+        spec: permutation spec.
+        models: at least two trees of equal structure.
         key: for orders and random starts.
-        restarts: as in `match_weights`, of the first matching of each model; the later ones start where it stands.
-        max_passes: most passes over all models.
-        where: which leaves count.
+        restarts: as in `match_weights`, for the first matching of each model; later ones start from its current
+            permutations.
+        max_passes: maximum number of passes over all models.
+        where: leaves that enter the objective.
 
     Raises:
-        ValueError: fewer than two models, or as `match_weights`.
+        ValueError: fewer than two models; as `match_weights`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -188,14 +189,14 @@ def match_many(
 
 
 class _Grams:
-    """Gram matrices of one matching by (permutation, number of its term), each with the permutations it was made at."""
+    """Cache of Gram matrices by (permutation, index of term), each with the other permutations it was computed for."""
 
     def __init__(self, by_name):
         self.by_name = by_name
         self.made = {}
 
     def at(self, name, number, permutations):
-        """The matrix at these permutations, made anew unless it stands."""
+        """Gram matrix at these permutations, recomputed if the cached one is out of date."""
         term = self.by_name[name][number]
         now = {other: permutations[other] for _, other in term.others}
         matrix, before = self.made.get((name, number), (None, {}))
@@ -205,7 +206,7 @@ class _Grams:
         return matrix
 
     def value(self, permutations):
-        """The objective, from matrices where they stand for these permutations."""
+        """The objective, from cached matrices where they are up to date."""
         leaves = {}
         for name, terms in self.by_name.items():
             for number, term in enumerate(terms):
@@ -224,8 +225,7 @@ def _descend(grams, start, constant, rng, max_sweeps):
     stale = {name for name, terms in grams.by_name.items() if terms}
     for sweep in range(max_sweeps):
         gained = 0.0
-        # First in the order of the spec, which is that of the layers where it was derived: what is learned of one
-        # layer serves the next.
+        # The first sweep follows the spec, whose order is that of the layers: a matched layer helps to match the next.
         order = rng.permutation(sorted(stale)) if sweep else [name for name in grams.by_name if name in stale]
         for name in order:
             terms = grams.by_name[name]
@@ -242,13 +242,13 @@ def _descend(grams, start, constant, rng, max_sweeps):
         history.append(history[-1] + gained)
         if not stale:
             break
-    # Summed anew, for gains are rounded one by one.
+    # Recomputed, since gains accumulate round-off.
     history[-1] = max(constant + grams.value(permutations), history[-2])
     return permutations, history, not stale
 
 
 def _solve(matrix, old):
-    """The best assignment and its gain; gains of the size of round-off are none."""
+    """The optimal assignment and its gain; a gain within round-off counts as zero and keeps the old assignment."""
     _, new = scipy.optimize.linear_sum_assignment(matrix, maximize=True)
     standing = _picked(matrix, old)
     gain = float(_picked(matrix, new).sum() - standing.sum())
@@ -261,8 +261,8 @@ def _picked(matrix, permutation):
 
 
 def _accept_quadratic(terms, permutations, name, new):
-    """A leaf that a permutation moves along two axes is quadratic in it: the assignment maximises a linearisation,
-    and is taken only where the objective itself gains."""
+    """For a permutation that moves a leaf along two axes the objective is quadratic and the assignment maximises a
+    linearisation: accept it only if the objective itself increases."""
     leaves = {term.leaf: term for term in terms}.values()
     old, changed = ({**permutations, name: p} for p in (permutations[name], new))
     gain = sum(bilinear.value(term, changed) - bilinear.value(term, old) for term in leaves)
@@ -271,10 +271,10 @@ def _accept_quadratic(terms, permutations, name, new):
 
 
 def _propagated(grams, sizes) -> Permutations:
-    """Permutations solved one after another from what is known: the one of which most is known comes next.
+    """Solve permutations one after another, each from entries whose other axes are unpermuted or already solved.
 
-    Known are the entries of a unit whose other axes are not permuted, or by permutations solved before. Where these are
-    no more than vectors (biases, scales), the unknown axes enter by sorted entries.
+    The permutation with the most such entries per unit is next. If it has only vectors (biases, scales), entries along
+    unknown axes are compared after sorting, see `bilinear.optimistic_gram`.
     """
     known: Permutations = {}
     left = {name for name, terms in grams.by_name.items() if terms}

@@ -1,10 +1,10 @@
-"""Permutations of hidden units, and where in a tree of parameters each acts.
+"""Permutation specs and their application to trees of parameters.
 
-A `Spec` says which axes of which arrays move together. Permuting the units of a layer, that is, the columns of its
-kernel, its bias and the rows of the next kernel alike, leaves the function of the network as it is.
-`sbjax.symmetry.spec` derives the spec of a network; here it is applied.
+A `Spec` lists the array axes that each permutation of hidden units moves. Permuting a layer's units (columns of its
+kernel, its bias, rows of the next kernel) leaves the function of the network unchanged. `sbjax.symmetry.spec` derives
+the spec of a network.
 
-Conventions: a permutation p is an array of indices, and unit i of the new network is unit p[i] of the old one.
+Convention: a permutation p is an array of indices; unit i of the new network is unit p[i] of the old one.
 """
 
 import itertools
@@ -20,17 +20,17 @@ from sbjax import rng, trees
 from sbjax.names import near
 
 Permutations = dict[str, Int[Array, "n"]]
-"""Indices by the name of the permutation; a name that is left out is the identity."""
+"""Indices by name of permutation; a missing name means the identity."""
 
 
 class Move(NamedTuple):
-    """One axis of one array, on which a permutation acts.
+    """One axis of one array that a permutation acts on.
 
     Attributes:
-        leaf: flat name as `sbjax.trees.flatten` gives, 'dense_0/kernel', of the tree that the spec was made for.
-        axis: non-negative.
-        outer, inner: the axis is seen as [outer, n, inner] and its middle part is permuted. A map [h, w, c] flattened
-            before a dense layer has outer = h w.
+        leaf: flat name of the array, such as 'dense_0/kernel', see `sbjax.trees.flatten`.
+        axis: non-negative index of the axis.
+        outer, inner: the axis is viewed as [outer, n, inner] and its middle part permuted. After flattening a map
+            [h, w, c], the kernel of the next dense layer has outer = h w.
     """
 
     leaf: str
@@ -40,12 +40,12 @@ class Move(NamedTuple):
 
 
 class Spec(NamedTuple):
-    """Permutations of a network and where they act.
+    """Permutations of a network and the axes they act on.
 
     Attributes:
         sizes: number of units n of each permutation.
-        moves: the axes on which each permutation acts.
-        fixed: 'leaf[axis]' -> why this axis, or a factor of it, is left unpermuted.
+        moves: axes that each permutation acts on.
+        fixed: 'leaf[axis]' -> reason why this axis, or a factor of it, cannot be permuted.
     """
 
     sizes: dict[str, int]
@@ -54,7 +54,7 @@ class Spec(NamedTuple):
 
 
 def identity(spec: Spec) -> Permutations:
-    """The permutations that change nothing.
+    """The identity permutations.
 
     >>> identity(Spec({'dense_0': 3}, {'dense_0': ()}, {}))['dense_0'].tolist()
     [0, 1, 2]
@@ -63,7 +63,7 @@ def identity(spec: Spec) -> Permutations:
 
 
 def random_permutations(key: Key[Array, ""], spec: Spec) -> Permutations:
-    """Independent uniformly random permutations; each depends on the key, its name and its size alone.
+    """Independent uniformly random permutations; each depends only on the key, its name and its size.
 
     >>> p = random_permutations(jax.random.key(0), Spec({'dense_0': 3}, {'dense_0': ()}, {}))
     >>> sorted(p['dense_0'].tolist())
@@ -73,20 +73,20 @@ def random_permutations(key: Key[Array, ""], spec: Spec) -> Permutations:
 
 
 def permute(spec: Spec, tree: PyTree, permutations: Permutations, *, missing: str = "error") -> PyTree:
-    """The tree with its units in another order: new[.., i, ..] = old[.., p[i], ..] wherever p acts.
+    """Permute the units of a tree: new[.., i, ..] = old[.., p[i], ..] on every axis that p acts on.
 
-    Works under jit, vmap and grad with the spec closed over. Arrays of numpy stay arrays of numpy where the
-    permutations are too.
+    Works under jit, vmap and grad with the spec closed over. numpy arrays stay numpy arrays if the permutations are
+    numpy arrays too.
 
     Args:
-        spec: where permutations act.
-        tree: parameters, or whichever tree the spec was made for.
+        spec: permutation spec.
+        tree: parameters, or the tree the spec was made for.
         permutations: indices by name.
-        missing: what to do where a leaf of the spec is not in the tree: 'error' or 'skip'. With 'skip' the spec of
-            whole variables applies to `{'params': params}`.
+        missing: 'error' or 'skip' leaves of the spec that the tree lacks. 'skip' allows to apply the spec of all
+            variables to `{'params': params}`.
 
     Raises:
-        ValueError: an unknown permutation or a wrong length; a leaf that is not there, or of a size that does not fit.
+        ValueError: an unknown permutation or a wrong length; a missing leaf, or one whose size does not fit.
 
     >>> spec = Spec({'p': 2}, {'p': (Move('a', 1), Move('b', 0))}, {})
     >>> tree = {'a': np.array([[1, 2]]), 'b': np.array([3, 4])}
@@ -110,7 +110,7 @@ def permute(spec: Spec, tree: PyTree, permutations: Permutations, *, missing: st
 
 
 def compose(first: Permutations, then: Permutations) -> Permutations:
-    """One permutation for two: permute(., compose(f, g)) = permute(permute(., f), g), that is, i -> f[g[i]].
+    """Composition i -> f[g[i]]: permute(., compose(f, g)) = permute(permute(., f), g).
 
     >>> compose({'p': np.array([1, 2, 0])}, {'p': np.array([1, 0, 2])})['p'].tolist()
     [2, 1, 0]
@@ -120,7 +120,7 @@ def compose(first: Permutations, then: Permutations) -> Permutations:
 
 
 def invert(permutations: Permutations) -> Permutations:
-    """The permutations that undo these.
+    """Inverse permutations.
 
     >>> invert({'p': np.array([1, 2, 0])})['p'].tolist()
     [2, 0, 1]
@@ -129,12 +129,10 @@ def invert(permutations: Permutations) -> Permutations:
 
 
 def check_permutations(spec: Spec, permutations: Permutations) -> None:
-    """Refuse names that the spec does not know and indices that are no permutation of its sizes.
-
-    Inside `jit`, where values are not known, shapes alone are tested.
+    """Check that permutations have names known to the spec and valid indices (inside `jit`: valid shapes).
 
     Raises:
-        ValueError: naming the permutation.
+        ValueError: naming the invalid permutation.
     """
     for name, order in permutations.items():
         if name not in spec.sizes:
@@ -147,15 +145,15 @@ def check_permutations(spec: Spec, permutations: Permutations) -> None:
 
 
 def check_spec(spec: Spec, tree: PyTree) -> None:
-    """Refuse a spec that does not fit a tree or does not say one thing.
+    """Check that a spec is consistent and fits a tree.
 
     Args:
-        spec: any.
+        spec: the spec to check.
         tree: arrays, or anything with shapes.
 
     Raises:
-        ValueError: sizes and moves of other names; a leaf or an axis that is not there; an axis of a size other than
-            outer n inner; one permutation twice on one axis; two on one axis that do not commute.
+        ValueError: sizes and moves with different names; a missing leaf or axis; an axis whose size is not
+            outer * n * inner; a permutation that acts twice on one axis; two on one axis that do not commute.
 
     >>> check_spec(Spec({'p': 2}, {'p': (Move('a', 0),)}, {}), {'a': np.zeros(2)})
     """
@@ -173,7 +171,8 @@ def check_spec(spec: Spec, tree: PyTree) -> None:
             where = f"axis {axis} of leaf {leaf!r}"
             if name == other:
                 raise ValueError(f"permutation {name!r} acts twice on {where}: drop one of {move} and {second}")
-            # Digits of a mixed-radix number: apart if one's unit is a multiple of the other's whole range.
+            # Moves on one axis are digits of a mixed-radix index: disjoint if the inner size of one is a multiple of
+            # the whole range of the other.
             apart = second.inner % (move.inner * spec.sizes[name]) == 0
             apart = apart or move.inner % (second.inner * spec.sizes[other]) == 0
             if not apart:
@@ -199,7 +198,7 @@ def _check_move(name: str, n: int, move: Move, leaves: dict[str, Any]) -> None:
 
 
 def _take(leaf: Array, order: Array, n: int, move: Move) -> Array:
-    """`leaf` with the middle part of its axis, seen as [outer, n, inner], in another order."""
+    """Reorder the middle part of the moved axis, viewed as [outer, n, inner]."""
     library = np if isinstance(leaf, np.ndarray) and isinstance(order, np.ndarray) else jnp
     leaf = library.asarray(leaf)
     if (move.outer, move.inner) == (1, 1):

@@ -1,10 +1,10 @@
-"""Canonical scales and signs of hidden units: one network of all that differ by c or -1 a unit.
+"""Canonical scales and signs: a unique representative under rescaling or sign flips of hidden units.
 
-With relu, c relu(z / c) = relu(z) for c > 0: incoming weights and bias of a unit may be divided by c where its outgoing
-weights are multiplied by c. With an odd activation (tanh, sin) the same holds for c = -1. Neither holds behind a
-normalisation. Matching canonical forms is matching up to permutations and scales (or signs).
+For relu, c relu(z / c) = relu(z) with c > 0: dividing the incoming weights and the bias of a unit by c and multiplying
+its outgoing weights by c leaves the function unchanged. For odd activations (tanh, sin) the same holds with c = -1.
+Neither holds behind a normalisation. Matching canonical forms is matching up to permutations and scales (or signs).
 
-Incoming is what a permutation moves along the last axis (the columns of a kernel, a bias), outgoing along any other.
+Axes moved by a permutation are incoming if they are last (columns of a kernel, bias), otherwise outgoing.
 """
 
 import graphlib
@@ -21,20 +21,20 @@ OF_NORMALISATIONS = ("scale", "mean", "var")
 
 
 def canonical_scale(spec: Spec, tree: PyTree, *, names: Sequence[str] | None = None) -> PyTree:
-    """The same function of a relu network with incoming norm 1 at every hidden unit.
+    """Rescale a relu network to incoming norm 1 at every hidden unit, without changing its function.
 
-    Layer by layer from the input, w_in, b -> w_in / c, b / c and w_out -> c w_out with c = |(w_in, b)|; a unit whose
-    incoming weights are all zero is left as it is. Works under jit and vmap with the spec closed over.
+    Layer by layer from the input: w_in, b -> w_in / c, b / c and w_out -> c w_out with c = |(w_in, b)|. Units with zero
+    incoming weights are unchanged. Works under jit and vmap with the spec closed over.
 
     Args:
-        spec: which axes belong to which units.
-        tree: parameters, kernels [.., in, out] as in Flax.
-        names: the permutations whose units are scaled; None = all. In a residual network the incoming weights of the
-            stream depend on the scales of the blocks and the other way round: give the blocks alone.
+        spec: permutation spec; its permutations identify the units.
+        tree: parameters, with kernels [.., in, out] as in Flax.
+        names: permutations whose units are rescaled; None = all. In a residual network give the blocks only: scales of
+            the residual stream and of the blocks depend on one another.
 
     Raises:
-        ValueError: an unknown name; units that depend on one another in a circle; units of a normalisation; a spec that
-            does not fit the tree.
+        ValueError: an unknown name; scales that depend on one another; units of a normalisation; a spec that does not
+            fit the tree.
 
     Example:
         >>> import jax.numpy as jnp
@@ -54,12 +54,11 @@ def canonical_scale(spec: Spec, tree: PyTree, *, names: Sequence[str] | None = N
 
 
 def canonical_sign(spec: Spec, tree: PyTree, *, names: Sequence[str] | None = None) -> PyTree:
-    """The same function of a network of odd activations, the largest incoming weight of every hidden unit positive.
+    """Flip signs such that the largest incoming weight of every hidden unit is positive, for odd activations.
 
-    Largest in absolute value, over incoming weights and bias: no permutation of the units before can change it. Where
-    two are nearly as large, a small change of weights may flip the sign.
-
-    Arguments and errors as `canonical_scale`.
+    Largest in absolute value among incoming weights and bias, which is invariant under permutations of the previous
+    layer. Discontinuous: if two weights are nearly as large, a small change may flip the sign. The function of the
+    network is unchanged. Arguments and errors as `canonical_scale`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -87,7 +86,7 @@ def _canonical(spec: Spec, tree: PyTree, names, factor: Callable[[Float[Array, "
         for move in spec.moves[name]:
             if move.leaf.rpartition("/")[2] in OF_NORMALISATIONS:
                 raise ValueError(
-                    f"{name!r} moves {move.leaf!r} of a normalisation, behind which units have no free scale or sign; "
+                    f"{name!r} moves {move.leaf!r} of a normalisation, which fixes the scale and sign of its units; "
                     "leave it out with `names`"
                 )
     for name in _from_the_input(spec, leaves, names):
@@ -105,7 +104,7 @@ def _canonical(spec: Spec, tree: PyTree, names, factor: Callable[[Float[Array, "
 
 
 def _from_the_input(spec, leaves, names):
-    """The names, each after those whose units it reads."""
+    """Names in topological order, inputs first: each permutation after those whose units feed into its units."""
     moved = {}
     for name in names:
         for move in spec.moves[name]:
@@ -119,8 +118,8 @@ def _from_the_input(spec, leaves, names):
     except graphlib.CycleError as error:
         circle = " -> ".join(dict.fromkeys(error.args[1]))
         raise ValueError(
-            f"the units of {circle} read one another in a circle, as along a residual stream, so that no order of "
-            "scaling is canonical; leave the stream out with `names`"
+            f"the units of {circle} depend on one another in a cycle, as along a residual stream, so that no order of "
+            "rescaling is canonical; leave the stream out with `names`"
         ) from error
 
 

@@ -1,22 +1,22 @@
-"""Permutation specs without writing them by hand: which axes of which arrays can be permuted together.
+"""Derive permutation specs automatically from the jaxpr of a function.
 
-`derive_spec` follows every axis of every array through the jaxpr of a function. Axes that meet in a contraction, a sum
-or an elementwise operation are joined; axes of inputs, outputs and constants are fixed, and so is whatever an operation
-needs in order. What is left free can be permuted without changing the function. The method is exact but not complete:
-it never guesses, and says in `Spec.fixed` why an axis stays.
+`derive_spec` propagates every axis of every array through the jaxpr. Axes that meet in a contraction, a sum or an
+elementwise operation are joined; axes of inputs, outputs and constants are fixed, as are axes whose order matters to an
+operation. The remaining axes can be permuted without changing the function. The method is sound but not complete;
+`Spec.fixed` gives the reason for every axis that stays.
 
-What it follows:
+Supported:
 
-- elementwise functions, broadcasting, reductions, `dot_general`, convolutions (grouped ones too), pooling, transposes,
+- elementwise functions, broadcasting, reductions, `dot_general`, convolutions (also grouped), pooling, transposes,
   indexing along other axes, segment sums, `jit`, custom derivatives, `checkpoint`, `cond`, `scan`, `while`.
-- Reshapes, by the factors of an axis. A map [h, w, c] flattened before a dense layer leaves moves in blocks. A group
-  norm with g groups of c / g channels leaves two permutations, one of whole groups and one within a group, the same in
-  all of them (the symmetry is larger: the permutations within could differ from group to group).
-- Equal parts of an axis side by side, sliced or concatenated: gates of a recurrent cell, one kernel for queries, keys
-  and values. All parts move alike.
+- Reshapes, by factors of an axis. Flattening a map [h, w, c] before a dense layer gives moves in blocks. A group norm
+  with g groups of c / g channels gives two permutations: of whole groups, and within groups, the same in each (the full
+  symmetry is larger, with a different permutation in every group).
+- Equal parts of an axis that are sliced or concatenated: gates of a recurrent cell, one kernel for queries, keys and
+  values. All parts are permuted alike.
 
-What it does not: parts of unequal sizes, padding of channels (the shortcut 'identity' of `sbjax.models.resnet`), linear
-algebra, `shard_map`, random numbers of the shape of a layer (dropout in training): the axes concerned are fixed.
+Not supported, so that the axes are fixed: parts of unequal sizes, padding of channels (shortcut 'identity' of
+`sbjax.models.resnet`), linear algebra, `shard_map`, random numbers with the shape of a layer (dropout in training).
 
 Source of the format: Ainsworth, Hayase, Srinivasa, "Git Re-Basin", arXiv 2209.04836.
 """
@@ -42,25 +42,25 @@ __all__ = ["derive_spec", "spec_from_axes", "verify"]
 def derive_spec(
     apply_fn: Callable, variables: PyTree, *inputs: PyTree, key: Key[Array, ""] | None = None, verify: bool = True
 ) -> Spec:
-    """The permutations of units under which a function stays the same, found by following its axes.
+    """Permutations of hidden units that leave a function unchanged.
 
     Args:
-        apply_fn: pure function of (variables, *inputs). Let it return outputs alone, not new batch statistics, which
-            would be outputs whose axes are fixed; and evaluate, without dropout.
-        variables: any pytree: Flax variables with batch statistics and frozen arrays, parameters alone, a dict of
-            arrays. Arrays or `jax.ShapeDtypeStruct`s.
-        inputs: examples of the inputs, likewise; small ones are enough. Axes of size 1 or of one size by chance do no
-            harm.
-        key: of the verification; key 0 unless given.
-        verify: test the result, see `verify`; compiles the function once in float64.
+        apply_fn: pure function of (variables, *inputs) in evaluation mode, without dropout. It should return outputs
+            only: new batch statistics would count as outputs, whose axes are fixed.
+        variables: any pytree of arrays or `jax.ShapeDtypeStruct`s: Flax variables with batch statistics and frozen
+            arrays, parameters alone, a dict of arrays.
+        inputs: example inputs, arrays or `jax.ShapeDtypeStruct`s; small ones suffice. Axes of size 1 or of accidentally
+            equal sizes do no harm.
+        key: for the verification; None = key 0.
+        verify: verify the result numerically, see `verify`; compiles the function once in float64.
 
     Returns:
-        The spec. Permutations are in the order in which the function comes upon them and are named after the first
-        array each acts on: 'dense_0' for 'params/dense_0/kernel', with a number where one array has several
-        ('conv_stem.0' of whole groups, 'conv_stem.1' within). Arrays that the function does not use are fixed.
+        The spec. Permutations are in order of first use and named after the first array they act on: 'dense_0' for
+        'params/dense_0/kernel', numbered if one array has several ('conv_stem.0' for whole groups, 'conv_stem.1' within
+        groups). Arrays that the function does not use are fixed.
 
     Raises:
-        ValueError: the verification fails (a function that is not deterministic, or a defect here), see `verify`.
+        ValueError: the verification fails (the function is not deterministic, or this module has a bug).
 
     >>> params = {'a': {'kernel': jnp.ones((3, 4)), 'bias': jnp.ones(4)}, 'b': {'kernel': jnp.ones((4, 2))}}
     >>> apply = lambda params, x: jnp.tanh(x @ params['a']['kernel'] + params['a']['bias']) @ params['b']['kernel']
@@ -97,13 +97,13 @@ def spec_from_axes(
     *inputs: PyTree,
     key: Key[Array, ""] | None = None,
 ) -> Spec:
-    """A spec written by hand: for each array the permutation of each axis, or None.
+    """A spec written by hand: the name of a permutation, or None, for each axis of each array.
 
     Args:
-        axes: flat name -> one entry an axis. Arrays that are left out are not permuted.
+        axes: flat name -> one entry per axis. Arrays that are not listed are not permuted.
         tree: arrays, or anything with shapes.
-        apply_fn, inputs, key: as in `derive_spec`; with them the spec is tested, see `verify`; without them
-            nothing says whether the function stays the same.
+        apply_fn, inputs, key: as in `derive_spec`. With `apply_fn` the spec is verified, see `verify`; without it, it
+            is not checked that the function stays unchanged.
 
     Raises:
         ValueError: an unknown array, a wrong number of entries, axes of different sizes under one name, and as
@@ -151,7 +151,10 @@ def spec_from_axes(
 
 
 def _follow_leaves(apply_fn: Callable, variables: PyTree, inputs: tuple, leaves: dict[str, Axes]) -> list[str]:
-    """Joins and fixes the factors of the leaves; the leaves that are used, in order of first use."""
+    """Propagate the axes of the leaves through the function, joining and fixing their factors in place.
+
+    Returns the leaves that are used, in order of first use.
+    """
     closed = jax.make_jaxpr(apply_fn)(variables, *inputs)
     fixed = [axes(jnp.shape(leaf), "input") for leaf in jax.tree.leaves(inputs)]
     owners = {id(leaf): name for name, leaf in leaves.items() if leaf}
@@ -169,7 +172,7 @@ def _follow_leaves(apply_fn: Callable, variables: PyTree, inputs: tuple, leaves:
 
 
 def _moves(leaves: dict[str, Axes]) -> tuple[dict[Factor, list[Move]], dict[str, str]]:
-    """The free factors and where they are, and why the other axes are fixed."""
+    """Moves of each free factor, and the reason for each fixed axis."""
     moves: dict[Factor, list[Move]] = {}
     fixed: dict[str, str] = {}
     for name, leaf in leaves.items():
@@ -190,7 +193,7 @@ def _moves(leaves: dict[str, Axes]) -> tuple[dict[Factor, list[Move]], dict[str,
 
 
 def _named(moves: dict[Factor, list[Move]], fixed: dict[str, str], used: list[str]) -> Spec:
-    """Permutations in order of first use, named after the array that is used first."""
+    """The spec with permutations in order of first use, each named after the first array it acts on."""
     order = {leaf: place for place, leaf in enumerate(used)}
     first = {factor: min(places, key=lambda move: (order[move.leaf], move.axis)) for factor, places in moves.items()}
     found = sorted(moves, key=lambda factor: (order[first[factor].leaf], first[factor].axis, first[factor].outer))

@@ -1,4 +1,4 @@
-"""Straight-through matching: permutations that are learned through the loss at the midpoint of two networks."""
+"""Straight-through matching: learn permutations that minimise the loss at the midpoint of two networks."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -16,9 +16,9 @@ class Learned(NamedTuple):
     """Learned permutations.
 
     Attributes:
-        permutations: those of the smallest loss.
-        loss: at the midpoint under them.
-        history: the midpoint loss of every step on its own batch.
+        permutations: the ones with the smallest loss.
+        loss: midpoint loss with these permutations.
+        history: midpoint loss of every step on its own batch.
     """
 
     permutations: Permutations
@@ -37,22 +37,22 @@ def straight_through(
     optimizer: optax.GradientTransformation | None = None,
     validate: Callable[[PyTree], float] | None = None,
 ) -> Learned:
-    """Permutations pi of `model` that make the loss at the midpoint (A + pi(B)) / 2 small.
+    """Permutations pi of `model` that minimise the loss at the midpoint (A + pi(B)) / 2.
 
-    Free parameters T start at A. A step matches B to T, pi = argmax <T, pi(B)>, from the permutations of the step
-    before; takes the loss at (A + S) / 2, where S has the value pi(B) and the gradient of T; and moves T by it. Of all
-    permutations met, those of the smallest loss are kept, by `validate` if given, else on the batch of their step:
-    losses of small batches are not comparable, so give one or make the batches large.
+    Auxiliary parameters T start at A. Each step matches B to T, pi = argmax <T, pi(B)>, starting from the previous
+    permutations, and updates T with the gradient of the loss at (A + S) / 2, where S has the value pi(B) and the
+    gradient of T. The permutations with the smallest loss are returned, according to `validate` or else to the batch of
+    their step; losses on different small batches are not comparable, so give `validate` or use large batches.
 
     Args:
-        spec: which axes move with which permutation.
+        spec: permutation spec.
         reference: A, trained parameters, all floating.
-        model: B, likewise.
+        model: B, trained parameters, all floating.
         loss_fn: `(tree, batch) -> loss`, differentiable; jitted here.
-        batches: one a step, at least one.
-        key: for the order of the permutations in a matching.
-        optimizer: of T; None = SGD, learning rate 0.01, momentum 0.9.
-        validate: `(tree) -> loss` on held-out data, called whenever the permutations have changed.
+        batches: one batch per step, at least one.
+        key: for the order of updates within a matching.
+        optimizer: for T; None = SGD with learning rate 0.01 and momentum 0.9.
+        validate: `(tree) -> loss` on held-out data, called whenever the permutations change.
 
     Raises:
         ValueError: no batch, a loss that is not finite, or as `match_weights`.
@@ -100,5 +100,5 @@ def straight_through(
             judged = history[-1] if validate is None else float(validate(midpoint(reference, permuted)))
             best = min(best, (judged, permutations), key=lambda item: item[0])
     if not history:
-        raise ValueError("batches is empty; give one batch a step")
+        raise ValueError("batches is empty; give one batch per step")
     return Learned(best[1], best[0], tuple(history))

@@ -1,4 +1,4 @@
-"""Whether a permutation spec is one: the function must not change under it."""
+"""Numerical verification of permutation specs."""
 
 import functools
 from collections.abc import Callable
@@ -13,34 +13,34 @@ from sbjax import trees
 from sbjax.symmetry import _widened as widened
 from sbjax.symmetry.permutation import Spec, check_spec, permute
 
-# By the bits of the narrowest float that stays. A wrong spec changes outputs by about their own size.
+# Relative tolerance by bits of the narrowest float in the computation. A wrong spec causes changes of order 1.
 _TOLERANCE = {64: 1e-9, 32: 1e-4, 16: 0.1}
 
 
 def verify(
     spec: Spec, apply_fn: Callable, variables: PyTree, *inputs: PyTree, key: Key[Array, ""], trials: int = 3
 ) -> float:
-    """The largest change of the outputs under random permutations; an error where it is more than round-off.
+    """Check that random permutations leave a function unchanged; returns the largest relative change of its outputs.
 
-    The change is max |f(permuted) - f| / max |f|, of each output array, at random parameters and inputs in float64. Not
-    at the given ones: biases that are zero, scales that are one and inputs without contrast would hide errors. Signs
-    and scales of the given arrays are kept, so that variances stay positive. Integers stay as they are, but for those
-    that move, whose entries are shuffled.
+    The change is max |f(permuted) - f| / max |f| of each output array, at random parameters and inputs in float64. The
+    given values are not used, since zero biases, unit scales and constant inputs would hide errors; only their signs
+    and scales are kept, so that variances stay positive. Integer arrays are kept, or shuffled if a permutation moves
+    them.
 
-    A network that casts to float32 or bfloat16 is computed in float64 all the same, and the tolerance is 1e-9. Where an
-    operation cannot be widened (`bitcast_convert_type`, `pure_callback`), it is 1e-4 or 0.1.
+    Casts to float32 or bfloat16 inside the network are widened to float64, and the tolerance is 1e-9. If an operation
+    cannot be widened (`bitcast_convert_type`, `pure_callback`), it is 1e-4 or 0.1, depending on its dtype.
 
     Args:
-        spec: any.
-        apply_fn: pure function of (variables, *inputs), deterministic.
-        variables: the tree that the spec was made for: arrays or `jax.ShapeDtypeStruct`s.
-        inputs: examples, likewise.
-        key: of the random values and permutations.
-        trials: numbers of random permutations.
+        spec: the spec to verify.
+        apply_fn: pure, deterministic function of (variables, *inputs).
+        variables: the tree the spec was made for: arrays or `jax.ShapeDtypeStruct`s.
+        inputs: example inputs, arrays or `jax.ShapeDtypeStruct`s.
+        key: for random values and permutations.
+        trials: number of random permutations.
 
     Raises:
-        ValueError: a permutation changes the function (it is named); the spec does not fit the variables; the outputs
-            are not finite, or not finite numbers of trials.
+        ValueError: a permutation changes the function (the message names it); the spec does not fit the variables;
+            outputs are not finite; trials < 1.
 
     >>> from sbjax.symmetry.spec import spec_from_axes
     >>> params = {'a': jnp.zeros((3, 4)), 'bias': jnp.zeros(4), 'b': jnp.zeros((4, 2))}
@@ -75,8 +75,8 @@ def _verify(spec, closed, variables, inputs, generator, trials) -> float:
             break
     else:
         raise ValueError(
-            "the outputs of apply_fn are not finite at random variables of the signs and scales of those given, so "
-            "that the spec cannot be verified; give variables and inputs around which they are finite"
+            "the outputs of apply_fn are not finite at random variables with the signs and scales of the given ones, "
+            "so the spec cannot be verified; give variables and inputs around which outputs are finite"
         )
     tolerance = _TOLERANCE[widened.narrowest_bits(closed.jaxpr)]
 
@@ -102,7 +102,7 @@ def _verify(spec, closed, variables, inputs, generator, trials) -> float:
 
 
 def _shuffled(generator, n: int) -> np.ndarray:
-    """A random permutation other than the identity, which would show nothing."""
+    """A random permutation other than the identity."""
     order = generator.permutation(n)
     while n > 1 and (order == np.arange(n)).all():
         order = generator.permutation(n)
@@ -110,7 +110,7 @@ def _shuffled(generator, n: int) -> np.ndarray:
 
 
 def _draw(generator, name: str, value: Any, aval: Any, *, spread: float, shuffled: bool) -> Any:
-    """Random values of the sign and the size of those given; of a plausible size where only a shape is."""
+    """Random values with sign and scale of the given array; with a plausible scale if only a shape is given."""
     abstract, shape, dtype = isinstance(value, jax.ShapeDtypeStruct), aval.shape, aval.dtype
     if jnp.issubdtype(dtype, jax.dtypes.extended):
         return jax.random.key(0) if abstract else value
@@ -136,7 +136,7 @@ def _numbers(outputs: PyTree) -> list[np.ndarray]:
 
 
 def _distance(before: list[np.ndarray], after: list[np.ndarray]) -> float:
-    """The largest difference of two lists of arrays, each in units of its largest entry; NaN counts as infinite."""
+    """Largest difference between two lists of arrays, each relative to its largest entry; NaN counts as infinite."""
     largest = 0.0
     for a, b in zip(before, after):
         if a.size:

@@ -24,7 +24,7 @@ Derive = Callable[[dict, Float[Array, "n d"], Iterable[str]], dict[str, Float[Ar
 
 def mlp_obstacle(equation: Equation, field: Field) -> str | None:
     """Reason why mode 'mlp' cannot differentiate this field for this equation; None if it can."""
-    orders = [partial.orders for partial in _asked(equation)]
+    orders = [partial.orders for partial in _required_partials(equation)]
     if not isinstance(field, Field):
         return "its network is not the perceptron of this package"
     if not isinstance(field.expansion, VectorExpansion | None):
@@ -60,7 +60,7 @@ def choose_mode(mode: str, equation: Equation, field: Field) -> str:
     measured = {known: measured[known] for known in possible if known in measured}
     if measured:
         return next(known for known, ms in measured.items() if ms <= (1 + NEAR) * min(measured.values()))
-    first = all(sum(orders) <= 1 for _, orders in _asked(equation))
+    first = all(sum(orders) <= 1 for _, orders in _required_partials(equation))
     return "forward_over_reverse" if first and obstacle and len(equation.unknowns) == 1 else possible[0]
 
 
@@ -148,7 +148,7 @@ def make_solution(
     return solution
 
 
-def _asked(equation):
+def _required_partials(equation):
     """(unknown, orders) of every partial derivative used by the equation and its conditions."""
     names = {*equation.partials, *(name for condition in equation.conditions for name in condition.partials)}
     return [parse_partial(name, equation.coordinates, equation.unknowns) for name in names]

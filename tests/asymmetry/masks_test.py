@@ -91,8 +91,8 @@ def test_all_frozen_is_allowed_on_request_only():
         ({"n_fix": 1.5}, "mask.n_fix=1.5 must be a whole number >= 0"),
         ({"n_fix": 1, "kappa": -1.0}, "mask.kappa=-1.0 must be a finite number >= 0"),
         ({"n_fix": 1, "kappa": math.nan}, "mask.kappa=nan must be a finite number >= 0"),
-        ({"n_fix": 2, "kind": "densest"}, "mask.n_fix=2 has no meaning with mask.kind='densest'"),
-        ({"n_fix": 0}, "mask.n_fix=0 makes all rows alike"),
+        ({"n_fix": 2, "kind": "densest"}, "mask.n_fix=2 has no effect with mask.kind='densest'"),
+        ({"n_fix": 0}, "mask.n_fix=0 makes all rows equal"),
     ],
 )
 def test_errors(fields, message):

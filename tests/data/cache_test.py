@@ -57,7 +57,7 @@ def test_no_flipped_byte_and_no_truncation_passes(tmp_path, splits, caplog):
         caplog.clear()
         assert cache.load_splits(path) is None
         assert len(caplog.records) == 1
-        assert "built again" in caplog.text
+        assert "rebuilt" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_costs_only_a_warning(tmp_path, splits, caplog):

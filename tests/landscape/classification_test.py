@@ -180,7 +180,7 @@ def test_signs_of_odd_and_even_activations(activation, sign, x64):
 
 def test_an_activation_with_other_symmetries_warns(x64):
     y = scipy.special.expit(X @ TEACHER["w"].T) @ TEACHER["a"]
-    with pytest.warns(UserWarning, match="odd up to a constant: units equivalent by that"):
+    with pytest.warns(UserWarning, match="odd up to a constant: equivalent units"):
         found = lib.classify(TEACHER, X, y, jax.nn.sigmoid)
     assert (found.kind, found.predicted) == (lib.GLOBAL_MINIMA, None)
 

@@ -188,12 +188,15 @@ FULL = {"w": NET["w"], "a": NET["a"] + 1}
 SWAP = [1, 0, 2]
 INVALID = [
     (lambda: lib.permutation_path(FULL, [SWAP]), "hidden layer 0 has no spare unit: .*widen the layer"),
-    (lambda: lib.permutation_path(NET, [SWAP], spares=[0]), "spare=0, which other units read"),
+    (lambda: lib.permutation_path(NET, [SWAP], spares=[0]), "spare=0, whose outgoing weights are not 0"),
     (lambda: lib.permutation_path(NET, [SWAP], spares=[0, 1]), "spares has 2 entries"),
     (lambda: lib.permutation_path(NET, [SWAP, SWAP]), "permutations has 2 entries: .* 1 hidden"),
-    (lambda: lib.permutation_path(NET, [[0, 0, 2]]), r"permutations\[0\]=\[0, 0, 2\] is no order of the 3 units"),
+    (
+        lambda: lib.permutation_path(NET, [[0, 0, 2]]),
+        r"permutations\[0\]=\[0, 0, 2\] is not a permutation of the 3 units",
+    ),
     (lambda: lib.permutation_path(NET, [[0.0, 1.0, 2.0]]), "is no order"),
-    (lambda: lib.segment_count(SWAP, 3), "spare=3 is no unit"),
+    (lambda: lib.segment_count(SWAP, 3), "spare=3 does not exist"),
     (lambda: canonical.connect(NET, draw_two_layer(4)), "same shapes"),
     (lambda: canonical.connect(NET, FULL), "start needs 2 units of hidden layer 0, end 3"),
     (lambda: canonical.connect(NET, perturbed(NET, "w")), "incoming weights of hidden layer 0 differ by"),

@@ -145,7 +145,9 @@ def test_half_precision(dtype):
 @pytest.mark.parametrize(("solve", "name"), [(pairwise_assignment, "assignment"), (pairwise_sinkhorn, "sinkhorn")])
 def test_too_many_neurons(monkeypatch, solve, name):
     monkeypatch.setattr(neurons, "MOST_NEURONS", 4)
-    with pytest.raises(ValueError, match=f"solver='{name}' holds all costs.*5 neurons are more than 4; use 'sliced'"):
+    with pytest.raises(
+        ValueError, match=f"solver='{name}' stores the dense cost.*5 neurons are more than 4; use 'sliced'"
+    ):
         solve(CLOUD)
     assert pairwise_sliced(CLOUD).shape == (3, 3)
 

@@ -58,7 +58,7 @@ def test_random_features_are_frozen_and_scaled():
     frequencies = variables["frozen"]["frequencies"]
     np.testing.assert_allclose(jnp.std(frequencies), 3.0, rtol=0.03)
     assert variables["params"]["dense_0"]["kernel"].shape == (8000, 8)
-    with pytest.raises(ValueError, match="random features is no plain perceptron"):
+    with pytest.raises(ValueError, match="random features is not a plain perceptron"):
         effective_layers(field, variables["params"])
 
 

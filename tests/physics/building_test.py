@@ -144,7 +144,7 @@ def test_a_form_of_conditions_that_do_not_exist_is_refused():
 
 
 def test_a_network_of_another_number_of_outputs_is_refused():
-    with pytest.raises(ValueError, match=r"raw has shape \(2,\), needs \(1,\): an output for each unknown"):
+    with pytest.raises(ValueError, match=r"raw has shape \(2,\), needs \(1,\): one output per unknown"):
         make_equation("heat").ansatz.fn(jnp.zeros(2), jnp.zeros(2))
 
 

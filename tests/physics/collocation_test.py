@@ -159,7 +159,7 @@ def test_what_is_out_of_reach_has_no_time():
     [
         ("heat", (2, 5), {}, r"n=\(2, 5\) must hold one number of terms for each of x, t, above the orders \(2, 1\)"),
         ("heat", (5,), {}, "must hold one number of terms for each of x, t"),
-        ("heat", (5, 5), {"slabs": 0}, "slabs=0 of heat must be 1, or more"),
+        ("heat", (5, 5), {"slabs": 0}, "slabs=0 must be >= 1"),
         ("helmholtz", (5, 5), {"slabs": 2}, "slabs=2 must be >= 1, and 1 for helmholtz"),
         ("heat", (5, 5), {"stretch": (1.0,)}, r"stretch=\(1.0,\) must hold a number >= 0 for each of x, t"),
         ("heat", (5, 5), {"stretch": (1.0, -1.0)}, "must hold a number >= 0"),

@@ -125,7 +125,7 @@ def test_limits():
     [
         (lambda: mean_field.minima(0.0), "temperature=0.0 must be a positive number"),
         (lambda: mean_field.minima(1.0, math.inf), "field=inf must be finite"),
-        (lambda: mean_field.spinodal_temperature(5.0), "field=5.0: from"),
+        (lambda: mean_field.spinodal_temperature(5.0), "field=5.0: for"),
         (lambda: exact.enumerate_states(5, 5), "rows=5, columns=5: a lattice of 1 to 20 spins"),
         (lambda: exact.onsager_energy(-1.0), "temperature=-1.0 must be a positive"),
         (lambda: exact.kaufman_log_partition(0.5, 0, 4), "must be positive"),

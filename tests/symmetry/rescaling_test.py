@@ -113,7 +113,7 @@ def test_blocks_of_a_residual_network():
     x = rng.normal(size=(4, 3)).astype(np.float32)
     outputs = [jax.nn.relu(x @ p["in"]) @ p["out"] for p in (params, one)]
     np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="in a circle"):
+    with pytest.raises(ValueError, match="in a cycle"):
         canonical_scale(spec, params)
 
 
