@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -208,8 +209,8 @@ def _convert(spec: Spec, value: Any) -> tuple[Any, str | None]:
     if example is not MISSING and example is not None and not (spec.choices and value in spec.choices):
         if not fits(value, example):
             return value, f"must be of type {type(example).__name__}, such as {example!r}"
-        if isinstance(example, float) and not isinstance(value, bool):
-            value = float(value)
+        if isinstance(example, int | float) and not isinstance(value, bool):
+            value = type(example)(value)
         if isinstance(example, tuple):
             return _convert_each(spec, value, example)
     if spec.choices is not None and value not in spec.choices:
@@ -245,8 +246,8 @@ def fits(value: Any, example: Any) -> bool:
     """Whether a value has the type of an example; whole numbers pass for floats, lists for tuples."""
     if isinstance(example, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(example, bool)
-    if isinstance(example, float):
-        return isinstance(value, int | float)
+    if isinstance(example, int | float):
+        return isinstance(value, numbers.Integral if isinstance(example, int) else numbers.Real)
     if isinstance(example, tuple):
         return isinstance(value, list | tuple)
     if callable(example):

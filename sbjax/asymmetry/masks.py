@@ -14,8 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool
 
-from sbjax.asymmetry import draws
-from sbjax.names import near
+from sbjax.options import check, describe, option
 
 KINDS = ("random_subsets", "densest", "bounded")
 UNITS = ("entry", "filter")
@@ -40,21 +39,17 @@ class MaskSpec:
     MaskSpec(n_fix=64, kappa=0.5, kind='random_subsets', unit='entry', allow_all_frozen=False)
     """
 
-    n_fix: int = 0
-    kappa: float = 1.0
-    kind: str = "random_subsets"
-    unit: str = "entry"
-    allow_all_frozen: bool = False
+    n_fix: int = option(0, "frozen units a row", least=0)
+    kappa: float = option(1.0, "deviation of the frozen entries; 0 freezes zeros", least=0)
+    kind: str = option("random_subsets", "which units of a row are frozen", choices=KINDS)
+    unit: str = option("entry", "what is frozen together", choices=UNITS)
+    allow_all_frozen: bool = option(False, "let n_fix freeze the whole layer")
 
     def __post_init__(self):
-        for field, known in (("kind", KINDS), ("unit", UNITS)):
-            value = getattr(self, field)
-            if value not in known:
-                raise ValueError(f"mask.{field}={value!r} is unknown{near(value, known)}; known: {', '.join(known)}")
-        draws.check_number("mask.kappa", self.kappa)
-        whole = isinstance(self.n_fix, int | np.integer) and not isinstance(self.n_fix, bool)
-        if not whole or self.n_fix < 0:
-            raise ValueError(f"mask.n_fix={self.n_fix!r} must be a whole number >= 0")
+        specs = describe(type(self))
+        _, problems = check(specs, {name: getattr(self, name) for name in specs}, where="mask")
+        if problems:
+            raise ValueError("\n".join(problems))
         if self.kind == "densest" and self.n_fix:
             raise ValueError(f"mask.n_fix={self.n_fix} has no effect with mask.kind='densest'; use 'bounded', or 0")
         if self.kind == "random_subsets" and not self.n_fix:
@@ -79,6 +74,7 @@ def make_mask(
     Raises:
         ValueError: `shape` is not that of a kernel; n_fix >= units per row; fewer distinct rows than output channels.
 
+    >>> from sbjax.asymmetry import draws
     >>> make_mask(MaskSpec(kind='densest'), (3, 5), draws.generator(0, 'w')).T.astype(int).tolist()
     [[1, 1, 1], [0, 1, 1], [1, 0, 1], [1, 1, 0], [0, 0, 1]]
     >>> make_mask(MaskSpec(4), (3, 3, 2, 6), draws.generator(0, 'w')).sum((0, 1, 2)).tolist()

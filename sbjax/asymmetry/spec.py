@@ -2,19 +2,10 @@
 
 import dataclasses
 
-from sbjax.asymmetry import draws
 from sbjax.asymmetry.masks import MaskSpec
-from sbjax.names import near
+from sbjax.options import check, describe, one_of, option
 
-INITS = ("same", "authors")
-# Fields used by each kind, in addition to `mask_seed`.
-FIELDS = {
-    "standard": (),
-    "w": ("masks", "init"),
-    "sigma": ("gate_scale",),
-    "syre": ("sigma0", "where"),
-    "fixed_bias": ("bias_bound", "where"),
-}
+KINDS = ("standard", "w", "sigma", "syre", "fixed_bias")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,36 +43,31 @@ class AsymmetrySpec:
     'syre'
     """
 
-    kind: str = "standard"
-    masks: tuple[tuple[str, MaskSpec], ...] = ()
-    gate_scale: float | None = None
-    sigma0: float | None = None
-    bias_bound: float = 1.0
-    where: tuple[str, ...] | None = None
-    mask_seed: int = 0
-    init: str = "same"
+    kind: str = option("standard", "how the network is made asymmetric", choices=KINDS)
+    masks: tuple[tuple[str, MaskSpec], ...] = option(
+        (), "which entries are frozen: pairs of a glob and a mask", only={"kind": one_of("w")}
+    )
+    gate_scale: float | None = option(
+        None, "deviation of F; None = 1/sqrt(d)", above=0, like=1.0, only={"kind": one_of("sigma")}
+    )
+    sigma0: float | None = option(
+        None, "deviation of F; None = 0.01/sqrt(d)", least=0, like=1.0, only={"kind": one_of("syre")}
+    )
+    bias_bound: float = option(1.0, "of the frozen biases", least=0, only={"kind": one_of("fixed_bias")})
+    where: tuple[str, ...] | None = option(
+        None, "globs of parameters; None = by kind", only={"kind": one_of("syre", "fixed_bias")}
+    )
+    mask_seed: int = option(0, "of all constants, which all replicas share")
+    init: str = option("same", "law of the start", choices=("same", "authors"), only={"kind": one_of("w")})
 
     def __post_init__(self):
-        if self.kind not in FIELDS:
-            raise ValueError(
-                f"asymmetry.kind={self.kind!r} is unknown{near(self.kind, FIELDS)}; known: {', '.join(FIELDS)}"
-            )
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name not in ("kind", "mask_seed", *FIELDS[self.kind]) and value != field.default:
-                raise ValueError(
-                    f"asymmetry.{field.name}={value!r} has no effect with asymmetry.kind={self.kind!r}; leave it out"
-                )
-        draws.check_seed("asymmetry.mask_seed", self.mask_seed)
-        draws.check_number("asymmetry.bias_bound", self.bias_bound)
-        for name in ("gate_scale", "sigma0"):
-            if getattr(self, name) is not None:
-                draws.check_number(f"asymmetry.{name}", getattr(self, name), positive=name == "gate_scale")
-        if self.init not in INITS:
-            raise ValueError(
-                f"asymmetry.init={self.init!r} is unknown{near(self.init, INITS)}; known: {', '.join(INITS)}"
-            )
-        # Configs give lists; fields of a Flax module must be hashable.
+        specs = describe(type(self))
+        values, problems = check(specs, {name: getattr(self, name) for name in specs}, where="asymmetry")
+        if problems:
+            raise ValueError("\n".join(problems))
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        # Lists come from configs; what is left is hashable, as a field of a module has to be.
         object.__setattr__(self, "masks", tuple(tuple(pair) for pair in self.masks))
         if self.where is not None:
             globs = (self.where,) if isinstance(self.where, str) else self.where
