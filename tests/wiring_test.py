@@ -106,7 +106,7 @@ def test_probe_size():
         ("nesterov", False),
         ("weight_decay", 0.1),
         ("clip_norm", 1e-3),
-        ("warmup_share", 1.0),
+        ("warmup_share", 0.75),
         ("schedule", "constant"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from sbjax import trees
 from sbjax.metrics.bootstrap import Estimate
 from sbjax.metrics.monitor import Monitor, make_replica_monitor
-from sbjax.optimizers import optimizer as optimizer_lib
+from sbjax.optimizers import Adam
 from sbjax.training import fit as fit_lib
 from sbjax.training.checkpoint import Checkpoints
 from sbjax.training.placement import Mapping
@@ -16,7 +16,7 @@ RUN = {"steps": 30, "replicas": 3, "reports": 5, "saves": 3, "mapping": Mapping(
 
 
 def fit(task, *, checkpoints=None, hooks=None, **changes):
-    adam = optimizer_lib.make_optimizer("adam", 0.05)
+    adam = Adam().make(0.05)
     return fit_lib.fit(task, adam, key=jax.random.key(1), checkpoints=checkpoints, hooks=hooks, **(RUN | changes))
 
 
