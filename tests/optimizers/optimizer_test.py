@@ -203,7 +203,8 @@ def test_soap_is_adam_in_the_first_eigenbasis(x64):
             continue
         turned = left.T @ (h * w) @ right
         mean, square = b1 * mean + (1 - b1) * turned, b2 * square + (1 - b2) * turned**2
-        step = (mean / (1 - b1**t)) / np.sqrt(square / (1 - b2**t))
+        # Epsilon matters: the first gradient is diagonal in its own bases.
+        step = mean / (np.sqrt(square) + 1e-8) * np.sqrt(1 - b2**t) / (1 - b1**t)
         bias_mean, bias_square = b1 * bias_mean + (1 - b1) * k * bias, b2 * bias_square + (1 - b2) * (k * bias) ** 2
         w = w - rate * (left @ step @ right.T + decay * w)
         bias = bias - rate * (bias_mean / (1 - b1**t)) / np.sqrt(bias_square / (1 - b2**t))
