@@ -16,7 +16,7 @@ from sbjax import asymmetry
 from sbjax.data.images import ImageData
 from sbjax.frame.arms import step_flops
 from sbjax.models import make_model
-from sbjax.optimizers import optimizer as optimizer_lib
+from sbjax.optimizers import AdamW
 from sbjax.tasks.images import make_image_task
 from sbjax.training import placement as placement_lib
 
@@ -43,7 +43,7 @@ def runner(module, steps):
     held = (images[:8], labels[:8])
     data = ImageData("random", 10, images, labels, *held, *held, (0.5,), (0.25,))
     task = make_image_task(data, module, batch_size=BATCH)
-    optimizer = optimizer_lib.make_optimizer("adamw", 1e-3, weight_decay=0.03)
+    optimizer = AdamW(weight_decay=0.03).make(1e-3)
     program = placement_lib.Program(
         task, optimizer, placement=placement_lib.Placement(), replicas=1, key=jax.random.key(0)
     )

@@ -121,7 +121,7 @@ def program(*, widths, interior, faces, replicas=1, seed=0):
     import jax
 
     from sbjax.models import make_field
-    from sbjax.optimizers.optimizer import make_optimizer
+    from sbjax.optimizers import Adam
     from sbjax.physics.pdes import make_equation
     from sbjax.tasks.pinn import Points, make_pinn_task
     from sbjax.training.placement import Placement, Program
@@ -131,7 +131,7 @@ def program(*, widths, interior, faces, replicas=1, seed=0):
     box = {"lower": equation.lower, "upper": equation.upper}
     field = make_field("field", unknowns=1, widths=widths, dtype="float32", x64=False, **box)
     task = make_pinn_task(equation, field, points=Points(interior, faces, faces))
-    optimizer = make_optimizer("adam", RATE)
+    optimizer = Adam().make(RATE)
     return Program(task, optimizer, placement=Placement(), replicas=replicas, key=jax.random.key(seed))
 
 

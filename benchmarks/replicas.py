@@ -18,7 +18,7 @@ from torch import nn
 from sbjax import trees
 from sbjax.data.images import ImageData
 from sbjax.models import make_model
-from sbjax.optimizers import optimizer as optimizer_lib
+from sbjax.optimizers import Sgd
 from sbjax.tasks.images import make_image_task
 from sbjax.training import placement as placement_lib
 
@@ -94,7 +94,7 @@ def ours(model, options, shape, replicas, steps):
         (0.25,) * channels,
     )
     task = make_image_task(data, make_model(model, classes=10, **options), batch_size=BATCH)
-    optimizer = optimizer_lib.make_optimizer("sgd", 0.01, nesterov=True)
+    optimizer = Sgd(weight_decay=0.0).make(0.01)
     program = placement_lib.Program(
         task, optimizer, placement=placement_lib.Placement(), replicas=replicas, key=jax.random.key(0)
     )

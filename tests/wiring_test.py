@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sbjax.optimizers.section import read_optimizer
 
 from sbjax import config as config_lib
 from sbjax import trees
 from sbjax.experiments.pinn.experiment import build_equation
 from sbjax.frame.errors import ConfigError
+from sbjax.optimizers.section import read_optimizer
 from sbjax.runner import run as experiment
 from sbjax.training.fit import fit
 from sbjax.training.placement import Placement
@@ -108,7 +108,7 @@ def test_probe_size():
         ("nesterov", False),
         ("weight_decay", 0.1),
         ("clip_norm", 1e-3),
-        ("warmup_share", 0.5),
+        ("warmup_share", 0.75),
         ("schedule", "constant"),
     ],
 )

@@ -23,21 +23,23 @@ FIRST_BIAS_SCALE = Spec(
 
 
 class Kind(NamedTuple):
-    """A part by its name: its options, whether it takes others too, and options -> the part."""
+    """A part by its name: its options, and what makes it of their values."""
 
     name: str
     specs: dict[str, Spec]
-    open: bool
     make: Callable[[Mapping[str, Any]], Part]
+
+    def made_of(self, values: Mapping[str, Any]) -> Part:
+        """The part with its own options among the values of a section."""
+        return self.make({name: values[name] for name in self.specs})
 
 
 class Found(NamedTuple):
-    """What a section's names name, all specs together, and the names of those that are not the optimiser's own."""
+    """What a section's names name, and all specs together."""
 
     optimizer: Kind
     schedule: Kind | None
     specs: dict[str, Spec]
-    shared: frozenset[str]
 
     def no_effect(self, name: str, prefix: str) -> str:
         """Why a field that others read is not read here."""
@@ -79,28 +81,27 @@ def find(given: Mapping[str, Any], prefix: str) -> tuple[Found | None, list[str]
         around = {"learning_rate": LEARNING_RATE, "schedule": SCHEDULE, **schedule.specs, **around}
     for name in kind.specs.keys() & {"name", *around}:
         problems.append(f"{prefix}name={kind.name!r} has an option {name!r}, which the section has already; rename it")
-    specs = {"name": NAME, **kind.specs, **around}
-    return (None if problems else Found(kind, schedule, specs, frozenset({"name", *around}))), problems
+    return (None if problems else Found(kind, schedule, {"name": NAME, **kind.specs, **around})), problems
 
 
 def _optimizer_kind(name: Any, field: str) -> tuple[Kind, bool]:
     """And whether it reads a learning rate."""
     if is_import_path(name):
         part = _user_part(name, field, ("learning_rate",))
-        kind = Kind(name, part.specs, part.open, functools.partial(user.make_optimizer, part))
+        kind = Kind(name, part.specs, functools.partial(user.make_optimizer, part))
         return kind, user.is_scheduled(part)
     check_choice(name, OPTIMIZERS, what=field)
     part = OPTIMIZERS[name]
-    return Kind(name, options.describe(part), False, lambda values: part(**values)), part.scheduled
+    return Kind(name, options.describe(part), lambda values: part(**values)), part.scheduled
 
 
 def _schedule_kind(name: Any, field: str) -> Kind:
     if is_import_path(name):
         part = _user_part(name, field, ("learning_rate", "train_steps"))
-        return Kind(name, part.specs, False, functools.partial(user.make_schedule, part))
+        return Kind(name, part.specs, functools.partial(user.make_schedule, part))
     check_choice(name, SCHEDULES, what=field)
     part = SCHEDULES[name]
-    return Kind(name, options.describe(part), False, lambda values: part(**values))
+    return Kind(name, options.describe(part), lambda values: part(**values))
 
 
 def _user_part(name: str, field: str, arguments: tuple[str, ...]) -> user.UserPart:

@@ -112,32 +112,23 @@ def read_optimizer(fields: Mapping[str, Any], *, where: str = "optimizer") -> tu
     found, problems = lookup.find(given, prefix)
     if found is None:
         return None, problems
-    optimizer, schedule = found.optimizer, found.schedule
     fitting = {}
     for name, value in given.items():
         if name in found.specs or not lookup.is_known(name):
             fitting[name] = value
-        elif lookup.is_neutral(name, value):
-            continue
-        elif optimizer.open:
-            fitting[name] = value
-        else:
+        elif not lookup.is_neutral(name, value):
             problems.append(f"{prefix}{name}={value!r} {found.no_effect(name, prefix)}; leave it out")
-    specs = found.specs
-    if optimizer.open:  # what it takes by any keyword
-        specs = {**specs, **{name: Spec() for name in fitting if name not in specs}}
-    values, wrong = options.check(specs, fitting, where=where)
+    values, wrong = options.check(found.specs, fitting, where=where)
     problems += wrong
     if problems:
         return None, problems
-    own = {name: values[name] for name in values if name not in found.shared}
     try:
-        made = optimizer.make(own)
-        rate = schedule and schedule.make({name: values[name] for name in schedule.specs if name in values})
-    except (TypeError, ValueError) as error:
+        made = found.optimizer.made_of(values)
+        schedule = None if found.schedule is None else found.schedule.made_of(values)
+    except ValueError as error:
         return None, [f"{where}: {error}" if where else str(error)]
-    learning_rate = values["learning_rate"] if schedule else None
-    return OptimizerChoice(values["name"], made, learning_rate, rate, values["first_bias_scale"]), []
+    learning_rate = None if schedule is None else values["learning_rate"]
+    return OptimizerChoice(values["name"], made, learning_rate, schedule, values["first_bias_scale"]), []
 
 
 def override(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

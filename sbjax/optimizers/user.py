@@ -24,13 +24,11 @@ class UserPart(NamedTuple):
         path: the import path.
         target: a class or function.
         specs: its options.
-        open: it takes any other keyword too.
     """
 
     path: str
     target: Any
     specs: dict[str, options.Spec]
-    open: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,7 +97,7 @@ def load(path: str, *, arguments: tuple[str, ...]) -> UserPart:
         arguments: those that are no options of a function: its caller sets them.
 
     Raises:
-        ValueError: there is none, or it is neither a class with `make` nor a function.
+        ValueError: there is none; it is neither a class with `make` nor a function; it takes any keyword.
     """
     target = names.import_path(path)
     is_class = inspect.isclass(target)
@@ -108,8 +106,9 @@ def load(path: str, *, arguments: tuple[str, ...]) -> UserPart:
             f"{path!r} is {_short(target)}; it must be a class with make({', '.join(arguments)}), or a "
             f"function of {', '.join(arguments)} and its options"
         )
-    specs = options.describe(target, without=() if is_class else arguments)
-    return UserPart(path, target, specs, options.open_ended(target))
+    if options.open_ended(target):
+        raise ValueError(f"{path!r} takes any keyword, so that misspelt ones could not be told; name its options")
+    return UserPart(path, target, options.describe(target, without=() if is_class else arguments))
 
 
 def is_scheduled(part: UserPart) -> bool:

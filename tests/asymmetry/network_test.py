@@ -24,7 +24,7 @@ from sbjax.asymmetry import (
 )
 from sbjax.data.images import ImageData
 from sbjax.models import CNN, MLP, GroupCNN, ResNet
-from sbjax.optimizers.optimizer import make_optimizer
+from sbjax.optimizers import OPTIMIZERS, AdamW
 from sbjax.tasks.images import make_image_task
 from sbjax.training.fit import fit
 from sbjax.training.placement import Placement
@@ -283,7 +283,7 @@ def test_training_loop_keeps_the_constants(placement):
     task = make_image_task(data, net, batch_size=16)
     fitted = fit(
         task,
-        make_optimizer("adamw", 0.01, weight_decay=0.1),
+        AdamW(weight_decay=0.1).make(0.01),
         steps=5,
         replicas=2,
         key=KEY,
@@ -310,7 +310,8 @@ def test_weights_held_whole_train_as_the_others(name, rate, x64):
     data = ImageData("random", 3, images, labels, images, labels, images, labels, (0.5,), (0.25,))
     net = make_asymmetric(MLP(classes=3, widths=(6,), dtype="float64"), W)
     task = make_image_task(data, net, batch_size=16)
-    optimizer = make_optimizer(name, rate, weight_decay=0.1 if name == "adamw" else 0.0)
+    decay = {"adamw": {"weight_decay": 0.1}, "soap": {"weight_decay": 0.0}}.get(name, {})
+    optimizer = OPTIMIZERS[name](**decay).make(rate)
     rolled, single = (
         trees.take(
             fit(task, optimizer, steps=5, replicas=1, key=KEY, reports=1, placement=Placement(steps=steps)).variables, 0

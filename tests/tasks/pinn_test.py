@@ -7,11 +7,10 @@ import optax
 import pytest
 
 from sbjax import trees
-from sbjax.build.training import matched_bias_scale
 from sbjax.expansion.folding import fold
 from sbjax.expansion.transform import VectorExpansion
 from sbjax.models import make_field
-from sbjax.optimizers.optimizer import make_optimizer
+from sbjax.optimizers import OPTIMIZERS, Adam
 from sbjax.optimizers.rescaled import rescaled
 from sbjax.physics.equation import make_residual
 from sbjax.physics.pdes import EQUATIONS, make_equation
@@ -156,8 +155,9 @@ def test_matched_bias_coincides_with_the_expansion(name, rate, scale, steps, tol
             task, optimizer, steps=steps, replicas=2, key=KEY, reports=1, placement=Placement(devices=1)
         ).variables
 
-    assert matched_bias_scale(name, PI) == pytest.approx(scale, rel=1e-12)  # what a config that says 0 gets
-    optimizer = make_optimizer(name, rate)
+    options = OPTIMIZERS[name](weight_decay=0.0, nesterov=False) if name == "sgd" else OPTIMIZERS[name]()
+    assert options.first_bias_unit(PI.constants) == pytest.approx(scale, rel=1e-12)  # what a config that says 0 gets
+    optimizer = options.make(rate)
 
     def scales(params):
         ones = jax.tree.map(lambda _: 1.0, params)
@@ -293,9 +293,9 @@ def test_poisson_is_solved(name):
     task = make_task("poisson", points=Points(32), hard=True, model={"widths": (12, 12)}, test_points=200)
     fitted = fit(
         task,
-        make_optimizer("adam", 3e-3),
+        Adam().make(3e-3),
         steps=200,
-        second_phase=Phase(make_optimizer(name, 0.0), 300),
+        second_phase=Phase(OPTIMIZERS[name]().make(), 300),
         replicas=2,
         key=KEY,
         reports=2,
@@ -322,7 +322,7 @@ def test_two_phases_resume_to_the_same_bytes(tmp_path):
         hooks = Hooks(on_pulse=lambda step, *_: at.__setitem__(0, step), stop=lambda: at[0] >= until)
         checkpoints = None if folder is None else Checkpoints(folder)
         return fit(
-            task, make_optimizer("adam", 1e-2), steps=10, second_phase=Phase(make_optimizer("ssbroyden", 0.0), 8),
+            task, Adam().make(1e-2), steps=10, second_phase=Phase(OPTIMIZERS["ssbroyden"]().make(), 8),
             replicas=2, key=KEY, reports=9, checkpoints=checkpoints, hooks=hooks, placement=Placement(devices=1),
         )  # fmt: skip
 
@@ -367,7 +367,7 @@ def test_a_residual_that_is_not_finite_is_named():
     failures = []
     fit(
         task._replace(sample=sample),
-        make_optimizer("adam", 1e-3),
+        Adam().make(1e-3),
         steps=6,
         replicas=1,
         key=KEY,

@@ -8,7 +8,7 @@ import pytest
 from sbjax import trees
 from sbjax.metrics.bootstrap import Estimate
 from sbjax.metrics.monitor import Monitor, make_replica_monitor
-from sbjax.optimizers import optimizer as optimizer_lib
+from sbjax.optimizers import Adam
 from sbjax.training import fit as fit_lib
 from sbjax.training.checkpoint import Checkpoints
 from sbjax.training.checkpoint_files import CheckpointError
@@ -19,7 +19,7 @@ RUN = {"steps": 30, "replicas": 3, "reports": 5, "saves": 3, "placement": Placem
 
 
 def fit(task, *, checkpoints=None, hooks=None, optimizer=None, **changes):
-    optimizer = optimizer or optimizer_lib.make_optimizer("adam", 0.05)
+    optimizer = optimizer or Adam().make(0.05)
     return fit_lib.fit(task, optimizer, key=jax.random.key(1), checkpoints=checkpoints, hooks=hooks, **(RUN | changes))
 
 

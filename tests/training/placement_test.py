@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from sbjax import rng
-from sbjax.optimizers import optimizer as optimizer_lib
+from sbjax.optimizers import Lbfgs, Sgd
 from sbjax.training import placement as placement_lib
 from sbjax.training.placement import Placement
 
@@ -23,7 +23,7 @@ LAYOUTS = {
 
 
 def train(task, placement, *, replicas=3, steps=5, optimizer=None):
-    optimizer = optimizer or optimizer_lib.make_optimizer("sgd", 0.1)
+    optimizer = optimizer or Sgd(nesterov=False, weight_decay=0.0).make(0.1)
     program = placement_lib.Program(task, optimizer, placement=placement, replicas=replicas, key=jax.random.key(0))
     carry = program.advance(program.init(), 0, 2)
     carry = program.advance(carry, 2, steps)
@@ -106,7 +106,7 @@ def test_many_rows_are_mapped_one_after_another(rows, devices, expected):
 
 def test_lbfgs_is_the_same_code_path(toys):
     task = toys.classification()
-    lbfgs = optimizer_lib.make_optimizer("lbfgs", 1.0)
+    lbfgs = Lbfgs().make()
     program, expected, _ = train(task, Placement("vmap", "scan", devices=1), optimizer=lbfgs, steps=3, replicas=2)
     _, state, _ = train(task, Placement("sequential", "scan", devices=1), optimizer=lbfgs, steps=3, replicas=2)
     assert program.programs() == 1
