@@ -32,6 +32,33 @@ FLAGS = [
     "--config.model.widths=(32,)",  # a hidden layer compiles sooner than two
     "--cpu_devices=2",
 ]
+# A short training in pulses of one step: <folder> <save_seconds> <step at which it waits to be killed>.
+SAVING_BY_TIME = """
+import sys
+import jax
+from sbjax.optimizers.optimizer import make_optimizer
+from sbjax.training import fit as fit_lib
+from sbjax.training.checkpoint import Checkpoints
+from sbjax.training.placement import Placement
+
+sys.path.insert(0, "tests")
+import toys
+
+folder, seconds, wait_at = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+
+def wait(step, *_):
+    if step == wait_at:
+        print("waiting", flush=True)
+        sys.stdin.read()
+
+fit_lib.PULSE_SECONDS = 1e-9
+fit_lib.fit(
+    toys.classification(toys.Dense(dropout=0.2)), make_optimizer("adam", 0.05), steps=24, replicas=2, reports=2,
+    key=jax.random.key(0), placement=Placement(devices=1),
+    save_seconds=seconds, checkpoints=Checkpoints(folder, keep=1),
+    hooks=fit_lib.Hooks(on_pulse=wait, on_resume=lambda step, history: print("resumed", step, len(history))),
+)
+"""
 pytestmark = pytest.mark.slow
 
 
@@ -56,7 +83,7 @@ def arrays(folder):
     import orbax.checkpoint as ocp
 
     digests = {}
-    for item in ("params", "state"):
+    for item in sorted(path.parent.name for path in folder.glob("*/_METADATA")):
         tree = ocp.StandardCheckpointer().restore(folder / item)
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
             digests[item + jax.tree_util.keystr(path)] = hashlib.sha256(np.asarray(leaf).tobytes()).hexdigest()
@@ -124,6 +151,30 @@ def test_killed_at_random_moments(unbroken, tmp_path_factory):
     content, checkpoints = fingerprint(workdir)
     assert content == unbroken[1][0]
     assert checkpoints == unbroken[1][1]
+
+
+def test_killed_between_reports_after_a_save_by_time(tmp_path):
+    """kill -9 before the first report and before the second one; all but the last step before it is kept."""
+
+    def start(folder, seconds, wait_at=-1):
+        words = [sys.executable, "-c", SAVING_BY_TIME, tmp_path / folder, str(seconds), str(wait_at)]
+        return subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    for wait_at, resumed in ((10, ""), (20, "resumed 9 1\n")):
+        process = start("killed", 1e-9, wait_at)
+        assert "".join(process.stdout.readline() for _ in range(1 + bool(resumed))) == f"{resumed}waiting\n"
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert [path.stem for path in (tmp_path / "killed").glob("*.sha256")] == [str(wait_at - 1)]
+    for folder, seconds, said in (("killed", 1e-9, "resumed 19 2\n"), ("unbroken", 0, "")):
+        process = start(folder, seconds)
+        assert process.communicate(timeout=300) == (said, None)
+        assert process.returncode == 0
+    killed, unbroken = (tmp_path / folder / "24" for folder in ("killed", "unbroken"))
+    assert arrays(killed) == arrays(unbroken)
+    assert (killed / "meta/metadata").read_bytes() == (unbroken / "meta/metadata").read_bytes()
+    assert {path.name for path in killed.parent.iterdir()} == {path.name for path in unbroken.parent.iterdir()}
 
 
 @pytest.mark.parametrize(
