@@ -158,7 +158,7 @@ def regression_arms(settings):
     [
         ("optimizer", {"name": "adam"}, "optimizer.name='adam' must be 'lbfgs' with task.program='grid'"),
         ("model", {"normalise": True}, "model.normalise=True must be False"),
-        ("task", {"function": "sinus"}, "task.function='sinus' is unknown"),
+        ("task", {"function": "sinus"}, "function='sinus' is unknown"),
     ],
 )
 def test_configs_that_the_program_cannot_do(section, changes, message):
