@@ -157,7 +157,7 @@ def grid_arms(plan):
     [
         ("optimizer", {"name": "adam"}, "optimizer.name='adam' must be 'lbfgs' with task.program='grid'"),
         ("model", {"normalise": True}, "model.normalise=True must be False"),
-        ("task", {"function": "sinus"}, "task.function='sinus' is unknown"),
+        ("task", {"function": "sinus"}, "function='sinus' is unknown"),
     ],
 )
 def test_configs_that_the_program_cannot_do(section, changes, message):
