@@ -198,19 +198,22 @@ def about_arms(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     """'field: a here, b there' for every field that may not change when a run goes on."""
-    ours, theirs = (_flat(json.loads(json.dumps(side))) for side in (ours, theirs))
+    ours, theirs = (_flat(json.loads(json.dumps(_without_facts(side)))) for side in (ours, theirs))
     names = sorted(ours.keys() | theirs.keys())
     return [
         f"{name}: {ours.get(name, 'absent')!r} now, {theirs.get(name, 'absent')!r} in the workdir"
         for name in names
-        if ours.get(name) != theirs.get(name) and name not in FREE and not _is_fact(name)
+        if ours.get(name) != theirs.get(name) and name not in FREE
     ]
 
 
-def _is_fact(name):
-    """Whether a field is one of `ARM_FACTS` of an arm."""
-    path = name.split(".")
-    return path[0] == "arms" and len(path) > 2 and path[2] in ARM_FACTS
+def _without_facts(settings):
+    """The settings as far as something is trained by them."""
+    arms = {
+        name: {field: value for field, value in arm.items() if field not in ARM_FACTS}
+        for name, arm in settings.get("arms", {}).items()
+    }
+    return {**settings, "arms": arms}
 
 
 def _base_of(given):
