@@ -11,7 +11,7 @@ from sbjax.frame import sections as sections_lib
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.plan import Plan
 from sbjax.frame.protocol import Experiment
-from sbjax.frame.reader import SECOND_PHASE, Reader
+from sbjax.frame.reader import ARM_WORDS, SECOND_PHASE, Reader
 from sbjax.names import near
 from sbjax.optimizers import lookup
 from sbjax.optimizers import section as optimizer_lib
@@ -130,8 +130,11 @@ def read(config: ConfigDict | Mapping[str, Any], find: Find) -> Plan:
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any], experiment: Experiment) -> list[str]:
-    """'field: a here, b there' for every field that may not change when a run goes on."""
-    ours, theirs = (flat(json.loads(json.dumps(side))) for side in (ours, theirs))
+    """'field: a here, b there' for every field that may not change when a run goes on.
+
+    Order, role and labels of an arm may: nothing is trained by them.
+    """
+    ours, theirs = (flat(json.loads(json.dumps(_trained_by(side)))) for side in (ours, theirs))
     free = free_fields(experiment)
     return [
         f"{name}: {ours.get(name, 'absent')!r} now, {theirs.get(name, 'absent')!r} in the workdir"
@@ -156,6 +159,14 @@ def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(tree, Mapping) or not tree:
         return {prefix[:-1]: tree}
     return {k: v for name, value in tree.items() for k, v in flat(value, f"{prefix}{name}.").items()}
+
+
+def _trained_by(settings):
+    arms = settings.get("arms", {})
+    return {
+        **settings,
+        "arms": {arm: {k: v for k, v in own.items() if k not in ARM_WORDS} for arm, own in arms.items()},
+    }
 
 
 def _defaults(part):

@@ -134,28 +134,15 @@ def draw_all(results: Results, workdir: Path) -> list[sections.Figure]:
 
 def picture(workdir: Path, name: str, figure: "Figure", caption: str, *, alt: str = "") -> sections.Figure:
     """Write `workdir/figures/<name>.png`; the figure as part of a report."""
+    return sections.Figure(name, caption, save_png(workdir, name, figure).read_bytes(), alt)
+
+
+def save_png(workdir: Path, name: str, figure: "Figure") -> Path:
+    """Write `workdir/figures/<name>.png`, and return its path."""
     path = Path(workdir) / "figures" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    png = to_png(figure)
-    write_atomically(path, png)
-    return sections.Figure(name, caption, png, alt)
-
-
-def pair_maps(pairs: dict[str, np.ndarray]) -> "Figure":
-    """Distances between all pairs of replicas as heat maps, one panel a layer, each with its own scale of colours."""
-    with styled():
-        columns = min(len(pairs), 4)
-        rows = -(-len(pairs) // columns)
-        figure = new_figure((2.2 * columns, 2.0 * rows))
-        panels = figure.subplots(rows, columns, squeeze=False)
-        for panel in panels.flat[len(pairs) :]:
-            panel.set_visible(False)
-        for panel, (name, matrix) in zip(panels.flat, pairs.items()):
-            image = panel.imshow(matrix, cmap="viridis")
-            figure.colorbar(image, ax=panel, shrink=0.8)
-            panel.set_title(name, fontsize=7)
-            panel.set_xlabel("replica")
-    return figure
+    write_atomically(path, to_png(figure))
+    return path
 
 
 def to_png(figure: "Figure") -> bytes:

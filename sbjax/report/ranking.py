@@ -210,6 +210,23 @@ def correlation_figure(early: Results, full: Results, kinds: Sequence[str]) -> "
     return figure
 
 
+def pair_maps(pairs: dict[str, np.ndarray]) -> "Figure":
+    """Distances between all pairs of replicas as heat maps, one panel a layer, each with its own scale of colours."""
+    with figures.styled():
+        columns = min(len(pairs), 4)
+        rows = -(-len(pairs) // columns)
+        figure = figures.new_figure((2.2 * columns, 2.0 * rows))
+        panels = figure.subplots(rows, columns, squeeze=False)
+        for panel in panels.flat[len(pairs) :]:
+            panel.set_visible(False)
+        for panel, (name, matrix) in zip(panels.flat, pairs.items()):
+            image = panel.imshow(matrix, cmap="viridis")
+            figure.colorbar(image, ax=panel, shrink=0.8)
+            panel.set_title(name, fontsize=7)
+            panel.set_xlabel("replica")
+    return figure
+
+
 def _error_bars(panel, measures: Sequence[dict[str, Any]], heights, *, axis: str) -> None:
     middle = np.array([measure["value"] for measure in measures])
     ends = np.array([[m["value"] if m[end] is None else m[end] for m in measures] for end in ("low", "high")])

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from sbjax import config as config_lib
 from sbjax import trees
-from sbjax.files import plain, write_atomically, write_json
+from sbjax.files import plain, write_json
 from sbjax.frame.errors import ConfigError
 from sbjax.metrics import replica
 from sbjax.metrics.monitor import SUFFIXES
@@ -78,14 +78,14 @@ def rank_designs(
         raise ConfigError(f"--by={by}: {error}") from error
     text = [ranking.ranking_table(rows, by=by, primary=early.primary)]
     numbers = {"by": by, "ranking": [row._asdict() for row in rows]}
-    files = [_draw(folder / "figures" / "ranking.png", ranking.ranking_figure(rows, by=by))]
+    files = [figures.save_png(folder, "ranking", ranking.ranking_figure(rows, by=by))]
     if full is not None:
         found = ranking.correlate(early, full)
         text.append(ranking.correlation_table(found, primary=full.primary))
         numbers["against"] = str(against)
         numbers["correlations"] = [row._asdict() | {"rho": row.rho._asdict()} for row in found]
         figure = ranking.correlation_figure(early, full, kinds)
-        files.append(_draw(folder / "figures" / "rank_correlation.png", figure))
+        files.append(figures.save_png(folder, "rank_correlation", figure))
     write_json(folder / "ranking.json", numbers)
     return Measurement("\n\n".join(text), [folder / "ranking.json", *files], numbers)
 
@@ -128,11 +128,10 @@ def measure_params(
     files = []
     if workdir is not None:
         folder = pathlib.Path(workdir).absolute()
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
         write_json(folder / "measures.json", numbers)
         files = [
             folder / "measures.json",
-            _draw(folder / "figures" / "pairs.png", figures.pair_maps(measured[2].pairs)),
+            figures.save_png(folder, "pairs", ranking.pair_maps(measured[2].pairs)),
         ]
     return Measurement(text, files, numbers)
 
@@ -166,9 +165,3 @@ def _reading(reading: replica.Reading) -> dict[str, Any]:
         return {name: x._asdict() for name, x in measured._asdict().items() if x is not None}
 
     return {"layers": {name: fields(x) for name, x in reading.layers.items()}, "total": fields(reading.total)}
-
-
-def _draw(path: pathlib.Path, figure) -> pathlib.Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, figures.to_png(figure))
-    return path

@@ -50,6 +50,8 @@ def test_complete_and_in_order():
         ("arms.expanded.expanson", {}, "arms.expanded.expanson is unknown, did you mean 'expansion'?"),
         ("arms.expanded.task", {"batchsize": 3}, "arms.expanded.task.batchsize=3 is unknown"),
         ("arms.ra w", {}, "a name is made of letters"),
+        ("arms.expanded.role", "contrl", "arms.expanded.role='contrl' is unknown; give reference, treatment or"),
+        ("arms.expanded.order", "first", "arms.expanded.order='first' must be a whole number"),
     ],
 )
 def test_refusals_name_field_value_and_remedy(path, value, words):
@@ -104,3 +106,19 @@ def test_every_default_is_documented_by_its_type():
 
     assert all(isinstance(leaf, bool | int | float | str) for leaf in leaves(base_config().to_dict()))
     assert not re.search(r"jax", config_lib.base_config().to_json())
+
+
+def test_arms_have_an_order_a_role_and_labels():
+    arms = {
+        "a": {"order": 2, "role": "control of size", "labels": {"size": 3}},
+        "b": {"order": 1},
+        "c": {},
+        "raw": {"order": 5},
+    }
+    settings = check({"train_steps": 5, "arms": arms})
+    assert list(settings["arms"]) == ["raw", "b", "a", "c"]
+    assert config_lib.about_arms(settings)["a"] == arms["a"]
+    # Nothing that is trained depends on them, so that a run goes on whatever they are now.
+    assert config_lib.arm_settings(settings, "a") == config_lib.arm_settings(settings, "c")
+    other = check({"train_steps": 5, "arms": arms | {"a": {"labels": {"size": 4}}, "raw": {}}})
+    assert config_lib.differences(settings, other) == []

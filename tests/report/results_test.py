@@ -39,6 +39,22 @@ def test_load_returns_what_was_written(write_run):
             np.testing.assert_array_equal(values, np.array(line[name], np.float64))
 
 
+def test_what_arms_are_for_is_kept_and_filled_in(write_run):
+    workdir = write_run()
+    results = lib.load_results(workdir)
+    assert results.roles == {"raw": "reference", "expanded": "treatment", "nearest": "control of resolution"}
+    assert results.labels == {"raw": {}, "expanded": {}, "nearest": {}}
+    about = json.loads((workdir / "arms.json").read_text())
+    about["about"]["expanded"] = {"order": 3, "labels": {"factor": 2, "fill": "0.5"}}
+    (workdir / "arms.json").write_text(json.dumps(about))
+    assert lib.load_results(workdir).labels["expanded"] == {"factor": 2, "fill": "0.5"}
+    about.pop("about")  # as older runs are
+    (workdir / "arms.json").write_text(json.dumps(about))
+    assert lib.load_results(workdir).roles["nearest"] == "treatment"
+    with pytest.raises(ValueError, match=r"raw\.role='treatment': the reference is 'raw'"):
+        lib.save_arms(workdir, **FACTS, about={"raw": {"role": "treatment"}})
+
+
 def test_table_has_a_row_an_arm_and_replica(write_run):
     workdir = write_run()
     results = lib.load_results(workdir)

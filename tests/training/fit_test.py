@@ -8,7 +8,8 @@ import pytest
 from sbjax import trees
 from sbjax.metrics.bootstrap import Estimate
 from sbjax.metrics.monitor import Monitor, make_replica_monitor
-from sbjax.optimizers import Adam
+from sbjax.optimizers import Adam, Lbfgs
+from sbjax.optimizers.schedules import Step
 from sbjax.training import fit as fit_lib
 from sbjax.training.checkpoint import Checkpoints
 from sbjax.training.checkpoint_files import CheckpointError
@@ -254,12 +255,12 @@ def test_a_long_time_saves_with_reports_only(toys, tmp_path):
 
 
 def decaying():
-    schedule = optimizer_lib.make_schedule("step", 0.05, train_steps=30, decay_every_steps=8, decay_factor=0.5)
-    return optimizer_lib.make_optimizer("adam", schedule)
+    schedule = Step(warmup_share=0.0, decay_every_steps=8, decay_factor=0.5)
+    return Adam().make(schedule.make(0.05, 30))
 
 
 def lbfgs(steps):
-    return fit_lib.Phase(optimizer_lib.make_optimizer("lbfgs", 1.0), steps)
+    return fit_lib.Phase(Lbfgs().make(), steps)
 
 
 EXTENSIONS = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sbjax import trees
-from sbjax.optimizers.optimizer import make_optimizer
+from sbjax.optimizers import Adam
 from sbjax.training.checkpoint import Checkpoints
 from sbjax.training.checkpoint_files import CheckpointError
 from sbjax.training.fit import fit
@@ -47,7 +47,7 @@ def test_a_training_gives_its_variables(toys, tmp_path):
     """Batch statistics too; of every replica, and the state of the optimiser plays no part."""
     checkpoints = Checkpoints(tmp_path, keep=5)
     fitted = fit(
-        toys.classification(toys.Convolution()), make_optimizer("adam", 0.05), steps=4, replicas=2, reports=2, saves=2,
+        toys.classification(toys.Convolution()), Adam().make(0.05), steps=4, replicas=2, reports=2, saves=2,
         key=jax.random.key(1), placement=Placement(devices=1), checkpoints=checkpoints,
     )  # fmt: skip
     checkpoints.close()
