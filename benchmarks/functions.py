@@ -34,29 +34,29 @@ def main():
     from sbjax.experiments.functions.grid import run_grid
     from sbjax.tasks import regression
 
-    settings = config_lib.check(runpy.run_path(str(ROOT / "configs" / "functions.py"))["get_config"]("sine"))
-    arms = regression_run.check(settings)
+    plan = config_lib.read(runpy.run_path(str(ROOT / "configs" / "functions.py"))["get_config"]("sine"))
+    _, arms, shared = prepare(plan).built
     names = list(regression.TARGETS) if options.whole else SAMPLED
-    seeds = settings["replicas"] if options.whole else options.seeds
+    seeds = plan.replicas if options.whole else options.seeds
     minutes, compiled = 0.0, 0.0
     for name in names:
         points = regression.make_points(
-            regression.make_target(name), settings["task"]["points"], settings["task"]["test_points"]
+            regression.make_target(name), plan.task.points, plan.task.test_points
         )
         began, first = time.perf_counter(), []
         run_grid(
-            points, arms, replicas=seeds, key=jax.random.key(settings["seed"]),
-            widths=settings["model"]["widths"][1:], steps=settings["train_steps"],
-            tolerance=settings["task"]["tolerance"], records=settings["reports"],
+            points, arms, replicas=seeds, key=jax.random.key(plan.seed),
+            widths=shared.widths, steps=plan.train_steps,
+            tolerance=plan.task.tolerance, records=plan.reports,
             on_done=lambda arm, replica, seconds, first=first: first.append(seconds),
         )  # fmt: skip
         seconds = time.perf_counter() - began
         # Later functions find the program compiled; the first one's first fit is compilation for the most part.
-        share = settings["replicas"] * len(regression.TARGETS) / (seeds * len(names))
+        share = plan.replicas * len(regression.TARGETS) / (seeds * len(names))
         compiled = compiled or first[0]
         minutes += (seconds - (first[0] if name == names[0] else 0)) * share / 60
     minutes += compiled / 60
-    fits = len(arms) * settings["replicas"] * len(regression.TARGETS)
+    fits = len(arms) * plan.replicas * len(regression.TARGETS)
     figure(
         "functions/time", minutes, unit="minutes", bar=MINUTES, fits=fits, measured_fits=len(arms) * seeds * len(names)
     )

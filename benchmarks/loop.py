@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import optax
 from common import alternate, figure
 
-from sbjax import build, trees
+from sbjax import trees
 from sbjax import config as config_lib
+from sbjax.frame.plan import Plan
 from sbjax.training import placement as placement_lib
 from sbjax.training import step as step_lib
 
@@ -37,11 +38,10 @@ def quickstart(workdir: pathlib.Path) -> dict[str, float]:
     return seconds
 
 
-def checks(settings: dict) -> float:
+def checks(plan: Plan) -> float:
     """Seconds of training with checks over seconds without, minus 1; one replica of the reference arm, steps rolled."""
-    arm = config_lib.arm_settings(settings, settings["reference"])
-    task = build.build_task(arm, build.build_data(arm["task"]))
-    optimizer = build.build_optimizer(arm["optimizer"], train_steps=1000)
+    task = plan.experiment.task_of(plan, plan.reference)
+    optimizer = plan.arms[0].optimizer.build(1000)
     key, steps = jax.random.key(0), 200
     placement = placement_lib.Placement("map", "scan", devices=1)
     program = placement_lib.Program(task, optimizer, placement=placement, replicas=1, key=key)
@@ -77,9 +77,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         seconds = quickstart(pathlib.Path(folder) / "run")
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
-    settings = config_lib.check(_load_quickstart())
+    plan = config_lib.read(_load_quickstart())
     share = (seconds["save_seconds"] + seconds["log_seconds"]) / seconds["train_seconds"]
-    checked = max(0.0, checks(settings))
+    checked = max(0.0, checks(plan))
     figure(
         "logging, checks and saving over training time (quickstart)",
         share + checked,

@@ -34,15 +34,15 @@ BARS = {
 
 def measure(name, bars, seeds):
     """[(seconds, step, errors of all seeds)] at every report, until the last bar is reached or its time is up."""
-    from sbjax import build
     from sbjax import config as config_lib
-    from sbjax.frame import arms
+    from sbjax.frame.arms import precision
+    from sbjax.runner.run import prepare
     from sbjax.training.fit import Hooks, fit
 
     config = runpy.run_path(str(ROOT / "configs" / "pdes.py"))["get_config"](f"{name},accurate")
     config.replicas = seeds
     config.reports = 40
-    settings = config_lib.check(config)
+    plan = config_lib.read(config)
     began, reports = time.perf_counter(), []
 
     minutes, bar = bars[-1]
@@ -56,17 +56,18 @@ def measure(name, bars, seeds):
         shown = ", ".join(f"{error:.1e}" for error in errors)
         print(f"{name}: step {record['step']}, {reports[-1][0]:.0f} s: {shown}", flush=True)
 
-    with arms.precision(settings["precision"]):
-        (arm,) = arms.build_arms(settings)
+    with precision(plan.precision):
+        built = prepare(plan).built
+        (arm,) = built.arms
         fit(
             arm.task,
             arm.phases[0].optimizer,
             steps=arm.phases[0].steps,
             second_phase=arm.phases[1],
             replicas=seeds,
-            key=jax.random.key(settings["seed"]),
-            reports=settings["reports"],
-            placement=build.build_placement(settings["mapping"]),
+            key=jax.random.key(plan.seed),
+            reports=plan.reports,
+            placement=built.placement,
             hooks=Hooks(
                 stop=lambda: spent() > 60 * minutes or np.median(reports[-1][2]) <= bar,
                 on_report=report,

@@ -26,16 +26,16 @@ MINUTES = 30  # for 20 seeds x 2 arms x 5000 steps
 
 def train(name, steps, options):
     """(reports, seconds of the whole training, median seconds of a step once compiled)."""
-    from sbjax import build
     from sbjax import config as config_lib
-    from sbjax.frame import arms
+    from sbjax.frame.arms import precision
+    from sbjax.runner.run import prepare
     from sbjax.training.fit import Hooks, fit
 
     config = runpy.run_path(str(ROOT / "configs" / "qcd.py"))["get_config"](options.parametrisation)
     config.replicas, config.train_steps = options.seeds, steps
     config.arms = {name: config.arms[name]}
     config.reference = name
-    settings = config_lib.check(config)
+    plan = config_lib.read(config)
     began, pulses, at = time.perf_counter(), [], [0]
 
     def pulse(step, seconds, compiled):
@@ -43,16 +43,17 @@ def train(name, steps, options):
             pulses.append(seconds / (step - at[0]))
         at[0] = step
 
-    with arms.precision(settings["precision"]):
-        (arm,) = arms.build_arms(settings)
+    with precision(plan.precision):
+        built = prepare(plan).built
+        (arm,) = built.arms
         fitted = fit(
             arm.task,
             arm.phases[0].optimizer,
             steps=steps,
             replicas=options.seeds,
-            key=jax.random.key(settings["seed"]),
-            reports=settings["reports"],
-            placement=build.build_placement(settings["mapping"]),
+            key=jax.random.key(plan.seed),
+            reports=plan.reports,
+            placement=built.placement,
             hooks=Hooks(on_pulse=pulse),
         )
     return fitted.history, time.perf_counter() - began, float(np.median(pulses))
