@@ -143,10 +143,26 @@ def build_monitor(settings: dict[str, Any], task: Task, *, steps: int) -> tuple[
     key = rng.stream(jax.random.key(settings["seed"]), "null")
     outputs_fn = None if task.outputs is None else lambda variables: task.outputs(task.data, variables)
     try:
-        monitor = make_replica_monitor(kinds, key=key, outputs_fn=outputs_fn, solver=section["solver"])
+        monitor = make_replica_monitor(
+            kinds,
+            key=key,
+            outputs_fn=outputs_fn,
+            solver=section["solver"],
+            shapes=jax.eval_shape(task.init, key),
+            **_applied(task),
+        )
     except ValueError as error:
         raise ConfigError(f"monitor.{error}") from error
     return monitor, parse_steps(section["at"], steps=steps, reports=settings["reports"])
+
+
+def _applied(task: Task) -> dict[str, Any]:
+    """A function of parameters in which hidden units can be followed, and its inputs."""
+    if task.lines is not None:
+        return {"apply_fn": task.lines.apply, "inputs": task.lines.inputs(task.data)}
+    if task.outputs is not None:
+        return {"apply_fn": lambda variables, data: task.outputs(data, variables), "inputs": task.data}
+    return {}
 
 
 def parse_steps(text: str, *, steps: int, reports: int) -> tuple[int, ...]:

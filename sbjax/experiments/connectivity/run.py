@@ -10,16 +10,14 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from sbjax import rng, trees
-from sbjax.asymmetry import effective
 from sbjax.files import write_atomically
 from sbjax.metrics.connectivity import barriers, monotonicity, summarise
 from sbjax.metrics.interpolation import over_parts
+from sbjax.metrics.matched import MOST_REPLICAS, weight_spec, weights_of
 from sbjax.symmetry.matching import match_weights
 from sbjax.symmetry.permutation import Permutations, permute, random_permutations
-from sbjax.symmetry.spec import derive_spec
 from sbjax.tasks.task import Task, Variables
 
-MOST_ALIGNED = 6  # replicas between which all pairs are matched
 DRAWS = 3  # random orders beside the best one
 
 
@@ -56,7 +54,7 @@ def measure_lines(
         found["pairs"] = _plain(barriers(held_out, variables, pairs, **options), pairs)
         if section["rebase"]:
             alignment = Alignment(task, variables, key)
-            found["alignment"] = alignment.between(running[:MOST_ALIGNED])
+            found["alignment"] = alignment.between(running[:MOST_REPLICAS])
             if "frozen" not in variables and alignment.spec.sizes:
                 count = len(pairs)
                 moved = trees.stack([alignment.moved(variables, i, j) for i, j in pairs])
@@ -111,15 +109,8 @@ class Alignment:
     """
 
     def __init__(self, task: Task, variables: Variables, key: Key[Array, ""]):
-        spec = derive_spec(task.lines.apply, trees.take(variables, 0), task.lines.inputs(task.data))
-        moves = {
-            name: tuple(m for m in moves if not m.leaf.startswith("frozen/")) for name, moves in spec.moves.items()
-        }
-        self.spec = spec._replace(moves=moves)
-        self._weights = {
-            **{name: tree for name, tree in variables.items() if name != "frozen"},
-            "params": jax.tree.map(np.asarray, effective(variables)),
-        }
+        self.spec = weight_spec(task.lines.apply, trees.take(variables, 0), task.lines.inputs(task.data))
+        self._weights = weights_of(variables)
         self._key, self._known = rng.stream(key, "matching"), {}
 
     def permutations(self, i: int, j: int) -> Permutations:
