@@ -30,8 +30,8 @@ def main():
     jax.config.update("jax_default_matmul_precision", "highest")
 
     from sbjax import config as config_lib
-    from sbjax.experiments.functions import run as regression_run
     from sbjax.experiments.functions.grid import run_grid
+    from sbjax.runner.run import prepare
     from sbjax.tasks import regression
 
     plan = config_lib.read(runpy.run_path(str(ROOT / "configs" / "functions.py"))["get_config"]("sine"))
@@ -40,9 +40,7 @@ def main():
     seeds = plan.replicas if options.whole else options.seeds
     minutes, compiled = 0.0, 0.0
     for name in names:
-        points = regression.make_points(
-            regression.make_target(name), plan.task.points, plan.task.test_points
-        )
+        points = regression.make_points(regression.make_target(name), plan.task.points, plan.task.test_points)
         began, first = time.perf_counter(), []
         run_grid(
             points, arms, replicas=seeds, key=jax.random.key(plan.seed),

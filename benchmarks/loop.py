@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import optax
 from common import alternate, figure
 
-from sbjax import trees
 from sbjax import config as config_lib
+from sbjax import trees
 from sbjax.frame.plan import Plan
 from sbjax.training import placement as placement_lib
 from sbjax.training import step as step_lib

@@ -11,17 +11,49 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from sbjax import rng, trees
+from sbjax.asymmetry.weights import effective
 from sbjax.metrics import bootstrap, replica
 from sbjax.metrics.bootstrap import Estimate
 from sbjax.metrics.replica import ReplicaDistance
 from sbjax.metrics.wasserstein import check_order, pairwise_lp
 from sbjax.symmetry.matching import match_weights
 from sbjax.symmetry.permutation import Spec, permute
+from sbjax.symmetry.spec import derive_spec
+
+MOST_REPLICAS = 6  # between which all pairs are matched: a run has many, and each pair costs a matching
+
+
+def weight_spec(apply_fn: Callable[[PyTree, PyTree], Array], variables: PyTree, inputs: PyTree) -> Spec:
+    """Which hidden units can be permuted, without frozen constants: for `weights_of`.
+
+    Constants would have to move with the weights, and do not: for a network that has some, permutations say how far its
+    replicas are from being each other's copies, and do not lead to the same function.
+
+    Args:
+        apply_fn: `(variables, inputs) -> outputs` of one replica, as `derive_spec`.
+        variables: of one replica, arrays or shapes.
+        inputs: a few inputs.
+
+    Raises:
+        ValueError: as `derive_spec`.
+    """
+    spec = derive_spec(apply_fn, variables, inputs)
+    moves = {name: tuple(m for m in moves if not m.leaf.startswith("frozen/")) for name, moves in spec.moves.items()}
+    return spec._replace(moves=moves)
+
+
+def weights_of(variables: PyTree) -> PyTree:
+    """Variables, stacked or not, with the weights that the network computes with, and without its constants.
+
+    >>> sorted(weights_of({'params': {'w': 1.0}, 'frozen': {'c': 2.0}}))
+    ['params']
+    """
+    kept = {name: tree for name, tree in variables.items() if name != "frozen"}
+    return {**kept, "params": jax.tree.map(np.asarray, effective(variables))}
 
 
 def matched_distance(
@@ -80,7 +112,7 @@ def matched_distance(
         return pairs, trees.replica_rows(tree, where), 0
 
     raw = replica.measured("matched", measure, p, *sides)
-    sides = [None if side is None else _unit_scale(side, where) for side in sides]
+    sides = [None if side is None else replica.unit_scale(side, where) for side in sides]
     return raw._replace(scale_free=replica.measured("matched", measure, p, *sides).raw)
 
 
@@ -123,7 +155,7 @@ def hidden_by_permutation(
         sizes = {name: leaf[0].size for name, leaf in rows.items()}
         return bootstrap.over_pairs(_total(before, sizes) - _total(after, sizes))
 
-    return Hidden(hidden(tree), hidden(_unit_scale(tree, where)))
+    return Hidden(hidden(tree), hidden(replica.unit_scale(tree, where)))
 
 
 def matched_pairs(
@@ -137,6 +169,7 @@ def matched_pairs(
 ) -> dict[str, Float[np.ndarray, "replica replica"]]:
     """(1/n sum_i |a_i - pi(b)_i|^p)^(1/p) between all pairs of replicas, leaf by leaf, as in `matched_distance`.
 
+    >>> import jax.numpy as jnp
     >>> from sbjax.symmetry.permutation import Move
     >>> spec = Spec({'h': 2}, {'h': (Move('w', 0),)}, {})
     >>> matched_pairs({'w': jnp.array([[1.0, 3.0], [3.0, 2.0]])}, spec, key=jax.random.key(0))['w'].tolist()
@@ -148,8 +181,10 @@ def matched_pairs(
     pairs = {name: np.zeros((replicas, replicas)) for name in rows}
     for r, s in itertools.combinations(range(replicas), 2):
         fold = jax.random.fold_in(key, r * replicas + s)
-        matched = match_weights(spec, models[r], models[s], key=fold, restarts=restarts, where=where)
-        a, b = (trees.floating(t, where) for t in (models[r], permute(spec, models[s], matched.permutations)))
+        order = {}
+        if spec.sizes:
+            order = match_weights(spec, models[r], models[s], key=fold, restarts=restarts, where=where).permutations
+        a, b = (trees.floating(t, where) for t in (models[r], permute(spec, models[s], order)))
         for name, matrix in pairs.items():
             gap = np.abs(np.asarray(a[name], np.float64) - np.asarray(b[name], np.float64))
             matrix[r, s] = matrix[s, r] = (gap**p).mean() ** (1 / p)
@@ -159,14 +194,6 @@ def matched_pairs(
 def _prepared(stacked, where, canonical):
     trees.check_finite(trees.replica_rows(stacked, where), "stacked")
     return stacked if canonical is None else jax.vmap(canonical)(stacked)
-
-
-def _unit_scale(stacked, where):
-    """Every selected leaf divided by its standard deviation over all replicas and entries."""
-    scales = replica.layer_scales(trees.replica_rows(stacked, where))
-    leaves = trees.flatten(stacked)
-    leaves |= {name: jnp.asarray(leaves[name]) / (scale or 1.0) for name, scale in scales.items()}
-    return jax.tree.unflatten(jax.tree.structure(stacked), list(leaves.values()))
 
 
 def _total(pairs, sizes):

@@ -55,7 +55,7 @@ class ReplicaDistance(NamedTuple):
     """A replica distance.
 
     Attributes:
-        kind: 'marginal', 'neuron_cloud', 'unmatched', 'matched' or 'function'.
+        kind: 'marginal', 'neuron_cloud', 'unmatched', 'matched', 'function', or a name of your own.
         raw: in units of one weight (output).
         scale_free: each layer divided by its standard deviation.
         pairs: raw distance matrices [replica, replica] by layer.
@@ -270,6 +270,18 @@ def _moments(leaf):
     return unit * (wide / unit).mean(), jnp.where(wide.max() == wide.min(), 0, unit * (wide / unit).std())
 
 
+def unit_scale(stacked: PyTree, where: trees.Where = None) -> PyTree:
+    """Every selected floating leaf divided by its standard deviation over all replicas and entries.
+
+    >>> unit_scale({'w': jnp.array([[0.0, 4.0], [4.0, 0.0]])})['w'].tolist()
+    [[0.0, 2.0], [2.0, 0.0]]
+    """
+    scales = layer_scales(trees.replica_rows(stacked, where))
+    leaves = trees.flatten(stacked)
+    leaves |= {name: jnp.asarray(leaves[name]) / (scale or 1.0) for name, scale in scales.items()}
+    return jax.tree.unflatten(jax.tree.structure(stacked), list(leaves.values()))
+
+
 def measured(kind: str, measure: Callable, p: float, stacked: PyTree, null: PyTree | None) -> ReplicaDistance:
     """Raw and scale-free distances, from a function `measure(tree) -> (matrices, entries, unconverged)`."""
     pairs, entries, unconverged = measure(stacked)
@@ -302,11 +314,14 @@ def _reading(pairs, nulls, scales, null_scales, sizes, p) -> Reading:
 
     pairs = divide(pairs, scales)
     nulls = None if nulls is None else divide(nulls, null_scales)
-    layers = {name: _estimate(matrix, None if nulls is None else nulls[name]) for name, matrix in pairs.items()}
-    return Reading(layers, _estimate(total(pairs), None if nulls is None else total(nulls)))
+    layers = {name: estimate(matrix, None if nulls is None else nulls[name]) for name, matrix in pairs.items()}
+    return Reading(layers, estimate(total(pairs), None if nulls is None else total(nulls)))
 
 
-def _estimate(matrix, null) -> Measured:
+def estimate(
+    matrix: Float[np.ndarray, "replica replica"], null: Float[np.ndarray, "replica replica"] | None
+) -> Measured:
+    """Distance, null and excess of matrices of pairwise distances, each with its bootstrap interval."""
     distance = bootstrap.over_pairs(matrix)
     if null is None:
         return Measured(distance, None, None)

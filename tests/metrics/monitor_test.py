@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from sbjax.metrics import replica
-from sbjax.metrics.monitor import KINDS, make_replica_monitor
+from sbjax.metrics.monitor import make_replica_monitor
 
 KEY = jax.random.key(3)
+KINDS = ("unmatched", "marginal", "neuron_cloud", "function")
 FORMS = ("", "_null", "_excess", "_scale_free", "_scale_free_null", "_scale_free_excess")
 
 
@@ -95,10 +96,15 @@ def test_the_null_is_drawn_anew_at_every_step(monitor):
 @pytest.mark.parametrize(
     ("kinds", "options", "words"),
     [
-        (["unmatchd"], {}, "kinds: 'unmatchd' is unknown, did you mean 'unmatched'.*known: unmatched, marginal"),
-        ([], {}, r"kinds=\[\] must name at least one kind"),
+        (
+            ["unmatchd"],
+            {},
+            "kinds='unmatchd' is unknown, did you mean 'unmatched'.*known: unmatched, marginal.*matched",
+        ),
+        ([], {}, "kinds=none must name at least one"),
         (["marginal", "marginal"], {}, "none twice"),
-        (["function"], {"outputs_fn": None}, "'function' compares outputs and needs outputs_fn; leave it out"),
+        (["function"], {"outputs_fn": None}, "kinds='function' compares outputs and needs outputs_fn; leave it out"),
+        (["matched"], {}, "kinds='matched' permutes hidden units and needs apply_fn and inputs"),
         (["neuron_cloud"], {"solver": "slicd"}, "solver='slicd' is unknown, did you mean 'sliced'.*assignment"),
     ],
 )
@@ -127,3 +133,68 @@ def test_outputs_that_overflow_do_not_stop_a_run(monitor, diverged):
     else:
         alone = replica.function_distance(jax.vmap(outputs)(jax.tree.map(lambda x: x[1:], tree)))
         assert values["replica_distance/function"] == pytest.approx(alone.raw.total.distance.value, rel=1e-4)
+
+
+def perceptron(variables, x):
+    """Two hidden layers; frozen constants are added to the first kernel."""
+    params = variables["params"]
+    first = params["a"] + variables.get("frozen", {}).get("c", 0.0)
+    return jnp.tanh(jnp.tanh(x @ first) @ params["b"]) @ params["d"]
+
+
+def shuffled(replicas=4, noise=0.0, seed=0):
+    """One network in random orders of its hidden units, plus noise."""
+    rng = np.random.default_rng(seed)
+    a, b, d = rng.normal(size=(3, 5)), rng.normal(size=(5, 4)), rng.normal(size=(4, 2))
+    found = []
+    for _ in range(replicas):
+        p, q = rng.permutation(5), rng.permutation(4)
+        found.append({"a": a[:, p], "b": b[p][:, q], "d": d[q]})
+    noisy = jax.tree.map(
+        lambda *leaves: np.stack(leaves) + noise * rng.normal(size=(replicas, *leaves[0].shape)), *found
+    )
+    return {"params": jax.tree.map(np.float32, noisy)}
+
+
+def readings(tree, kinds=("matched", "unmatched")):
+    monitor = make_replica_monitor(list(kinds), key=KEY, apply_fn=perceptron, inputs=jnp.ones((2, 3)))
+    return {name: estimate.value for name, estimate in monitor.summarise(monitor.update(None, 5, tree)).items()}
+
+
+def test_matched_removes_the_order_of_hidden_units():
+    found = readings(shuffled())
+    assert found["replica_distance/unmatched"] > 0.5
+    assert found["replica_distance/matched"] == pytest.approx(0, abs=1e-6)
+    assert found["replica_distance/matched_scale_free"] == pytest.approx(0, abs=1e-6)
+    assert 0 < found["replica_distance/matched_null"] < found["replica_distance/unmatched_null"]
+    assert found["replica_distance/matched_excess"] == pytest.approx(-found["replica_distance/matched_null"], abs=1e-6)
+
+
+def test_matched_looks_at_the_first_replicas_only():
+    """Six of eight, whatever the others are."""
+    many = shuffled(8, noise=0.1)
+    broken = jax.tree.map(np.copy, many)
+    broken["params"]["a"][6:] *= 100
+    assert readings(many, ["matched"]) == readings(broken, ["matched"])
+
+
+def test_matched_with_frozen_constants():
+    """The weights that the network computes with are matched, and constants stay: they are no copies of each other."""
+    tree = shuffled()
+    fixed = np.random.default_rng(1).normal(size=(4, 3, 5)).astype(np.float32)
+    tree["frozen"] = {"asymmetry": {"fixed": {"a": fixed}}, "c": np.zeros((4, 3, 5), np.float32)}
+    with_constants = readings(tree)
+    assert with_constants["replica_distance/matched"] > 0.1
+    weights = {"params": {**tree["params"], "a": tree["params"]["a"] + fixed}}
+    assert with_constants["replica_distance/matched"] == pytest.approx(readings(weights)["replica_distance/matched"])
+
+
+def test_matched_without_hidden_units_is_unmatched():
+    tree = {"params": {"w": np.random.default_rng(0).normal(size=(4, 3, 2)).astype(np.float32)}}
+    monitor = make_replica_monitor(
+        ["matched", "unmatched"], key=KEY, apply_fn=lambda v, x: x @ v["params"]["w"], inputs=jnp.ones((2, 3))
+    )
+    found = monitor.summarise(monitor.update(None, 1, tree))
+    np.testing.assert_allclose(
+        found["replica_distance/matched"].value, found["replica_distance/unmatched"].value, rtol=1e-6
+    )

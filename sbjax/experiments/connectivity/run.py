@@ -12,7 +12,6 @@ from jaxtyping import Array, Key
 
 from sbjax import options as options_lib
 from sbjax import rng, trees
-from sbjax.asymmetry import effective
 from sbjax.files import plain, write_atomically
 from sbjax.frame.arms import Arm
 from sbjax.frame.plan import Plan
@@ -20,15 +19,14 @@ from sbjax.frame.sections import Interpolation
 from sbjax.frame.workdir import Workdir
 from sbjax.metrics.connectivity import barriers, monotonicity, summarise
 from sbjax.metrics.interpolation import over_parts
+from sbjax.metrics.matched import MOST_REPLICAS, weight_spec, weights_of
 from sbjax.symmetry.matching import match_weights
 from sbjax.symmetry.permutation import Permutations, permute, random_permutations
-from sbjax.symmetry.spec import derive_spec
 from sbjax.tasks.task import Task, Variables
 from sbjax.training.fit import Fitted
 from sbjax.training.progress import Progress
 
 FOLDER = "interpolation"
-MOST_ALIGNED = 6  # replicas between which all pairs are matched
 DRAWS = 3  # random orders beside the best one
 
 
@@ -77,7 +75,7 @@ def measure_lines(
         found["pairs"] = _record(barriers(held_out, variables, pairs, **options), pairs)
         if section.rebase:
             alignment = Alignment(task, variables, key)
-            found["alignment"] = alignment.between(running[:MOST_ALIGNED])
+            found["alignment"] = alignment.between(running[:MOST_REPLICAS])
             if "frozen" not in variables and alignment.spec.sizes:
                 count = len(pairs)
                 moved = trees.stack([alignment.moved(variables, i, j) for i, j in pairs])
@@ -132,15 +130,8 @@ class Alignment:
     """
 
     def __init__(self, task: Task, variables: Variables, key: Key[Array, ""]):
-        spec = derive_spec(task.lines.apply, trees.take(variables, 0), task.lines.inputs(task.data))
-        moves = {
-            name: tuple(m for m in moves if not m.leaf.startswith("frozen/")) for name, moves in spec.moves.items()
-        }
-        self.spec = spec._replace(moves=moves)
-        self._weights = {
-            **{name: tree for name, tree in variables.items() if name != "frozen"},
-            "params": jax.tree.map(np.asarray, effective(variables)),
-        }
+        self.spec = weight_spec(task.lines.apply, trees.take(variables, 0), task.lines.inputs(task.data))
+        self._weights = weights_of(variables)
         self._key, self._known = rng.stream(key, "matching"), {}
 
     def permutations(self, i: int, j: int) -> Permutations:
