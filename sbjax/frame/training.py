@@ -149,11 +149,17 @@ class TrainingExperiment(Experiment):
             return None, ()
         if "function" in kinds and task.outputs is None:
             raise ConfigError("monitor.kinds: 'function' compares outputs, which this task has none of; leave it out")
-        lines = {} if task.lines is None else {"apply_fn": task.lines.apply, "inputs": task.lines.inputs(task.data)}
         outputs_fn = None if task.outputs is None else lambda variables: task.outputs(task.data, variables)
         key = rng.stream(jax.random.key(plan.seed), "null")
         with told_as("monitor"):
-            monitor = make_replica_monitor(kinds, key=key, outputs_fn=outputs_fn, solver=section.solver, **lines)
+            monitor = make_replica_monitor(
+                kinds,
+                key=key,
+                outputs_fn=outputs_fn,
+                solver=section.solver,
+                shapes=jax.eval_shape(task.init, key),
+                **_applied(task),
+            )
         return monitor, parse_steps(section.at, steps=steps, reports=plan.reports)
 
     def run(self, prepared: Prepared, folder: Workdir, *, stop) -> bool:
@@ -298,6 +304,15 @@ def identity(plan: Plan, arm: str) -> dict[str, Any]:
     text = json.dumps([settings, own], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
     return {"arm": arm, "seed": plan.seed, "replicas": plan.replicas, "settings": digest}
+
+
+def _applied(task: Task) -> dict[str, Any]:
+    """A function of parameters in which hidden units can be followed, and its inputs; for 'matched'."""
+    if task.lines is not None:
+        return {"apply_fn": task.lines.apply, "inputs": task.lines.inputs(task.data)}
+    if task.outputs is not None:
+        return {"apply_fn": lambda variables, data: task.outputs(data, variables), "inputs": task.data}
+    return {}
 
 
 def _last_measures(history: list[fit_lib.Record]) -> dict[str, dict[str, float]]:
