@@ -71,12 +71,12 @@ def one_of(*values: Any) -> Condition:
 
 def given() -> Condition:
     """The other option is set: not empty, not 0, not False."""
-    return Condition(bool, " set")
+    return Condition(bool, " given")
 
 
 def has(word: str) -> Condition:
     """The other option, words separated by commas or a list of words, holds this one."""
-    return Condition(lambda value: word in words(value), f" with {word!r}")
+    return Condition(lambda value: word in words(value), f" holding {word!r}")
 
 
 def words(value: Any) -> list[str]:

@@ -14,7 +14,8 @@ from sbjax.runner import run as experiment
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 SHAPES = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 MODELS = ("mlp", "cnn", "resnet18", "resnet20")
-IMAGES = [f"{dataset},{model}" for dataset in ("digits", *SHAPES) for model in MODELS]
+# Every model and every set once, on the set or with the model that costs least.
+IMAGES = [*(f"digits,{model}" for model in MODELS), *(f"{dataset},mlp" for dataset in SHAPES)]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_quickstart_is_the_promised_comparison(words, data):
 @pytest.mark.parametrize("words", IMAGES)
 def test_every_image_config_builds(words, data):
     full = config_lib.check(load("images.py", words, data))
-    assert list(full["arms"]) == ["raw", "bilinear", "expanded", "nearest", "zero"]
+    assert list(full["arms"]) == ["raw", "expanded", "zero", "nearest", "bilinear"]
     arms = experiment.prepare(
         config_lib.read(load("images.py", f"{words},smoke", data, ("raw", "expanded")))
     ).built.arms
@@ -89,7 +90,7 @@ def test_networks_of_the_connectivity_configs(words, data):
     """Published numbers of trainable parameters, and controls of the same size."""
     full = config_lib.check(load("lmc.py", words, data))
     assert next(iter(full["arms"])) == "standard"
-    assert full["interpolation"]["published"].get("w") == {"mnist": (-0.012, 0.0), "cifar10": (0.934, 0.72)}.get(words)
+    assert full["interpolation"]["published"].get("w") == {"mnist": [-0.012, 0.0], "cifar10": [0.934, 0.72]}.get(words)
     smoke = load("lmc.py", f"{words},smoke", data, ("standard", "w", "narrow", "from_w", "sigma"))
     arms = {arm.name: arm.parameters for arm in experiment.prepare(config_lib.read(smoke)).built.arms}
     published = {"mnist": (935_434, 834_570), "cifar10": (272_474, 230_026)}

@@ -96,7 +96,7 @@ def test_choices_are_made_on_validation():
 
 
 def test_probe_size():
-    task = arms(monitor__probe_size=7)["raw"].task
+    task = arms(monitor__kinds="function", monitor__probe_size=7)["raw"].task
     assert task.outputs(task.data, task.init(jax.random.key(0))).shape == (7, 10)
 
 
@@ -271,7 +271,7 @@ def test_an_equation_from_a_file_of_its_own(tmp_path, monkeypatch):
     [
         ([("lower=(0.0,)", "lower=(1.0,)")], r"screened.lower=1.0 of 'x' must lie below its upper=1.0"),
         ([('"upper")], 1.0)', '"upper")], float("nan"))')], "condition 'u_on_x_upper' is nan at"),
-        ([("def make_screened", "def make_other")], "has no attribute 'make_screened'"),
+        ([("def make_screened", "def make_other")], "has no 'make_screened', did you mean 'make_other'"),
     ],
 )
 def test_an_equation_that_cannot_be_is_refused(tmp_path, monkeypatch, changes, message):

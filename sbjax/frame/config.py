@@ -219,7 +219,7 @@ def _neutral(section, field, value, default):
     if field in default and value == default[field]:
         return True
     if section in ("optimizer", "second_phase"):
-        return lookup.is_neutral(field, value)
+        return lookup.is_known(field) and lookup.is_neutral(field, value)
     specs = options.describe(sections_lib.SHARED[section]) if section in sections_lib.SHARED else {}
     return field in specs and specs[field].off is not options.MISSING and value == specs[field].off
 

@@ -131,7 +131,7 @@ def test_nothing_is_measured_without_kinds():
 def test_outputs_are_logits_of_the_first_validation_images():
     from sbjax.data import images
 
-    config = smoke(monitor__probe_size=6)
+    config = smoke(monitor__kinds="function", monitor__probe_size=6)
     raw = experiment.prepare(config_lib.read(config)).built.arms[0]
     data = images.load("digits", train_share=config.task.train_share)
     variables = raw.task.init(jax.random.key(0))
@@ -179,17 +179,18 @@ def test_flops_of_an_mlp():
         ({"model__name": "mpl"}, "mpl.*mlp"),
         ({"model__norm": "bacth"}, "bacth.*batch"),
         ({"optimizer__name": "sdg"}, "optimizer.name='sdg'.*'sgd'"),
-        ({"placement__replicas": "vmp"}, "mapping.replicas='vmp'.*'vmap'"),
+        ({"placement__replicas": "vmp"}, "placement.replicas='vmp'.*'vmap'"),
         ({"precision__matmul": "hihg"}, "precision.matmul='hihg'.*'high"),
         ({"reference": "rwa"}, "reference='rwa' is not an arm, did you mean 'raw'"),
-        ({"monitor__kinds": "marginl"}, "monitor.kinds: 'marginl' is unknown, did you mean 'marginal'.*unmatched"),
-        ({"monitor__kinds": "marginal,marginal"}, "monitor.kinds=.*'marginal'.*none twice"),
+        ({"monitor__kinds": "marginl"}, "monitor.kinds='marginl' is unknown, did you mean 'marginal'.*unmatched"),
+        ({"monitor__kinds": "marginal,marginal"}, "monitor.kinds=marginal, marginal must name.*none twice"),
         ({"monitor__at": "start,edn"}, "monitor.at='start,edn': 'edn' is no step, did you mean 'end'.*10%.*reports"),
         ({"monitor__at": "inf%"}, "monitor.at='inf%': 'inf%' is no step.*10%"),
         ({"monitor__at": "50%,5000"}, "monitor.at='50%,5000': '5000' lies outside the training of 4 steps"),
         ({"monitor__at": "-1"}, "monitor.at='-1': '-1' lies outside the training of 4 steps"),
-        ({"monitor__solver": "slicd"}, "monitor.solver='slicd' is unknown, did you mean 'sliced'.*assignment"),
+        ({"monitor__kinds": "neuron_cloud", "monitor__solver": "slicd"}, "monitor.solver='slicd' is unknown, did you mean 'sliced'.*assignment"),
         ({"monitor__probe_size": 0}, "monitor.probe_size=0 must be >= 1"),
+        ({"monitor__solver": "assignment"}, "monitor.solver='assignment' has no effect with monitor.kinds='marginal'"),
     ],
 )
 def test_bad_input_is_refused_fast_and_leaves_nothing(tmp_path, changes, words):

@@ -222,7 +222,7 @@ def _batch(task):
     try:
         data = images.load(task.dataset, data_dir=task.data_dir or None, cache_dir=task.cache_dir or None)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
-        raise ConfigError(f"task.dataset={task['dataset']!r}: {error}") from error
+        raise ConfigError(f"task.dataset={task.dataset!r}: {error}") from error
     count = math.ceil(task.share * len(data.test_labels))
     pixels = data.test_images[:count].reshape(count, -1)
     kept = np.flatnonzero(pixels.any(0))

@@ -75,7 +75,7 @@ def check_training(settings: dict[str, Any]) -> None:
         if task[name] < bound:
             raise ConfigError(f"task.{name}={task[name]} must be >= {bound}")
     if not task.learning_rate > 0:
-        raise ConfigError(f"task.learning_rate={task['learning_rate']} must be > 0")
+        raise ConfigError(f"task.learning_rate={task.learning_rate} must be > 0")
     if not settings["precision"]["x64"]:
         raise ConfigError("precision.x64=False: losses below 1e-14 need double precision; set it to True")
 

@@ -127,5 +127,5 @@ def test_refusals(task, message):
 
 def test_an_unknown_dataset_is_named():
     plan = plan_of(dataset="digit")
-    with pytest.raises(config_lib.ConfigError, match=r"task.dataset='digit': .*digits"):
+    with pytest.raises(config_lib.ConfigError, match=r"task.dataset='digit': .*did you mean 'digits'"):
         mnist.run_arm(plan, plan.arms[0], KEY, print, lambda: False)

@@ -19,7 +19,7 @@ from sbjax.runner import run as experiment
 
 CONFIG = pathlib.Path(__file__).parents[3] / "configs" / "landscape.py"
 TEACHER = ts.two_layer_teacher()
-TASK = {"width": 6, "activation": "g"}
+TASK = two_layer.Fields(width=6, activation="g")
 
 
 def students():
