@@ -32,10 +32,10 @@ def test_teachers_are_recovered_from_wide_students(tmp_path):
     assert outcome.status == "done"
     found = json.loads((tmp_path / "run" / "landscape" / "tanh.json").read_text())
     metrics, summary = found["metrics"], found["summary"]
-    assert metrics["excess"] == [0, 0]
-    assert max(metrics["worst"]) < 1e-8
-    assert max(metrics["worst"]) < max(metrics["worst_before"]) < 0.1
-    assert max(metrics["function"]) < 1e-9
+    assert metrics["units/excess"] == [0, 0]
+    assert max(metrics["units/worst"]) < 1e-8
+    assert max(metrics["units/worst"]) < max(metrics["units/worst_before"]) < 0.1
+    assert max(metrics["test/function"]) < 1e-9
     assert summary["recovered"]["value"] == 1
     # Independent of the matching: the recovered vectors are the teacher's but for order and sign.
     with np.load(tmp_path / "run" / "landscape" / "tanh.npz") as file:

@@ -58,7 +58,7 @@ def test_summary(summary):
 def test_report_of_known_students(summary):
     arrays = {"path_w": np.stack([students()["w"]] * 2), "path_a": np.stack([students()["a"]] * 2)}
     arrays |= {"teacher_w": TEACHER["w"]}
-    found = {"m6": ArmResult({"loss": [1e-30, 1e-17, 1e-3]}, summary, arrays)}
+    found = {"m6": ArmResult({"train/loss": [1e-30, 1e-17, 1e-3]}, summary, arrays)}
     shares, (kinds, failures), (neurons,) = report.students_tables({"m6": summary}, {"g": {6: 0.5}})
     assert shares[0].rows[0][2].startswith("0.667 [")
     assert shares[0].rows[0][-1] == "0.5"
@@ -89,6 +89,6 @@ def test_smoke_runs_to_its_report(tmp_path):
         with jax.enable_x64(True):
             outputs, targets = (ts.two_layer(net, x, "g") for net in ({k: arrays[k][1] for k in ("w", "a")}, TEACHER))
             loss = float(np.mean((outputs - targets) ** 2))
-    last = outcome.summary["arms"]["m04"]["last_metrics"]["loss"]
+    last = outcome.summary["arms"]["m04"]["last_metrics"]["train/loss"]
     assert last["q1"] <= loss * (1 + 1e-9) or last["q3"] >= loss * (1 - 1e-9)
     assert "m04" in outcome.table
