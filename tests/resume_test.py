@@ -36,7 +36,7 @@ FLAGS = [
 SAVING_BY_TIME = """
 import sys
 import jax
-from sbjax.optimizers.optimizer import make_optimizer
+from sbjax.optimizers import Adam
 from sbjax.training import fit as fit_lib
 from sbjax.training.checkpoint import Checkpoints
 from sbjax.training.placement import Placement
@@ -53,7 +53,7 @@ def wait(step, *_):
 
 fit_lib.PULSE_SECONDS = 1e-9
 fit_lib.fit(
-    toys.classification(toys.Dense(dropout=0.2)), make_optimizer("adam", 0.05), steps=24, replicas=2, reports=2,
+    toys.classification(toys.Dense(dropout=0.2)), Adam().make(0.05), steps=24, replicas=2, reports=2,
     key=jax.random.key(0), placement=Placement(devices=1),
     save_seconds=seconds, checkpoints=Checkpoints(folder, keep=1),
     hooks=fit_lib.Hooks(on_pulse=wait, on_resume=lambda step, history: print("resumed", step, len(history))),

@@ -98,7 +98,7 @@ def load(
     return Loaded(task.model, variables, task, settings, arm, meta["step"], metrics)
 
 
-def code_in(settings: dict[str, Any]) -> list[str]:
+def code_in(config: dict[str, Any]) -> list[str]:
     """Import paths of a user's own code in a resolved config: 'task.equation=my:equation'.
 
     >>> code_in({'task': {'kind': 'pinn', 'equation': 'os:abort'}, 'model': {'name': 'field'}})
@@ -115,13 +115,13 @@ def code_in(settings: dict[str, Any]) -> list[str]:
                 if is_import_path(word.strip()):
                     found.append(f"{'.'.join(path)}={word.strip()}")
 
-    look([], settings)
+    look([], config)
     return found
 
 
-def _given(settings: dict[str, Any]) -> dict[str, Any]:
+def _given(config: dict[str, Any]) -> dict[str, Any]:
     """A resolved config as something to be read again."""
-    return json.loads(json.dumps(settings))
+    return json.loads(json.dumps(config))
 
 
 def _metrics_at(history: list[dict[str, Any]], step: int, replica: int | None) -> dict[str, Any]:

@@ -188,7 +188,10 @@ def test_flops_of_an_mlp():
         ({"monitor__at": "inf%"}, "monitor.at='inf%': 'inf%' is no step.*10%"),
         ({"monitor__at": "50%,5000"}, "monitor.at='50%,5000': '5000' lies outside the training of 4 steps"),
         ({"monitor__at": "-1"}, "monitor.at='-1': '-1' lies outside the training of 4 steps"),
-        ({"monitor__kinds": "neuron_cloud", "monitor__solver": "slicd"}, "monitor.solver='slicd' is unknown, did you mean 'sliced'.*assignment"),
+        (
+            {"monitor__kinds": "neuron_cloud", "monitor__solver": "slicd"},
+            "monitor.solver='slicd' is unknown, did you mean 'sliced'.*assignment",
+        ),
         ({"monitor__probe_size": 0}, "monitor.probe_size=0 must be >= 1"),
         ({"monitor__solver": "assignment"}, "monitor.solver='assignment' has no effect with monitor.kinds='marginal'"),
     ],
