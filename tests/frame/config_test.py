@@ -96,7 +96,6 @@ def test_refusals_name_field_value_and_remedy(path, value, words):
 
 OPTIMIZERS = [
     ("adam", {"momentum": 0.5}),
-    ("adam", {"nesterov": False}),
     ("adam", {"memory_size": 5}),
     ("adam", {"precondition_every": 3}),
     ("lbfgs", {"learning_rate": 123.0}),
@@ -183,10 +182,11 @@ def test_every_field_refuses_what_it_cannot_be():
         path = f"{section}.{field}" if section else field
         try:
             read(changed((path, value), kind=kind))
+            said = ""
         except ConfigError as error:
-            assert field in str(error), path
-        else:
-            accepted.append((kind, path, value))
+            said = str(error)
+        if field not in said:
+            accepted.append((kind, path, value, said))
     assert accepted == []
     assert len(EVERY_FIELD) > 150
 
@@ -227,7 +227,7 @@ def test_a_section_of_an_earlier_version_says_its_new_name():
     for old, new in (("finish", "second_phase"), ("lines", "interpolation"), ("mapping", "placement")):
         with pytest.raises(ConfigError, match=f"'{old}' is now called '{new}'"):
             getattr(config, old)
-    with pytest.raises(AttributeError, match="did you mean"):
+    with pytest.raises(AttributeError, match="Did you mean"):
         _ = config.optimiser
 
 
