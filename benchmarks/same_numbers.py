@@ -121,11 +121,22 @@ def differences(before, after):
         if key not in ours or key not in theirs:
             found.append(f"{key} only {'before' if key in ours else 'after'}")
         elif isinstance(ours[key], np.ndarray):
-            if ours[key].dtype != theirs[key].dtype or not np.array_equal(ours[key], theirs[key], equal_nan=True):
-                found.append(f"{key}: arrays differ")
+            a, b = ours[key], theirs[key]
+            if (a.dtype, a.shape) != (b.dtype, b.shape):
+                found.append(f"{key}: {a.dtype}{a.shape} / {b.dtype}{b.shape}")
+            elif a.tobytes() != b.tobytes():
+                found.append(f"{key}: arrays differ{_by(a, b)}")
         elif ours[key] != theirs[key]:
             found.append(f"{key}: {ours[key]!r:.60} / {theirs[key]!r:.60}")
     return found if ours else ["no numbers"]
+
+
+def _by(a, b):
+    """' by at most 1e-9, relative', of numbers."""
+    if not np.issubdtype(a.dtype, np.floating):
+        return ""
+    scale = max(float(np.nanmax(np.abs(a), initial=0.0)), 1e-300)
+    return f" by at most {np.nanmax(np.abs(a - b), initial=0.0) / scale:.1e} of the largest"
 
 
 def _numbers(folder):
@@ -141,7 +152,7 @@ def _numbers(folder):
     for kind, place in (("lines", "lines"), ("interpolation", "lines"), ("landscape", "landscape")):
         for file in sorted((folder / kind).glob("*.json")):
             for name, value in _leaves(json.loads(file.read_text())).items():
-                name = "/".join([name.split("/")[0], *(renamed(folder, part) for part in name.split("/")[1:])])
+                name = renamed_path(folder, name)
                 numbers[f"{place}/{arm(file.stem)}/{name}"] = value
     for file in sorted([*folder.glob("grids/*.npz"), *folder.glob("landscape/*.npz")]):
         with np.load(file) as arrays:
@@ -155,10 +166,21 @@ def arm(name):
 
 
 def renamed(folder, name):
-    """The name that a metric has now."""
+    """The name that a metric has now; a run of this version has it already."""
+    if "format" in json.loads((folder / "config.json").read_text()):
+        return name
     if name == "excess":
         return EXCESS.get(folder.name, name)
     return RENAMED.get(name, name)
+
+
+def renamed_path(folder, path):
+    """The same of 'metrics/NAME' and 'history/STEP/NAME' in the arms of `landscape/`."""
+    first, *rest = path.split("/")
+    known = {"metrics": 0, "history": 1}.get(first)
+    if known is None or len(rest) <= known:
+        return path
+    return "/".join([first, *rest[:known], renamed(folder, "/".join(rest[known:]))])
 
 
 def _leaves(tree, prefix=""):

@@ -137,8 +137,8 @@ def summarise(task, polished, found, teacher) -> dict[str, Any]:
     failures = [
         {
             "seed": seed,
-            "train/loss": one.loss,
-            "train/gradient": one.gradient,
+            "loss": one.loss,
+            "gradient": one.gradient,
             "kind": one.kind,
             "width": one.width,
             "signature": one.signature,
