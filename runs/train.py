@@ -30,7 +30,7 @@ def main(argv: list[str]):
 
     settings = cli_lib.read_config(CONFIG, CPU_DEVICES.value)
     if FIELDS.value:
-        return fields.fields_text(settings["config"])
+        return fields.fields_text(suite.first_plan(settings["config"]))
     cli_lib.require(WORKDIR, "the folder of the run")
     return suite.run(workdir=WORKDIR.value, extend=EXTEND.value, **settings)
 

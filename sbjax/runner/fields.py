@@ -1,5 +1,6 @@
 """Which fields a configuration reads, as text and as a page of the docs."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,7 +60,13 @@ def fields_text(plan: Plan) -> str:
 
 def fields_page() -> str:
     """The page `docs/fields.md`: every field of every kind of experiment, and of every optimiser."""
-    parts = ["# Fields", "", "Made by `python runs/train.py --fields_page`; a test says when it differs.", ""]
+    parts = [
+        "# Fields",
+        "",
+        "Made by `python -m sbjax.runner.fields > docs/fields.md`; a test says when it differs. Each is a flag: "
+        "`--config.optimizer.learning_rate=0.01`.",
+        "",
+    ]
     parts += _table("Outside of sections", options.describe(sections_lib.General))
     for name, part in sections_lib.SHARED.items():
         parts += _table(f"`{name}`", options.describe(part), part.__doc__)
@@ -98,3 +105,7 @@ def _limits(spec: options.Spec) -> str:
     limits = ", ".join(map(str, spec.choices)) if spec.choices else spec.bounds
     only = [f"with {other}{condition.wording}" for other, condition in spec.only.items()]
     return "; ".join(filter(None, [limits, *only]))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(fields_page())

@@ -53,6 +53,11 @@ def members(config: ConfigDict | dict[str, Any]) -> dict[str, Plan]:
     return found
 
 
+def first_plan(config: ConfigDict | dict[str, Any]) -> Plan:
+    """The plan of a config, or of the first member of a suite."""
+    return next(iter(members(config).values())) if config.get("suite") else config_lib.read(config)
+
+
 def run(
     config: ConfigDict | dict[str, Any],
     workdir: str | os.PathLike,
