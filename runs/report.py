@@ -22,19 +22,20 @@ CLASSICAL = flags.DEFINE_bool("classical", False, "Of equations: measure a class
 TRUST = flags.DEFINE_bool("trust", False, "Import an experiment of yours that the folder names by import path.")
 
 
-def main(argv: list[str]) -> Path:
-    """Make what the flags ask for and return its path."""
+def main(argv: list[str]) -> tuple[str, Path]:
+    """Make what the flags ask for; return a table for the terminal and the path of the page."""
     from sbjax.runner import suite
 
     cli_lib.require(WORKDIR, "the folder of a run")
     if AGAINST.value is not None:
         return suite.compare(WORKDIR.value, AGAINST.value)
-    return suite.report(WORKDIR.value, classical=CLASSICAL.value, trust=TRUST.value)[1]
+    return suite.report(WORKDIR.value, classical=CLASSICAL.value, trust=TRUST.value)[:2]
 
 
 def cli(argv: list[str]) -> None:
-    """`main`, and its path on the terminal."""
-    sys.stdout.write(f"report: {cli_lib.guard(main, argv)}\n")
+    """`main`, with its table and path on the terminal."""
+    table, path = cli_lib.guard(main, argv)
+    sys.stdout.write(f"{table}\n\nreport: {path}\n" if table else f"report: {path}\n")
 
 
 if __name__ == "__main__":

@@ -203,6 +203,13 @@ def _reproduction(results: results_lib.Results) -> Section:
         parts = [Code(shlex.join(words) + " --workdir=WORKDIR")]
     else:
         parts = [Text("Train with the resolved config below on the environment below.")]
+    if results.extended:
+        parts.append(
+            Text(
+                f"After it had finished, the run was extended by {results.extended} steps: the same command once more "
+                f"with --extend={results.extended}."
+            )
+        )
     for title, tree in (("Environment", results.environment), ("Resolved config", results.config)):
         text = json.dumps(plain(tree), indent=2, sort_keys=True, ensure_ascii=False)
         parts.append(Folded(title, [Code(text)]))

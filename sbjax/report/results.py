@@ -4,7 +4,8 @@ Read here:
 
 `config.json`
     `{"config": {..}, "environment": {..}, "overrides": [..]}` and, where the config came from a file,
-    `"config_file": "configs/x.py:smoke"`, from which the report makes the command that repeats the run.
+    `"config_file": "configs/x.py:smoke"`, from which the report makes the command that repeats the run; of a run that
+    was trained longer than its config says, `"extended": steps`.
 `metrics.jsonl`
     One line a report of an arm: `{"arm", "step", "epoch" (may be absent), "flops", "test/accuracy": [..], ..}`. `flops`
     counts the training FLOPs of one replica so far. A metric is a list with one entry a replica, null from where that
@@ -73,6 +74,7 @@ class Results(NamedTuple):
     environment: dict[str, Any]
     overrides: tuple[str, ...]
     config_file: str | None
+    extended: int = 0
 
 
 def load_results(workdir: str | os.PathLike) -> Results:
@@ -120,6 +122,7 @@ def load_results(workdir: str | os.PathLike) -> Results:
         environment=settings.get("environment", {}),
         overrides=tuple(str(override) for override in settings.get("overrides", ())),
         config_file=settings.get("config_file"),
+        extended=int(settings.get("extended", 0)),
     )
 
 

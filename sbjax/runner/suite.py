@@ -16,6 +16,7 @@ from sbjax.files import read_json, write_atomically
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.plan import Plan
 from sbjax.frame.workdir import expanded
+from sbjax.report.against import Against, write_against
 from sbjax.report.page import build_report
 from sbjax.runner import run as run_lib
 
@@ -134,14 +135,12 @@ def report(
     return experiment.suite_report(folder, names)
 
 
-def compare(workdir: str | os.PathLike, against: str | os.PathLike) -> pathlib.Path:
-    """Two runs, arm by arm and seed by seed: `against.html` in the first one's folder, and its path.
+def compare(workdir: str | os.PathLike, against: str | os.PathLike) -> Against:
+    """Two runs, arm by arm and seed by seed: a table, and the path of `against.html` in the first one's folder.
 
     Raises:
         ConfigError: they have nothing in common that could be paired.
     """
-    from sbjax.report.against import write_against
-
     try:
         return write_against(expanded(workdir), expanded(against))
     except ValueError as error:

@@ -173,7 +173,9 @@ def test_two_runs_are_compared(run, tmp_path):
     other = make_config()
     other.seed = 1
     runner.run(other, tmp_path / "other")
-    page = suite.compare(run, tmp_path / "other").read_text()
+    found = suite.compare(run, tmp_path / "other")
+    page = found.path.read_text()
+    assert "expanded" in found.table
     for words in ("raw", "expanded", "seed"):
         assert words in page
     flags = [f"--workdir={run}", f"--against={tmp_path / 'other'}"]
