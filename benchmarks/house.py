@@ -188,7 +188,8 @@ def walk(config_words, height):
             raise FirstStep
         code = frame.f_code
         parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-        if not any(carries(frame.f_locals.get(name)) for name in parameters):
+        # A method of a configuration is not handed one.
+        if not any(carries(frame.f_locals.get(name)) for name in parameters if name != "self"):
             return
         here, caller = name_of(frame), frame.f_back
         while caller is not None and name_of(caller) is None:

@@ -1,0 +1,74 @@
+"""Arms are built once, and a program is counted once."""
+
+import pathlib
+import runpy
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from sbjax import config as config_lib
+from sbjax.frame import arms as arms_lib
+from sbjax.frame.errors import ConfigError, named_arm, told_as
+from sbjax.frame.training import TrainingExperiment
+from sbjax.runner import run as runner
+from sbjax.runner import suite
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def test_flops_are_counted_once_a_program(monkeypatch):
+    """Five arms, four programs: the matched-bias control differs from raw in its start alone."""
+    config = runpy.run_path(str(ROOT / "configs" / "pdes.py"))["get_config"]("poisson,quick,smoke")
+    config.model.widths = (4, 4)
+    config.arms.widened.model.widths = (6, 4)
+    monkeypatch.setattr(arms_lib, "_counted", lambda store={}: store)
+    built = runner.prepare(config_lib.read(config)).built.arms
+    assert len(built) == 5
+    assert len(arms_lib._counted()) <= 4
+    by_name = {arm.name: arm.flops_per_step for arm in built}
+    assert by_name["expanded"] > by_name["raw"] == by_name["matched_bias"]
+
+
+def test_what_is_prepared_is_what_runs(monkeypatch, tmp_path):
+    """A suite builds every member once."""
+    config = runpy.run_path(str(ROOT / "configs" / "pdes.py"))["get_config"]("all,smoke")
+    config.suite = {name: config.suite[name] for name in ("poisson", "euler_beam")}
+    for name in config.suite:
+        config.suite[name].arms = {"raw": {}}
+    config.model.widths = (4, 4)
+    config.second_phase.steps = 0
+    built, original = [], TrainingExperiment.build_task
+
+    def counting(self, plan, arm, data, expansion):
+        built.append((plan.task.equation, arm.name))
+        return original(self, plan, arm, data, expansion)
+
+    monkeypatch.setattr("sbjax.frame.training.TrainingExperiment.build_task", counting)
+    suite.run(config, tmp_path / "suite")
+    assert built == [("euler_beam", "raw"), ("poisson", "raw")]
+
+
+def test_errors_of_libraries_name_the_section():
+    with pytest.raises(ConfigError, match=r"^model.width=0 must be > 0$"), told_as("model"):
+        raise ValueError("width=0 must be > 0")
+    with pytest.raises(ConfigError, match=r"^arm 'a': model: no such thing$"), named_arm("a"), told_as("model"):
+        raise ValueError("no such thing")
+    with pytest.raises(ConfigError, match=r"^seed=1$"), told_as("model"):
+        raise ConfigError("seed=1")
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"), [("start, 10%, 70, end", (0, 20, 70, 200)), ("reports", (50, 100, 150, 200)), ("", ())]
+)
+def test_steps_of_the_monitor(text, steps):
+    assert arms_lib.parse_steps(text, steps=200, reports=4) == steps
+
+
+def test_precision_holds_inside_alone():
+    from sbjax.frame.sections import Precision
+
+    with arms_lib.precision(Precision("highest", True)):
+        assert jnp.zeros(1).dtype == jnp.float64
+        assert jax.config.jax_default_matmul_precision == "highest"
+    assert jnp.zeros(1).dtype == jnp.float32
