@@ -236,6 +236,11 @@ def _impossible(plan):
         problems.append(
             f"train_epochs={plan.train_epochs}: task.kind={experiment.name!r} has no epochs; give train_steps"
         )
+    if options.words(plan.monitor.kinds) and not options.words(plan.monitor.at):
+        problems.append(
+            f"monitor.at={plan.monitor.at!r}: monitor.kinds={plan.monitor.kinds!r} would be measured nowhere; give steps, "
+            "such as 'end'"
+        )
     if plan.interpolation.between:
         problems += _interpolation(plan)
     seen: dict[str, str] = {}

@@ -84,6 +84,11 @@ REFUSED = [
     ),
     ("second_phase.name", "adam", "second_phase.name='adam' has no effect with second_phase.steps=0"),
     ("interpolation.points", 7, "interpolation.points=7 has no effect with interpolation.between=''"),
+    (
+        "monitor",
+        {"kinds": "marginal", "at": " , "},
+        "monitor.at=' , ': monitor.kinds='marginal' would be measured nowhere",
+    ),
     ("monitor.at", "start", "monitor.at='start' has no effect with monitor.kinds=''"),
 ]
 

@@ -102,6 +102,11 @@ def test_a_classical_solver_is_for_equations(tmp_path):
             {"task.equation": "klein_gordon", "task.coefficients": "final=0"},
             "klein_gordon.final=0.0 must be finite and > 0",
         ),
+        (
+            {"task.weights": "equation=nan"},
+            "task.weights='equation=nan': the weight of 'equation' must be a number > 0",
+        ),
+        ({"task.weights": "equation=-1"}, "the weight of 'equation' must be a number > 0"),
         ({"task.sampler": "sobl"}, "sampler='sobl' is unknown, did you mean 'sobol'"),
         ({"task.weights": "initial=2"}, "'initial' is no term of the loss, did you mean 'initial_u'"),
         ({"second_phase.name": "sbroyden"}, "'sbroyden' is unknown, did you mean 'ssbroyden'"),

@@ -1,6 +1,7 @@
 """Differential equations: a network is trained until it meets an equation and its conditions."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -71,6 +72,10 @@ class Pinn(TrainingExperiment):
         task, second = arm.task, arm.second_phase
         if task.fold and expansion is None:
             raise ConfigError("task.fold=True: there is no expansion to fold; set expansion.kind='vector'")
+        weights = parse_numbers("task.weights", task.weights)
+        for name, weight in weights.items():
+            if not 0 < weight < math.inf:
+                raise ConfigError(f"task.weights={task.weights!r}: the weight of {name!r} must be a number > 0")
         with told_as("model"):
             field = make_field(
                 unknowns=len(data.unknowns),
@@ -94,7 +99,7 @@ class Pinn(TrainingExperiment):
             data,
             field,
             points=points,
-            weights=parse_numbers("task.weights", task.weights),
+            weights=weights,
             balance=task.balance,
             balance_every=task.balance_every,
             balance_steps=plan.train_steps if second is not None else None,
