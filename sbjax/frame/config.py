@@ -238,8 +238,8 @@ def _impossible(plan):
         )
     if options.words(plan.monitor.kinds) and not options.words(plan.monitor.at):
         problems.append(
-            f"monitor.at={plan.monitor.at!r}: monitor.kinds={plan.monitor.kinds!r} would be measured nowhere; give steps, "
-            "such as 'end'"
+            f"monitor.at={plan.monitor.at!r}: monitor.kinds={plan.monitor.kinds!r} would be measured nowhere; give "
+            "steps, such as 'end'"
         )
     if plan.interpolation.between:
         problems += _interpolation(plan)
