@@ -54,7 +54,7 @@ def test_sharpness_aware_step():
 @pytest.mark.parametrize("name", ["Lion", "sharpness_aware"])
 def test_they_train_in_the_loop(name, toys):
     fitted = fit(
-        toys.classification(), build(name, learning_rate=0.01), steps=30, replicas=2, key=jax.random.key(0), reports=3,
+        toys.classification(), build(name, learning_rate=0.03), steps=30, replicas=2, key=jax.random.key(0), reports=3,
         mapping=Mapping(devices=1),
     )  # fmt: skip
     assert fitted.programs == 1
