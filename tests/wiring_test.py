@@ -165,7 +165,7 @@ def test_matmul_precision_holds_while_training(tmp_path, monkeypatch, matmul):
     def spy(*args, **kwargs):
         raise TrainingStartsError(jax.config.jax_default_matmul_precision)
 
-    monkeypatch.setattr("sbjax.frame.training.fit_lib.fit", spy)
+    monkeypatch.setattr("sbjax.frame.arm_training.fit_lib.fit", spy)
     with pytest.raises(TrainingStartsError, match=matmul):
         experiment.run(settings(precision__matmul=matmul, arms={"raw": {}}), tmp_path / "run")
 

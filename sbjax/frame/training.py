@@ -1,10 +1,6 @@
 """The experiment of everything that the training loop trains: arm after arm, all replicas of an arm in one program."""
 
-import contextlib
-import hashlib
-import json
 import logging
-import time
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -14,6 +10,7 @@ from sbjax.asymmetry import trainable_size
 from sbjax.expansion.kinds import Expansion
 from sbjax.expansion.registry import make_expansion
 from sbjax.expansion.transform import VectorExpansion
+from sbjax.frame.arm_training import ArmTraining
 from sbjax.frame.arms import Arm, parse_steps, step_flops
 from sbjax.frame.errors import ConfigError, named_arm, told_as
 from sbjax.frame.plan import ArmPlan, Plan
@@ -23,7 +20,6 @@ from sbjax.metrics.monitor import Monitor, make_replica_monitor
 from sbjax.optimizers.population import Population, with_population
 from sbjax.report.results import save_arms
 from sbjax.tasks.task import Task
-from sbjax.training import checkpoint as checkpoint_lib
 from sbjax.training import fit as fit_lib
 from sbjax.training.placement import Placement
 from sbjax.training.progress import Progress
@@ -169,7 +165,7 @@ class TrainingExperiment(Experiment):
         metrics, failures = {}, []
         for arm in arms:
             folder.set_status("running", arm=arm.name)
-            fitted = _Training(plan, arm, placement, folder, progress, stop).fit()
+            fitted = ArmTraining(plan, arm, placement, folder, progress, stop).fit()
             if fitted.step < arm.steps + plan.extend_steps:
                 progress.end()
                 folder.set_status("interrupted", arm=arm.name, step=fitted.step, of=arm.steps + plan.extend_steps)
@@ -196,114 +192,6 @@ class TrainingExperiment(Experiment):
             about=plan.about_arms(),
         )
         return True
-
-
-class _Training:
-    """The training of one arm, told to the terminal and to the workdir."""
-
-    def __init__(self, plan: Plan, arm: Arm, placement: Placement, folder: Workdir, progress: Progress, stop):
-        self.plan, self.arm, self.placement, self.folder = plan, arm, placement, folder
-        self.progress, self.stop = progress, stop
-        self.spent = dict.fromkeys(("evaluate", "measure", "save", "train", "compile"), 0.0)
-        self.start = self.at = 0
-
-    def fit(self) -> fit_lib.Fitted:
-        """Train from the newest checkpoint, if there is one, to the end or until asked to stop."""
-        plan, arm, section = self.plan, self.arm, self.plan.checkpoint
-        began = time.perf_counter()
-        checkpoints = checkpoint_lib.Checkpoints(
-            self.folder.path / "checkpoints" / arm.name,
-            keep=section.keep,
-            keep_best=section.keep_best,
-            goal=arm.task.goal,
-            identity=identity(plan, arm.name),
-        )
-        with contextlib.closing(checkpoints):
-            fitted = fit_lib.fit(
-                arm.task,
-                arm.phases[0].optimizer,
-                steps=arm.phases[0].steps,
-                second_phase=arm.phases[1],
-                extend_steps=plan.extend_steps,
-                replicas=plan.replicas,
-                key=jax.random.key(plan.seed),
-                reports=plan.reports,
-                saves=section.saves,
-                save_seconds=60 * section.minutes,
-                placement=self.placement,
-                monitor=arm.monitor,
-                monitor_steps=arm.monitor_steps,
-                checkpoints=checkpoints,
-                hooks=fit_lib.Hooks(
-                    stop=self.stop,
-                    on_resume=self._on_resume,
-                    on_report=self._on_report,
-                    on_pulse=self._on_pulse,
-                    on_failure=self._on_failure,
-                    on_spent=self._on_spent,
-                ),
-            )
-        self._add_timing(fitted, time.perf_counter() - began)
-        return fitted
-
-    def _complete(self, record):
-        epoch_steps, step = self.arm.task.epoch_steps, record["step"]
-        epoch = {} if epoch_steps is None else {"epoch": step / epoch_steps}
-        return {"arm": self.arm.name, "step": step, **epoch, "flops": step * self.arm.flops_per_step, **record}
-
-    def _on_resume(self, step, history):
-        self.start = self.at = step
-        self.progress.skip(step * self.arm.flops_per_step)
-        self.folder.resume_metrics(self.arm.name, [self._complete(record) for record in history])
-        last = self.arm.steps + self.plan.extend_steps
-        if step < last:
-            logger.info("arm %s goes on from the checkpoint of step %d of %d", self.arm.name, step, last)
-
-    def _on_report(self, record):
-        if record["step"] == 0:
-            self.folder.resume_metrics(self.arm.name, [])
-        self.folder.report(self._complete(record))
-
-    def _on_pulse(self, step, seconds, compiled):
-        self.spent["compile" if compiled else "train"] += seconds
-        work, last = (step - self.at) * self.arm.flops_per_step, self.arm.steps + self.plan.extend_steps
-        self.progress.add(work, seconds, compiled=compiled, label=f"{self.arm.name}  step {step}/{last}")
-        self.at = step
-
-    def _on_failure(self, failure, evidence):
-        path = self.folder.save_evidence(self.arm.name, failure, evidence)
-        logger.error(
-            "NonFiniteError: arm %s, replica %d stopped at step %d: %s. Evidence: %s. The other replicas go on",
-            self.arm.name, failure.replica, failure.step, failure.what, path,
-        )  # fmt: skip
-
-    def _on_spent(self, what, seconds):
-        self.spent[what] += seconds
-
-    def _add_timing(self, fitted, seconds):
-        self.spent["log"] = seconds - sum(self.spent.values())
-        numbers = {f"{name}_seconds": round(value, 3) for name, value in self.spent.items()}
-        share = {}
-        if self.spent["measure"] and self.spent["train"]:
-            share = {"measure_share": round(self.spent["measure"] / self.spent["train"], 4)}
-            logger.info(
-                "arm %s: measuring replica distances took %.1f s, its training %.1f s", self.arm.name,
-                self.spent["measure"], self.spent["train"],
-            )  # fmt: skip
-        self.folder.add_timing(
-            arm=self.arm.name, steps=[self.start, fitted.step], programs=fitted.programs, **numbers, **share
-        )
-
-
-def identity(plan: Plan, arm: str) -> dict[str, Any]:
-    """What ties a checkpoint to its run: arm, seed, replicas and a digest of everything that decides numbers."""
-    settings = {name: value for name, value in plan.settings.items() if name not in ("arms", "checkpoint", "callbacks")}
-    own = {name: value for name, value in plan.settings["arms"][arm].items() if name not in ("order", "role", "labels")}
-    free = {f"task.{n}" for n, spec in options.describe(plan.experiment.fields).items() if spec.free}
-    settings["task"] = {n: value for n, value in settings["task"].items() if f"task.{n}" not in free}
-    text = json.dumps([settings, own], sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return {"arm": arm, "seed": plan.seed, "replicas": plan.replicas, "settings": digest}
 
 
 def _applied(task: Task) -> dict[str, Any]:
