@@ -67,19 +67,6 @@ def check(plan: Plan, arm: ArmPlan) -> None:
         raise ConfigError("precision.x64=False: losses below 1e-14 need double precision; set it to True")
 
 
-def check_training(settings: dict[str, Any]) -> None:
-    """What all students have in common."""
-    task = settings["task"]
-    least = {"width": 1, "side": 2, "polish_steps": 0, "newton_steps": 0}
-    for name, bound in least.items():
-        if task[name] < bound:
-            raise ConfigError(f"task.{name}={task[name]} must be >= {bound}")
-    if not task.learning_rate > 0:
-        raise ConfigError(f"task.learning_rate={task.learning_rate} must be > 0")
-    if not settings["precision"]["x64"]:
-        raise ConfigError("precision.x64=False: losses below 1e-14 need double precision; set it to True")
-
-
 def run_arm(
     plan: Plan, arm: ArmPlan, key: Key[Array, ""], log: Callable[[str], Any], stop: Callable[[], bool]
 ) -> ArmResult | None:
