@@ -17,7 +17,7 @@ FLOORS = [
     {"report", "training", "optimizers"},
     {"tasks", "models", "data", "physics"},
     {"expansion", "asymmetry", "symmetry", "landscape", "metrics"},
-    {"trees", "rng", "files", "names", "options"},
+    {"trees", "rng", "files", "names", "options", "devices"},
 ]
 
 

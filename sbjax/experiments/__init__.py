@@ -1,0 +1,1 @@
+"""Which experiments there are: a folder each, found by `sbjax.experiments.registry`."""

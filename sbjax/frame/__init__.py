@@ -1,0 +1,1 @@
+"""What an experiment is: its protocol, typed sections, arms and workdir. Only here is a configuration read."""

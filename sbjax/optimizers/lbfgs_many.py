@@ -18,6 +18,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
+from sbjax import devices
+
 MEMORY = 10
 
 
@@ -120,6 +122,9 @@ def run_all(
 ) -> list[PyTree | None]:
     """`fit(*job)` of every job, spread over all devices, a thread a device; results as numpy, in the order of the jobs.
 
+    Threads and no mesh (`sbjax.devices.per_device`): whichever device is free takes the next job, where in one program
+    all would wait for the device with the longest ones; each result is told, and `stop` asked, between two jobs.
+
     Args:
         fit: jitted.
         on_done: told of each result, in the order in which they come, by one thread at a time.
@@ -128,7 +133,7 @@ def run_all(
     >>> run_all(jax.jit(lambda x: 2 * x), [(1.0,), (3.0,)])
     [array(2., dtype=float32), array(6., dtype=float32)]
     """
-    devices = jax.local_devices()
+    used = devices.local(len(jobs))
     waiting = iter(range(len(jobs)))
     results: list[PyTree | None] = [None] * len(jobs)
     x64, matmul = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision
@@ -143,8 +148,8 @@ def run_all(
                 done.put((number, jax.tree.map(np.asarray, fit(*job))))
 
     done: queue.SimpleQueue = queue.SimpleQueue()
-    with concurrent.futures.ThreadPoolExecutor(len(devices)) as pool:
-        futures = [pool.submit(work, device) for device in devices]
+    with concurrent.futures.ThreadPoolExecutor(max(1, len(used))) as pool:
+        futures = [pool.submit(work, device) for device in used]
         while True:
             try:
                 number, result = done.get(timeout=0.05)

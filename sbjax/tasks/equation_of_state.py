@@ -8,6 +8,7 @@ from flax import linen as nn
 from sbjax.expansion.folding import fold as fold_expansion
 from sbjax.names import check_choice
 from sbjax.physics import lattice, qcd
+from sbjax.tasks.full_batch import full_batch_task
 from sbjax.tasks.task import Aux, Average, Grid, Task
 
 LOSSES = ("chi2", "l1")
@@ -154,18 +155,14 @@ def make_equation_of_state_task(
     densities = np.stack([known[name] for name in qcd.EquationOfState._fields], -1)
     drawn = np.concatenate([densities, lattice.reference_masses(parametrisation, fine)], -1)
 
-    return Task(
+    return full_batch_task(
         data=data,
         init=init,
         sample=lambda data, key, step: data["train"],
         loss=loss_fn,
         evaluate=evaluate,
-        parts=1,
-        batch_size=1,  # temperatures are not split over devices
-        epoch_steps=None,
         primary="test/mae_pressure",
         selection="validation/mae_pressure",
-        goal="min",
         outputs=lambda data, variables: network.apply(variables, data["validation"]["T"]),
         grid=Grid(fine[:, None], drawn, ("T",), UNKNOWNS, predict),
         model=network,

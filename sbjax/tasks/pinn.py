@@ -17,6 +17,7 @@ from sbjax.physics.equation import Equation, evaluate, on_face, spread
 from sbjax.physics.errors import normalised_errors
 from sbjax.tasks import balance as balance_lib
 from sbjax.tasks.field_partials import make_derive, make_solution
+from sbjax.tasks.full_batch import full_batch_task
 from sbjax.tasks.task import Aux, Average, Grid, Task
 
 CANDIDATES = 4  # candidates per point drawn by the 'adaptive' sampler
@@ -260,18 +261,14 @@ def make_pinn_task(
     def outputs(data, variables):
         return jax.vmap(lambda x: solution(variables, x))(data["validation"][:256])
 
-    return Task(
+    return full_batch_task(
         data=data,
         init=init,
         sample=sample,
         loss=loss,
         evaluate=evaluate_fn,
-        parts=1,
-        batch_size=1,  # collocation points are not split over devices
-        epoch_steps=None,
         primary="test/l2",
         selection="validation/loss",
-        goal="min",
         outputs=outputs,
         residuals=residual_vector,
         grid=_grid(equation, solution, dtype),

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from sbjax.expansion.folding import fold as fold_expansion
 from sbjax.models.field import Field
 from sbjax.names import check_choice
+from sbjax.tasks.full_batch import full_batch_task
 from sbjax.tasks.task import Aux, Average, Grid, Task
 
 LOWER, UPPER = -1.0, 1.0
@@ -139,18 +140,14 @@ def make_regression_task(
     def predict(variables) -> Array:
         return field.apply(variables, jnp.asarray(x, field.dtype))
 
-    return Task(
+    return full_batch_task(
         data=data,
         init=init,
         sample=lambda data, key, step: {"x": data["x"], "y": data["y"]},
         loss=loss,
         evaluate=evaluate,
-        parts=1,
-        batch_size=1,  # the points are not split over devices
-        epoch_steps=None,
         primary="test/mse",
         selection="validation/loss",
-        goal="min",
         outputs=lambda data, variables: field.apply(variables, data["validation_x"][:256]),
         residuals=residuals,
         grid=Grid(x, target.values(x), ("x",), ("y",), predict),

@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxprs_in_params
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Key, PyTree
 
-from sbjax import trees
+from sbjax import devices, trees
 from sbjax.asymmetry.weights import hold, release
 from sbjax.names import near
 from sbjax.tasks.task import Task
@@ -85,22 +85,22 @@ def choose(placement: Placement, *, primitives: set[str], replicas: int, rows: i
     """
     cpu = jax.default_backend() == "cpu"
     # Emulated devices beyond one a replica gain nothing: they share the cores.
-    devices = placement.devices or (min(jax.device_count(), replicas) if cpu else jax.device_count())
-    if devices > jax.device_count():
+    used = placement.devices or (min(jax.device_count(), replicas) if cpu else jax.device_count())
+    if used > jax.device_count():
         raise ValueError(
-            f"devices={devices}: this process has {jax.device_count()}; lower it, or on CPU start with "
-            f"--cpu_devices={devices}"
+            f"devices={used}: this process has {jax.device_count()}; lower it, or on CPU start with "
+            f"--cpu_devices={used}"
         )
     replicas, steps = "vmap", "scan"
     if cpu and "conv_general_dilated" in primitives:
         replicas, steps = "sequential", "loop"
-    elif cpu and ("sbjax_conv2d" in primitives or (rows > MANY_ROWS and devices > 1)):
+    elif cpu and ("sbjax_conv2d" in primitives or (rows > MANY_ROWS and used > 1)):
         replicas = "map"
     return dataclasses.replace(
         placement,
         replicas=replicas if placement.replicas == "auto" else placement.replicas,
         steps=steps if placement.steps == "auto" else placement.steps,
-        devices=devices,
+        devices=used,
     )
 
 
@@ -134,16 +134,15 @@ class Program:
         sharers = placement.devices // width  # devices that share each replica's batch
         while task.batch_size % sharers:  # a batch that does not split evenly leaves devices unused
             sharers -= 1
-        devices = np.array(jax.devices()[: width * sharers]).reshape(width, sharers)
-        self.mesh = Mesh(devices, ("replica", "data"))
+        self.mesh = devices.make_mesh(width, sharers)
         # All replicas train in one round; sequential ones take `width` at a time.
         self._round = width if placement.replicas == "sequential" else -(-replicas // width) * width
         # Output sharding. States restored from disk must be placed with it, or jit recompiles.
         if placement.compile == "pmap":
-            self._home = placement_pmap.sharding(devices.ravel())
+            self._home = placement_pmap.sharding(self.mesh.devices.ravel())
         else:
-            self._home = NamedSharding(self.mesh, PartitionSpec("replica") if width > 1 else PartitionSpec())
-        self._data = jax.device_put(task.data, NamedSharding(self.mesh, PartitionSpec()))
+            self._home = devices.split(self.mesh) if width > 1 else devices.shared(self.mesh)
+        self._data = jax.device_put(task.data, devices.shared(self.mesh))
         self._advance = self._compile_advance(sharers)
         self._evaluate = jax.jit(
             self._shard(lambda data, variables, part: task.evaluate(data, variables, part), mapped=1)
@@ -157,9 +156,7 @@ class Program:
     def init(self) -> list[step_lib.TrainState]:
         """The carry before the first step. Replica r starts alike whatever the number of replicas and devices."""
         with jax.set_mesh(self.mesh):
-            rounds = self._rounds(
-                jnp.arange(self.replicas, dtype=jnp.int32), NamedSharding(self.mesh, PartitionSpec("replica"))
-            )
+            rounds = self._rounds(jnp.arange(self.replicas, dtype=jnp.int32), devices.split(self.mesh))
             return [jax.device_put(self._init(self._key, ids), self._home) for ids in rounds]
 
     def adopt(self, carry: list[step_lib.TrainState]) -> list[step_lib.TrainState]:
@@ -182,8 +179,7 @@ class Program:
 
     def collect(self, carry: list[PyTree]) -> PyTree:
         """Carry (or anything mapped like it) -> numpy arrays with the replica axis first."""
-        rounds = [jax.tree.map(np.asarray, part) for part in carry]
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[: self.replicas], *rounds)
+        return devices.collect(jax.tree.map(lambda *parts: np.concatenate(parts), *carry), self.replicas)
 
     def advance(self, carry: list[step_lib.TrainState], start: int, stop: int) -> list[step_lib.TrainState]:
         """Train from step `start` to `stop`; returns when done. The old carry's buffers are given up."""
@@ -239,27 +235,11 @@ class Program:
     def _shard(self, fn, *, mapped):
         """`fn` of one replica -> function of a round; argument `mapped` and the result have the replica axis."""
         local = _over_replicas(fn, mapped, rolled=self.placement.replicas == "map")
-        if self.mesh.shape["replica"] == 1:
-            return local
-
-        def sharded(*args):
-            specs = tuple(PartitionSpec("replica") if i == mapped else PartitionSpec() for i in range(len(args)))
-            # The data axis stays automatic: XLA inserts the sums, batch norm sees the whole batch.
-            return jax.shard_map(
-                local,
-                mesh=self.mesh,
-                in_specs=specs,
-                out_specs=PartitionSpec("replica"),
-                axis_names={"replica"},
-                check_vma=False,
-            )(*args)
-
-        return sharded
+        return devices.per_device(local, self.mesh, mapped=mapped)
 
     def _rounds(self, stacked, sharding):
         """Cut the replica axis into rounds. Copies, dropped by `collect`, pad the last round."""
-        count = -(-self.replicas // self._round)
-        index = np.minimum(np.arange(count * self._round), self.replicas - 1).reshape(count, self._round)
+        index = devices.padded_rows(self.replicas, self._round).reshape(-1, self._round)
         return [jax.device_put(trees.take(stacked, rows), sharding) for rows in index]
 
 
@@ -282,4 +262,4 @@ def _over_replicas(fn, mapped, *, rolled):
 
 def _constrain(batch, key):
     """Split the batch over the data axis and leave the rest to XLA."""
-    return jax.lax.with_sharding_constraint(batch, PartitionSpec("data")), key
+    return jax.lax.with_sharding_constraint(batch, PartitionSpec(devices.DATA)), key

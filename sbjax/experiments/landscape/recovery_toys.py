@@ -10,7 +10,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key, PyTree
 
-from sbjax.experiments.landscape.students import Problem, Spread
+from sbjax import devices
+from sbjax.experiments.landscape.students import Problem
 from sbjax.frame.config import ConfigError
 from sbjax.landscape.teacher_match import TeacherMatch
 from sbjax.landscape.unit_clusters import Clustering, Rules
@@ -150,26 +151,27 @@ class Program:
 
             return jax.lax.map(one, students)
 
-        self.spread = Spread(starts)
-        self._advance, self._finish = self.spread.compiled(advance), self.spread.compiled(finish)
+        self.count = len(jax.tree.leaves(starts)[0])
+        self.mesh = devices.mesh_for(self.count)
+        self._advance, self._finish = (jax.jit(devices.per_device(fn, self.mesh, mapped=1)) for fn in (advance, finish))
 
     def train(self, starts: PyTree, data: Any, stop: Callable[[], bool]) -> tuple[PyTree, np.ndarray] | None:
         """Students after Adam and Levenberg-Marquardt and their losses; None if stopped.
 
         Students that diverged are replaced by zeros, which share nothing with others, and the largest number as loss.
         """
-        students, done = self.spread.placed((starts, jax.vmap(self.adam.init)(starts))), 0
+        students, done = devices.place((starts, jax.vmap(self.adam.init)(starts)), self.mesh), 0
         while done < self.steps:
             if stop():
                 return None
             count = min(LONGEST, self.steps - done)
             students = self._advance((data, jnp.asarray(count, jnp.int32)), students)
             done += count
-        return None if stop() else self.finish(data, self.spread.collected(students[0]))
+        return None if stop() else self.finish(data, devices.collect(students[0], self.count))
 
     def finish(self, data: Any, students: PyTree) -> tuple[PyTree, np.ndarray]:
         """The second part of `train`."""
-        found, losses = self.spread.collected(self._finish(data, self.spread.placed(students)))
+        found, losses = devices.collect(self._finish(data, devices.place(students, self.mesh)), self.count)
         sound = np.isfinite(losses)
         for leaf in jax.tree.leaves(found):
             sound &= np.isfinite(leaf.reshape(len(losses), -1)).all(1)

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, PyTree
 
+from sbjax import devices, trees
 from sbjax.landscape.teacher_student import ACTIVATIONS, deep_tanh
 from sbjax.metrics.hessian import mlp_hessian
 from sbjax.optimizers.polish import Polished, polish
@@ -168,9 +168,10 @@ def train_adam(
 
         return jax.lax.map(one, students)
 
-    spread = Spread(starts)
-    advance = spread.compiled(advance)
-    students = spread.placed((starts, jax.vmap(adam.init)(starts)))
+    seeds = len(jax.tree.leaves(starts)[0])
+    mesh = devices.mesh_for(seeds)
+    advance = jax.jit(devices.per_device(advance, mesh, mapped=1))
+    students = devices.place((starts, jax.vmap(adam.init)(starts)), mesh)
     recorded, losses, done, records = [], [], 0, record_steps(steps)
     for record in records:
         while True:
@@ -181,8 +182,8 @@ def train_adam(
             done += count
             if done == record:
                 break
-        recorded.append(spread.collected(students[0]))
-        losses.append(spread.collected(found))
+        recorded.append(devices.collect(students[0], seeds))
+        losses.append(devices.collect(found, seeds))
         if record in records[-20::5]:
             log(f"Adam, step {record} of {steps}, median loss {np.median(losses[-1]):.1e}")
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *recorded)
@@ -229,40 +230,13 @@ def polish_students(
     seeds = len(jax.tree.leaves(starts)[0])
     # Chunks of one size, or the last one would be compiled anew.
     size = min(chunk * min(jax.device_count(), seeds), seeds)
-    spread = Spread(jax.tree.map(lambda leaf: leaf[:size], starts))
-    run, parts = spread.compiled(run), []
+    mesh = devices.mesh_for(size)
+    run, parts = jax.jit(devices.per_device(run, mesh, mapped=1)), []
     for first in range(0, seeds, size):
         if stop():
             return None
         index = np.minimum(np.arange(first, first + size), seeds - 1)
-        part = spread.collected(run(0, spread.placed(jax.tree.map(lambda leaf, index=index: leaf[index], starts))))
-        parts.append(jax.tree.map(lambda leaf, left=seeds - first: leaf[:left], part))
+        found = run(0, devices.place(trees.take(starts, index), mesh))
+        parts.append(devices.collect(found, min(size, seeds - first)))
         log(f"polished {min(first + size, seeds)} of {seeds}")
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-
-
-class Spread:
-    """Stacked students on all devices; the last one is repeated where the devices cannot share evenly."""
-
-    def __init__(self, students: PyTree):
-        self.seeds = len(jax.tree.leaves(students)[0])
-        count = min(jax.device_count(), self.seeds)
-        self.mesh = Mesh(np.array(jax.devices()[:count]), ("replica",))
-        self.index = np.minimum(np.arange(-(-self.seeds // count) * count), self.seeds - 1)
-
-    def placed(self, students: PyTree) -> PyTree:
-        """Students on their devices."""
-        home = jax.sharding.NamedSharding(self.mesh, PartitionSpec("replica"))
-        return jax.device_put(jax.tree.map(lambda leaf: leaf[self.index], students), home)
-
-    def compiled(self, fn: Callable[[Any, PyTree], PyTree]) -> Callable[[Any, PyTree], PyTree]:
-        """`fn(shared, students)` where every device runs its own loops."""
-        each = PartitionSpec("replica")
-        # Loops carry constants of no device into values of one, which the check of varying types refuses.
-        return jax.jit(
-            jax.shard_map(fn, mesh=self.mesh, in_specs=(PartitionSpec(), each), out_specs=each, check_vma=False)
-        )
-
-    def collected(self, found: PyTree) -> PyTree:
-        """As numpy arrays, without the repeated ones."""
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[: self.seeds], found)

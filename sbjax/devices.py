@@ -1,0 +1,120 @@
+"""Stacked trees over devices: one mesh for whoever has many replicas, students or runs to compute at once.
+
+mesh = devices.mesh_for(count)
+fn = jax.jit(devices.per_device(fn, mesh, mapped=1))  # fn(shared, stacked)
+found = devices.collect(fn(shared, devices.place(stacked, mesh)), count)
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int, PyTree
+
+from sbjax import trees
+
+REPLICA, DATA = "replica", "data"
+
+
+def make_mesh(width: int, sharers: int = 1) -> Mesh:
+    """Mesh with the axes `replica` [width] and `data` [sharers]: the devices that share each replica's batch.
+
+    Raises:
+        ValueError: width or sharers < 1, or more devices than there are.
+
+    >>> dict(make_mesh(1).shape)
+    {'replica': 1, 'data': 1}
+    """
+    if min(width, sharers) < 1:
+        raise ValueError(f"width={width} and sharers={sharers} must be >= 1")
+    if width * sharers > jax.device_count():
+        raise ValueError(
+            f"width={width} times sharers={sharers} devices: this process has {jax.device_count()}; ask for fewer"
+        )
+    return Mesh(np.array(jax.devices()[: width * sharers]).reshape(width, sharers), (REPLICA, DATA))
+
+
+def mesh_for(count: int) -> Mesh:
+    """Mesh over all devices, or over one for each of `count` replicas where these are fewer.
+
+    >>> dict(mesh_for(1).shape)
+    {'replica': 1, 'data': 1}
+    """
+    return make_mesh(min(jax.device_count(), count))
+
+
+def local(count: int) -> list[jax.Device]:
+    """The devices of this process, at most one for each of `count`: for jobs that a thread a device takes in turn.
+
+    >>> len(local(1)), local(0)
+    (1, [])
+    """
+    return jax.local_devices()[:count]
+
+
+def split(mesh: Mesh) -> NamedSharding:
+    """Of stacked trees: every device has its share of the leading axis."""
+    return NamedSharding(mesh, PartitionSpec(REPLICA))
+
+
+def shared(mesh: Mesh) -> NamedSharding:
+    """Of what every device has whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def padded_rows(count: int, multiple: int) -> Int[np.ndarray, " padded"]:
+    """Rows 0, .., count - 1, the last one repeated until there are a multiple of `multiple`.
+
+    >>> padded_rows(5, 3).tolist()
+    [0, 1, 2, 3, 4, 4]
+    """
+    return np.minimum(np.arange(-(-count // multiple) * multiple), count - 1)
+
+
+def place(stacked: PyTree, mesh: Mesh) -> PyTree:
+    """Lay the leading axis [count] over `replica`; the last entry is repeated where devices cannot share evenly.
+
+    >>> place({'w': np.arange(3)}, make_mesh(1))['w'].tolist()
+    [0, 1, 2]
+    """
+    rows = padded_rows(len(jax.tree.leaves(stacked)[0]), mesh.shape[REPLICA])
+    return jax.device_put(trees.take(stacked, rows), split(mesh))
+
+
+def per_device(fn: Callable[..., PyTree], mesh: Mesh, *, mapped: int) -> Callable[..., PyTree]:
+    """`fn`, called once on every device with its share of argument `mapped`; its result is stacked likewise.
+
+    The other arguments go to all. Loops in `fn` run on each device alone: none waits for another. The axis `data` stays
+    automatic: XLA inserts the sums, and batch norm sees the whole batch.
+
+    >>> double = per_device(lambda factor, x: factor * x, mesh_for(4), mapped=1)
+    >>> jax.jit(double)(2, np.arange(4)).tolist()
+    [0, 2, 4, 6]
+    """
+    if mesh.shape[REPLICA] == 1:
+        return fn
+
+    def sharded(*args: Any) -> PyTree:
+        specs = tuple(PartitionSpec(REPLICA) if i == mapped else PartitionSpec() for i in range(len(args)))
+        # Loops carry constants of no device into values of one, which the check of varying types refuses.
+        return jax.shard_map(
+            fn,
+            mesh=mesh,
+            in_specs=specs,
+            out_specs=PartitionSpec(REPLICA),
+            axis_names={REPLICA},
+            check_vma=False,
+        )(*args)
+
+    return sharded
+
+
+def collect(stacked: PyTree, count: int) -> PyTree:
+    """As numpy arrays, without the repeated entries.
+
+    >>> collect({'w': jax.numpy.arange(4)}, 3)
+    {'w': array([0, 1, 2], dtype=int32)}
+    """
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], stacked)
