@@ -27,8 +27,9 @@ def told_as(section: str, *kinds: type[Exception]) -> Iterator[None]:
     except ConfigError:
         raise
     except (ValueError, TypeError, NotImplementedError, *kinds) as error:
-        text = str(error)
-        raise ConfigError(f"{section}{'.' if _FIELD.match(text) else ': '}{text}") from error
+        lines = str(error).splitlines() or [type(error).__name__]
+        told = [f"{section}{'.' if _FIELD.match(line) else ': '}{line}" for line in lines]
+        raise ConfigError("\n".join(told)) from error
 
 
 @contextlib.contextmanager

@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from sbjax import options
+from sbjax.expansion.registry import expansion_specs
 from sbjax.experiments import registry
 from sbjax.frame import sections as sections_lib
 from sbjax.frame.plan import Plan
 from sbjax.frame.protocol import Experiment
+from sbjax.models import FAMILIES, model_specs
 from sbjax.optimizers import section as optimizer_lib
 from sbjax.optimizers.registry import OPTIMIZERS, SCHEDULES
 
@@ -34,8 +36,26 @@ def fields_of(plan: Plan) -> dict[str, dict[str, options.Spec]]:
             chosen = {k: v for k, v in fields.items() if k != "steps"}
             found[name] = steps | (optimizer_lib.field_specs(chosen) if chosen else {})
         else:
-            found[name] = {k: options.Spec(v, "") for k, v in plan.settings[name].items()}
+            found[name] = _open(name, plan)
     return found
+
+
+def _open(section: str, plan: Plan) -> dict[str, options.Spec]:
+    """The options of the model or expansion that a plan names, with its own values for defaults."""
+    values = plan.settings[section]
+    selector, of = ("name", model_specs) if section == "model" else ("kind", expansion_specs)
+    try:
+        specs = of(values[selector], *((_family(plan),) if section == "model" else ()))
+    except (KeyError, ValueError):  # told where the thing is built
+        specs = {}
+    given = {name: options.Spec(value, "") for name, value in values.items()}
+    return {**given, **{name: spec._replace(default=values.get(name, spec.default)) for name, spec in specs.items()}}
+
+
+def _family(plan: Plan) -> str:
+    """Which table of models an experiment takes its networks from: that of its default network."""
+    default = plan.experiment.model["name"]
+    return next((family for family, known in FAMILIES.items() if default in known), "image")
 
 
 def _read(part: type, values: Any) -> dict[str, options.Spec]:

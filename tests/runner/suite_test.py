@@ -58,7 +58,7 @@ def test_a_suite_goes_on_where_it_stopped(tmp_path):
     """The second run of a suite that has one of two equations trains the other one alone."""
     config, folder = two_equations(), tmp_path / "suite"
     alone = suite.members(config)["poisson"]
-    suite.run(alone, folder / "poisson")
+    run_lib.run_plan(alone, folder / "poisson")
     before = (folder / "poisson" / "metrics.jsonl").stat().st_mtime_ns
     outcome = suite.run(config, folder)
     assert outcome.status == "done"
