@@ -44,7 +44,11 @@ class Placement:
 class Monitor:
     """Replica distances along training."""
 
-    kinds: str = option("marginal", "distances, separated by commas, or 'module:function' of yours; '' = none", off="")
+    kinds: str = option(
+        "marginal",
+        "of unmatched, marginal, neuron_cloud, function, matched, separated by commas, or 'module:function'; '' = none",
+        off="",
+    )
     at: str = option(
         "end", "steps: numbers, shares (10%), 'start', 'end', 'reports', separated by commas", only={"kinds": given()}
     )
