@@ -37,12 +37,12 @@ def make_mesh(width: int, sharers: int = 1) -> Mesh:
 
 
 def mesh_for(count: int) -> Mesh:
-    """Mesh over all devices, or over one for each of `count` replicas where these are fewer.
+    """Mesh with the one axis `replica`: all devices, or one for each of `count` replicas where these are fewer.
 
     >>> dict(mesh_for(1).shape)
-    {'replica': 1, 'data': 1}
+    {'replica': 1}
     """
-    return make_mesh(min(jax.device_count(), count))
+    return Mesh(np.array(jax.devices()[: min(jax.device_count(), count)]), (REPLICA,))
 
 
 def local(count: int) -> list[jax.Device]:
@@ -86,15 +86,13 @@ def place(stacked: PyTree, mesh: Mesh) -> PyTree:
 def per_device(fn: Callable[..., PyTree], mesh: Mesh, *, mapped: int) -> Callable[..., PyTree]:
     """`fn`, called once on every device with its share of argument `mapped`; its result is stacked likewise.
 
-    The other arguments go to all. Loops in `fn` run on each device alone: none waits for another. The axis `data` stays
+    The other arguments go to all. Loops in `fn` run on each device alone: none waits for another. An axis `data` stays
     automatic: XLA inserts the sums, and batch norm sees the whole batch.
 
     >>> double = per_device(lambda factor, x: factor * x, mesh_for(4), mapped=1)
     >>> jax.jit(double)(2, np.arange(4)).tolist()
     [0, 2, 4, 6]
     """
-    if mesh.shape[REPLICA] == 1:
-        return fn
 
     def sharded(*args: Any) -> PyTree:
         specs = tuple(PartitionSpec(REPLICA) if i == mapped else PartitionSpec() for i in range(len(args)))

@@ -37,7 +37,7 @@ def test_loops_end_on_each_device_by_themselves():
 
         return jax.lax.map(one, starts)
 
-    mesh = devices.make_mesh(2)
+    mesh = devices.mesh_for(2)
     starts = jnp.array([1, 64, 8, 128])
     ends, steps = jax.jit(devices.per_device(fn, mesh, mapped=1))(jnp.int32(128), devices.place(starts, mesh))
     assert steps.tolist() == [7, 1, 4, 0]
@@ -56,7 +56,7 @@ def test_bytes_do_not_depend_on_the_number_of_devices():
         step = jax.jit(devices.per_device(fn, mesh, mapped=1))
         return devices.collect(step(jnp.float32(0.1), devices.place(starts, mesh)), 4)
 
-    assert run(devices.make_mesh(1)).tobytes() == run(devices.make_mesh(2)).tobytes()
+    assert run(devices.mesh_for(1)).tobytes() == run(devices.make_mesh(2)).tobytes()
 
 
 def test_refusals():

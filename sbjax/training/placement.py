@@ -235,7 +235,7 @@ class Program:
     def _shard(self, fn, *, mapped):
         """`fn` of one replica -> function of a round; argument `mapped` and the result have the replica axis."""
         local = _over_replicas(fn, mapped, rolled=self.placement.replicas == "map")
-        return devices.per_device(local, self.mesh, mapped=mapped)
+        return local if self.mesh.shape["replica"] == 1 else devices.per_device(local, self.mesh, mapped=mapped)
 
     def _rounds(self, stacked, sharding):
         """Cut the replica axis into rounds. Copies, dropped by `collect`, pad the last round."""

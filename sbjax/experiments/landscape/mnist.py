@@ -124,6 +124,9 @@ def train_runs(
 ) -> dict[str, Float[np.ndarray, "steps+1 run"]] | None:
     """Adam on full batches, all runs in one program.
 
+    Not through `sbjax.training.fit`: its replicas do not share one matrix product, and a task's numbers, which are
+    averaged between reports, have neither the gradient nor the update.
+
     Returns:
         'train/loss', 'train/accuracy', 'gradient_squared' and 'update_squared' after 0, .., `steps` steps: the update
         is the one that Adam makes from there. None if `stop()` came true.

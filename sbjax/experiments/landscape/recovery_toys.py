@@ -110,6 +110,8 @@ def draw_inputs(key: Key[Array, ""], points: int, inputs: int) -> Float[np.ndarr
 class Program:
     """Training of the students of one teacher after another, compiled once for students of one shape.
 
+    Not through `sbjax.training.fit`, which would compile anew for each teacher: there a loss belongs to the program.
+
     Args:
         starts: stacked students.
         problem_of: data -> the problem of one student.

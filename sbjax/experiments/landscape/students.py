@@ -145,6 +145,9 @@ def train_adam(
 ) -> Trained | None:
     """Adam (0.9, 0.999) on all data for a number of steps; None if it was stopped.
 
+    Not through `sbjax.training.fit`, which draws each replica from a key of its own, so that given students cannot
+    start there, and which records numbers but not the students themselves.
+
     Args:
         problem: as above.
         starts: stacked students.
