@@ -171,7 +171,13 @@ def _warn_of_missing_classes(data: ImageData) -> None:
     for split in ("train", "validation", "test"):
         missing = data.classes - len(np.unique(getattr(data, f"{split}_labels")))
         if missing:
-            logger.warning("%s: %d of %d classes have no %s example", data.name, missing, data.classes, split)
+            logger.warning(
+                "%s: %d of %d classes are without a %s example; take a larger share",
+                data.name,
+                missing,
+                data.classes,
+                split,
+            )
 
 
 def _turn(images: np.ndarray) -> np.ndarray:

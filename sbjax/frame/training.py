@@ -76,6 +76,7 @@ class TrainingExperiment(Experiment):
                 expansions[arm.name] = make_expansion(arm.expansion)
         loaded: dict[Any, Any] = {}
         arms = []
+        logger.info("building %d arms: %s", len(plan.arms), ", ".join(arm.name for arm in plan.arms))
         for arm in plan.arms:
             source = tuple(getattr(arm.task, name) for name in self.data_fields)
             if source not in loaded:
@@ -165,6 +166,7 @@ class TrainingExperiment(Experiment):
         metrics, failures = {}, []
         for arm in arms:
             folder.set_status("running", arm=arm.name)
+            progress.show(f"{arm.name}: compiling")
             fitted = ArmTraining(plan, arm, placement, folder, progress, stop).fit()
             if fitted.step < arm.steps + plan.extend_steps:
                 progress.end()

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -69,20 +70,44 @@ def parse(argv: list[str]) -> list[str]:
     except flags.Error as error:
         # What a config file raises, ml_collections reports with the whole traceback.
         _, raised, said = str(error).rpartition("ConfigError: ")
+        if raised:
+            sys.exit(f"error: {said.strip()}")
         said = said.replace("invalid literal for int() with base 10:", "give a whole number, not")
         said = said.replace("could not convert string to float:", "give a number, not")
-        sys.exit(f"error: {'--config: ' if raised else ''}{said.strip()}\n--help lists the flags")
-    except (AttributeError, KeyError) as error:
-        name, *hint = str(error).replace("\\n", " ").replace("\\'", "").replace("'", "").replace('"', "").split()
-        flag = next((word for word in argv if word.split("=")[0].endswith(f".{name}")), f"--config.{name}")
-        sys.exit(f"error: {flag}: the config has no such field. {' '.join(hint)}".rstrip())
-    except ValueError as error:
-        if type(error).__name__ != "ConfigError":
-            raise
-        sys.exit(f"error: --config: {error}")
+        sys.exit(f"error: {said.strip()}\n--help lists the flags")
+    except Exception as error:  # the user's config file may raise anything
+        sys.exit(f"error: {_about_config(error, argv)}")
     if len(rest) > 1:
         sys.exit(f"error: unexpected argument {rest[1]!r}: everything is a flag, such as --workdir=DIR")
     return rest
+
+
+def _about_config(error: Exception, argv: list[str]) -> str:
+    """What went wrong while the config file was read: in the file itself, with its line, or in a flag of a field."""
+    if type(error).__name__ == "ConfigError":
+        return str(error)
+    file = _config_file(argv)
+    if isinstance(error, SyntaxError):
+        return f"{error.filename or file} line {error.lineno}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [frame for frame in frames if file and os.path.abspath(frame.filename) == os.path.abspath(file)]
+    if inside:
+        return f"{file} line {inside[-1].lineno}: {type(error).__name__}: {error}"
+    if not isinstance(error, AttributeError | KeyError):
+        raise error
+    if "get_config" in str(error):
+        return f"{file} has no function get_config(argument=None) that returns a config; see docs/config.md"
+    name, *hint = str(error).replace("\\n", " ").replace("\\'", "").replace("'", "").replace('"', "").split()
+    flag = next((word for word in argv if f".{name}" in word.split("=")[0]), f"--config.{name}")
+    open_section = flag.removeprefix("--").startswith(("config.model.", "config.expansion.", "config.optimizer."))
+    more = " Options that the file does not set yet go into the file: config.model = {..}." if open_section else ""
+    return f"{flag}: the config has no such field. {' '.join(hint)}".rstrip() + more
+
+
+def _config_file(argv: list[str]) -> str | None:
+    """The file of the flag --config."""
+    given = [word.split("=", 1)[1] for word in argv if word.startswith(("--config=", "-config="))]
+    return given[-1].split(":")[0] if given else None
 
 
 def _first_line(argv: list[str]) -> None:

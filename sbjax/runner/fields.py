@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sbjax import options
-from sbjax.expansion.registry import expansion_specs
+from sbjax.expansion.registry import EXPANSIONS, expansion_specs
 from sbjax.experiments import registry
 from sbjax.frame import sections as sections_lib
 from sbjax.frame.plan import Plan
@@ -93,6 +93,11 @@ def fields_page() -> str:
     for name, part in {**OPTIMIZERS, **SCHEDULES}.items():
         what = "schedule" if name in SCHEDULES else "name"
         parts += _table(f"`optimizer` and `second_phase`, `{what}='{name}'`", options.describe(part), part.__doc__)
+    for family, known in FAMILIES.items():
+        for name in known:
+            parts += _table(f"`model`, {family}: `name='{name}'`", model_specs(name, family))
+    for name in EXPANSIONS:
+        parts += _table(f"`expansion`, `kind='{name}'`", expansion_specs(name))
     for kind, experiment in _kinds():
         reads = ", ".join(f"`{name}`" for name in experiment.sections) or "none"
         parts += _table(

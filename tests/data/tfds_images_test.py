@@ -165,5 +165,5 @@ def test_images_that_are_not_uint8_or_not_as_declared_are_refused(load, write, t
     with pytest.raises(ValueError, match="dtype uint16 with 3 channels"):
         load("deep")
     write("wrong", features={"image": tiny_tfds.image_feature((16, 16, 3))})
-    with pytest.raises(ValueError, match=r"\(32, 32, 3\) where \(16, 16, 3\) was declared"):
+    with pytest.raises(ValueError, match=r"\(32, 32, 3\), but \(16, 16, 3\) was declared"):
         load("wrong")

@@ -13,6 +13,7 @@ from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.training import TrainingExperiment
 from sbjax.models import make_model
+from sbjax.names import is_import_path
 from sbjax.options import option
 from sbjax.tasks.images import make_image_task
 from sbjax.tasks.task import Task
@@ -51,10 +52,11 @@ class Images(TrainingExperiment):
         """Little data, and small pictures for a ResNet-18, which takes minutes of a CPU at full size."""
         if config.interpolation.between:
             config.interpolation.update(points=5, examples=64)
-        config.task.train_share = 0.05
         config.task.batch_size = 8
         config.task.eval_batch_size = 64
-        config.task.eval_share = 0.05 if config.task.dataset == "digits" else 0.005
+        if not (config.task.dataset.startswith("folder:") or is_import_path(config.task.dataset)):
+            config.task.train_share = 0.05  # of one's own set, which may be small, all is taken
+            config.task.eval_share = 0.05 if config.task.dataset == "digits" else 0.005
         if str(config.model.name).startswith("resnet"):
             config.task.image_size = 16
 
