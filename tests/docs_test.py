@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags as absl_flags
 
 import sbjax
 
@@ -70,3 +71,43 @@ def test_readme_main_job(tmp_path):
         assert (workdir / name).stat().st_size > 0
     for name in ("figures", "tensorboard", "checkpoints"):
         assert any((workdir / name).iterdir())
+
+
+def test_the_config_page_is_a_config():
+    """Its Python block answers its words, and is read."""
+    from sbjax import config as config_lib
+
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "config.md").read_text(), re.DOTALL)
+    names = {}
+    exec(block, names)
+    for words in ("", "mnist", "digits,smoke"):
+        plan = config_lib.read(names["get_config"](words))
+        assert [arm.role for arm in plan.arms] == ["reference", "treatment", "control of resolution"]
+
+
+COMMANDS = [
+    (page.name, line.strip())
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    for line in re.sub(r"\\\\\n\s*", " ", page.read_text()).splitlines()
+    if re.match(r"\s*(OPENBLAS_NUM_THREADS=1 )?python runs/train.py --config=", line)
+]
+
+
+def test_every_training_command_of_the_pages_can_be_read():
+    """Config, words, overrides and what they give: a plan. Those that name what the reader has to make are left out."""
+    from ml_collections import config_flags
+
+    from sbjax.runner import suite
+
+    read = 0
+    for page, line in COMMANDS:
+        words = [word for word in line.split("#")[0].split() if word.startswith("--config")]
+        if any(part in line for part in ("PATH", "FILE", "DIR", ":list", "screened.py", "module:", "my_", "/me/")):
+            continue
+        flags = absl_flags.FlagValues()
+        config_flags.DEFINE_config_file("config", None, flag_values=flags)
+        flags(["test", *(re.sub(r"--config=", f"--config={ROOT}/", word, count=1) if word.startswith("--config=") else word
+                        for word in words)])  # fmt: skip
+        assert suite.first_plan(flags.config).arms, (page, line)
+        read += 1
+    assert read > 20

@@ -75,6 +75,7 @@ class Checkpoints:
 
     Example:
         >>> import tempfile
+        >>> import numpy as np
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     checkpoints = Checkpoints(folder, identity={'arm': 'raw', 'seed': 0})
         ...     checkpoints.save(10, {'params': {'w': np.ones(2)}}, meta={'note': 'x'})
