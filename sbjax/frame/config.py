@@ -16,6 +16,8 @@ from sbjax.names import near
 from sbjax.optimizers import lookup
 from sbjax.optimizers import section as optimizer_lib
 
+BETWEEN = ("pairs", "start")
+
 Find = Callable[[Mapping[str, Any]], Experiment]
 
 
@@ -187,7 +189,13 @@ def _unknown(given, experiment):
             problems.append(f"{name}={value!r} must be a section with fields, such as {{{', '.join(base[name])}}}")
         elif name not in reads:
             problems += _without_effect(name, value, base[name], experiment)
-    return problems
+    section = given.get("interpolation")
+    between = section.get("between", "") if isinstance(section, Mapping) else ""
+    return problems + [  # told before what depends on it
+        f"interpolation.between={word!r} is unknown{near(word, BETWEEN)}; known: {', '.join(BETWEEN)}"
+        for word in (options.words(between) if isinstance(between, str) else ())
+        if word not in BETWEEN
+    ]
 
 
 def _where_else(name, base):
@@ -253,10 +261,7 @@ def _impossible(plan):
 
 
 def _interpolation(plan):
-    section, known, problems = plan.interpolation, ("pairs", "start"), []
-    for word in options.words(section.between):
-        if word not in known:
-            problems.append(f"interpolation.between={word!r} is unknown{near(word, known)}; known: {', '.join(known)}")
+    section, problems = plan.interpolation, []
     if section.points % 2 == 0:
         problems.append(f"interpolation.points={section.points} must be odd: one of them is the midpoint")
     if "pairs" in options.words(section.between) and plan.replicas < 2:

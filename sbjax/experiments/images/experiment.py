@@ -9,6 +9,7 @@ from sbjax.data import images as images_lib
 from sbjax.expansion.kinds import Expansion
 from sbjax.experiments.connectivity import report as connectivity_report
 from sbjax.experiments.connectivity.run import measure_arm
+from sbjax.files import read_json
 from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.training import TrainingExperiment
@@ -98,6 +99,12 @@ class Images(TrainingExperiment):
         """Losses on straight lines between the networks."""
         if plan.interpolation.between:
             measure_arm(plan, arm, fitted, folder, progress)
+
+    def table(self, workdir: Path) -> str:
+        """Barriers and interpolation, if they were measured."""
+        config = read_json(workdir / "config.json")["config"]
+        found = connectivity_report.load_lines(workdir, list(config["arms"]))
+        return connectivity_report.format_lines(found, connectivity_report.published(config))
 
     def report(self, results, workdir: Path) -> Any:
         """Barriers and interpolation, if they were measured."""
