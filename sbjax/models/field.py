@@ -89,7 +89,7 @@ def effective_layers(field: Field, params: dict) -> list[tuple[Array, Array]]:
         ValueError: random features, which are no affine map; an expansion of the user's own.
     """
     if field.features:
-        raise ValueError(f"features={field.features}: a field with random features is no plain perceptron")
+        raise ValueError(f"features={field.features}: a field with random features is not a plain perceptron")
     if not isinstance(field.expansion, VectorExpansion | None):
         raise ValueError(f"expansion={field.expansion!r}: only a VectorExpansion is known to be folded")
     count = len(field.widths) + 1
