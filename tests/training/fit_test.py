@@ -263,54 +263,54 @@ def lbfgs(steps):
     return fit_lib.Phase(Lbfgs().make(), steps)
 
 
-EXTENSIONS = {
-    "decaying": {},
-    "with a second phase": {"steps": 20, "second_phase": 10},
-    "with a monitor": {"monitor_steps": (0, 10, 30)},
-    "with failures": {"poison": 7},
-    "where all have failed before the second phase": {"poison": -1, "steps": 20, "second_phase": 10},
-}
+def nowhere(task):
+    """Every replica fails in the first step."""
+
+    def loss(*args):
+        value, aux = task.loss(*args)
+        return jnp.nan * value, aux
+
+    return task._replace(loss=loss)
 
 
-@pytest.mark.parametrize("case", EXTENSIONS)
+def sgd(steps):
+    return fit_lib.Phase(optimizer_lib.make_optimizer("sgd", 0.05), steps)
+
+
+@pytest.mark.parametrize("case", ["with a monitor", "second phase", "all have failed before the second phase"])
 def test_extending_a_finished_run(toys, tmp_path, case):
     """Restored from its last checkpoint, stopped on the way, it ends as one that was made so long from the start."""
-    options = dict(EXTENSIONS[case])
-    poison = options.pop("poison", None)
-    task = toys.classification(poison=poison)
-    if poison == -1:
-        task = task._replace(loss=lambda variables, batch, key: nowhere(task.loss(variables, batch, key)))
-    second, measured = options.pop("second_phase", 0), options.pop("monitor_steps", None)
+    task = toys.classification()
+    task = nowhere(task) if case.startswith("all") else task
+    measured = (0, 10, 30) if case == "with a monitor" else ()
+    second = None if measured else lbfgs(10) if case == "second phase" else sgd(10)
 
-    def train(folder=None, *, extend=0, more=(), planned=second, **changes):
-        changes = options | ({"second_phase": lbfgs(planned)} if second else {}) | changes
-        if measured:
-            changes |= {"monitor": replica_monitor(), "monitor_steps": (*measured, *more)}
+    def train(folder=None, *, more=(), **changes):
         checkpoints = folder and Checkpoints(folder, keep=9)
-        fitted = fit(task, optimizer=decaying(), extend_steps=extend, checkpoints=checkpoints, **changes)
+        options = {"monitor": replica_monitor(), "monitor_steps": (*measured, *more)} if measured else {}
+        options |= {"steps": 20, "second_phase": second} if second else {}
+        fitted = fit(task, optimizer=decaying(), checkpoints=checkpoints, **options | changes)
         if folder:
             checkpoints.close()
         return fitted
 
     plain = train(tmp_path)
     assert steps_on_disk(tmp_path)[-1] == plain.step == 30
-    whole = train(extend=18, more=(40,))
-    train(tmp_path, extend=18, more=(40,), hooks=fit_lib.Hooks(stop=stop_after(4)))
-    extended = train(tmp_path, extend=18, more=(40,))
+    whole = train(extend_steps=18, more=(40,))
+    if not case.startswith("all"):
+        part = train(tmp_path, extend_steps=18, more=(40,), hooks=fit_lib.Hooks(stop=stop_after(4)))
+        assert 30 < part.step < 48
+    extended = train(tmp_path, extend_steps=18, more=(40,))
     assert same_fit(extended, whole)
     assert extended.step == 48
     assert extended.history[: len(plain.history)] == plain.history
     new = [record["step"] for record in extended.history[len(plain.history) :]]
     assert new == [36, *([40] if measured else []), 42, 48]
-    # The optimiser goes on as if the phase had been planned so long.
-    longer = train(**({"planned": second + 18} if second else {"steps": 48}), more=(40,))
-    assert same_bytes(extended.variables, longer.variables)
+    # The optimiser goes on as if its phase had been planned so long: the rate halves every 8 steps.
+    longer = {"steps": 48} if measured else {"second_phase": second._replace(steps=28)}
+    assert same_bytes(extended.variables, train(more=(40,), **longer).variables)
     with pytest.raises(CheckpointError, match=r"step 48, beyond the 30 steps of this run. Extend the run by 18 steps"):
         train(tmp_path)
-
-
-def nowhere(found):
-    return jnp.nan * found[0], found[1]
 
 
 @pytest.mark.parametrize(
