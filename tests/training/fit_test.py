@@ -8,7 +8,7 @@ import pytest
 from sbjax import trees
 from sbjax.metrics.bootstrap import Estimate
 from sbjax.metrics.monitor import Monitor, make_replica_monitor
-from sbjax.optimizers import Adam, Lbfgs
+from sbjax.optimizers import Adam, Lbfgs, Sgd
 from sbjax.optimizers.schedules import Step
 from sbjax.training import fit as fit_lib
 from sbjax.training.checkpoint import Checkpoints
@@ -274,7 +274,7 @@ def nowhere(task):
 
 
 def sgd(steps):
-    return fit_lib.Phase(optimizer_lib.make_optimizer("sgd", 0.05), steps)
+    return fit_lib.Phase(Sgd().make(0.05), steps)
 
 
 @pytest.mark.parametrize("case", ["with a monitor", "second phase", "all have failed before the second phase"])
