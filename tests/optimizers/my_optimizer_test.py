@@ -13,7 +13,7 @@ import pytest
 
 from sbjax.optimizers import read_optimizer
 from sbjax.training.fit import fit
-from sbjax.training.placement import Mapping
+from sbjax.training.placement import Placement
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXAMPLE = f"{ROOT / 'docs/examples/my_optimizer.py'}:"
@@ -55,7 +55,7 @@ def test_sharpness_aware_step():
 def test_they_train_in_the_loop(name, toys):
     fitted = fit(
         toys.classification(), build(name, learning_rate=0.03), steps=30, replicas=2, key=jax.random.key(0), reports=3,
-        mapping=Mapping(devices=1),
+        placement=Placement(devices=1),
     )  # fmt: skip
     assert fitted.programs == 1
     first, *_, last = (np.array(record["train/loss"]) for record in fitted.history[1:])
