@@ -41,6 +41,12 @@ class Found(NamedTuple):
     schedule: Kind | None
     specs: dict[str, Spec]
 
+    def is_users(self, name: str) -> bool:
+        """Whether a field that some built-in part reads too is an option of a user's own, with a default."""
+        kinds = ((self.optimizer, OPTIMIZERS), (self.schedule, SCHEDULES))
+        own = any(kind and kind.name not in table and name in kind.specs for kind, table in kinds)
+        return own and is_known(name) and self.specs[name].default is not options.MISSING
+
     def no_effect(self, name: str, prefix: str) -> str:
         """Why a field that others read is not read here."""
         known = _known()[name]
@@ -129,6 +135,13 @@ def _known() -> dict[str, Known]:
 def is_known(name: str) -> bool:
     """Whether some optimiser or schedule reads a field of this name."""
     return name in _known()
+
+
+def is_default(name: str, value: Any) -> bool:
+    """Whether a value is what base configs hold: the default of the parts that read it, or 'off' for want of one."""
+    return any(
+        value == (spec.off if spec.default is options.MISSING else spec.default) for spec in _known()[name].specs
+    )
 
 
 def is_neutral(name: str, value: Any) -> bool:

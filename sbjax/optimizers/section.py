@@ -95,7 +95,8 @@ def read_optimizer(fields: Mapping[str, Any], *, where: str = "optimizer") -> tu
     """The choice that flat fields make, or None; and what is wrong with them.
 
     A field that is None is not given. One that another optimiser or schedule reads is left out if it has its default or
-    says 'off' (no momentum, a constant schedule); any other value is a mistake.
+    says 'off' (no momentum, a constant schedule); any other value is a mistake. An option of a user's own that has the
+    name of a built-in one keeps its own default where the section holds the built-in default, as base configs do.
 
     Args:
         fields: by name; missing ones have their defaults.
@@ -114,6 +115,8 @@ def read_optimizer(fields: Mapping[str, Any], *, where: str = "optimizer") -> tu
         return None, problems
     fitting = {}
     for name, value in given.items():
+        if found.is_users(name) and lookup.is_default(name, value):
+            continue
         if name in found.specs or not lookup.is_known(name):
             fitting[name] = value
         elif not lookup.is_neutral(name, value):

@@ -267,10 +267,12 @@ def test_a_users_own_optimizer(user, name, options, step):
     assert first_update(choice, value=1.0, hyper={}, residual_fn=None) == pytest.approx(-step)
 
 
-def test_fields_of_the_flat_union_do_not_disturb_a_users_own(user):
-    """But those of the same name as an option are that option: leave them out, or None."""
-    fields = {**union_fields(), "name": user("Plain"), "momentum": None}
+def test_a_users_own_keeps_its_defaults_in_the_flat_union(user):
+    """Base configs hold momentum=0.9, which nobody asked for."""
+    fields = {**union_fields(), "name": user("Plain")}
     assert read(**fields).options.values() == {"momentum": 0.5}
+    assert read(**{**fields, "momentum": 0.0}).options.values() == {"momentum": 0.0}
+    assert read(**{**union_fields(), "name": "optax:lion"}).options.values().items() >= {"b2": 0.99}.items()
 
 
 def test_a_user_s_optimizer_of_residuals(user):
