@@ -85,8 +85,8 @@ class Pinn(TrainingExperiment):
                 x64=plan.precision.x64,
                 **arm.model,
             )
-        # L-BFGS in the second phase needs the objective to stay as it is.
-        deterministic = second is not None and second.optimizer.name == "lbfgs"
+        # A deterministic method in the second phase, such as L-BFGS, needs the objective to stay as it is.
+        deterministic = second is not None and second.optimizer.options.deterministic
         points = Points(
             interior=task.points,
             boundary=task.boundary_points,
