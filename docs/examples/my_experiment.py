@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from sbjax.report.sections import Section, Table
 
 from sbjax import config as config_lib
 from sbjax import rng
@@ -20,6 +19,7 @@ from sbjax.frame.errors import told_as
 from sbjax.frame.training import TrainingExperiment
 from sbjax.models import make_model
 from sbjax.options import option
+from sbjax.report.sections import Section, Table
 from sbjax.tasks.task import Aux, Average, Task
 
 
