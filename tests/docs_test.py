@@ -48,7 +48,8 @@ def test_readme_python(number, tmp_path):
 
 
 def main_command():
-    (line,) = [line for block in readme_blocks("sh") for line in block.splitlines() if "configs/quickstart.py" in line]
+    lines = [line for block in readme_blocks("sh") for line in block.splitlines()]
+    (line,) = [line for line in lines if "pip install" in line and "configs/quickstart.py" in line]
     return line
 
 
