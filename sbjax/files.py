@@ -68,7 +68,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FileNotFoundError(f"workdir={str(path.parent)!r} has no {path.name}; give the workdir of a run") from None
+        raise FileNotFoundError(f"workdir={path.parent} has no {path.name}; give the workdir of a run") from None
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error}); move it away, or give another workdir") from error
     if not isinstance(found, dict):

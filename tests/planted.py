@@ -60,7 +60,7 @@ def write_run(
         about={"nearest": {"role": "control of resolution"}},
     )
     settings = {
-        "config": {"task": "digits", "note": "<script>alert(1)</script>"},
+        "config": {"task": {"kind": "images", "dataset": "digits"}, "note": "<script>alert(1)</script>"},
         "environment": {"jax": "0.10.1", "device": "cpu"},
         "overrides": ["arms.replicas=8"],
         "config_file": "configs/digits.py:smoke",

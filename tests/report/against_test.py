@@ -21,7 +21,7 @@ def runs(write_run):
     """B is A with `expanded` 0.1 better, in another environment."""
     a, b = write_run("a", effect=0.05), write_run("b", effect=0.15)
     change(b, "config.json", lambda tree: tree | {"environment": tree["environment"] | {"jax": "0.12.0"}})
-    change(b, "config.json", lambda tree: tree | {"config": {"task": "digits", "seed": 3}})
+    change(b, "config.json", lambda tree: tree | {"config": {"task": tree["config"]["task"], "seed": 3}})
     return a, b
 
 

@@ -28,7 +28,7 @@ def test_load_returns_what_was_written(write_run):
         8,
     )
     assert results.parameters == {"raw": 1234, "expanded": 1300, "nearest": 1300}
-    assert (results.config["task"], results.environment["jax"]) == ("digits", "0.10.1")
+    assert (results.config["task"]["dataset"], results.environment["jax"]) == ("digits", "0.10.1")
     assert (results.overrides, results.config_file) == (("arms.replicas=8",), "configs/digits.py:smoke")
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     expected = [line for line in lines if line["arm"] == "nearest"]

@@ -284,7 +284,7 @@ def test_a_task_from_a_config():
         ({"task__points": 1}, "points=1 must be >= 2"),
         ({"task__nodes": 500}, "task.nodes=500 must be >= 1, <= 128"),
         ({"task__relative_error": 0.0}, "task.relative_error=0.0 must be > 0"),
-        ({"task__fold": True}, "task.fold=True: there is no expansion to fold"),
+        ({"task__fold": True}, "task.fold=True: the network has no expansion to fold"),
         ({"expansion__kind": "image"}, r"ImageExpansion does not fit an input of shape \(1,\)"),
         ({"model__name": "field"}, "model.name='field' is a network of the family 'field'"),
         ({"model__block": 3}, "model.block=3 is unknown, did you mean 'blocks'"),
