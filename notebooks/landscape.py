@@ -11,25 +11,21 @@
 # %% [markdown]
 # # The loss landscape of an expanded network
 #
-# [![Open in Colab][badge]][colab]
-#
 # A teacher of $r$ neurons, a student of $m > r$: where are its global minima, how are they connected, and which
 # critical points come from narrower networks? From $(r, m) = (1, 2)$, which fits into one picture, to $(2, 3)$, after
 # Simsek et al., [arXiv 2105.12221](https://arxiv.org/abs/2105.12221). Runs in under a minute on a CPU.
-#
-# [badge]: https://colab.research.google.com/assets/colab-badge.svg
-# [colab]: https://colab.research.google.com/github/sbjax/sbjax/blob/main/notebooks/landscape.ipynb
 
 # %%
+import importlib.util
+import pathlib
 import subprocess
 import sys
 
-try:
-    import google.colab as colab
-except ImportError:
-    colab = None
-if colab:
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "git+https://github.com/sbjax/sbjax"], check=True)
+if (
+    importlib.util.find_spec("sbjax") is None
+):  # in Colab: upload a wheel, or the folder of the sources, beside this page
+    found = [*pathlib.Path().glob("sbjax-*.whl"), *(file.parent for file in pathlib.Path().glob("*/setup.cfg"))]
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", str(found[0].resolve())], check=True)
 
 # %%
 import collections

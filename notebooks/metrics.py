@@ -11,25 +11,21 @@
 # %% [markdown]
 # # Replica distances of your own parameters
 #
-# [![Open in Colab][badge]][colab]
-#
 # How far apart do independently trained copies of a network end up? `sbjax.metrics` answers for any pytree of weights,
 # whatever trained it. **A smaller distance means that more symmetry is broken.** Read it beside accuracy, for a network
 # that learned nothing is very symmetric, and beside its null. Runs in under a minute on a CPU.
-#
-# [badge]: https://colab.research.google.com/assets/colab-badge.svg
-# [colab]: https://colab.research.google.com/github/sbjax/sbjax/blob/main/notebooks/metrics.ipynb
 
 # %%
+import importlib.util
+import pathlib
 import subprocess
 import sys
 
-try:
-    import google.colab as colab
-except ImportError:
-    colab = None
-if colab:
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "git+https://github.com/sbjax/sbjax"], check=True)
+if (
+    importlib.util.find_spec("sbjax") is None
+):  # in Colab: upload a wheel, or the folder of the sources, beside this page
+    found = [*pathlib.Path().glob("sbjax-*.whl"), *(file.parent for file in pathlib.Path().glob("*/setup.cfg"))]
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", str(found[0].resolve())], check=True)
 
 # %%
 import pathlib

@@ -1,40 +1,6 @@
-"""A trained network as a safetensors file and a model card.
+"""A trained network as a safetensors file and a model card. Flags: `--help`. The same as `sbjax export`."""
 
-    python runs/export.py --workdir=/tmp/quickstart --arm=expanded --replica=0 --out=/tmp/expanded.safetensors
-    python runs/export.py --workdir=/tmp/quickstart --out=/tmp/raw.safetensors             # all replicas, stacked
-
-Beside `expanded.safetensors` stands `expanded.md`: what was trained, on what, and how well. In Python:
-`sbjax.load(workdir, arm=.., replica=.., step=..)`.
-"""
-
-import sys
-
-from absl import app, flags
-
-from sbjax.runner import cli as cli_lib
-
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder that a training run has written to.")
-OUT = flags.DEFINE_string("out", None, "File to write, ending in .safetensors.")
-ARM = flags.DEFINE_string("arm", None, "Which arm; default the reference.")
-REPLICA = flags.DEFINE_integer("replica", None, "Which replica; default all, stacked.")
-STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; default the newest.")
-TRUST = flags.DEFINE_bool("trust", False, "Import code of yours that the folder names by import path.")
-
-
-def main(argv: list[str]):
-    """Write the files of the flags and return their paths."""
-    from sbjax.runner.export import export
-
-    cli_lib.require(WORKDIR, "the folder of a run")
-    cli_lib.require(OUT, "the file to write")
-    return export(WORKDIR.value, OUT.value, arm=ARM.value, replica=REPLICA.value, step=STEP.value, trust=TRUST.value)
-
-
-def cli(argv: list[str]) -> None:
-    """`main`, and the paths on the terminal."""
-    for path in cli_lib.guard(main, argv):
-        sys.stdout.write(f"{path}\n")
-
+from sbjax.commands import start
 
 if __name__ == "__main__":
-    app.run(cli, flags_parser=cli_lib.parse)
+    start("export")

@@ -1,42 +1,6 @@
-"""Tables, figures and one HTML file from the workdir of a run, and the comparison of two runs.
+"""Tables, figures and one HTML file from the workdir of a run, and the comparison of two runs. Flags: `--help`. The same as `sbjax report`."""
 
-    python runs/report.py --workdir=/tmp/quickstart
-    python runs/report.py --workdir=/tmp/pdes --classical
-    python runs/report.py --workdir=/tmp/longer --against=/tmp/quickstart
-
-A finished run has them already; made again from the same files they are the same, byte for byte. `--classical` adds to
-an equation, or a suite of them, how long a classical solver takes to the same errors; it measures that on this machine,
-in seconds to minutes. `--against` compares arms of the same name in two runs, seed by seed.
-"""
-
-import sys
-from pathlib import Path
-
-from absl import app, flags
-
-from sbjax.runner import cli as cli_lib
-
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder that a training run has written to.")
-AGAINST = flags.DEFINE_string("against", None, "Folder of another run, to compare with.")
-CLASSICAL = flags.DEFINE_bool("classical", False, "Of equations: measure a classical solver first.")
-TRUST = flags.DEFINE_bool("trust", False, "Import an experiment of yours that the folder names by import path.")
-
-
-def main(argv: list[str]) -> tuple[str, Path]:
-    """Make what the flags ask for; return a table for the terminal and the path of the page."""
-    from sbjax.runner import suite
-
-    cli_lib.require(WORKDIR, "the folder of a run")
-    if AGAINST.value is not None:
-        return suite.compare(WORKDIR.value, AGAINST.value)
-    return suite.report(WORKDIR.value, classical=CLASSICAL.value, trust=TRUST.value)[:2]
-
-
-def cli(argv: list[str]) -> None:
-    """`main`, with its table and path on the terminal."""
-    table, path = cli_lib.guard(main, argv)
-    sys.stdout.write(f"{table}\n\nreport: {path}\n" if table else f"report: {path}\n")
-
+from sbjax.commands import start
 
 if __name__ == "__main__":
-    app.run(cli, flags_parser=cli_lib.parse)
+    start("report")

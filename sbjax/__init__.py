@@ -8,6 +8,10 @@ used. Training is in `sbjax.training`, experiments are in `sbjax.experiments`.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+HOME: str | None = None
+"""Address of the sources, such as https://github.com/OWNER/sbjax; badges and citation are made from it once it is set."""
+
 if TYPE_CHECKING:
     from sbjax.expansion.folding import fold
     from sbjax.expansion.transform import (

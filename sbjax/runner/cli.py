@@ -14,18 +14,19 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
+CONFIGS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "configs")
+"""The config files that come with the package; a link to `configs/` where it is installed from a clone."""
 _HELP = {"--help", "-h", "-help", "--helpfull", "--helpshort"}
 
 
-def define_config(help: str) -> flags.FlagHolder[Any]:
-    """The flag --config. Its file is read by `read_config`, not while flags are parsed."""
-    flag = config_flags.DEFINE_config_file("config", None, help)
-    return flag
+def define_config(help: str) -> None:
+    """The flag --config."""
+    config_flags.DEFINE_config_file("config", None, help)
 
 
-def define_cpu_devices() -> flags.FlagHolder[int]:
+def define_cpu_devices() -> None:
     """The flag --cpu_devices."""
-    return flags.DEFINE_integer(
+    flags.DEFINE_integer(
         "cpu_devices",
         min(os.cpu_count() or 1, 8),
         "Emulated devices where there is no accelerator; replicas are spread over them.",
@@ -33,7 +34,7 @@ def define_cpu_devices() -> flags.FlagHolder[int]:
     )
 
 
-def require(flag: flags.FlagHolder[Any], what: str) -> None:
+def require(flag: str, what: str) -> None:
     """Refuse a flag that was not given.
 
     Raises:
@@ -41,11 +42,11 @@ def require(flag: flags.FlagHolder[Any], what: str) -> None:
     """
     from sbjax.frame.errors import ConfigError
 
-    if flag.value is None:
-        raise ConfigError(f"--{flag.name} is missing: {what}")
+    if flags.FLAGS[flag].value is None:
+        raise ConfigError(f"--{flag} is missing: {what}")
 
 
-def read_config(flag: Any, cpu_devices: int) -> dict[str, Any]:
+def read_config(cpu_devices: int) -> dict[str, Any]:
     """Arguments of `runner.run.run` from the flag --config; also sets the devices up.
 
     Raises:
@@ -53,15 +54,16 @@ def read_config(flag: Any, cpu_devices: int) -> dict[str, Any]:
     """
     import jax
 
-    require(flag, "the experiment, such as configs/quickstart.py")
+    require("config", "the experiment, such as configs/quickstart.py")
     jax.config.update("jax_num_cpu_devices", cpu_devices)
     file = config_flags.get_config_filename(flags.FLAGS["config"])
     overrides = [f"{name}={value}" for name, value in config_flags.get_override_values(flags.FLAGS["config"]).items()]
-    return {"config": flag.value, "overrides": overrides, "config_file": file}
+    return {"config": flags.FLAGS.config, "overrides": overrides, "config_file": _as_given(file)}
 
 
 def parse(argv: list[str]) -> list[str]:
     """The flags, with a message instead of a traceback where one is wrong."""
+    argv = [_with_own_config(word) for word in argv]
     _first_line(argv)
     if _HELP & set(argv):
         _help_with_fields()
@@ -110,13 +112,32 @@ def _config_file(argv: list[str]) -> str | None:
     return given[-1].split(":")[0] if given else None
 
 
+def _with_own_config(word: str) -> str:
+    """A flag --config that names a file of ours (`quickstart:smoke`, `configs/quickstart.py`) with the path of it.
+
+    A file that is there from the current folder goes first.
+    """
+    flag, _, given = word.partition("=")
+    file, colon, words = given.partition(":")
+    if flag not in ("--config", "-config") or not file or os.path.exists(file):
+        return word
+    own = os.path.join(CONFIGS, os.path.basename(file).removesuffix(".py") + ".py")
+    ours = file == os.path.basename(file).removesuffix(".py") or os.path.dirname(file) == "configs"
+    return f"{flag}={own}{colon}{words}" if ours and os.path.exists(own) else word
+
+
+def _as_given(file: str) -> str:
+    """A config file of ours as `configs/NAME.py`, wherever the package is installed."""
+    return file.replace(f"{CONFIGS}{os.sep}", "configs/")
+
+
 def _first_line(argv: list[str]) -> None:
     """Say that something happens, and refuse a config file that is not there, before anything is imported for it."""
     given = [word.split("=", 1)[1] for word in argv if word.startswith(("--config=", "-config="))]
     if given and not os.path.exists(given[-1].split(":")[0]):
         sys.exit(f"error: --config={given[-1]}: there is no such file; see configs/")
     if given and not _HELP & set(argv):
-        sys.stderr.write(f"reading {given[-1]}\n")
+        sys.stderr.write(f"reading {_as_given(given[-1])}\n")
         sys.stderr.flush()
 
 
