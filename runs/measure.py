@@ -1,4 +1,4 @@
-"""Rank designs by how much symmetry they break, or measure parameters that were trained elsewhere. Flags: `--help`. The same as `sbjax measure`."""
+"""Rank designs, or measure parameters that were trained elsewhere. Flags: `--help`. The same as `sbjax measure`."""
 
 from sbjax.commands import start
 

@@ -1,4 +1,4 @@
-"""Tables, figures and one HTML file from the workdir of a run, and the comparison of two runs. Flags: `--help`. The same as `sbjax report`."""
+"""Tables, figures and one HTML file of a run, or of two compared. Flags: `--help`. The same as `sbjax report`."""
 
 from sbjax.commands import start
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 HOME: str | None = None
-"""Address of the sources, such as https://github.com/OWNER/sbjax; badges and citation are made from it once it is set."""
+"""Address of the sources; badges and citation name it once it is set."""
 
 if TYPE_CHECKING:
     from sbjax.expansion.folding import fold

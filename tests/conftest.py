@@ -1,8 +1,19 @@
 """Two emulated CPU devices, so that every sharded path is exercised on any machine."""
 
 import functools
+import importlib.metadata
 import importlib.util
+import os
 import pathlib
+import sys
+
+# Programs that tests compile are kept from one run to the next, and shared by workers and the processes they start.
+# Set before jax is imported, and apart for each version of it and of Python.
+_VERSIONS = f"{sys.implementation.cache_tag}-jaxlib-{importlib.metadata.version('jaxlib')}"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".xla_cache" / _VERSIONS))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax
 import pytest
@@ -13,10 +24,7 @@ jax.config.update("jax_numpy_dtype_promotion", "standard")
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Files with slow tests first, so that none of them is left for one worker at the end.
-
-    (Compiling less by jax's compilation cache hangs: reading from it waits for threads that wait, with two devices.)
-    """
+    """Files with slow tests first, so that none of them is left for one worker at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 

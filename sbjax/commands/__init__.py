@@ -15,8 +15,9 @@ def start(command: str) -> None:
     """Run a command with the flags of `sys.argv`; its module's docstring is what `--help` shows."""
     from absl import app, flags
 
-    from sbjax.runner import cli
+    from sbjax.runner import cli, compile_cache
 
+    compile_cache.enable()
     module = importlib.import_module(f"sbjax.commands.{command}")
     module.define_flags()
     sys.modules["__main__"].__doc__ = module.__doc__
