@@ -135,7 +135,9 @@ class Reader:
             choice = self._optimizer(fields, where)
             return choice and Phase(choice, steps)
         for name, value in fields.items():
-            neutral = value == SECOND_PHASE.get(name) or (lookup.is_known(name) and lookup.is_neutral(name, value))
+            neutral = (name, value) in SECOND_PHASE.items() or (
+                lookup.is_known(name) and lookup.is_neutral(name, value)
+            )
             # The matched-bias control follows the expansion in both phases, whether there is a second one or not.
             neutral |= name == "first_bias_scale" and in_arm
             if not neutral:

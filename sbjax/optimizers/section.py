@@ -113,8 +113,9 @@ def read_optimizer(fields: Mapping[str, Any], *, where: str = "optimizer") -> tu
     found, problems = lookup.find(given, prefix)
     if found is None:
         return None, problems
+    unknown = {name: value for name, value in fields.items() if name not in found.specs and not lookup.is_known(name)}
     fitting = {}
-    for name, value in given.items():
+    for name, value in {**given, **unknown}.items():
         if found.is_users(name) and lookup.is_default(name, value):
             continue
         if name in found.specs or not lookup.is_known(name):
