@@ -114,6 +114,7 @@ EQUATION_WORDS = [
 ]
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(("name", "scale"), EQUATION_WORDS)
 def test_every_equation_builds(name, scale, x64):
     """Allen and Cahn's takes a second for its reference and is run elsewhere."""

@@ -1,10 +1,13 @@
 """Two emulated CPU devices, so that every sharded path is exercised on any machine."""
 
+import collections
 import functools
+import gc
 import importlib.metadata
 import importlib.util
 import os
 import pathlib
+import resource
 import sys
 
 # Programs that tests compile are kept from one run to the next, and shared by workers and the processes they start.
@@ -22,11 +25,31 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "standard")
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Files with slow tests first, so that none of them is left for one worker at the end."""
+    """Of cases marked `sampled(n)` only n run by default; files with slow tests go first, so that none is left for one
+    worker at the end.
+    """
+    cases = collections.defaultdict(list)
+    for item in items:
+        if marker := item.get_closest_marker("sampled"):
+            cases[(item.path, item.function.__qualname__)].append((item, marker.args[0]))
+    for found in cases.values():
+        # Evenly over the list, so that every parameter of a product has its turn.
+        kept = {round(i * (len(found) - 1) / max(found[0][1] - 1, 1)) for i in range(found[0][1])}
+        for number, (item, _) in enumerate(found):
+            if number not in kept:
+                item.add_marker("extended")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _little_memory():
+    """Compiled programs of a finished file are let go of: they pile up to gigabytes."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
@@ -66,3 +89,10 @@ def write_run(tmp_path):
 def write_member(tmp_path):
     """`planted.write_member` below `tmp_path`."""
     return functools.partial(load_helper("planted").write_member, tmp_path)
+
+
+def pytest_sessionfinish(session):
+    """A worker says in its log how much memory it needed."""
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        (pathlib.Path(session.config.cache.mkdir("memory")) / worker).write_text(f"{peak:.2f} GiB\n")

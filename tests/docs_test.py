@@ -53,6 +53,7 @@ def main_command():
     return line
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_readme_main_job(tmp_path):
     """The main command as a newcomer runs it, in a copy of the sources: only folder, replicas and steps are changed."""

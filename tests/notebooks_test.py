@@ -30,6 +30,7 @@ def test_notebook_is_its_script(script):
         assert cell.get("execution_count") is None
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_notebook_runs(script, kernel, tmp_path):

@@ -130,6 +130,7 @@ def wait_until(process, condition, seconds=120):
     return False
 
 
+@pytest.mark.extended
 def test_killed_at_random_moments(unbroken, tmp_path_factory):
     """kill -9 up to five times: after a random number of reports, and as soon as a save has begun."""
     workdir = unbroken[0].parent / "killed"

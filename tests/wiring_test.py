@@ -51,6 +51,7 @@ def rows(workdir):
     return list(csv.DictReader((workdir / "results.csv").read_text().splitlines()))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("field", "value", "what"),
     [
@@ -142,6 +143,7 @@ def test_the_seed_decides_and_arms_share_it(tmp_path):
     assert results[0, "raw", "0"] != results[1, "raw", "0"]
 
 
+@pytest.mark.extended
 def test_checkpoints_kept_and_precision(tmp_path):
     changes = {"checkpoint__saves": 4, "checkpoint__keep": 1, "checkpoint__keep_best": 0, "reports": 4}
     experiment.run(settings(**changes, arms={"raw": {}}), tmp_path / "one")
@@ -170,6 +172,7 @@ def test_matmul_precision_holds_while_training(tmp_path, monkeypatch, matmul):
         experiment.run(settings(precision__matmul=matmul, arms={"raw": {}}), tmp_path / "run")
 
 
+@pytest.mark.extended
 def test_pmap_from_a_config(tmp_path):
     results = {}
     for compiled in ("jit", "pmap"):
@@ -180,6 +183,7 @@ def test_pmap_from_a_config(tmp_path):
     np.testing.assert_allclose(results["jit"], results["pmap"], rtol=1e-4)
 
 
+@pytest.mark.extended
 def test_programs_are_counted_under_pmap(toys):
     fitted = fit(
         toys.classification(),

@@ -299,6 +299,7 @@ def test_training_loop_keeps_the_constants(placement):
     assert not first[~mask].any()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("name", "rate"),
     [pytest.param("adamw", 0.01, marks=pytest.mark.extended), ("soap", 0.01), ("lbfgs", 1.0)],

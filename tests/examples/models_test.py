@@ -23,6 +23,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
 
 
+@pytest.mark.extended
 def test_a_network_an_expansion_and_a_distance_train_together():
     """Three steps of two replicas: batch statistics move, and the distance is reported with its null."""
     model = make_model(f"{EXAMPLES}/my_model.py:Depthwise", classes=10, channels=[4])

@@ -45,6 +45,7 @@ def pictures(folder):
     return folder
 
 
+@pytest.mark.extended
 def test_every_part_of_an_image_run_is_ones_own(tmp_path):
     """Pictures, network, expansion, distance, optimiser and callback, killed in the middle and gone on with."""
     expansion = f"{EXAMPLES}/my_expansion.py:Channels"

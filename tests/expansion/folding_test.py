@@ -46,6 +46,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(("expansion", "shape"), CASES, ids=str)
 def test_outputs_agree(expansion, shape, x64):
     rows = int(np.prod(expanded_shape(expansion, shape)))

@@ -83,6 +83,7 @@ def total_of_pairs(distance, stacked, p):
     return (whole / sum(sizes.values())) ** (1 / p)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", range(3))
 def test_hierarchy(seed):
     """Each kind is a minimum over fewer rearrangements than the one before, pair by pair."""

@@ -59,6 +59,7 @@ def test_definition(x64, n, m, weighted, p):
     np.testing.assert_allclose(wasserstein_1d(a, b, p, u, v), expected, rtol=1e-10)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("solver", ["uniform_solver", "quantile_solver", "north_west_solver"])
 @pytest.mark.parametrize("p", [1, 2])
 def test_ott(x64, solver, p):

@@ -53,6 +53,7 @@ def loss(f):
     return lambda x, kernel: jnp.sin(f(x, kernel)).sum()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients(case, x64):
     x, kernel, ours, reference = operands(case)
@@ -63,6 +64,7 @@ def test_values_and_gradients(case, x64):
     assert_close(both(ours), both(reference))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", ["groups", "strided", "to a tiny map"])
 @pytest.mark.parametrize("order", ["forward over reverse", "reverse over reverse", "reverse over forward"])
 def test_second_derivatives(case, order, x64):

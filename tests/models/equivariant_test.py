@@ -99,6 +99,7 @@ def test_elements_are_numpy_rotations_and_flips(group):
         np.testing.assert_array_equal(move(x, number), expected)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("size", [1, 3, 5])
 @pytest.mark.parametrize("group", SIZES)
 def test_convolutions_against_scipy(group, size, x64):
@@ -119,6 +120,7 @@ def test_convolutions_against_scipy(group, size, x64):
                 close(y[image, :, :, g, o], sums + params["bias"][o], 1e-13)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("group", "lifting"), [("p4", True), pytest.param("p4m", True, marks=pytest.mark.extended), ("p4", False)]
 )
@@ -212,6 +214,7 @@ def after_training_pass(model, x):
     return variables | jax.jit(train)(variables, 1 + 2 * x)[1]
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize(("side", "dtype"), [(8, "float32"), (28, "float32"), (32, "float32"), (8, "float64")])
 @pytest.mark.parametrize("group", SIZES)
@@ -317,6 +320,7 @@ def test_parameter_count(name, c, readout, inputs):
     assert abs(count / plain - 1) < 0.1
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("readout", equivariant.READOUTS)
 @pytest.mark.parametrize("group", SIZES)
 def test_gradient_step_keeps_the_symmetry(group, readout):
@@ -372,6 +376,7 @@ def test_bfloat16(group):
     assert all(g.dtype == jnp.float32 and np.isfinite(g).all() for g in jax.tree.leaves(gradients))
 
 
+@pytest.mark.extended
 def test_replicas_together_are_replicas_one_by_one():
     x = normal(4, 8, 8, 1)
     model = small("p4m")

@@ -29,6 +29,7 @@ def test_coordinates_are_scaled_then_expanded():
     np.testing.assert_allclose(field.apply(variables, x[0]), field.apply(variables, x)[0], rtol=1e-5)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("normalise", [False, True])
 @pytest.mark.parametrize("expansion", [None, VectorExpansion(2, 2), VectorExpansion(0, 3, (1.0, 2.0, 3.0))])
 def test_effective_layers_are_the_field(normalise, expansion, x64):

@@ -193,6 +193,7 @@ def test_a_field_at_points_of_any_shape(shape, expansion):
     assert field.apply({**variables, "points": jnp.zeros(3)}, x).shape == (*shape[:-1], 2)
 
 
+@pytest.mark.extended
 def test_a_field_in_an_equation():
     """Residuals by the generic modes agree, and those that need a perceptron are refused."""
     equation = make_equation("poisson")

@@ -65,6 +65,7 @@ def test_bias_only_without_a_normalisation(norm):
     assert any(n.startswith("conv") and n.endswith("bias") for n in names) == (norm == "none")
 
 
+@pytest.mark.extended
 def test_identity_shortcut_subsamples_and_adds_zero_channels():
     """With the second stage's convolutions at zero, its block is the shortcut alone."""
     model = ResNet(classes=16, stages=(1, 1), base=8, shortcut="identity", norm="none")

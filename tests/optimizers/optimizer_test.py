@@ -78,6 +78,7 @@ def test_state_keeps_its_shapes(name):
         assert (new.shape, new.dtype) == (old.shape, old.dtype)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_extra_arguments_are_taken(name):
     """The factors of a population, which all but their reader ignore."""
@@ -88,6 +89,7 @@ def test_extra_arguments_are_taken(name):
     assert same != OPTIMIZERS[name].reads_population
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_replicas_train_as_they_do_alone(name):
     optimizer = make(OPTIMIZERS[name]())
@@ -149,6 +151,7 @@ def test_same_as_optax(ours, theirs):
     jax.tree.map(np.testing.assert_array_equal, run(ours, 5)[0], run(theirs, 5)[0])
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("memory_size", [1, 10])
 def test_lbfgs_is_that_of_optax(memory_size):
     """Called as optax documents it, with nothing that it does not know."""

@@ -152,12 +152,14 @@ def test_pairs_are_of_one_objective(every):
         np.testing.assert_allclose(after[0].inverse @ (curvature * s), s, rtol=1e-5, atol=1e-10)
 
 
+@pytest.mark.extended
 def test_the_minimum_after_a_jump_is_found():
     targets = [jnp.zeros(8)] * 10 + [jnp.full(8, 3.0)] * 30
     _, w = drive(moving_quadratic, jnp.ones(8), targets)
     assert moving_quadratic(w, targets[-1]) < 1e-20
 
 
+@pytest.mark.extended
 def test_small_batches_drawn_anew_every_fifth_step_are_survived():
     """Rows of one consistent system: every batch has the same minimum, and other curvature."""
     rng = np.random.default_rng(7)
@@ -167,6 +169,7 @@ def test_small_batches_drawn_anew_every_fifth_step_are_survived():
     assert jnp.max(jnp.abs(w - 1)) < 1e-6
 
 
+@pytest.mark.extended
 def test_replicas_under_vmap_are_as_one_by_one():
     starts = jnp.asarray(np.random.default_rng(2).uniform(-1, 1, (3, 4)))
     optimizer = self_scaled()

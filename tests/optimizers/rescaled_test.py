@@ -73,6 +73,7 @@ def test_sgd_steps_scale_with_the_square_and_adams_with_the_factor(optimizer, po
         np.testing.assert_allclose(scaled[name], plain[name] * s**power, rtol=1e-9)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("make", [lbfgs, gauss_newton, lambda: optax.with_extra_args_support(optax.adam(0.1))])
 def test_same_path_as_the_substituted_problem(make):
     """w_k = s beta_k, where beta minimises f(s beta)."""
@@ -92,6 +93,7 @@ def test_weight_decay_acts_on_beta():
     jax.tree.map(lambda u, w: np.testing.assert_allclose(u, 0.1 * w, rtol=1e-12), updates, PARAMS)
 
 
+@pytest.mark.extended
 def test_factors_of_one_change_nothing_and_a_function_gives_factors():
     ones = run(rescaled(lbfgs(), jax.tree.map(lambda _: 1.0, PARAMS)), residual_fn, PARAMS, 5)
     plain = run(lbfgs(), residual_fn, PARAMS, 5)

@@ -52,6 +52,7 @@ def violation(equation, condition, u_fn):
     return max(float(abs(residual(on_face(equation, face, spread(equation, 50)))).max()) for face in condition.faces)
 
 
+@pytest.mark.sampled(8)
 @parametrize
 def test_conditions_hold_whatever_the_network_is(name, numbers):
     """To round-off of values of a few units; those that are not named are missed by a random network."""
@@ -77,6 +78,7 @@ def towards_faces(equation, points):
     return np.concatenate(found)
 
 
+@pytest.mark.sampled(8)
 @parametrize
 def test_the_solution_is_within_reach(name, numbers):
     """N = (u - g) / d is of order 1 up to the faces, so that a network of ordinary size can hold it; it is not zero:

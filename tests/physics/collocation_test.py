@@ -52,6 +52,7 @@ def distance(equation, solved, n=500):
     return (np.linalg.norm(solved.evaluate(points) - truth, axis=0) / np.linalg.norm(truth, axis=0)).max()
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", CASES)
 def test_the_solution_is_the_reference(name):
     n, slabs, stretch, error = CASES[name]

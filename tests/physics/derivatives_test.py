@@ -52,6 +52,7 @@ def asks():
 ASKS = asks()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "activation"), [*((name, "tanh") for name in ASKS), ("euler_beam", "sin"), ("kovasznay", "sin")]
 )
@@ -68,6 +69,7 @@ def test_all_modes_agree_on_all_that_equations_ask_for(name, activation):
         assert_close(found, results["nested"])
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("mode", MODES)
 def test_mixed_partials_of_several_unknowns(mode):
     names = ("u", "v_xt", "v_tx", "u_xxt", "u_xtt", "v_xtt", "u_t", "v_ttt")

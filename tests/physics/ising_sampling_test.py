@@ -83,6 +83,7 @@ def test_metropolis_on_four_by_four(field):
         within(*statistics.blocked(np.abs(found.magnetisation[:, i]), blocks=1), wanted.absolute_magnetisation)
 
 
+@pytest.mark.extended
 def test_onsager_on_64_by_64():
     """Metropolis away from the critical temperature; clusters at it, where the exact energy of the finite lattice and
     the critical temperature itself come out."""
@@ -110,6 +111,7 @@ def critical_point(size, measurements, every):
     return found, cluster, T_C + (0.61069 - cumulant) / slope, abs(error / slope)
 
 
+@pytest.mark.extended
 def test_clusters_at_the_critical_temperature():
     found, cluster, critical, error = critical_point(32, 60, 5)
     within(*statistics.blocked(found.energy, blocks=2), exact.kaufman_energy(T_C, 32, 32))

@@ -301,6 +301,7 @@ def test_the_certified_error_of_exact_references(name, numbers):
     assert abs(gap).max() <= equation.reference.floor_max
 
 
+@pytest.mark.sampled(18)
 @pytest.mark.parametrize("mode", MODES)
 @parametrize(DEFAULTS)
 def test_every_reference_meets_the_codes_own_residual(name, numbers, mode):

@@ -169,6 +169,7 @@ def test_what_cannot_be_trained_longer(run, tmp_path):
         runner.run(make_config(schedule="cosine"), tmp_path / "cosine", extend=4)
 
 
+@pytest.mark.extended
 def test_two_runs_are_compared(run, tmp_path):
     other = make_config()
     other.seed = 1

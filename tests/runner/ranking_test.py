@@ -30,6 +30,7 @@ def designs(words="digits,smoke", arms=ARMS, kinds="unmatched,marginal"):
     return config
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_designs_are_ranked_and_correlated(tmp_path):
     measured = measure.rank_designs(designs(), tmp_path / "brief")

@@ -223,6 +223,7 @@ def test_matched_bias_coincides_with_the_expansion():
 # Training and what is drawn
 
 
+@pytest.mark.extended
 def test_a_small_network_learns_in_single_precision():
     task = make_task(dtype="float32")
     started, params = train(task, optax.adam(1e-2), 600)

@@ -63,6 +63,7 @@ def modes_of(name, hard, of_task, modes=("mlp", "forward")):
     return found
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     ("name", "hard"),
     [(name, False) for name in EQUATIONS]
@@ -74,6 +75,7 @@ def test_every_mode_gives_the_same_residuals(name, hard):
     np.testing.assert_allclose(found["mlp"], found["forward"], atol=1e-12 * scale)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("name", "hard"), [("kovasznay", False), ("euler_beam", True)])
 def test_every_mode_gives_the_same_gradient(name, hard):
     def gradient(task, variables, batch):
@@ -106,6 +108,7 @@ def test_the_loss_is_what_its_terms_say():
     np.testing.assert_allclose(aux.scalars["train/loss_initial_u"], initial, rtol=1e-12)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("balance", balance_lib.BALANCES)
 def test_residuals_are_the_loss_as_a_sum_of_squares(balance):
     task = make_task("wave", balance=balance, weights={"equation": 0.1})
@@ -117,6 +120,7 @@ def test_residuals_are_the_loss_as_a_sum_of_squares(balance):
     np.testing.assert_allclose(jnp.sum(task.residuals(variables, batch, KEY) ** 2), value, rtol=1e-12)
 
 
+@pytest.mark.extended
 def test_random_features_and_other_activations():
     for model in ({"features": 5}, {"activation": "silu"}):
         task = make_task("heat", model=model)
@@ -125,6 +129,7 @@ def test_random_features_and_other_activations():
     assert draw(make_task("heat", model={"features": 5}))[0]["frozen"]["frequencies"].shape == (2, 5)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_dtype_goes_all_the_way(dtype):
     task = make_task("burgers", dtype=dtype, balance="gradient_norm", points=FEW._replace(sampler="adaptive", every=2))
@@ -307,6 +312,7 @@ def test_poisson_is_solved(name):
     assert fitted.programs == 2
 
 
+@pytest.mark.extended
 def test_two_phases_resume_to_the_same_bytes(tmp_path):
     """Stopped where the first phase ends and in the second; points and weights that move are in the state."""
 

@@ -150,6 +150,7 @@ def monitored(toys):
     return fit(toys.classification(), monitor=replica_monitor(), monitor_steps=MEASURED, hooks=hooks), spent
 
 
+@pytest.mark.extended
 def test_monitor_reports_at_its_steps_and_only_there(toys, monitored):
     fitted, spent = monitored
     plain = fit(toys.classification())
@@ -188,6 +189,7 @@ def test_interrupted_and_resumed_with_a_monitor_is_byte_identical(toys, tmp_path
     assert [{k: v for k, v in r.items() if k != "count/steps"} for r in part.history] == monitored[0].history
 
 
+@pytest.mark.extended
 def test_monitor_sees_only_replicas_that_run(toys):
     monitor = replica_monitor()
     fitted = fit(toys.classification(poison=7), replicas=6, monitor=monitor, monitor_steps=(30,))
@@ -222,6 +224,7 @@ def fails_apart(toys):
     return task._replace(sample=sample)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", ["dropout", "failing"])
 def test_saves_by_time_change_no_byte(toys, tmp_path, kind):
     task = toys.classification(toys.Dense(dropout=0.3)) if kind == "dropout" else fails_apart(toys)
@@ -277,6 +280,7 @@ def sgd(steps):
     return fit_lib.Phase(Sgd().make(0.05), steps)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("case", ["with a monitor", "second phase", "all have failed before the second phase"])
 def test_extending_a_finished_run(toys, tmp_path, case):
     """Restored from its last checkpoint, stopped on the way, it ends as one that was made so long from the start."""

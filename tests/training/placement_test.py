@@ -45,6 +45,7 @@ def baselines(toys):
     return found
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("kind", "layout"),
     [
@@ -64,6 +65,7 @@ def test_layouts_agree(baselines, layout, kind):
     assert state.replica.tolist() == [0, 1, 2]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", ["Dense", "Convolution"])
 def test_one_replica_shares_its_batch_over_devices(toys, kind):
     """SGD, because Adam hides a gradient that is N times too large; batch norm sees the whole batch."""
@@ -74,6 +76,7 @@ def test_one_replica_shares_its_batch_over_devices(toys, kind):
     close(state, expected)
 
 
+@pytest.mark.extended
 def test_dropout_masks_do_not_depend_on_the_layout(toys):
     task = toys.classification(toys.Dense(dropout=0.5))
     _, expected, _ = train(task, Placement("vmap", "scan", devices=1))
@@ -104,6 +107,7 @@ def test_many_rows_are_mapped_one_after_another(rows, devices, expected):
     assert (chosen.replicas, chosen.steps) == (expected, "scan")
 
 
+@pytest.mark.extended
 def test_lbfgs_is_the_same_code_path(toys):
     task = toys.classification()
     lbfgs = Lbfgs().make()

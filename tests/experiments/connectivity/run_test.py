@@ -43,6 +43,7 @@ def run(tmp_path_factory):
     return folder, outcome, built, found, params
 
 
+@pytest.mark.extended
 def test_barriers_are_those_of_the_trained_networks(run):
     """Weights halfway, evaluated by the task directly."""
     _, _, built, found, params = run

@@ -88,6 +88,7 @@ def check_alone(grid, name):
     assert grid[name].numbers["test/mse"][1] == pytest.approx(error, rel=1e-9)
 
 
+@pytest.mark.extended
 def test_an_arm_of_the_grid_is_the_arm_alone(grid, x64):
     check_alone(grid, "matched")
 
@@ -98,6 +99,7 @@ def test_further_arms(name, grid, x64):
     check_alone(grid, name)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["raw", "middle", "first", "wide"])
 def test_arms_start_as_in_their_own_shapes(name, grid, x64):
     """Where the data stands among the constants, and the draws of the weights."""

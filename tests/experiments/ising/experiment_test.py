@@ -19,6 +19,7 @@ def load(words):
     return runpy.run_path(str(CONFIG))["get_config"](words)
 
 
+@pytest.mark.extended
 def test_a_quench_shows_what_a_field_does(tmp_path):
     """Without a field either sign, far apart; with one, one sign, close together."""
     config = load("smoke")

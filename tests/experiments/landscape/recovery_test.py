@@ -22,6 +22,7 @@ def load(**task):
     return config
 
 
+@pytest.mark.extended
 def test_teachers_are_recovered_from_wide_students(tmp_path):
     """Both teachers in one dimension, from data alone, to the round-off of the last fit."""
     config = load(teachers="2:1", students=4, expansion=2.0, points=40, polish_steps=200)

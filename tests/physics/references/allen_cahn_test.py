@@ -11,6 +11,7 @@ from sbjax.physics.references import allen_cahn
 DEFAULT = (0.001, 5.0, 1.0)
 
 
+@pytest.mark.extended
 def test_the_certified_error():
     """The floors of the code are what resolution says, and no looser than that by more than a factor of two."""
     reference = make_equation("allen_cahn").reference

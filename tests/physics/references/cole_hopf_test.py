@@ -22,6 +22,7 @@ def in_digits(x, t, nu, digits=40, step="0.05"):
         return float(-top / bottom)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("nu", [0.01 / np.pi, 0.001 / np.pi, 1e-4, 0.1, 1.0])
 def test_the_certified_error(nu):
     equation = make_equation("burgers", nu=nu)
