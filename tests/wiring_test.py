@@ -237,6 +237,14 @@ def test_lost_summary_is_made_again(tmp_path):
         ({"optimizer__learning_rate": float("inf")}, "optimizer.learning_rate=inf must be a finite number"),
         ({"model__widths": ("a",)}, "model.widths=.*holds an entry that must be of type int"),
         ({"arms__expanded__expansion__factor": 0}, "arm 'expanded': expansion.factor=0 must be >= 1"),
+        (
+            {"optimizer": {"name": "gauss_newton"}},
+            "optimizer.name='gauss_newton' needs a loss that is a sum of squares",
+        ),
+        (
+            {"second_phase": {"name": "lbfgs", "steps": 2}},
+            "second_phase.name='lbfgs' searches along lines of one objective, which changes with every minibatch",
+        ),
     ],
 )
 def test_refused_before_anything_is_written(tmp_path, changes, words):
