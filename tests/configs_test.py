@@ -51,6 +51,7 @@ def test_quickstart_is_the_promised_comparison(words, data):
     assert config.task.dataset == "digits"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("words", IMAGES)
 def test_every_image_config_builds(words, data):
     full = config_lib.check(load("images.py", words, data))

@@ -19,6 +19,7 @@ MODULES = [module.name for module in pkgutil.walk_packages(sbjax.__path__, "sbja
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
+@pytest.mark.sampled(90)
 @pytest.mark.parametrize("name", ["sbjax", *MODULES])
 def test_docstring_examples(name):
     result = doctest.testmod(importlib.import_module(name), optionflags=FLAGS)

@@ -178,6 +178,7 @@ def test_killed_between_reports_after_a_save_by_time(tmp_path):
     assert {path.name for path in killed.parent.iterdir()} == {path.name for path in unbroken.parent.iterdir()}
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.extended)]
 )

@@ -30,6 +30,7 @@ def test_flops_are_counted_once_a_program(monkeypatch):
     assert by_name["expanded"] > by_name["raw"] == by_name["matched_bias"]
 
 
+@pytest.mark.extended
 def test_what_is_prepared_is_what_runs(monkeypatch, tmp_path):
     """A suite builds every member once."""
     config = runpy.run_path(str(ROOT / "configs" / "pdes.py"))["get_config"]("all,smoke")

@@ -231,6 +231,7 @@ def planted(clustered):
     return {"dense": {"kernel": jnp.asarray(centre + 0.3 * noise if clustered else noise, jnp.float32)}}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("measure", OF_PARAMETERS)
 def test_excess_over_the_null(measure):
     """Zero lies in its interval where replicas are what the null says, and outside where they cluster."""

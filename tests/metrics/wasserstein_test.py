@@ -41,6 +41,7 @@ def by_quantiles(a, b, p, weights_a=None, weights_b=None):
     return np.sum(np.diff(edges) * np.abs(f - g) ** p) ** (1 / p)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(("n", "m", "weighted"), CASES)
 def test_scipy(x64, n, m, weighted):
     for dtype, tolerance in ((np.float64, 1e-6), (np.float32, 1e-5)):
@@ -88,6 +89,7 @@ def test_pot(x64, n, m, p, weighted):
     np.testing.assert_allclose(ours, ot.emd2_1d(x, y, *masses, metric="minkowski", p=p), rtol=1e-6)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("n", "m", "weighted", "p"),
     [*((6, m, NONE, p) for m in (6, 4) for p in (1, 2, 3)), (5, 4, BOTH, 2)],

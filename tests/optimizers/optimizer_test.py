@@ -61,6 +61,7 @@ def outside(spec):
 # Every optimiser
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_minimises_and_compiles_once(name):
     params, programs = run(make(OPTIMIZERS[name]()), SPEED.get(name, (None, 25))[1])

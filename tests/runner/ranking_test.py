@@ -94,6 +94,7 @@ def test_params_that_do_not_fit_together(tmp_path):
         measure.measure_params([tmp_path / "other.npz", tmp_path / "nan.npz"])
 
 
+@pytest.mark.extended
 def test_command_line(tmp_path):
     paths = ",".join(map(str, write_replicas(tmp_path, range(3))))
 

@@ -217,6 +217,7 @@ def test_another_configuration_in_the_workdir(finished):
         experiment.run(smoke(train_steps=20), workdir)
 
 
+@pytest.mark.extended
 def test_diverged_arm_is_reported_and_the_others_go_on(tmp_path):
     config = smoke(replicas=2, train_steps=10)
     config.arms = {

@@ -53,6 +53,7 @@ def test_an_entry_that_cannot_be_run_is_named(tmp_path):
     assert not (tmp_path / "never").exists()
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_a_suite_goes_on_where_it_stopped(tmp_path):
     """The second run of a suite that has one of two equations trains the other one alone."""

@@ -45,7 +45,7 @@ def baselines(toys):
     return found
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("kind", "layout"),
     [
@@ -84,6 +84,7 @@ def test_dropout_masks_do_not_depend_on_the_layout(toys):
     close(state, expected)
 
 
+@pytest.mark.extended
 def test_a_replica_does_not_depend_on_how_many_there_are(toys):
     task = toys.classification()
     _, five, _ = train(task, Placement("vmap", "scan", devices=1), replicas=5)

@@ -99,6 +99,7 @@ def test_further_arms(name, grid, x64):
     check_alone(grid, name)
 
 
+@pytest.mark.extended
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["raw", "middle", "first", "wide"])
 def test_arms_start_as_in_their_own_shapes(name, grid, x64):
