@@ -11,7 +11,7 @@ from sbjax.frame.protocol import Experiment
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = [
-    {"config", "runner"},
+    {"config", "runner", "claims"},
     {"experiments"},
     {"frame"},
     {"report", "training", "optimizers"},
