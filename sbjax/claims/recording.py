@@ -33,7 +33,7 @@ def record(
         workdir, table, show: as `record_of`.
         name: 'experiment/name' of the record.
         root: of the repository.
-        texts: `title`, `about`, `notes`, `hardware`; of the first three an earlier record's are kept where none is given.
+        texts: `title`, `about`, `notes`, `hardware`; the first three are kept from an earlier record unless given.
 
     Raises:
         RecordError: as `record_of`, or there is no title.
@@ -192,12 +192,12 @@ def _rounded(tree: Any) -> Any:
     return float(f"{tree:.9g}") if isinstance(tree, float) else tree
 
 
-def _command(settings: Mapping[str, Any], folder_name: str) -> str:
-    if not settings.get("config_file"):
+def _command(saved: Mapping[str, Any], folder_name: str) -> str:
+    if not saved.get("config_file"):
         return ""
-    words = [f"--config={settings['config_file']}"]
-    words += [f"--config.{shlex.quote(str(override))}" for override in settings.get("overrides", ())]
-    extended = settings.get("extended", 0)
+    words = [f"--config={saved['config_file']}"]
+    words += [f"--config.{shlex.quote(str(override))}" for override in saved.get("overrides", ())]
+    extended = saved.get("extended", 0)
     words += [f"--workdir=/tmp/{folder_name}", *([f"--extend={extended}"] if extended else [])]
     return " ".join(["python runs/train.py", *words])
 

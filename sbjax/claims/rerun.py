@@ -25,12 +25,14 @@ class Rerun(NamedTuple):
 
     Attributes:
         claim: its id.
+        scale: 'smoke' or 'quick'.
         command: what was run.
         then, now: numbers on record and of the new run, as text; the controls follow.
         before, after: the verdicts.
     """
 
     claim: str
+    scale: str
     command: str
     then: tuple[str, ...]
     now: tuple[str, ...]
@@ -112,10 +114,12 @@ def run(
     done = subprocess.run(words, cwd=root, env={**os.environ, **environment}, stdout=sys.stderr, check=False)
     if done.returncode:
         raise RecordError(f"{claim['id']}: the command ended with exit code {done.returncode}: {shlex.join(words)}")
-    return compare(claim, records, workdir=workdir, command=shlex.join(words))
+    return compare(claim, records, workdir=workdir, scale=scale, command=shlex.join(words))
 
 
-def compare(claim: Claim, records: Mapping[str, Record], *, workdir: str | os.PathLike, command: str = "") -> Rerun:
+def compare(
+    claim: Claim, records: Mapping[str, Record], *, workdir: str | os.PathLike, scale: str = "quick", command: str = ""
+) -> Rerun:
     """The numbers of a claim on record and in a workdir.
 
     Raises:
@@ -137,6 +141,7 @@ def compare(claim: Claim, records: Mapping[str, Record], *, workdir: str | os.Pa
         after = verdicts.Verdict(verdicts.SHORT, claim["verdict"]["rule"], str(error))
     return Rerun(
         claim["id"],
+        scale,
         command,
         tuple(one.text for one in then),
         tuple(text + markdown.cell(cell, {"digits": 3}) for text, cell in shown),
@@ -149,6 +154,7 @@ def text(found: Rerun) -> str:
     """A rerun for the terminal."""
     judged = found.after.rule in ("by hand", "not run")
     after = "judged by hand: not judged again" if judged else found.after.word
+    after += " (a smoke run shows that the command works, and no more)" if found.scale == "smoke" else ""
     lines = [f"claim    {found.claim}", f"command  {found.command}"]
     lines += [f"then     {one}" for one in found.then] + [f"         verdict: {found.before.word}"]
     lines += [f"now      {one}" for one in found.now] + [f"         verdict: {after}"]
