@@ -170,8 +170,8 @@ def claims_page(claims: Claims, found: Mapping[str, Record]) -> str:
 def speed_page(found: Mapping[str, Record]) -> str:
     """All figures of the benchmarks with their bars."""
     text = (
-        "On 2 x86-64 cores (`pip install -e '.[benchmarks]'`, then the command; noisy by a tenth). PyTorch is 2.13, "
-        "channels first. A bar is what was aimed at; a range meets it with its worse end."
+        "`pip install -e '.[benchmarks]'`, then the command. A bar is what was aimed at; a range meets it with its "
+        "worse end. `x` is times as long as what stands there, or, where it says so, times as fast."
     )
     parts = ["# Speed", text]
     for name, record in found.items():
