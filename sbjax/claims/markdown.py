@@ -112,8 +112,8 @@ def scale(record: Mapping[str, Any]) -> str:
     found, parts = record["scale"], []
     for name in ("seeds", "steps", "epochs"):
         if found.get(name) is not None:
-            parts.append(f"{found[name]:,} {name}")
-    if found.get("data_share") is not None:
+            parts.append(f"{found[name]:,g} {name}" if name == "epochs" else f"{found[name]:,} {name}")
+    if found.get("data_share", 1) < 1:
         parts.append(f"{100 * found['data_share']:g} % of the data")
     return ", ".join([*parts, *filter(None, [found.get("words")])])
 

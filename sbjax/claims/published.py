@@ -35,8 +35,9 @@ from sbjax.names import near
 
 KNOWN = {
     "stated": "read in the paper's abstract, captions or tables, or in its authors' code",
-    "transcribed": "read in a transcription of the paper, section by section, and checked against the authors' code",
-    "second hand": "read in a summary of the paper; likely, not certain",
+    "transcribed": "read in others' transcription of the paper's tables; the numbers of parameters in it were checked",
+    "second hand": "read in a summary of the paper or of a talk on it; likely, not certain",
+    "inferred": "our reading of a caption or of the authors' code: what is plotted is known, the values are not",
 }
 _FIELDS = ("id", "paper", "where", "claim", "published", "ours", "controls", "verdict", "command", "check")
 _CELL = {"record", "row", "column"}
