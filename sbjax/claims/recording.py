@@ -215,4 +215,4 @@ def _hardware(environment: Mapping[str, Any]) -> str:
     devices, kind = environment.get("devices", 1), environment.get("device", "an unknown device")
     platform = str(environment.get("platform", ""))
     system = " x86-64" if "x86_64" in platform else ""
-    return f"{devices} x {kind}{system}" if kind != "cpu" else f"{os.cpu_count()}{system} cores"
+    return f"{devices} x {kind}" if kind != "cpu" else f"{devices}{system} CPU devices"
