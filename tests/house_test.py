@@ -12,7 +12,7 @@ from sbjax.frame.protocol import Experiment
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = [
     {"commands", "__main__"},
-    {"config", "runner"},
+    {"config", "runner", "claims"},
     {"experiments"},
     {"frame"},
     {"report", "training", "optimizers"},

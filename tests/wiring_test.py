@@ -18,7 +18,7 @@ from sbjax.runner import run as experiment
 from sbjax.training.fit import fit
 from sbjax.training.placement import Placement
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+EQUATIONS_PAGE = pathlib.Path(__file__).parents[1] / "docs" / "how_to" / "equations.md"
 
 
 def settings(**changes):
@@ -262,8 +262,10 @@ def test_empty_workdir():
 
 
 def own_equation(tmp_path, monkeypatch, changes=()):
-    """The README's example as a file that can be imported."""
-    text = next(b for b in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "make_screened" in b)
+    """The page's example as a file that can be imported."""
+    text = next(
+        b for b in re.findall(r"```python\n(.*?)```", EQUATIONS_PAGE.read_text(), re.DOTALL) if "make_screened" in b
+    )
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)

@@ -133,8 +133,8 @@ class TrainingExperiment(Experiment):
                 )
             if name == "second_phase" and choice and choice.options.deterministic and (task.epoch_steps or 1) > 1:
                 raise ConfigError(
-                    f"second_phase.name={choice.name!r} searches along lines of one objective, which changes with every "
-                    f"minibatch of task.kind={self.name!r}; use 'adam' or 'sgd'"
+                    f"second_phase.name={choice.name!r} searches along lines of one objective, which changes with "
+                    f"every minibatch of task.kind={self.name!r}; use 'adam' or 'sgd'"
                 )
             with told_as(name):
                 made = choice and fit_lib.Phase(choice.build(count, folded_constants=constants), count)
