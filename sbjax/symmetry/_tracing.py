@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from sbjax.symmetry._factors import CONSTANT, Axes, axes, axis, fix, size
+from sbjax.symmetry._factors import CONSTANT, Axes, axes, axis, fix, freed
 from sbjax.symmetry._indexing_rules import INDEXING_RULES
 from sbjax.symmetry._rules import RULES, join_all, unknown
 
@@ -99,7 +99,11 @@ def _scan(params, operands, see):
     carry = [_carried(operand) for operand in operands[first:last]]
     for operand in operands[last:]:
         fix(operand[0], "scan")
-    results = follow(params["jaxpr"], [*operands[:first], *carry, *(operand[1:] for operand in operands[last:])], see)
+    rows = [[*operand[1:]] for operand in operands[last:]]  # lists, since all empty tuples are one
+    see = _seen_as(operands[first:], [*carry, *rows], see)
+    results = follow(params["jaxpr"], [*operands[:first], *carry, *rows], see)
+    for operand in operands[first:last]:
+        see(operand)
     carry = [join_all(*pair) for pair in zip(carry, results)]
     return carry + [(axis(params["length"], "scan"), *result) for result in results[len(carry) :]]
 
@@ -107,14 +111,23 @@ def _scan(params, operands, see):
 def _while(params, operands, see):
     tested, total = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
     carry = [_carried(operand) for operand in operands[total:]]
+    see = _seen_as(operands[total:], carry, see)
     follow(params["cond_jaxpr"], [*operands[:tested], *carry], see)
     results = follow(params["body_jaxpr"], [*operands[tested:total], *carry], see)
+    for operand in operands[total:]:
+        see(operand)
     return [join_all(*pair) for pair in zip(carry, results)]
 
 
 def _carried(start: Axes) -> Axes:
-    """Free axes joined with those of an initial carry, since a carry may be constant in the first iteration only."""
-    return join_all(axes([size(factors) for factors in start]), start)
+    """Axes of a carry, which may be constant in the first iteration only: then its factors are free."""
+    return [freed(factors) for factors in start]
+
+
+def _seen_as(outside: Sequence[Axes], inside: Sequence[Axes], see: Callable[[Axes], None]) -> Callable[[Axes], None]:
+    """`see` for the body of a loop: what it reads under a new name is the operand of the loop."""
+    names = {id(new): old for new, old in zip(inside, outside, strict=True)}
+    return lambda operand: see(names.get(id(operand), operand))
 
 
 _CONTROL = {"cond": _cond, "scan": _scan, "while": _while}
