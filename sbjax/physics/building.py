@@ -63,7 +63,11 @@ def initial_velocity(unknown: str, value: Value) -> Condition:
 
 def _prescribed(kind, partial, faces, value, name):
     def residual(x, d):
-        return d[partial] - (apart("value", value, x) if callable(value) else value)
+        prescribed = apart("value", value, x) if callable(value) else value
+        if not hasattr(prescribed, "shape") and not isinstance(prescribed, int | float | complex):
+            what = "gives" if callable(value) else "is"
+            raise ValueError(f"value {what} a {type(prescribed).__name__}, needs a number or a function that gives one")
+        return d[partial] - prescribed
 
     return Condition(name, kind, tuple(faces), (partial,), residual)
 

@@ -34,7 +34,7 @@ def try_equation(equation: Equation) -> None:
     >>> try_equation(make_equation('heat'))
     """
     where = f"{equation.name}: residual"
-    terms: dict[str, tuple[int, ...]] = {}
+    terms: dict[str, Any] = {}
 
     def residual(x, *values):
         d = _Declared(equation, where, "partials", equation.partials, values)
@@ -47,10 +47,12 @@ def try_equation(equation: Equation) -> None:
             if not isinstance(name, str) or not name:
                 raise ValueError(f"{where} has a term called {name!r}: give it a name, such as 'equation'")
             terms[name] = _real_scalar(f"{where}: term {name!r}", value, equation)
-        if not d.read:
-            raise ValueError(f"{where} reads no partial d[..], so that no solution could change it")
+        return list(found.values())
 
-    _traced(where, equation, residual, len(equation.partials))
+    jaxpr = _traced(where, equation, residual, len(equation.partials))
+    for name, result in zip(terms, jaxpr.outvars):
+        if not _depends(jaxpr, result, jaxpr.invars[1:]):
+            raise ValueError(f"{where}: term {name!r} depends on no partial d[..], so that no solution could change it")
     for condition in equation.conditions:
         if condition.name in terms:
             raise ValueError(
@@ -172,22 +174,10 @@ class _Declared(dict):
 
     def __init__(self, equation, where, field, names, values):
         super().__init__(zip(names, values))
-        self.equation, self.where, self.field, self.read = equation, where, field, set()
-
-    def __getitem__(self, name):
-        self.read.add(name)
-        return super().__getitem__(name)
+        self.equation, self.where, self.field = equation, where, field
 
     def get(self, name, default=None):
         return self[name]
-
-    def values(self):
-        self.read.update(self)
-        return super().values()
-
-    def items(self):
-        self.read.update(self)
-        return super().items()
 
     def __missing__(self, name):
         parse_partial(str(name), self.equation.coordinates, self.equation.unknowns)  # says what is wrong with a name
@@ -195,7 +185,7 @@ class _Declared(dict):
         raise ValueError(f"{self.where} reads d[{name!r}], which {self.field} do not list: write ({listed})")
 
 
-def _real_scalar(where: str, value: Any, equation: Equation) -> tuple[int, ...]:
+def _real_scalar(where: str, value: Any, equation: Equation) -> Any:
     if not isinstance(value, int | float | complex | np.generic | np.ndarray | jax.Array):
         raise ValueError(f"{where} is a {type(value).__name__}, needs a number")
     shape, dtype = jnp.shape(value), jnp.result_type(value)
@@ -211,7 +201,7 @@ def _real_scalar(where: str, value: Any, equation: Equation) -> tuple[int, ...]:
         )
     if not jnp.issubdtype(dtype, jnp.number):
         raise ValueError(f"{where} is of type {dtype}, needs a real number")
-    return shape
+    return value
 
 
 def _bind(where: str, arguments: str, function: Callable, given: tuple) -> None:
@@ -223,13 +213,21 @@ def _bind(where: str, arguments: str, function: Callable, given: tuple) -> None:
         return
 
 
-def _traced(where: str, equation: Equation, function: Callable, scalars: int = 0) -> None:
-    """Trace a function of a point and of scalars."""
+def _traced(where: str, equation: Equation, function: Callable, scalars: int = 0) -> Any:
+    """The jaxpr of a function of a point and of scalars."""
     point = jax.ShapeDtypeStruct((len(equation.coordinates),), np.float32)
     try:
-        jax.eval_shape(function, point, *[jax.ShapeDtypeStruct((), np.float32)] * scalars)
+        return jax.make_jaxpr(function)(point, *[jax.ShapeDtypeStruct((), np.float32)] * scalars).jaxpr
     except Exception as error:  # the user's own code may raise anything
         raise ValueError(_told(where, equation, error)) from error
+
+
+def _depends(jaxpr: Any, result: Any, sources: list) -> bool:
+    live = {result} if hasattr(result, "count") else set()  # a constant is no variable
+    for equation in reversed(jaxpr.eqns):
+        if not live.isdisjoint(equation.outvars):
+            live.update(var for var in equation.invars if not hasattr(var, "val"))
+    return not live.isdisjoint(sources)
 
 
 def _told(where: str, equation: Equation, error: Exception) -> str:
@@ -294,8 +292,8 @@ def _foreign(code: str, frame: Any) -> tuple[str, str] | None:
         home = "numpy" if isinstance(thing, np.ufunc) else getattr(thing, "__module__", None) or ""
         if home.split(".")[0] not in _LIBRARIES:
             continue
-        short = called.split(".")[-1]
-        short = {"fabs": "abs", "pow": "power", "asarray": "asarray"}.get(short, short)
+        short = getattr(thing, "__name__", called.split(".")[-1])
+        short = {"fabs": "abs", "pow": "power"}.get(short, short)
         if hasattr(jnp, short):
             return called, f"jnp.{short}, with jax.numpy as jnp"
         if hasattr(jax.scipy.special, short):

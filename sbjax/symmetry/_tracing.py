@@ -51,11 +51,20 @@ def follow(closed: ClosedJaxpr, arguments: Sequence[Axes], see: Callable[[Axes],
         else:
             for operand in operands:
                 see(operand)
-            # Axes of size 0 cannot be factored.
-            empty = any(0 in getattr(var.aval, "shape", ()) for var in (*equation.invars, *equation.outvars))
-            results = (unknown if empty else _RULES.get(name, unknown))(equation, operands)
+            results = _applied(equation, operands)
         known.update(zip(equation.outvars, results))
     return [read(var) for var in jaxpr.outvars]
+
+
+def _applied(equation: Any, operands: list[Axes]) -> list[Axes]:
+    """The rule of an equation. Axes of size 0 cannot be factored; an array without entries says nothing of others."""
+    name = equation.primitive.name
+    full = [0 not in getattr(var.aval, "shape", ()) for var in equation.invars]
+    if all(0 in getattr(var.aval, "shape", ()) for var in equation.outvars):
+        return [axes(var.aval.shape, CONSTANT) for var in equation.outvars]
+    if name == "concatenate":
+        return _RULES[name](equation, [operand for operand, some in zip(operands, full) if some])
+    return (_RULES.get(name, unknown) if all(full) else unknown)(equation, operands)
 
 
 def of_constant(value: Any) -> Axes:

@@ -48,6 +48,7 @@ def several_lines(x, d):
 
 
 TERM = "heat: residual: term 'equation'"
+cosine = np.cos
 ROBIN = [("x", "lower")], ("u",)
 
 
@@ -74,7 +75,7 @@ MISTAKES = {
     "no term": (residual(lambda x, d: {}), "residual gives no term"),
     "complex": (residual(lambda x, d: {"equation": 1j * d["u_t"]}), f"{TERM} is complex: write real and imaginary"),
     "a comparison": (residual(lambda x, d: {"equation": d["u_t"] > 0}), f"{TERM} is of type bool"),
-    "no partial": (residual(lambda x, d: {"equation": x[0]}), "residual reads no partial"),
+    "no partial": (residual(lambda x, d: {"equation": x[0]}), f"{TERM} depends on no partial"),
     # Names.
     "a term called as a condition": (
         residual(lambda x, d: {"u_on_x": d["u_t"] - d["u_xx"]}),
@@ -120,6 +121,12 @@ MISTAKES = {
     "float": (value(lambda x, t: float(x)), "makes a plain number of a traced one"),
     "if": (value(lambda x, t: 1.0 if x > 0.5 else 0.0), r"decides by the value .*jnp.where\(condition, a, b\)"),
     "max": (residual(lambda x, d: {"equation": max(d["u_t"], 0)}), "decides by the value"),
+    "under another name": (value(lambda x, t: cosine(x)), "uses cosine, .*: write jnp.cos"),
+    # Values that are no numbers.
+    "a pair": (value(lambda x, t: (x, t)), "condition 'u_on_x_upper'.*: value gives a tuple, needs a number"),
+    "a list of numbers": (value([0.0]), "value is a list, needs a number or a function"),
+    "a word": (value("0"), "value is a str"),
+    "forgotten": (value(lambda x, t: None), "value gives a NoneType"),
     # Functions written for other arguments.
     "a value of a point": (
         value(lambda p: p[0]),
@@ -134,6 +141,19 @@ MISTAKES = {
         "ansatz.*: distance is called with the coordinates apart",
     ),
 }  # fmt: skip
+
+
+def unpacked(u_t, u_xx):
+    return {"equation": u_t - 0.4 * u_xx}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda x, d: unpacked(**d), lambda x, d: unpacked(*d.values()), lambda x, d: unpacked(d.pop("u_t"), d["u_xx"])],
+)
+def test_partials_may_be_read_in_any_way(function):
+    try_equation(residual(function))
+    try_reference(residual(function))
 
 
 @pytest.mark.parametrize("name", MISTAKES)

@@ -76,6 +76,14 @@ def fourier(p, x):
     return cat(jnp.tanh(jnp.fft.irfft(modes, n=6, axis=0) + h @ p["skip"]), h) @ p["head"]
 
 
+def state_space(p, x):
+    """A linear recurrence by an associative scan, which slices, pads and concatenates along time."""
+    u = x @ p["in"]
+    decay = jnp.broadcast_to(jax.nn.sigmoid(p["rate"]), u.shape)
+    step = lambda a, b: (a[0] * b[0], b[0] * a[1] + b[1])  # noqa: E731
+    return lax.associative_scan(step, (decay, u))[1] @ p["out"]
+
+
 GROWING = {}
 for i, width in enumerate((4, 7, 10)):
     GROWING |= {f"scale{i}": (width,), f"shift{i}": (width,), f"narrow{i}": (width, 5), f"grow{i}": (5, 3)}
@@ -112,6 +120,7 @@ NETWORKS = {
         {"w": 5, "v": 5},
     ),
     "branches": (branches, (2, 3), {"a": (3, 6), "b": (3, 6), "head": (12, 2)}, {"a": 6, "b": 6}),
+    "state space": (state_space, (9, 3), {"in": (3, 5), "rate": (5,), "out": (5, 2)}, {"in": 5}),
     "fused": (fused, (5, 3), {"qkv": (3, 14), "head": (6, 2)}, {"qkv.0": 4, "qkv.1": 6}),
     "fourier": (
         fourier,
