@@ -74,7 +74,7 @@ def import_path(name: str) -> Any:
     except FileNotFoundError as error:
         raise ValueError(f"there is no file {module_name!r}; give its path from {pathlib.Path.cwd()}") from error
     except Exception as error:  # the user's own code may raise anything
-        where = _line_of(error, module_name)
+        where = line_of(error, module_name)
         raise ValueError(f"importing {module_name!r} failed{where}: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
         public = [known for known in vars(module) if not known.startswith("_")]
@@ -114,8 +114,13 @@ def _file_module(path: str) -> Any:
     return module
 
 
-def _line_of(error: BaseException, module_name: str) -> str:
-    """' at line n' of the user's file, from the traceback."""
+def line_of(error: BaseException, module_name: str) -> str:
+    """' at line n' of the user's file, from the traceback; '' if it was not there.
+
+    >>> line_of(ValueError(), 'path/file.py:name')
+    ''
+    """
+    module_name = module_name.partition(":")[0]
     stem, found = module_name.removesuffix(".py").split(".")[-1].split("/")[-1], None
     trace = error.__traceback__
     while trace is not None:

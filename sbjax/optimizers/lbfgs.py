@@ -16,6 +16,7 @@ class Lbfgs(Optimizer):
     name: ClassVar[str] = "lbfgs"
     scheduled: ClassVar[bool] = False
     deterministic: ClassVar[bool] = True
+    one_gradient: ClassVar[bool] = False
     first_bias_unit = staticmethod(length_unit)
 
     memory_size: int = option(10, "pairs of steps and gradients that are kept", least=1)

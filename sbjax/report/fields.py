@@ -65,7 +65,12 @@ def draw_solutions(results: Results, workdir: Path) -> list[sections.Figure]:
     shown = results._replace(arms=roles.shown(results))
     fields = load_fields(shown, workdir)
     caption = SOLUTION_CAPTION.format(primary=results.primary)
-    return [figures.picture(workdir, "solution_maps", solution_maps(shown, fields), caption)] if fields else []
+    return [
+        figures.picture(
+            workdir, f"solution_maps{f'_{number}' if where else ''}", solution_maps(shown, part), f"{where}{caption}"
+        )
+        for number, (where, part) in enumerate(slices(fields))
+    ]
 
 
 def term_names(results: Results) -> list[str]:
@@ -114,7 +119,7 @@ def load_fields(results: Results, workdir: Path) -> dict[str, Field]:
     """`grids/<arm>.npz` of a workdir for the replica with the median primary metric of each arm.
 
     Of an even number of replicas the lower middle one. Arms without a file, or of which no replica has a finite primary
-    metric, are left out, as are grids of three coordinates and more.
+    metric, are left out.
 
     Raises:
         ValueError: a file that does not hold what `Workdir.save_grid` writes.
@@ -125,9 +130,31 @@ def load_fields(results: Results, workdir: Path) -> dict[str, Field]:
         if replica is None or not path.exists():
             continue
         points, reference, predicted, coordinates, unknowns = load_grid(path, results.replicas)
-        if len(coordinates) <= 2:
-            found[arm] = Field(points, reference, predicted[replica], coordinates, unknowns)
+        found[arm] = Field(points, reference, predicted[replica], coordinates, unknowns)
     return found
+
+
+def slices(fields: dict[str, Field]) -> list[tuple[str, dict[str, Field]]]:
+    """Fields of one or two coordinates alone; of more, one entry a value of the last coordinate, with a sentence that
+    says where it is and the first two coordinates left.
+    """
+    if not fields:
+        return []
+    first = next(iter(fields.values()))
+    if len(first.coordinates) <= 2:
+        return [("", fields)]
+    found = []
+    for place in np.ndindex(first.points.shape[2:-1]):
+        at = (slice(None), slice(None), *place)
+        values = zip(first.coordinates[2:], first.points[at][0, 0, 2:])
+        where = "At " + ", ".join(f"{name} = {value:.4g}" for name, value in values) + ". "
+        found.append((where, {arm: _slice(field, at) for arm, field in fields.items()}))
+    return found
+
+
+def _slice(field: Field, at: tuple) -> Field:
+    points, *rest = (part[at] for part in field[:3])
+    return Field(points[..., :2], *rest, field.coordinates[:2], field.unknowns)
 
 
 def load_grid(path: Path, replicas: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[str, ...], tuple[str, ...]]:
@@ -164,7 +191,7 @@ def solution_maps(results: Results, fields: dict[str, Field]) -> "Figure":
     arm's largest error is ten times another's.
 
     Args:
-        fields: by arm, as `load_fields`.
+        fields: by arm, of one or two coordinates, see `slices`.
 
     Raises:
         ValueError: no field.

@@ -28,6 +28,10 @@ _FLOPS_NOTE = (
     "Each arm is read at its last report within the budget, the smaller of the two totals. An arm cut short "
     "there on a decaying learning rate has not seen the end of its schedule and is at a disadvantage."
 )
+_UNCOUNTED_NOTE = (
+    "No reading at equal FLOPs: a step of an optimiser here costs more than one loss and gradient (a line search, a "
+    "Jacobian), and how much more is not counted. FLOPs are those of one loss and gradient."
+)
 
 
 def build_report(workdir: str | os.PathLike, *, sections: Sections | None = None) -> Path:
@@ -100,8 +104,12 @@ def sentence(summary: Mapping[str, Any], entry: Mapping[str, Any], *, at: str) -
 
 def _where(summary: Mapping[str, Any]) -> list[str]:
     """Kinds of comparison that mean something: equal FLOPs do not where none are counted."""
-    counted = any(arm["flops_per_step"] for arm in summary["arms"].values())
-    return [at for at in tables.WHERE if counted or at != "equal_flops"]
+    return [at for at in tables.WHERE if at != "equal_flops" or _counted(summary)]
+
+
+def _counted(summary: Mapping[str, Any]) -> bool:
+    """Whether FLOPs were counted along training. Line searches and Jacobians are not, see `Optimizer.one_gradient`."""
+    return any(arm["last"] and arm["last"]["flops"] for arm in summary["arms"].values())
 
 
 def _findings(summary: Mapping[str, Any], shown: Sequence[str]) -> Section:
@@ -153,9 +161,13 @@ def _comparisons(summary: Mapping[str, Any], at: str) -> Section:
 
 def _arms(summary: Mapping[str, Any], results: results_lib.Results) -> Section:
     arms = summary["arms"].values()
+    uncounted = any(arm["flops_per_step"] for arm in arms) and not _counted(summary)
     rows = [
         ["trained parameters", *(tables.count(arm["parameters"]) for arm in arms)],
-        ["FLOPs per step", *(tables.flops(arm["flops_per_step"]) for arm in arms)],
+        [
+            "FLOPs of a gradient" if uncounted else "FLOPs per step",
+            *(tables.flops(arm["flops_per_step"]) for arm in arms),
+        ],
         ["steps", *(tables.count(arm["steps"]) for arm in arms)],
         ["seeds finished", *(f"{summary['replicas'] - arm['stopped']} of {summary['replicas']}" for arm in arms)],
         ["last report at step", *(tables.count(arm["last"] and arm["last"]["step"]) for arm in arms)],
@@ -167,8 +179,10 @@ def _arms(summary: Mapping[str, Any], results: results_lib.Results) -> Section:
     measures = sorted({name for arm in arms for name in arm["metrics"] if not name.startswith("replica_distance/")})
     for name in measures:
         rows.append([name, *(tables.measure(arm["metrics"].get(name)) for arm in arms)])
-    note = "Metrics of the last report: median [quartiles] over the seeds that finished."
-    return Section("Arms", [Table(["", *summary["arms"]], rows, notes=[note])])
+    notes = ["Metrics of the last report: median [quartiles] over the seeds that finished."]
+    if uncounted:
+        notes.append(_UNCOUNTED_NOTE)
+    return Section("Arms", [Table(["", *summary["arms"]], rows, notes=notes)])
 
 
 def _distances(summary: Mapping[str, Any]) -> Section:

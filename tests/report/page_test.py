@@ -113,6 +113,18 @@ def test_good_and_bad_news_read_the_same(write_run):
     assert "points, 95 % interval [+" in good
 
 
+def test_flops_that_are_not_counted_are_not_compared(write_run):
+    """Of line searches, say: `metrics.jsonl` has none, `arms.json` those of a gradient."""
+    workdir = write_run()
+    lines = [json.loads(line) | {"flops": 0.0} for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = " ".join(Page(build_report(workdir).read_text()).text)
+    assert "at equal steps" in text
+    assert "test/accuracy at equal FLOPs" not in text
+    assert "No reading at equal FLOPs: a step of an optimiser here costs more" in text
+    assert "FLOPs of a gradient" in text
+
+
 def test_a_comparison_without_a_number_is_told_in_words(workdir):
     summary = summarise(load_results(workdir))
     entry = summary["comparisons"]["equal_flops"][0]

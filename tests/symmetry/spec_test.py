@@ -70,10 +70,16 @@ def test_resnet20(norm):
     assert len(spec.moves[f"{first}/conv_1"]) == 8 + 4 * per_norm
 
 
-def test_padded_shortcut_fixes_the_streams():
+def test_padded_shortcut():
+    """The channels that are added are units of their own: those before and those behind the ones of the last stage."""
     spec = derive_spec(*model("resnet20", shortcut="identity", width=0.25), verify=False)
-    assert set(spec.sizes) == {name for name in residual_names(3, 3) if "conv_0" in name}
-    assert spec.fixed["params/conv_stem/kernel[3]"] == "pad"
+    inner = {name: 4 * 2**stage for name, stage in residual_names(3, 3).items() if "conv_0" in name}
+    added = {f"stage_{stage}_block_0/conv_1.{side}": 2 * stage for stage in (1, 2) for side in (0, 1)}
+    assert spec.sizes == inner | added | {"conv_stem": 4}
+    kernel = "params/stage_2_block_0/conv_1/kernel"
+    assert Move(kernel, 3, before=6, after=6) in spec.moves["conv_stem"]
+    assert Move(kernel, 3, before=14) not in spec.moves["stage_2_block_0/conv_1.1"]
+    assert Move(kernel, 3, before=12) in spec.moves["stage_2_block_0/conv_1.1"]
 
 
 @pytest.mark.extended
