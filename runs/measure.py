@@ -8,7 +8,8 @@
 With --config, the arms are designs: each is trained (briefly, as the config says; a finished or interrupted run is gone
 on with), ranked by a replica distance with intervals, and, with --against, the rank correlation with test accuracy in
 that other run is printed. With --params, every file is a replica (or one file holds all, stacked): orbax folders, .npz
-and .safetensors.
+and .safetensors. Running statistics, masks and other arrays that are no weights are left out, which the output says;
+--buffers counts them.
 """
 
 import sys
@@ -23,6 +24,7 @@ AGAINST = flags.DEFINE_string("against", None, "Workdir of full runs of the same
 BY = flags.DEFINE_string("by", "marginal", "Measure to rank by, such as marginal or neuron_cloud_scale_free.")
 PARAMS = flags.DEFINE_list("params", None, "Parameters on disk, one file or orbax folder a replica.")
 WHERE = flags.DEFINE_list("where", None, "Globs of the leaves to measure, such as '*/kernel'; default all.")
+BUFFERS = flags.DEFINE_bool("buffers", False, "With --params: count running statistics, masks, averaged copies, too.")
 NEURON_AXIS = flags.DEFINE_integer("neuron_axis", -1, "Axis of a kernel that counts neurons: -1 in Flax, 0 in PyTorch.")
 CPU_DEVICES = cli_lib.define_cpu_devices()
 flags.declare_key_flag("cpu_devices")
@@ -38,7 +40,11 @@ def main(argv: list[str]):
         raise ConfigError("give either --config with --workdir, or --params")
     if PARAMS.value is not None:
         return ranking.measure_params(
-            PARAMS.value, where=WHERE.value, neuron_axis=NEURON_AXIS.value, workdir=WORKDIR.value
+            PARAMS.value,
+            where=WHERE.value,
+            neuron_axis=NEURON_AXIS.value,
+            workdir=WORKDIR.value,
+            buffers=BUFFERS.value,
         )
     cli_lib.require(WORKDIR, "the folder in which the designs are trained")
     settings = cli_lib.read_config(CONFIG, CPU_DEVICES.value)

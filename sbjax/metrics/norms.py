@@ -66,10 +66,11 @@ def moments(x: Float[Array, "..."]) -> tuple[Float[Array, ""], Float[Array, ""]]
         x = x.astype(np.float64, copy=False)
     unit = library.abs(x if library is np else jax.lax.stop_gradient(x)).max()
     unit = library.where(unit > 0, unit, 1)
-    x = x / unit
-    mean = x.mean()
-    spread = power_mean((x - mean).reshape(-1), 2.0)
-    return unit * mean, unit * library.where(x.max() == x.min(), 0, spread)
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite entries give NaN
+        x = x / unit
+        mean = x.mean()
+        spread = power_mean((x - mean).reshape(-1), 2.0)
+        return unit * mean, unit * library.where(x.max() == x.min(), 0, spread)
 
 
 def _weighted(powers, weights):
