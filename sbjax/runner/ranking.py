@@ -115,8 +115,8 @@ def measure_params(
     paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not paths or not all(os.fspath(path).strip() for path in paths):
         raise ConfigError(
-            f"--params={','.join(map(os.fspath, paths))!r} has an empty path; give files or folders, one a replica (is a "
-            "variable of the shell empty?)"
+            f"--params={','.join(map(os.fspath, paths))!r} has an empty path; give files or folders, one a replica "
+            "(is a variable of the shell empty?)"
         )
     try:
         loaded = [read_params(path, buffers=buffers, where=where) for path in paths]
@@ -162,7 +162,7 @@ def _stack(paths, loaded, where):
             if leaf is not None:
                 raise ValueError(f"{there}: {trees.cast_to_float(name, leaf.dtype)}, as {name!r} of {here} is")
             raise ValueError(
-                f"{paths[0]} and {path} differ: only one has {name!r}, {here}; replicas have one architecture"
+                f"{here} and {there} differ: only one has {name!r}, the first; replicas have one architecture"
             )
         for name, leaf in leaves.items():
             if leaf.shape != flat[0][name].shape:

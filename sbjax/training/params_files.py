@@ -3,6 +3,7 @@
 import os
 from typing import NamedTuple
 
+import numpy as np
 from jaxtyping import PyTree
 
 from sbjax import trees
@@ -36,8 +37,8 @@ def load_params(path: str | os.PathLike, *, buffers: bool = False, where: trees.
       tree: 'layer1.0.weight' -> layer1/0/weight. Beside an array 'w', 'w.absmax' stays one name.
 
     A tree with a top entry 'params', as Flax variables have, stands for that entry. Leaves boxed as `{'value': array}`,
-    as NNX states are saved, are unboxed. What is no weight is left out, see `params_buffers.find_buffers`; `read_params`
-    says what that was.
+    as NNX states are saved, are unboxed. What is no weight is left out, see `params_buffers.find_buffers`, and said by
+    `read_params`.
 
     Args:
         path: `~` and variables are expanded.
@@ -62,11 +63,11 @@ def read_params(path: str | os.PathLike, *, buffers: bool = False, where: trees.
     if not buffers:
         tree, left_out = _collection(tree)
     tree = _unboxed(tree)
-    objects = [name for name, leaf in trees.flatten(tree).items() if getattr(leaf, "dtype", None) == object]
+    objects = [name for name, leaf in trees.flatten(tree).items() if np.asarray(leaf).dtype.kind == "O"]
     if chosen := [name for name in objects if trees.selects(where, name)]:
         raise ParamsError(
-            f"{path}: the array {chosen[0]!r} holds Python objects and no numbers; leave it out with `where` (--where), "
-            "or save the file without it"
+            f"{path}: the array {chosen[0]!r} holds Python objects and no numbers; leave it out with `where` "
+            "(--where), or save the file without it"
         )
     tree = without(tree, set(objects))
     left_out |= dict.fromkeys(objects, "Python objects")

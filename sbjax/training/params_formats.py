@@ -105,8 +105,8 @@ def _npz(path: pathlib.Path) -> dict[str, np.ndarray]:
                 array = np.array(None, object)
             if isinstance(array, np.ndarray) and array.dtype.kind == "V":
                 raise ParamsError(
-                    f"{path}: the array {name!r} has the dtype {array.dtype}, as numpy saves bfloat16 and records; save "
-                    "it as float32, or as .safetensors"
+                    f"{path}: the array {name!r} has the dtype {array.dtype}, as numpy saves bfloat16 and records; "
+                    "save it as float32, or as .safetensors"
                 )
             if isinstance(array, np.ndarray):
                 arrays[name] = array
