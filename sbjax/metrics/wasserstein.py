@@ -55,7 +55,7 @@ def wasserstein(
         pooled: also compare all entries as one sample.
 
     Returns:
-        `Distances` of scalars.
+        `Distances` of scalars: jax arrays, numpy's where the leaf is a numpy array of float64 that jax would cut.
 
     Raises:
         ValueError: an invalid p, structure or weight; an empty leaf; a NaN or infinite entry (inside `jit` the result
@@ -110,7 +110,7 @@ def wasserstein_1d(
     dtype = trees.wide_dtype(a, b)
     given = (a, b, weights_a, weights_b)
     if on_host(*(x for x in given if x is not None)):
-        return jnp.asarray(_on_host(*(None if x is None else np.asarray(x) for x in given), p), dtype)
+        return _as_given(_on_host(*(None if x is None else np.asarray(x) for x in given), p), a, b)
     a, b = jnp.asarray(a, dtype), jnp.asarray(b, dtype)
     if weights_a is not None or weights_b is not None:
         (a, weights_a), (b, weights_b) = _by_value(a, weights_a), _by_value(b, weights_b)
@@ -155,7 +155,7 @@ def pairwise_1d(rows: Float[Array, "replica n"], p: float = 1.0) -> Float[Array,
     """W_p between all pairs of rows; each row is sorted once."""
     rows = to_host(rows, pair_work(rows))
     if isinstance(rows, np.ndarray):
-        return jnp.asarray(_pairs_on_host(np.sort(rows.astype(np.float64), -1), p), trees.wide_dtype(rows))
+        return _as_given(_pairs_on_host(np.sort(rows.astype(np.float64), -1), p), rows)
     return _pairwise_lp(sort(rows.astype(trees.wide_dtype(rows))), p)
 
 
@@ -163,8 +163,13 @@ def pairwise_lp(rows: Float[Array, "replica n"], p: float = 2.0) -> Float[Array,
     """(mean_i |a_i - b_i|^p)^(1/p) between all pairs of rows, entry by entry."""
     rows = to_host(rows, pair_work(rows))
     if isinstance(rows, np.ndarray):
-        return jnp.asarray(_pairs_on_host(rows.astype(np.float64), p), trees.wide_dtype(rows))
+        return _as_given(_pairs_on_host(rows.astype(np.float64), p), rows)
     return _pairwise_lp(rows, p)
+
+
+def _as_given(value, *given):
+    """In float64 where that was given, else as a jax array."""
+    return value if any(map(trees.is_cut, given)) else jnp.asarray(value, trees.wide_dtype(*given))
 
 
 def pair_work(rows: Float[Array, "replica n"]) -> float:
@@ -246,7 +251,8 @@ def _weighted_gaps(a, b, weights_a, weights_b, p):
     def masses(x, weights):
         if weights is None:  # arange instead of cumsum of ones, which XLA would constant-fold for half a minute
             return library.arange(1, len(x) + 1, dtype=x.dtype) / len(x)
-        total = library.cumsum(weights / constant(weights).max())  # divided first: sums of huge masses overflow
+        unit = weights.max() if library is np else tame(weights)  # sums of huge masses overflow
+        total = library.cumsum(weights / unit)
         return total / total[-1]
 
     mass_a, mass_b = masses(a, weights_a), masses(b, weights_b)
@@ -325,7 +331,7 @@ def _check_names(a, b, what_a, what_b, whole=({}, {})):
         name = alone[0]
         here, there, other = (what_a, what_b, whole[1]) if name in a else (what_b, what_a, whole[0])
         leaf = trees.flatten(other).get(name)
-        if leaf is not None and trees.numeric(dtype := jnp.result_type(leaf)):
+        if leaf is not None and trees.numeric(dtype := getattr(leaf, "dtype", None) or np.asarray(leaf).dtype):
             raise ValueError(f"{there}: {trees.cast_to_float(name, dtype)}, as {name!r} of {here} is")
         raise ValueError(
             f"{here} has a leaf {name!r} that {there} lacks ({len(alone)} names differ); give two trees of one "

@@ -89,8 +89,31 @@ def test_params_that_do_not_fit_together(tmp_path):
     with pytest.raises(ConfigError, match="differ: only one has"):
         measure.measure_params([paths[0], tmp_path / "other.npz"])
     np.savez(tmp_path / "nan.npz", b=np.full(3, np.nan))
-    with pytest.raises(ConfigError, match=r"'b' has .* entries that are NaN or infinite"):
+    np.savez(tmp_path / "integers.npz", b=np.arange(3))
+    with pytest.raises(ConfigError, match=r"integers.npz.* leaf 'b' holds int64"):
+        measure.measure_params([tmp_path / "other.npz", tmp_path / "integers.npz"])
+    with pytest.raises(ConfigError, match=r"nan.npz: leaf 'b' has .* entries that are NaN or infinite"):
         measure.measure_params([tmp_path / "other.npz", tmp_path / "nan.npz"])
+
+
+def test_what_is_left_out_is_said(tmp_path):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        statistics = {"bn.running_mean": rng.normal(size=3), "bn.running_var": rng.normal(size=3), "n": np.arange(2)}
+        np.savez(tmp_path / f"{seed}.npz", **{"fc.weight": rng.normal(size=(4, 3))}, **statistics)
+    paths = [tmp_path / f"{seed}.npz" for seed in range(3)]
+    plain, whole = measure.measure_params(paths), measure.measure_params(paths, buffers=True)
+    assert "running statistics: bn/running_mean, bn/running_var" in plain.table
+    assert "--buffers" in plain.table
+    assert plain.numbers["left_out"]["bn/running_var"] == "running statistics"
+    assert set(plain.numbers["marginal"]["raw"]["layers"]) == {"fc/weight"}
+    assert set(whole.numbers["marginal"]["raw"]["layers"]) == {"fc/weight", "bn/running_mean", "bn/running_var"}
+
+
+@pytest.mark.parametrize("paths", [[], [""], ["", ""], ["a.npz", ""]])
+def test_empty_paths_are_refused(paths):
+    with pytest.raises(ConfigError, match=r"--params='.*' has an empty path"):
+        measure.measure_params(paths)
 
 
 def test_command_line(tmp_path):
@@ -113,7 +136,7 @@ def test_command_line(tmp_path):
             "'digts' is unknown, did you mean 'digits'",
         ),
         ([f"--params={tmp_path / 'none.npz'}"], "does not exist"),
-        (["--params=a.npz", "stray"], "unexpected argument 'stray'"),
+        (["--params="], "has an empty path"),
     ):
         run = command(*flags)
         assert run.returncode == 1
