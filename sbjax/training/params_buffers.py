@@ -63,7 +63,9 @@ def without(tree: PyTree, names: set[str], prefix: str = "") -> PyTree:
     """
     if isinstance(tree, dict):
         kept = {key: without(node, names, f"{prefix}{key}/") for key, node in tree.items()}
-        return {key: node for key, node in kept.items() if node is not None and node != {}}
+        return {
+            key: node for key, node in kept.items() if node is not None and not (isinstance(node, dict) and not node)
+        }
     if isinstance(tree, list | tuple):
         return [without(node, names, f"{prefix}{i}/") for i, node in enumerate(tree)]
     return None if prefix[:-1] in names else tree

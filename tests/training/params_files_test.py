@@ -290,7 +290,7 @@ def test_whatever_a_damaged_file_raises_is_one_sentence(tmp_path):
         "a.pt": "has the suffix '.pt'.*torch.load.*save_file",
         "a.npy": "numpy.savez",
         "torch": "holds pytorch_model.bin.*torch.load",
-        "no_data": "cannot be read as an orbax folder",
+        "no_data": "(cannot be read as an orbax folder|is damaged)",
         "no_metadata": "(cannot be read as an orbax folder|is damaged)",
         "": "holds",
     }.items():
