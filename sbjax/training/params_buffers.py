@@ -22,6 +22,7 @@ _LAST = {
     "constants of the data": "pixel_mean pixel_std",
     "vectors of a power iteration": "_u _v",
 }
+_SETTINGS = {"lr", "learning_rate", "weight_decay", "momentum", "epoch", "loss", "best_loss", "accuracy", "step"}
 # Names of groups, any part.
 _ANY = {
     _STATISTICS: r"batch_stats",
@@ -84,6 +85,8 @@ def _buffer(name: str, leaf: Any, leaves: dict[str, Any]) -> str | None:
         return _STATISTICS
     if parts[-1] in ("weight_u", "weight_v") and beside("weight_orig"):
         return "vectors of a power iteration"
+    if leaf.size == 1 and parts[-1] in _SETTINGS:
+        return "a setting"
     return _MASK if _is_mask(leaf) else None
 
 

@@ -91,17 +91,31 @@ def _collection(tree: PyTree) -> tuple[PyTree, dict[str, str]]:
 
 
 def _unboxed(tree: PyTree) -> PyTree:
-    """A tree without the boxes `{'value': array}` of an NNX state, where every array is in one."""
+    """A tree without the boxes `{'value': array}` of an NNX state, where all arrays, or all of an entry, are in one."""
+    if not isinstance(tree, dict):
+        return tree
+    if (_boxes(tree) or 0) > 1:
+        return _opened(tree)
+    return {name: _opened(node) if (_boxes(node) or 0) > 1 else node for name, node in tree.items()}
 
-    def boxes(node):
-        if not isinstance(node, dict):
-            return False
-        if set(node) == {"value"} and not isinstance(node["value"], dict | list):
-            return True
-        return bool(node) and all(boxes(child) for child in node.values())
 
-    def open_box(node):
-        is_box = set(node) == {"value"} and not isinstance(node["value"], dict | list)
-        return node["value"] if is_box else {name: open_box(child) for name, child in node.items()}
+def _boxes(node: PyTree) -> int | None:
+    """How many boxes there are, None where an array is in none."""
+    if not isinstance(node, dict | list):
+        return None
+    if _is_box(node):
+        return 1
+    counts = [_boxes(child) for child in (node.values() if isinstance(node, dict) else node)]
+    return None if None in counts else sum(counts)
 
-    return open_box(tree) if boxes(tree) and set(tree) != {"value"} else tree
+
+def _is_box(node: PyTree) -> bool:
+    return isinstance(node, dict) and set(node) == {"value"} and not isinstance(node["value"], dict | list)
+
+
+def _opened(node: PyTree) -> PyTree:
+    if _is_box(node):
+        return node["value"]
+    if isinstance(node, list):
+        return [_opened(child) for child in node]
+    return {name: _opened(child) for name, child in node.items()}

@@ -3,7 +3,6 @@
 import json
 import pathlib
 import re
-import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -87,30 +86,33 @@ def _said(error: Exception) -> str:
 
 
 def _npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    found = np.load(path, allow_pickle=False)
-    if not isinstance(found, np.lib.npyio.NpzFile):
-        raise ParamsError(f"{path} is a .npy, not a .npz; {REMEDIES['.npy'].format(name=path.name)}")
-    arrays = {}
-    with found:
-        names = [info.filename for info in zipfile.ZipFile(path).infolist()]
+    with open(path, "rb") as file:  # which numpy would leave open where it is damaged
+        found = np.load(file, allow_pickle=False)
+        if not isinstance(found, np.lib.npyio.NpzFile):
+            raise ParamsError(f"{path} is a .npy, not a .npz; {REMEDIES['.npy'].format(name=path.name)}")
+        names = [name.removesuffix(".npy") for name in found.zip.namelist()]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise ParamsError(f"{path} has the array {twice.removesuffix('.npy')!r} twice; write it anew")
-        for name in found.files:
-            try:
-                array = found[name]
-            except ValueError as error:
-                if "allow_pickle" not in str(error):
-                    raise
-                array = np.array(None, object)
-            if isinstance(array, np.ndarray) and array.dtype.kind == "V":
-                raise ParamsError(
-                    f"{path}: the array {name!r} has the dtype {array.dtype}, as numpy saves bfloat16 and records; "
-                    "save it as float32, or as .safetensors"
-                )
-            if isinstance(array, np.ndarray):
-                arrays[name] = array
-    return arrays
+            raise ParamsError(f"{path} has the array {twice!r} twice; write it anew")
+        arrays = {name: _member(found, name) for name in found.files}
+    for name, array in arrays.items():
+        if array is not None and array.dtype.kind == "V":
+            raise ParamsError(
+                f"{path}: the array {name!r} has the dtype {array.dtype}, as numpy saves bfloat16 and records; "
+                "save it as float32, or as .safetensors"
+            )
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+def _member(found, name):
+    """An array of a .npz; None for another file in it, and an empty one of objects where it holds such."""
+    try:
+        array = found[name]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        return np.array(None, object)
+    return array if isinstance(array, np.ndarray) else None
 
 
 def _safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -118,6 +118,7 @@ def test_running_statistics_are_left_out_and_said(tmp_path):
         ("opt_state/0/mu/w", np.ones(2), {}),
         ("conv/weight_u", np.ones(2), {"conv/weight_orig": np.ones((2, 2))}),
         ("batch_stats/bn/mean", np.ones(2), {}),
+        ("lr", np.array(0.1), {}),
     ],
 )
 def test_what_is_no_weight(name, leaf, beside):
@@ -149,6 +150,10 @@ def test_nnx_state_through_orbax(tmp_path):
     state = nnx.state(Net())
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "boxed", state)
+        checkpointer.save(tmp_path / "beside", {"model": state, "optimizer": {"mu": np.ones(2, F32)}})
+    beside = read_params(tmp_path / "beside")
+    assert "model/a/kernel" in trees.flatten(beside.params)
+    assert beside.left_out.keys() == {"model/bn/mean", "model/bn/var", "optimizer/mu"}
     found = read_params(tmp_path / "boxed")
     assert trees.flatten(found.params).keys() == trees.floating(state).keys()
     assert found.left_out.keys() == {"bn/mean", "bn/var"}
