@@ -21,6 +21,7 @@ from sbjax.metrics import bootstrap, replica
 from sbjax.metrics.bootstrap import Estimate
 from sbjax.metrics.norms import power_mean
 from sbjax.metrics.replica import ReplicaDistance
+from sbjax.metrics.scales import unit_scale
 from sbjax.metrics.wasserstein import check_order, pairwise_lp
 from sbjax.symmetry.matching import match_weights
 from sbjax.symmetry.permutation import Spec, permute
@@ -115,7 +116,7 @@ def matched_distance(
         return pairs, trees.replica_rows(tree, where), 0
 
     raw = replica.measured("matched", measure, p, *sides)
-    sides = [None if side is None else replica.unit_scale(side, where) for side in sides]
+    sides = [None if side is None else unit_scale(side, where) for side in sides]
     return raw._replace(scale_free=replica.measured("matched", measure, p, *sides).raw)
 
 
@@ -158,7 +159,7 @@ def hidden_by_permutation(
         sizes = {name: leaf[0].size for name, leaf in rows.items()}
         return bootstrap.over_pairs(_total(before, sizes) - _total(after, sizes))
 
-    return Hidden(hidden(tree), hidden(replica.unit_scale(tree, where)))
+    return Hidden(hidden(tree), hidden(unit_scale(tree, where)))
 
 
 def matched_pairs(
