@@ -120,6 +120,8 @@ def measure_params(
         )
     try:
         loaded = [read_params(path, buffers=buffers, where=where) for path in paths]
+        for path, one in zip(paths, loaded):
+            _check_where(path, one, where)
         stacked = _stack(paths, [one.params for one in loaded], where)
         key = jax.random.key(0)
         measured = [
@@ -130,7 +132,11 @@ def measure_params(
     except (ParamsError, ValueError) as error:
         raise ConfigError(f"--params: {error}") from error
     left_out = {name: why for one in loaded for name, why in one.left_out.items()}
-    text = "\n\n".join([*(_layers_table(distance) for distance in measured), *_told(left_out)])
+    replicas = len(next(iter(measured[0].pairs.values())))
+    alone = (
+        [f"One file: the first axis of its arrays, of {replicas}, is taken for replicas."] if len(paths) == 1 else []
+    )
+    text = "\n\n".join([*(_layers_table(distance) for distance in measured), *_told(left_out), *alone])
     numbers: dict[str, Any] = {
         distance.kind: {form: _reading(getattr(distance, form)) for form in ("raw", "scale_free")}
         for distance in measured
@@ -145,6 +151,16 @@ def measure_params(
             figures.save_png(folder, "pairs", ranking.pair_maps(measured[2].pairs)),
         ]
     return Measurement(text, files, numbers)
+
+
+def _check_where(path, loaded, where):
+    """Refuse a selection of nothing but what was left out."""
+    chosen = [name for name in loaded.left_out if trees.selects(where, name)]
+    if chosen and not any(trees.selects(where, name) for name in trees.flatten(loaded.params)):
+        why = loaded.left_out[chosen[0]]
+        raise ValueError(
+            f"{path}: where={where!r} selects no weight, only such as {chosen[0]!r} ({why}); --buffers counts it"
+        )
 
 
 def _stack(paths, loaded, where):

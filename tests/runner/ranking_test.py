@@ -107,6 +107,8 @@ def test_what_is_left_out_is_said(tmp_path):
     assert "--buffers" in plain.table
     assert plain.numbers["left_out"]["bn/running_var"] == "running statistics"
     assert set(plain.numbers["marginal"]["raw"]["layers"]) == {"fc/weight"}
+    with pytest.raises(ConfigError, match=r"selects no weight, only such as 'bn/running_mean' .*--buffers"):
+        measure.measure_params(paths, where="*mean")
     assert set(whole.numbers["marginal"]["raw"]["layers"]) == {"fc/weight", "bn/running_mean", "bn/running_var"}
 
 
@@ -147,7 +149,9 @@ def test_command_line(tmp_path):
 def test_stacked_file(tmp_path):
     stacked = jax.random.normal(jax.random.key(0), (4, 3, 2))
     np.savez(tmp_path / "stacked.npz", w=np.asarray(stacked))
-    numbers = measure.measure_params([tmp_path / "stacked.npz"]).numbers
+    measured = measure.measure_params([tmp_path / "stacked.npz"])
+    assert "One file: the first axis of its arrays, of 4, is taken for replicas." in measured.table
+    numbers = measured.numbers
     assert numbers["unmatched"]["raw"]["total"]["distance"]["value"] == pytest.approx(
         unmatched_distance({"w": stacked}).raw.total.distance.value
     )
