@@ -24,14 +24,14 @@ def power_mean(
     >>> float(power_mean(jnp.array([3e-30, 4e-30, 0.0, 0.0]), 2.0)), float(power_mean(jnp.array([0.01, 0.02]), 538.0))
     (2.4999999777955395e-30, 0.01997425965964794)
     """
-    if isinstance(x, np.ndarray):
+    library = np if isinstance(x, np.ndarray) else jnp
+    if weights is not None:  # entries without mass count for nothing, unless they are NaN or infinite
+        x = library.where((weights > 0) | ~library.isfinite(x), x, 0)
+    if library is np:
         return _by_numpy(np.abs(x.astype(np.float64, copy=False)), p, weights)
     if p == 1:
         return _weighted(x * jnp.sign(x), weights)
-    size = jax.lax.stop_gradient(jnp.abs(x))
-    if weights is not None:
-        size = jnp.where(jax.lax.stop_gradient(weights) > 0, size, 0)
-    unit = jnp.max(size, -1, keepdims=True)
+    unit = jnp.max(jax.lax.stop_gradient(jnp.abs(x)), -1, keepdims=True)
     unit = jnp.where(unit == 0, 1, _power_of_two(unit) if p == 2 else unit)
     return root(_weighted(power(x / unit, p), weights), p) * unit[..., 0]
 
@@ -81,7 +81,7 @@ def _by_numpy(size, p, weights):
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         if p == 1 and np.isfinite(mean := _weighted(size, weights)).all():
             return mean
-        unit = (size if weights is None else np.where(weights > 0, size, 0)).max(-1, keepdims=True)
+        unit = size.max(-1, keepdims=True)
         unit = np.where(unit == 0, 1, unit)
         return unit[..., 0] * _weighted((size / unit) ** p, weights) ** (1 / p)
 

@@ -169,7 +169,10 @@ def pairwise_lp(rows: Float[Array, "replica n"], p: float = 2.0) -> Float[Array,
 
 def _as_given(value, *given):
     """In float64 where that was given, else as a jax array."""
-    return value if any(map(trees.is_cut, given)) else jnp.asarray(value, trees.wide_dtype(*given))
+    if any(map(trees.is_cut, given)):
+        return value
+    with np.errstate(over="ignore", under="ignore"):  # a distance may lie outside of float32, as its entries do not
+        return jnp.asarray(value, trees.wide_dtype(*given))
 
 
 def pair_work(rows: Float[Array, "replica n"]) -> float:
