@@ -21,8 +21,10 @@ def power_mean(
         p: order, 1 <= p < inf.
         weights: non-negative, with sum 1; None = equal ones.
 
-    >>> float(power_mean(jnp.array([3e-30, 4e-30, 0.0, 0.0]), 2.0)), float(power_mean(jnp.array([0.01, 0.02]), 538.0))
-    (2.4999999777955395e-30, 0.01997425965964794)
+    >>> f'{power_mean(jnp.array([3e-30, 4e-30, 0.0, 0.0]), 2.0):.4g}'
+    '2.5e-30'
+    >>> f'{power_mean(jnp.array([0.01, 0.02]), 538.0):.4g}'
+    '0.01997'
     """
     library = np if isinstance(x, np.ndarray) else jnp
     if weights is not None:  # entries without mass count for nothing, unless they are NaN or infinite
@@ -58,8 +60,8 @@ def tame(*arrays: Float[Array, "..."]) -> Float[Array, ""]:
 def moments(x: Float[Array, "..."]) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Mean and standard deviation of all entries; the latter is exactly 0, not 1e-7 by rounding, for equal entries.
 
-    >>> [float(y) for y in moments(jnp.array([1e-30, 3e-30]))]
-    [1.999999936531045e-30, 9.999999682655225e-31]
+    >>> [f'{y:.4g}' for y in moments(jnp.array([1e-30, 3e-30]))]
+    ['2e-30', '1e-30']
     """
     library = np if isinstance(x, np.ndarray) else jnp
     if library is np:

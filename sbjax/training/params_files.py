@@ -47,6 +47,12 @@ def load_params(path: str | os.PathLike, *, buffers: bool = False, where: trees.
 
     Raises:
         ParamsError: it does not exist, is damaged or is of another kind.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f'{folder}/a.npz', **{'fc.weight': np.ones(2), 'bn.running_mean': np.ones(2)})
+    ...     load_params(f'{folder}/a.npz'), read_params(f'{folder}/a.npz').left_out
+    ({'fc': {'weight': array([1., 1.])}}, {'bn/running_mean': 'running statistics'})
     """
     return read_params(path, buffers=buffers, where=where).params
 
