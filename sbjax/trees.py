@@ -154,7 +154,10 @@ def replica_rows(
             f"{what}: a replica distance needs one leading axis of at least 2 replicas in every leaf, got sizes "
             f"{sorted(counts)}; stack the trees of the replicas with sbjax.trees.stack"
         )
-    return {name: leaf.reshape(len(leaf), -1) for name, leaf in leaves.items()}
+    rows = {
+        name: np.asarray(leaf) if on_host(leaf) else leaf for name, leaf in leaves.items()
+    }  # a view needs no program
+    return {name: leaf.reshape(len(leaf), -1) for name, leaf in rows.items()}
 
 
 def replicas(stacked: PyTree, *, what: str = "stacked") -> PyTree:
@@ -253,6 +256,18 @@ def strong(tree: PyTree) -> PyTree:
 def is_cut(leaf: Any) -> bool:
     """Whether a leaf is a numpy array or number of float64 that jax would cut to float32."""
     return isinstance(leaf, np.ndarray | np.float64) and leaf.dtype == np.float64 and not jax.config.jax_enable_x64
+
+
+def on_host(*arrays: Array | np.ndarray) -> bool:
+    """Whether numpy can read these arrays without a copy: concrete values on the CPU.
+
+    >>> on_host(jnp.ones(2)), jax.jit(lambda x: jnp.array(on_host(x)))(jnp.ones(2)).item()
+    (True, False)
+    """
+    if any(isinstance(x, jax.core.Tracer) for x in arrays):
+        return False
+    arrays = (jnp.asarray(x) for x in arrays if not isinstance(x, np.ndarray))
+    return all(device.platform == "cpu" for x in arrays for device in x.devices())
 
 
 def _as_floats(leaf, dtype):

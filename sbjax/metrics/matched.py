@@ -156,7 +156,7 @@ def hidden_by_permutation(
         rows = trees.replica_rows(tree, where)
         before = {name: pairwise_lp(leaf, 2.0) for name, leaf in rows.items()}
         after = matched_pairs(tree, spec, key=rng.stream(key, "match"), restarts=restarts, where=where)
-        sizes = {name: leaf[0].size for name, leaf in rows.items()}
+        sizes = {name: leaf.size // len(leaf) for name, leaf in rows.items()}
         return bootstrap.over_pairs(_total(before, sizes) - _total(after, sizes))
 
     return Hidden(hidden(tree), hidden(unit_scale(tree, where)))

@@ -251,7 +251,7 @@ def measured(kind: str, measure: Callable, p: float, stacked: PyTree, null: PyTr
     """Raw and scale-free distances, from a function `measure(tree) -> (matrices, entries, unconverged)`."""
     pairs, entries, unconverged = measure(stacked)
     explain_nonfinite(pairs, {"stacked": entries})
-    scales, sizes = layer_scales(entries), {name: leaf[0].size for name, leaf in entries.items()}
+    scales, sizes = layer_scales(entries), {name: leaf.size // len(leaf) for name, leaf in entries.items()}
     pairs = {name: _known(matrix) for name, matrix in pairs.items()}
     nulls, null_scales = None, scales
     if null is not None:
