@@ -138,7 +138,7 @@ def test_command_line(tmp_path):
             "'digts' is unknown, did you mean 'digits'",
         ),
         ([f"--params={tmp_path / 'none.npz'}"], "does not exist"),
-        (["--params="], "has an empty path"),
+        (["--params=a.npz", "stray"], "unexpected argument 'stray'"),
     ):
         run = command(*flags)
         assert run.returncode == 1
