@@ -91,7 +91,7 @@ def pairwise_sliced(
     if not isinstance(cloud, np.ndarray):
         projected = _project(cloud, key, projections)
         return pairwise_lp(sort(projected).reshape(len(cloud), -1), 2.0)
-    directions = np.asarray(rng.normal(key, (projections, cloud.shape[-1])), np.float64)
+    directions = rng.normal(key, (projections, cloud.shape[-1])).astype(np.float64)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     cloud = cloud.astype(np.float64)
     # Sums of einsum, whose order does not depend on threads; a matrix product for what is large and float64.

@@ -14,6 +14,7 @@ import pytest
 from sbjax.frame.errors import ConfigError
 from sbjax.metrics.replica import marginal_distance, unmatched_distance
 from sbjax.runner import ranking as measure
+from sbjax.training.params_files import load_params
 
 ROOT = pathlib.Path(__file__).parents[2]
 ARMS = ("plain", "dropout_20", "dropout_40", "half_width", "p4")
@@ -44,7 +45,7 @@ def test_designs_are_ranked_and_correlated(tmp_path):
     for file in again.files:
         assert file.stat().st_size > 100
     # The number in the table is that of the parameters on disk.
-    params = measure.load_params(tmp_path / "brief" / "checkpoints" / "p4")
+    params = load_params(tmp_path / "brief" / "checkpoints" / "p4")
     row = next(row for row in measured.numbers["ranking"] if row["arm"] == "p4")
     np.testing.assert_allclose(marginal_distance(params).raw.total.distance.value, row["distance"]["value"], rtol=1e-5)
 
