@@ -74,3 +74,8 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__} and no object; move it away, or give another workdir")
     return found
+
+
+def expanded(path: str | os.PathLike) -> pathlib.Path:
+    """An absolute path, with `~` and variables replaced: shells do not do it after `--workdir=`."""
+    return pathlib.Path(os.path.expandvars(os.path.expanduser(os.fspath(path)))).absolute()

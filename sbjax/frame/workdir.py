@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from sbjax.files import write_atomically
+from sbjax.files import expanded, write_atomically
 from sbjax.frame.callbacks import Callbacks, Event
 from sbjax.frame.errors import ConfigError
 
@@ -243,11 +243,6 @@ def _commit():
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def expanded(path: str | os.PathLike) -> pathlib.Path:
-    """An absolute path, with `~` and variables replaced: shells do not do it after `--workdir=`."""
-    return pathlib.Path(os.path.expandvars(os.path.expanduser(os.fspath(path)))).absolute()
 
 
 def _probe(path: pathlib.Path) -> None:

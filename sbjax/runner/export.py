@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sbjax import trees
-from sbjax.files import plain, write_atomically
+from sbjax.files import expanded, plain, write_atomically
 from sbjax.frame.errors import ConfigError
-from sbjax.frame.workdir import expanded
 from sbjax.runner.load import Loaded, load
 
 

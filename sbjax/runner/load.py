@@ -5,11 +5,11 @@ import os
 from typing import Any, NamedTuple
 
 from sbjax import config as config_lib
-from sbjax.files import read_json
+from sbjax.files import expanded, read_json
 from sbjax.frame.arms import precision
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.training import TrainingExperiment
-from sbjax.frame.workdir import FORMAT, expanded
+from sbjax.frame.workdir import FORMAT
 from sbjax.names import is_import_path, near
 from sbjax.tasks.task import Task, Variables
 from sbjax.training.checkpoint import CheckpointError

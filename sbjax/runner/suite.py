@@ -12,10 +12,9 @@ from ml_collections import ConfigDict
 
 from sbjax import config as config_lib
 from sbjax.experiments import registry
-from sbjax.files import read_json, write_atomically
+from sbjax.files import expanded, read_json, write_atomically
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.plan import Plan
-from sbjax.frame.workdir import expanded
 from sbjax.report.against import Against, write_against
 from sbjax.report.page import build_report
 from sbjax.runner import run as run_lib

@@ -7,6 +7,7 @@ Arrays are kept on the host, where assignments are solved.
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -39,9 +40,15 @@ class Term(NamedTuple):
 
 
 def make_terms(
-    spec: Spec, reference: PyTree, model: PyTree, where: trees.Where = None
+    spec: Spec,
+    reference: PyTree,
+    model: PyTree,
+    where: trees.Where = None,
+    units: Sequence[float] = (1.0, 1.0),
 ) -> tuple[list[Term], float, float]:
     """Terms of a pair of trees, the constant part of the objective, and the objective at the identity.
+
+    The trees are divided by `units`, and so is the objective.
 
     Raises:
         ValueError: trees of different structure or shapes, a spec that does not fit, NaN or infinite entries.
@@ -52,7 +59,10 @@ def make_terms(
     if alone := sorted(sides[0].keys() ^ sides[1].keys()):
         here, there = ("reference", "model") if alone[0] in sides[0] else ("model", "reference")
         raise ValueError(f"{here} has a leaf {alone[0]!r} that {there} lacks; match two trees of one structure")
-    a, b = ({name: wide(leaf) for name, leaf in side.items()} for side in sides)
+    a, b = (
+        {name: wide(leaf) if unit == 1 else wide(leaf) / unit for name, leaf in side.items()}
+        for side, unit in zip(sides, units, strict=True)
+    )
     moved: dict[str, list[tuple[str, Move]]] = {}
     for name, moves in spec.moves.items():
         for move in moves:
@@ -76,7 +86,14 @@ def make_terms(
 def wide(leaf) -> np.ndarray:
     """Copy a leaf to the host in float32 or wider."""
     leaf = np.asarray(leaf)
-    return np.ascontiguousarray(leaf, trees.wide_dtype(leaf))
+    return np.ascontiguousarray(leaf, leaf.dtype if trees.is_cut(leaf) else trees.wide_dtype(leaf))
+
+
+def scale(tree: PyTree, where: trees.Where = None) -> float:
+    """The power of two by which selected leaves are divided before products that would overflow or vanish in float32;
+    1 for entries of ordinary size."""
+    most = max(float(np.abs(wide(leaf)).max()) for leaf in trees.floating(tree, where).values())
+    return 1.0 if 1e-12 < most < 1e12 or not 0 < most < np.inf else float(2.0 ** np.floor(np.log2(most)))
 
 
 def gram(term: Term, permutations: Permutations) -> Float[np.ndarray | Array, "n n"]:

@@ -36,6 +36,7 @@ from sbjax import trees
 from sbjax.names import near
 from sbjax.symmetry import verification
 from sbjax.symmetry._factors import FREE, Axes, axes, fix
+from sbjax.symmetry._modules import split
 from sbjax.symmetry._moves import moves_of, named, permuted_twice
 from sbjax.symmetry._tracing import follow
 from sbjax.symmetry.permutation import Move, Spec, check_spec
@@ -53,7 +54,8 @@ def derive_spec(
         apply_fn: pure function of (variables, *inputs) in evaluation mode, without dropout. It should return outputs
             only: new batch statistics would count as outputs, whose axes are fixed.
         variables: any pytree of arrays or `jax.ShapeDtypeStruct`s: Flax variables with batch statistics and frozen
-            arrays, parameters alone, a dict of arrays.
+            arrays, parameters alone, a dict of arrays; or a whole module of NNX (after `module.eval()`) or Equinox, as
+            in `derive_spec(lambda module, x: module(x), module, x)`, of which the arrays are taken.
         inputs: example inputs, arrays or `jax.ShapeDtypeStruct`s; small ones suffice. Axes of size 1 or of accidentally
             equal sizes do no harm.
         key: for the verification; None = key 0.
@@ -78,6 +80,7 @@ def derive_spec(
     >>> spec.fixed
     {'a/kernel[0]': 'input', 'b/kernel[1]': 'output'}
     """
+    apply_fn, variables = split(apply_fn, variables)
     shapes = {name: jnp.shape(leaf) for name, leaf in trees.flatten(variables).items()}
     leaves = {name: axes(shape, "empty" if 0 in shape else FREE) for name, shape in shapes.items()}
     used = _follow_leaves(apply_fn, variables, inputs, leaves)
@@ -118,7 +121,7 @@ def spec_from_axes(
 
     Source: the `axes_to_perm` of git-re-basin.
     """
-    shapes = {name: jnp.shape(leaf) for name, leaf in trees.flatten(tree).items()}
+    shapes = {name: jnp.shape(leaf) for name, leaf in trees.flatten(trees.parameters(tree)).items()}
     sizes: dict[str, int] = {}
     moves: dict[str, list[Move]] = {}
     for leaf, names in axes.items():

@@ -1,12 +1,14 @@
 """Specs of the networks here, and specs written by hand."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from sbjax.models import make_model
-from sbjax.symmetry.permutation import Move
+from sbjax.symmetry.permutation import Move, permute
 from sbjax.symmetry.spec import derive_spec, spec_from_axes
 
 KEY = jax.random.key(0)
@@ -34,6 +36,29 @@ def test_perceptron():
         "params/dense_2/kernel[1]": "output",
         "params/dense_2/bias[0]": "output",
     }
+
+
+class Net(nnx.Module):
+    def __init__(self, seed=0):
+        rngs = nnx.Rngs(seed)
+        self.a, self.norm = nnx.Linear(4, 8, rngs=rngs), nnx.BatchNorm(8, rngs=rngs)
+        self.dropout, self.b = nnx.Dropout(0.5, rngs=rngs), nnx.Linear(8, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.b(self.dropout(nnx.relu(self.norm(self.a(x)))))
+
+
+def test_whole_modules():
+    """Of NNX, with the statistics of its norm, also while it writes them; of Equinox, with functions as leaves."""
+    net, x = Net(), jnp.ones((2, 4))
+    writing = derive_spec(lambda net, x: net.norm(net.a(x)) @ jnp.ones((8, 2)), net, x, verify=False)
+    assert Move("norm/mean", 0) in derive_spec(lambda net, x: net(x), (net.eval(), net)[1], x).moves["a"]
+    assert writing.sizes.keys() <= {"a"}
+    net = eqx.nn.MLP(4, 3, 8, 2, key=KEY)
+    spec = derive_spec(lambda net, x: net(x), net, jnp.ones(4))
+    assert spec.sizes == {"layers/0": 8, "layers/1": 8}
+    order = {name: np.arange(n)[::-1] for name, n in spec.sizes.items()}
+    np.testing.assert_allclose(permute(spec, net, order)(jnp.ones(4)), net(jnp.ones(4)), rtol=1e-5)
 
 
 def residual_names(stages, blocks):
