@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from sbjax.frame.errors import ConfigError
+from sbjax.frame.estimate import largest_array
 from sbjax.frame.sections import Precision
 from sbjax.metrics.monitor import Monitor
 from sbjax.names import near
@@ -27,6 +28,7 @@ class Arm(NamedTuple):
         steps: of both phases.
         parameters: trained ones of one replica.
         flops_per_step: of loss and gradient of one replica.
+        checkpoint_bytes: of one checkpoint, all replicas.
         monitor, monitor_steps: what is measured over all replicas together, and where.
     """
 
@@ -36,12 +38,25 @@ class Arm(NamedTuple):
     steps: int
     parameters: int
     flops_per_step: float
+    checkpoint_bytes: int
     monitor: Monitor | None
     monitor_steps: tuple[int, ...]
 
 
-def step_flops(task: Task) -> float:
-    """FLOPs of loss and gradient of one replica and step, as XLA counts them in the program before optimisation."""
+class Cost(NamedTuple):
+    """Of loss and gradient of one replica and step.
+
+    Attributes:
+        flops: as XLA counts them in the program before optimisation.
+        largest: bytes of the largest array in it.
+    """
+
+    flops: float
+    largest: int
+
+
+def step_cost(task: Task) -> Cost:
+    """What one step of one replica costs, from its program alone."""
     key = jax.random.key(0)
     variables = jax.eval_shape(task.init, key)
     batch = jax.eval_shape(task.sample, task.data, key, jnp.int32(0))
@@ -53,13 +68,14 @@ def step_flops(task: Task) -> float:
     # Arms that differ in a constant alone are one program: lowering it costs as much as tracing it.
     digest = hashlib.sha256(str(traced.jaxpr).encode()).hexdigest()
     if digest not in _counted():
-        _counted()[digest] = float(traced.lower().cost_analysis()["flops"])
+        flops = float(traced.lower().cost_analysis()["flops"])
+        _counted()[digest] = Cost(flops, largest_array(traced.jaxpr.jaxpr))
     return _counted()[digest]
 
 
 @functools.cache
-def _counted() -> dict[str, float]:
-    """FLOPs by digest of a program, for the life of the process."""
+def _counted() -> dict[str, Cost]:
+    """Costs by digest of a program, for the life of the process."""
     return {}
 
 

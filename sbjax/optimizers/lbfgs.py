@@ -18,7 +18,7 @@ class Lbfgs(Optimizer):
     deterministic: ClassVar[bool] = True
     first_bias_unit = staticmethod(length_unit)
 
-    memory_size: int = option(10, "pairs of steps and gradients that are kept", least=1)
+    memory_size: int = option(10, "pairs of steps and gradients that are kept", least=1, most=1000)
 
     def make(self, learning_rate: optax.ScalarOrSchedule | None = None) -> optax.GradientTransformationExtraArgs:
         del learning_rate

@@ -11,10 +11,10 @@ from ml_collections import ConfigDict
 from sbjax import config as config_lib
 from sbjax import trees
 from sbjax.files import plain, write_json
-from sbjax.frame.errors import ConfigError
+from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.metrics import replica
 from sbjax.metrics.monitor import SUFFIXES
-from sbjax.names import near
+from sbjax.names import expanded, near
 from sbjax.options import words
 from sbjax.report import figures, ranking, tables
 from sbjax.report import results as results_lib
@@ -65,12 +65,12 @@ def rank_designs(
     full = None
     if against is not None:
         try:
-            full = results_lib.load_results(against)
+            full = results_lib.load_results(expanded(against))
             ranking.common_arms([arm.name for arm in plan.arms], full.arms)
         except (ValueError, OSError) as error:
             raise ConfigError(f"--against={against}: {error}") from error
     experiment.run(config, workdir, overrides=overrides, config_file=config_file)
-    folder = pathlib.Path(workdir).absolute()
+    folder = expanded(workdir)
     early = results_lib.load_results(folder)
     try:
         rows = ranking.rank(early, by)
@@ -109,6 +109,8 @@ def measure_params(
     Raises:
         ConfigError: a file cannot be read, trees do not fit together, or their numbers are not finite.
     """
+    with told_of_files("--params: "):
+        paths = [expanded(path) for path in paths]
     try:
         loaded = [load_params(path) for path in paths]
         stacked = loaded[0] if len(loaded) == 1 else _stack(paths, loaded, where)
@@ -127,7 +129,8 @@ def measure_params(
     }
     files = []
     if workdir is not None:
-        folder = pathlib.Path(workdir).absolute()
+        with told_of_files("--workdir: "):
+            folder = expanded(workdir)
         write_json(folder / "measures.json", numbers)
         files = [
             folder / "measures.json",

@@ -143,7 +143,7 @@ def test_arms_without_a_grid_and_grids_of_three_coordinates_are_left_out(write_m
 def test_a_broken_grid_is_named(write_member, content):
     workdir = write_member("heat", shape=(5, 5))
     (workdir / "grids" / "ones.npz").write_bytes(content)
-    with pytest.raises(ValueError, match=r"ones\.npz is no grid of 6 replicas"):
+    with pytest.raises(ValueError, match=r"ones\.npz cannot be used"):
         lib.load_fields(load_results(workdir), workdir)
 
 
