@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -127,6 +128,12 @@ def _help_with_fields() -> None:
     )
 
 
+def _of_a_thread(args: Any) -> None:
+    """Errors of the threads of libraries; a disk that is full is told of once, by the main thread."""
+    if not issubclass(args.exc_type, OSError):
+        threading.__excepthook__(args)
+
+
 def _about_memory(error: Exception) -> str | None:
     """What to do where memory ran out; None of any other error."""
     said = str(error)
@@ -149,6 +156,8 @@ def guard(main: Callable[[list[str]], Any], argv: list[str]) -> Any:
     from sbjax.training.errors import CheckpointError
 
     absl.logging.set_verbosity(absl.logging.ERROR)  # orbax tells of every step of every save
+    threading.excepthook = _of_a_thread
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of tasks of orbax whose errors are raised besides
     logger = logging.getLogger("sbjax")
     logger.addHandler(logging.StreamHandler())
     logger.setLevel(logging.INFO)
