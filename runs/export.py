@@ -23,10 +23,10 @@ TRUST = flags.DEFINE_bool("trust", False, "Import code of yours that the folder 
 
 def main(argv: list[str]):
     """Write the files of the flags and return their paths."""
-    from sbjax.runner.export import export
-
     cli_lib.require(WORKDIR, "the folder of a run")
     cli_lib.require(OUT, "the file to write")
+    from sbjax.runner.export import export
+
     return export(WORKDIR.value, OUT.value, arm=ARM.value, replica=REPLICA.value, step=STEP.value, trust=TRUST.value)
 
 

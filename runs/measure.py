@@ -32,15 +32,17 @@ flags.declare_key_flag("config")
 def main(argv: list[str]):
     """What the flags ask for, as `sbjax.runner.ranking.Measurement`."""
     from sbjax.frame.errors import ConfigError
-    from sbjax.runner import ranking
 
     if (PARAMS.value is None) == (flags.FLAGS["config"].value is None):
         raise ConfigError("give either --config with --workdir, or --params")
+    if PARAMS.value is None:
+        cli_lib.require(WORKDIR, "the folder in which the designs are trained")
+    from sbjax.runner import ranking
+
     if PARAMS.value is not None:
         return ranking.measure_params(
             PARAMS.value, where=WHERE.value, neuron_axis=NEURON_AXIS.value, workdir=WORKDIR.value
         )
-    cli_lib.require(WORKDIR, "the folder in which the designs are trained")
     settings = cli_lib.read_config(CONFIG, CPU_DEVICES.value)
     return ranking.rank_designs(workdir=WORKDIR.value, against=AGAINST.value, by=BY.value, **settings)
 

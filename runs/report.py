@@ -24,9 +24,9 @@ TRUST = flags.DEFINE_bool("trust", False, "Import an experiment of yours that th
 
 def main(argv: list[str]) -> tuple[str, Path]:
     """Make what the flags ask for; return a table for the terminal and the path of the page."""
+    cli_lib.require(WORKDIR, "the folder of a run")
     from sbjax.runner import suite
 
-    cli_lib.require(WORKDIR, "the folder of a run")
     if AGAINST.value is not None:
         return suite.compare(WORKDIR.value, AGAINST.value)
     return suite.report(WORKDIR.value, classical=CLASSICAL.value, trust=TRUST.value)[:2]

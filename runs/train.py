@@ -26,12 +26,14 @@ flags.declare_key_flag("config")
 
 def main(argv: list[str]):
     """Run the experiment of the flags and return its outcome; with --fields, the list of fields."""
+    cli_lib.require(CONFIG, "the experiment, such as configs/quickstart.py")
+    if not FIELDS.value:
+        cli_lib.require(WORKDIR, "the folder of the run")
     from sbjax.runner import fields, suite
 
     settings = cli_lib.read_config(CONFIG, CPU_DEVICES.value)
     if FIELDS.value:
         return fields.fields_text(suite.first_plan(settings["config"]))
-    cli_lib.require(WORKDIR, "the folder of the run")
     return suite.run(workdir=WORKDIR.value, extend=EXTEND.value, **settings)
 
 

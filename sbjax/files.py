@@ -98,7 +98,7 @@ def read_json(path: str | os.PathLike, form: Any = dict, *, remedy: str = REMEDY
     path = pathlib.Path(path)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(
             f"workdir={path.parent} has no {path.name}; give the workdir of a run that has got so far"
         ) from None

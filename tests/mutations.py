@@ -46,6 +46,7 @@ VALUES = (
     *([], (), [1], [0], (-1,), (2.5,), ("a",), (10**9,), (1, "a"), [[1]], (None,), tuple(range(1, 40))),
     *({}, {"a": 1}, {"kind": "image"}, {"name": 3}, {1: 2}, b"x", {1, 2}, object()),
 )
+RICH = ("model", "arms", "expansion", "optimizer", "second_phase", "interpolation", "task")
 NAMES = ("seeds", "lr", "batch_size", "steps", "kind", "name", "", "a b", "ünï", "x.y", "raw", "order", "__class__")
 
 
@@ -82,16 +83,32 @@ def node(tree, path):
     return tree
 
 
+def near(value, rng):
+    """A value of the same type, or nearly."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return type(value)(value * rng.choice((-1, 0, 2, 1000, 0.5)) + rng.choice((0, 1, -1)))
+    if isinstance(value, str):
+        return rng.choice((value + "x", value.upper(), value[:-1], f"{value},{value}", f" {value}", value * 3))
+    if isinstance(value, tuple):
+        return rng.choice(((), value + value, value[:1], tuple(-x if isinstance(x, int | float) else x for x in value)))
+    return copy.deepcopy(value) | {"x": 1} if isinstance(value, dict) else value
+
+
 def mutate(tree, rng):
     """(what was done, the changed tree)."""
     tree, said = copy.deepcopy(tree), []
     for _ in range(rng.choice((1, 1, 2))):
-        path = rng.choice(list(paths(tree)))
+        every = list(paths(tree))
+        path = rng.choice([one for one in every if one[0] in RICH] if rng.random() < 0.5 else every)
         inside, name = node(tree, path[:-1]), path[-1]
         how = rng.random()
+        before = copy.deepcopy(inside[name])
         if how < 0.7:
-            inside[name] = copy.copy(rng.choice(VALUES))
-            said.append(f"{'.'.join(map(str, path))}={str(inside[name])[:60]!r}")
+            inside[name] = near(inside[name], rng) if rng.random() < 0.4 else copy.copy(rng.choice(VALUES))
+            what = "left" if repr(before) == repr(inside[name]) else ""
+            said.append(f"{what} {'.'.join(map(str, path))}={str(inside[name])[:60]!r}".lstrip())
         elif how < 0.8:
             del inside[name]
             said.append(f"without {'.'.join(map(str, path))}")

@@ -58,9 +58,9 @@ def read_config(flag: Any, cpu_devices: int) -> dict[str, Any]:
     Raises:
         ConfigError: the flag was not given.
     """
+    require(flag, "the experiment, such as configs/quickstart.py")
     import jax
 
-    require(flag, "the experiment, such as configs/quickstart.py")
     jax.config.update("jax_num_cpu_devices", cpu_devices)
     file = config_flags.get_config_filename(flags.FLAGS["config"])
     overrides = [f"{name}={value}" for name, value in config_flags.get_override_values(flags.FLAGS["config"]).items()]

@@ -124,6 +124,9 @@ def code_in(config: dict[str, Any]) -> list[str]:
         if isinstance(value, dict):
             for name, inner in value.items():
                 look([*path, name], inner)
+        elif isinstance(value, list | tuple):
+            for inner in value:
+                look(path, inner)
         elif isinstance(value, str) and path[-1:] != ["published"]:
             for word in value.split(","):
                 if is_import_path(word.strip()):

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -250,8 +251,9 @@ def _quiet() -> Iterator[None]:
 def _said(error: Exception) -> str:
     """What went wrong, in one line: orbax and tensorstore add where in their source."""
     text = " ".join(str(error).split())
-    full = "No space left on device"
-    return f"the disk is full ({full})" if full in text or "ENOSPC" in text else text.split(" [")[0][:300]
+    code = re.search(r"os_error_code='(\d+)'", text)
+    said = text.split(" [")[0][:300] if code is None else os.strerror(int(code.group(1)))
+    return f"the disk is full ({said})" if "No space left on device" in said else said
 
 
 def _read_kept(step_folder):

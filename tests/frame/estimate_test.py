@@ -85,7 +85,7 @@ def test_checkpoints_that_do_not_fit_on_the_disk_are_refused(tmp_path, monkeypat
     free = type("Usage", (), {"free": 10_000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: free)
     with pytest.raises(
-        ConfigError, match=r"--workdir=.*the checkpoints need .* kB and the disk has 10.0 kB free; lower"
+        ConfigError, match=r"--workdir=.*the checkpoints need .* MB and the disk has 10.0 kB free; lower"
     ):
         runner.run(make_config(), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -76,6 +76,6 @@ def without_effect(said):
 
     def nothing(part):
         path, _, value = part.partition("=")
-        return part.startswith("without ") or " as " in part or path.endswith(".order") or value in OFF
+        return part.startswith(("without ", "left ")) or " as " in part or path.endswith(".order") or value in OFF
 
     return all(map(nothing, said.split("; ")))

@@ -1,5 +1,6 @@
 """The flag --config: errors of the file name file and line, errors of flags the whole flag and the likely field."""
 
+import re
 import time
 
 import pytest
@@ -102,3 +103,21 @@ def test_flags_are_told_before_anything_heavy_is_imported():
     assert loaded == "False"
     assert float(seconds) < 1
     assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "memory ran out .MemoryError.. What was saved is untouched. Lower replicas"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nBT"),
+            "RESOURCE_EXHAUSTED.*placement.replicas",
+        ),
+        (RuntimeError("something else"), None),
+    ],
+)
+def test_memory_that_runs_out_is_told_with_what_to_lower(error, words):
+    from sbjax.runner.cli import _about_memory
+
+    said = _about_memory(error)
+    assert said is None if words is None else re.search(words, said)
