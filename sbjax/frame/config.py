@@ -83,7 +83,10 @@ def parse_words(
         name = next((name for name, known in choices.items() if word in known), word if word in flags else None)
         if name is None:
             every = [*(w for known in choices.values() for w in known), *flags]
-            raise ConfigError(f"config argument {word!r} is unknown{near(word, every)}; known: {', '.join(every)}")
+            other = f"; any other set: --config.task.dataset={word}" if "dataset" in choices else ""
+            raise ConfigError(
+                f"config argument {word!r} is unknown{near(word, every)}; known: {', '.join(every)}{other}"
+            )
         if name in seen and seen[name] != word:
             raise ConfigError(f"config arguments {seen[name]!r} and {word!r} are both a {name}; give one")
         seen[name] = word
