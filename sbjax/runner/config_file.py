@@ -84,6 +84,8 @@ def _told(file: str) -> Iterator[None]:
     except ConfigFileError:
         raise
     except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and not error.code:  # a config that only lists something
+            raise
         if type(error).__name__ == "ConfigError":
             raise ConfigFileError(str(error)) from error
         if isinstance(error, SyntaxError):

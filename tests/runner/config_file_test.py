@@ -47,6 +47,13 @@ def test_what_a_config_file_raises_is_told_with_its_line(tmp_path, content, word
     assert "Traceback" not in str(caught.value)
 
 
+def test_a_config_that_only_lists_something_ends_well(tmp_path):
+    (tmp_path / "mine.py").write_text("def get_config():\n    raise SystemExit(0)")
+    with pytest.raises(SystemExit) as caught:
+        lib.load(str(tmp_path / "mine.py"), [])
+    assert caught.value.code == 0
+
+
 FLAGS = [
     ("--config.seeds=3", "--config.seeds: the config has no field 'seeds', did you mean 'replicas'"),
     ("--config.batch_size=3", "did you mean 'task.batch_size'"),
