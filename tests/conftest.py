@@ -5,6 +5,7 @@ import functools
 import gc
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import pathlib
 import resource
@@ -50,6 +51,12 @@ def _little_memory():
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _messages_reach_pytest(monkeypatch):
+    """A command that ran in this process keeps its messages to the terminal."""
+    monkeypatch.setattr(logging.getLogger("sbjax"), "propagate", True)
 
 
 @pytest.fixture

@@ -35,11 +35,14 @@ def define_flags() -> None:
 def main(argv: list[str]):
     """What the flags ask for, as `sbjax.runner.ranking.Measurement`."""
     from sbjax.frame.errors import ConfigError
-    from sbjax.runner import ranking
 
     given = flags.FLAGS
     if (given.params is None) == (given.config is None):
         raise ConfigError("give either --config with --workdir, or --params")
+    if given.params is None:
+        cli_lib.require("workdir", "the folder in which the designs are trained")
+    from sbjax.runner import ranking
+
     if given.params is not None:
         return ranking.measure_params(
             given.params,
@@ -48,7 +51,6 @@ def main(argv: list[str]):
             workdir=given.workdir,
             buffers=given.buffers,
         )
-    cli_lib.require("workdir", "the folder in which the designs are trained")
     settings = cli_lib.read_config(given.cpu_devices)
     return ranking.rank_designs(workdir=given.workdir, against=given.against, by=given.by, **settings)
 

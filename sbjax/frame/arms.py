@@ -11,6 +11,7 @@ import jax.extend.core
 import jax.numpy as jnp
 
 from sbjax.frame.errors import ConfigError
+from sbjax.frame.estimate import largest_array
 from sbjax.frame.plan import Plan
 from sbjax.frame.sections import Precision
 from sbjax.metrics.monitor import Monitor
@@ -29,6 +30,7 @@ class Arm(NamedTuple):
         steps: of both phases.
         parameters: trained ones of one replica.
         flops_per_step: of loss and gradient of one replica. See `counts_flops`.
+        checkpoint_bytes: of one checkpoint, all replicas.
         monitor, monitor_steps: what is measured over all replicas together, and where.
     """
 
@@ -38,12 +40,25 @@ class Arm(NamedTuple):
     steps: int
     parameters: int
     flops_per_step: float
+    checkpoint_bytes: int
     monitor: Monitor | None
     monitor_steps: tuple[int, ...]
 
 
-def step_flops(task: Task) -> float:
-    """FLOPs of loss and gradient of one replica and step, as XLA counts them in the program before optimisation.
+class Cost(NamedTuple):
+    """Of loss and gradient of one replica and step.
+
+    Attributes:
+        flops: as XLA counts them in the program before optimisation.
+        largest: bytes of the largest array in it.
+    """
+
+    flops: float
+    largest: int
+
+
+def step_cost(task: Task) -> Cost:
+    """What one step of one replica costs, from its program alone.
 
     XLA counts the body of a loop once; here it counts as often as `scan` runs it.
     """
@@ -58,7 +73,8 @@ def step_flops(task: Task) -> float:
     # Arms that differ in a constant alone are one program: lowering it costs as much as tracing it.
     digest = hashlib.sha256(str(traced.jaxpr).encode()).hexdigest()
     if digest not in _counted():
-        _counted()[digest] = _flops(traced.lower()) + _repeated(traced.jaxpr)
+        flops = _flops(traced.lower()) + _repeated(traced.jaxpr)
+        _counted()[digest] = Cost(flops, largest_array(traced.jaxpr.jaxpr))
     return _counted()[digest]
 
 
@@ -90,8 +106,8 @@ def _repeated(jaxpr) -> float:
 
 
 @functools.cache
-def _counted() -> dict[str, float]:
-    """FLOPs by digest of a program, for the life of the process."""
+def _counted() -> dict[str, Cost]:
+    """Costs by digest of a program, for the life of the process."""
     return {}
 
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
+from sbjax.files import REMEDY, FileError, read_arrays
 from sbjax.report import figures, roles, sections
 from sbjax.report.results import Results
 
@@ -161,18 +161,22 @@ def load_grid(path: Path, replicas: int) -> tuple[np.ndarray, np.ndarray, np.nda
     """Points, reference, predictions `[replica, ..]`, coordinates and unknowns that `Workdir.save_grid` wrote.
 
     Raises:
-        ValueError: the file does not hold them.
+        FileError: the file does not hold them.
     """
-    try:
-        with np.load(path) as file:
-            arrays = [file[name] for name in ("points", "reference", "predicted")]
-            names = [tuple(str(name) for name in file[field]) for field in ("coordinates", "unknowns")]
-        if len(arrays[2]) != replicas:
-            raise ValueError(f"predictions of {len(arrays[2])} replicas")
-    except (KeyError, IndexError, ValueError, OSError, EOFError, BadZipFile) as error:
-        remedy = "remove the file, or train the arm again"
-        raise ValueError(f"{path} is no grid of {replicas} replicas ({error}); {remedy}") from error
-    return (*arrays, *names)
+    found = read_arrays(path, ("points", "reference", "predicted", "coordinates", "unknowns"))
+    points, reference, predicted = (found[name] for name in ("points", "reference", "predicted"))
+    names = [tuple(map(str, found[field].ravel())) for field in ("coordinates", "unknowns")]
+    fits = (
+        all(array.dtype.kind == "f" for array in (points, reference, predicted))
+        and points.ndim
+        and points.shape[-1] == len(names[0])
+        and reference.shape == (*points.shape[:-1], len(names[1]))
+        and predicted.shape == (replicas, *reference.shape)
+    )
+    if not fits:
+        shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in found.items())
+        raise FileError(f"{path} is no grid of {replicas} replicas ({shapes}); {REMEDY}")
+    return points, reference, predicted, *names
 
 
 def median_replica(results: Results, arm: str) -> int | None:

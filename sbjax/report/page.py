@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from sbjax.files import plain, write_atomically
-from sbjax.report import fields, figures, markup, roles, statistics, tables
+from sbjax.report import corrected, fields, figures, markup, roles, statistics, tables
 from sbjax.report import results as results_lib
+from sbjax.report.against import differences
 from sbjax.report.sections import Code, Folded, Note, Section, Table, Text
+from sbjax.report.whole import said_of_changes, told_of_changes
 
 Sections = Callable[[results_lib.Results, Path], Sequence[Section]]
 """What an experiment adds to the page: (results, folder of the run) -> sections; it writes its figures there."""
@@ -51,6 +53,11 @@ def build_report(workdir: str | os.PathLike, *, sections: Sections | None = None
     """
     workdir = Path(workdir)
     results = results_lib.load_results(workdir)
+    with told_of_changes(workdir, results.changed):
+        return _build(workdir, results, sections)
+
+
+def _build(workdir: Path, results: results_lib.Results, sections: Sections | None) -> Path:
     summary = statistics.summarise(results)
     results_lib.save_table(workdir, results)
     results_lib.save_summary(workdir, summary)
@@ -60,7 +67,9 @@ def build_report(workdir: str | os.PathLike, *, sections: Sections | None = None
     others = [arm for arm in results.arms if arm != results.reference]
     named = ", ".join(others) if len(others) <= 5 else f"{len(others)} arms"
     title = f"{named} against {results.reference}" if others else results.reference
+    warned = [Text(f"{said_of_changes(results.changed)}.")] if results.changed else []
     body = [
+        Section("Not whole", warned),
         _findings(summary, shown.arms),
         *(_comparisons(summary, at) for at in _where(summary)),
         _arms(summary, results),
@@ -94,11 +103,16 @@ def sentence(summary: Mapping[str, Any], entry: Mapping[str, Any], *, at: str) -
         return f"{start}no seed was finished by both arms.{stopped}"
     points = " points" if tables.in_percent(metric) else ""
     tied = f" ({comparison['tied']} tied)" if comparison["tied"] else ""
+    among = (
+        f" (among {comparison['comparisons']} comparisons: {comparison['verdict_corrected']})"
+        if comparison.get("comparisons", 1) > 1 and comparison["verdict_corrected"] != comparison["verdict"]
+        else ""
+    )
     return (
         f"{start}median {tables.difference(metric, comparison['difference'])}{points}, "
         f"{100 * summary['confidence']:g} % interval {tables.interval(metric, comparison)}, "
         f"{comparison['improved']} of {_seeds(comparison['n'])} improved{tied}, "
-        f"Wilcoxon p = {tables.p_value(comparison['p_value'])}: {comparison['verdict']}.{stopped}"
+        f"Wilcoxon p = {tables.p_value(comparison['p_value'])}: {comparison['verdict']}{among}.{stopped}"
     )
 
 
@@ -119,8 +133,7 @@ def _findings(summary: Mapping[str, Any], shown: Sequence[str]) -> Section:
     better = "higher" if summary["primary"]["goal"] == "max" else "lower"
     explanation = (
         f"Medians of differences paired by seed; {better} is better. 'Better' and 'worse' are said only where "
-        "the bootstrap interval excludes zero; 'no difference shown' is no proof that there is none. Intervals "
-        "and p values are of single comparisons, not corrected for their number."
+        "the bootstrap interval excludes zero; 'no difference shown' is no proof that there is none."
     )
     sentences = [Text(sentence(summary, entry, at=at)) for at, entry in entries]
     if len(entries) < len(every):
@@ -132,12 +145,13 @@ def _comparisons(summary: Mapping[str, Any], at: str) -> Section:
     metric, confidence = summary["primary"]["name"], 100 * summary["confidence"]
     unit = " (points)" if tables.in_percent(metric) else ""
     headers = ["arm", "reference", "median", "reference median", f"paired difference{unit}"]
-    headers += [f"{confidence:g} % interval", "Wilcoxon p", "improved", "left out", "verdict", "step", "FLOPs"]
+    headers += [f"{confidence:g} % interval", "Wilcoxon p", "improved", "left out", "verdict", "corrected", "step"]
+    headers += ["FLOPs"]
     rows = []
     for entry in summary["comparisons"][at]:
         sides, comparison = (entry["arm"], entry["reference"]), entry["comparison"]
         if comparison is None:
-            rows.append([*sides, *[tables.NONE] * 7, f"not compared: {entry['reason']}", *[tables.NONE] * 2])
+            rows.append([*sides, *[tables.NONE] * 7, f"not compared: {entry['reason']}", *[tables.NONE] * 3])
             continue
         read = [entry["read"][side] for side in sides]
         rows.append(
@@ -148,7 +162,10 @@ def _comparisons(summary: Mapping[str, Any], at: str) -> Section:
                 _both([tables.flops(report["flops"]) for report in read]),
             ]
         )
-    notes = ["Step and training FLOPs of one replica at which the two were read: arm / reference."]
+    notes = [
+        corrected.note([entry["comparison"] for entry in summary["comparisons"][at]]),
+        "Step and training FLOPs of one replica at which the two were read: arm / reference.",
+    ]
     if at == "equal_flops":
         budgets = [
             f"{entry['arm']} {tables.flops(entry['budget'])}"
@@ -201,7 +218,8 @@ def _distances(summary: Mapping[str, Any]) -> Section:
             for name, arm in arms.items()
         ]
         parts.append(Table(["arm", primary, *headers], rows, title=kind.replace("_", " ")))
-    return Section("Replica distances", [*parts, Note(_DISTANCE_NOTE)] if parts else [])
+    few = tables.distances_note(summary["replicas"])
+    return Section("Replica distances", [*parts, Note(f"{_DISTANCE_NOTE} {few}".rstrip())] if parts else [])
 
 
 def _failures(results: results_lib.Results) -> Section:
@@ -224,7 +242,14 @@ def _reproduction(results: results_lib.Results) -> Section:
                 f"with --extend={results.extended}."
             )
         )
-    for title, tree in (("Environment", results.environment), ("Resolved config", results.config)):
+    for number, other in enumerate(results.continued, start=2):
+        said = "; ".join(f"{name}: {old} -> {new}" for name, old, new in differences(results.environment, other))
+        parts.append(
+            Text(f"Not all of it was computed in one environment. Part {number} differs from the first: {said}.")
+        )
+    trees = {"Environment": results.environment, "Resolved config": results.config}
+    trees |= {f"Environment of part {number}": other for number, other in enumerate(results.continued, start=2)}
+    for title, tree in trees.items():
         text = json.dumps(plain(tree), indent=2, sort_keys=True, ensure_ascii=False)
         parts.append(Folded(title, [Code(text)]))
     return Section("How to reproduce", parts)

@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 
 from sbjax import config as config_lib
 from sbjax import trees
-from sbjax.files import expanded, plain, write_json
-from sbjax.frame.errors import ConfigError
+from sbjax.files import plain, write_json
+from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.metrics import replica
 from sbjax.metrics.monitor import SUFFIXES
-from sbjax.names import near
+from sbjax.names import expanded, near
 from sbjax.options import words
 from sbjax.report import figures, ranking, tables
 from sbjax.report import results as results_lib
@@ -118,6 +118,8 @@ def measure_params(
             f"--params={','.join(map(os.fspath, paths))!r} has an empty path; give files or folders, one a replica "
             "(is a variable of the shell empty?)"
         )
+    with told_of_files("--params: "):
+        paths = [expanded(path) for path in paths]
     try:
         loaded = [read_params(path, buffers=buffers, where=where) for path in paths]
         for path, one in zip(paths, loaded):
@@ -144,7 +146,8 @@ def measure_params(
     numbers["left_out"] = left_out
     files = []
     if workdir is not None:
-        folder = expanded(workdir)
+        with told_of_files("--workdir: "):
+            folder = expanded(workdir)
         write_json(folder / "measures.json", numbers)
         files = [
             folder / "measures.json",

@@ -156,7 +156,7 @@ def test_more_coordinates_are_drawn_in_slices(write_member, shape):
 def test_a_broken_grid_is_named(write_member, content):
     workdir = write_member("heat", shape=(5, 5))
     (workdir / "grids" / "ones.npz").write_bytes(content)
-    with pytest.raises(ValueError, match=r"ones\.npz is no grid of 6 replicas"):
+    with pytest.raises(ValueError, match=r"ones\.npz cannot be used"):
         lib.load_fields(load_results(workdir), workdir)
 
 

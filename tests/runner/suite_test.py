@@ -88,7 +88,7 @@ def test_a_classical_solver_is_for_equations(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"config": {"task": {"kind": "images"}}}))
     with pytest.raises(ConfigError, match=r"--classical: the run in .* is about no equation.*leave it out"):
         suite.report(tmp_path, classical=True)
-    with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nothing"):
         suite.report(tmp_path / "nothing", classical=True)
 
 

@@ -32,9 +32,9 @@ class Fields:
 
     equation: str = option("burgers", "a name of sbjax.physics.pdes, or 'module:function' of a builder of yours")
     coefficients: str = option("", "coefficients other than its own, 'nu=0.01'")
-    points: int = option(2000, "collocation points of the equation", least=1)
-    boundary_points: int = option(200, "of each condition on a face", least=1)
-    initial_points: int = option(200, "of each condition at t = 0", least=1)
+    points: int = option(2000, "collocation points of the equation", least=1, most=10**7)
+    boundary_points: int = option(200, "of each condition on a face", least=1, most=10**7)
+    initial_points: int = option(200, "of each condition at t = 0", least=1, most=10**7)
     sampler: str = option("uniform", "how points are drawn", choices=tuple(SAMPLERS))
     resample_every: int = option(0, "steps between two draws of points; 0 = the same points all the time", least=0)
     weights: str = option("", "of terms of the loss other than 1, 'initial_u=10'")
@@ -48,7 +48,7 @@ class Fields:
     )  # fmt: skip
     hard: bool = option(False, "meet conditions by the equation's ansatz instead of by the loss")
     fold: bool = option(False, "start as the expanded network would, folded: the matched-bias control")
-    test_points: int = option(4096, "points of each held-out set", least=1)
+    test_points: int = option(4096, "points of each held-out set", least=1, most=10**6)
 
 
 class Pinn(TrainingExperiment):
