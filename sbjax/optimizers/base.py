@@ -3,6 +3,7 @@
 import abc
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -163,13 +164,15 @@ def calls_the_loss(optimizer: optax.GradientTransformationExtraArgs) -> bool:
         called.append(params)
         return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(params)])
 
-    def step(params):
-        extra = {"value": jnp.zeros(()), "grad": params, "value_fn": lambda p: jnp.sum(residual_fn(p) ** 2)}
+    def step(params, **extra):
+        extra |= {"value": jnp.zeros(()), "grad": params, "value_fn": lambda p: jnp.sum(residual_fn(p) ** 2)}
         update = optax.with_extra_args_support(optimizer).update
-        return update(params, optimizer.init(params), params, residual_fn=residual_fn, **extra)
+        return update(params, optimizer.init(params), params, **extra)
 
-    with contextlib.suppress(Exception):  # the user's own code may raise anything
-        jax.eval_shape(step, {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)})
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    for extra in ({"residual_fn": residual_fn}, {}):  # line searches of optax refuse what they do not know
+        with contextlib.suppress(Exception):  # the user's own code may raise anything
+            jax.eval_shape(functools.partial(step, **extra), params)
     return bool(called)
 
 

@@ -152,6 +152,17 @@ def test_more_coordinates_are_drawn_in_slices(write_member, shape):
         np.testing.assert_array_equal(field.points[:, 0, 0], np.linspace(-1, 1, 5))
 
 
+def test_a_slice_in_which_the_solution_is_zero_is_drawn(write_member):
+    workdir = write_member("deep", factors={"raw": 1.0}, shape=(5, 4, 3))
+    path = workdir / "grids" / "raw.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    for name in ("reference", "predicted"):
+        arrays[name][..., 0, :] = 0.0
+    np.savez(path, **arrays)
+    assert len(lib.draw_solutions(load_results(workdir), workdir)) == 3
+
+
 @pytest.mark.parametrize("content", [b"", b"not a zip"])
 def test_a_broken_grid_is_named(write_member, content):
     workdir = write_member("heat", shape=(5, 5))
