@@ -55,6 +55,7 @@ for number, block in enumerate(json.load(sys.stdin)):
 def test_python_of_a_page(name, tmp_path):
     """Every block of a page by itself, as a reader would copy it; a process a page, which imports JAX once."""
     found = blocks(ROOT / name, "python")
+    (tmp_path / "docs").symlink_to(ROOT / "docs")  # examples are named from the root of the repository
     run = subprocess.run(
         [sys.executable, "-c", RUN],
         input=json.dumps(found),
