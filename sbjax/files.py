@@ -190,8 +190,8 @@ def misfit(found: Any, form: Any, where: str = "") -> str | None:
             if missing:
                 return f"{where + '.' if where else ''}{missing} is missing"
             checked = ((name.rstrip("?"), own) for name, own in form.items() if name.rstrip("?") in found)
-        problems = (misfit(found[name], own, f"{where}.{name}" if where else name) for name, own in checked)
-        return next(filter(None, problems), None)
+        each = (misfit(found[name], own, f"{where}.{name}" if where else name) for name, own in checked)
+        return next(filter(None, each), None)
     if isinstance(form, list):
         if not isinstance(found, list):
             return f"{here}={_short(found)} must be a list"

@@ -183,6 +183,8 @@ def _file_module(path: str) -> Any:
     if not file.is_file():
         raise FileNotFoundError(path)
     spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

@@ -90,7 +90,7 @@ def parameters(tree: PyTree) -> PyTree:
     >>> parameters({'w': 1.0, 'activation': jnp.tanh})
     {'activation': None, 'w': 1.0}
     """
-    equinox = sys.modules.get("equinox")  # a tree of its modules can only come from who imported it
+    equinox: Any = sys.modules.get("equinox")  # a tree of its modules can only come from who imported it
     module = (lambda x: isinstance(x, equinox.Module)) if hasattr(equinox, "Module") else (lambda x: False)
 
     def strip(leaf):
@@ -154,9 +154,8 @@ def replica_rows(
             f"{what}: a replica distance needs one leading axis of at least 2 replicas in every leaf, got sizes "
             f"{sorted(counts)}; stack the trees of the replicas with sbjax.trees.stack"
         )
-    rows = {
-        name: np.asarray(leaf) if on_host(leaf) else leaf for name, leaf in leaves.items()
-    }  # a view needs no program
+    # A view needs no program.
+    rows: dict[str, Any] = {name: np.asarray(leaf) if on_host(leaf) else leaf for name, leaf in leaves.items()}
     return {name: leaf.reshape(len(leaf), -1) for name, leaf in rows.items()}
 
 
@@ -255,7 +254,9 @@ def strong(tree: PyTree) -> PyTree:
 
 def is_cut(leaf: Any) -> bool:
     """Whether a leaf is a numpy array or number of float64 that jax would cut to float32."""
-    return isinstance(leaf, np.ndarray | np.float64) and leaf.dtype == np.float64 and not jax.config.jax_enable_x64
+    return (
+        isinstance(leaf, np.ndarray | np.float64) and leaf.dtype == np.float64 and not jax.config.read("jax_enable_x64")
+    )
 
 
 def on_host(*arrays: Array | np.ndarray) -> bool:
@@ -266,8 +267,8 @@ def on_host(*arrays: Array | np.ndarray) -> bool:
     """
     if any(isinstance(x, jax.core.Tracer) for x in arrays):
         return False
-    arrays = (jnp.asarray(x) for x in arrays if not isinstance(x, np.ndarray))
-    return all(device.platform == "cpu" for x in arrays for device in x.devices())
+    on_devices = (jnp.asarray(x) for x in arrays if not isinstance(x, np.ndarray))
+    return all(device.platform == "cpu" for x in on_devices for device in x.devices())
 
 
 def _as_floats(leaf, dtype):

@@ -12,6 +12,7 @@ sbjax.claims.pages` does. Start it in the root of the repository.
 """
 
 import sys
+from typing import Any
 
 from absl import flags
 
@@ -38,15 +39,15 @@ def main(argv: list[str]) -> str:
     """Do what the flags ask for; return what is said on the terminal."""
     from sbjax.claims import pages, recording, rerun
 
-    given = flags.FLAGS
+    given: Any = flags.FLAGS
     if given.check is not None:
         cli_lib.require("workdir", "the folder of the run")
         return rerun.run_claim(given.check, scale=given.scale, workdir=given.workdir)
     if given.record is not None:
         cli_lib.require("as", "EXPERIMENT/NAME of the record, such as pdes/fifteen")
-        texts = {name: flags.FLAGS[name].value for name in ("title", "about", "notes", "hardware")}
+        texts: dict[str, Any] = {name: flags.FLAGS[name].value for name in ("title", "about", "notes", "hardware")}
         texts = {name: text for name, text in texts.items() if text is not None}
-        return recording.record(given.record, flags.FLAGS["as"].value, table=given.table, show=given.show, **texts)
+        return recording.record(given.record, given["as"].value, table=given.table, show=given.show, **texts)
     if given.write:
         return "\n".join(f"written: {path}" for path in pages.write()) or "all pages are what their records make"
     return pages.terminal(*pages.load()[:2])

@@ -260,7 +260,7 @@ def _cast(field: str, value: float | tuple[float, ...], dtype: np.dtype) -> np.n
     if jnp.issubdtype(dtype, jnp.integer):
         if numbers != np.round(numbers):
             raise ValueError(f"{field}={value} is no token id: integer arrays need a whole number.")
-        limits = jnp.iinfo(dtype)
+        limits: Any = jnp.iinfo(dtype)
     else:
         limits = jnp.finfo(dtype)
     if np.any((numbers < float(limits.min)) | (numbers > float(limits.max))):
@@ -281,7 +281,7 @@ def _check_fields(expansion: Any) -> None:
         if spec.choices is not None:
             _check_choice(field, getattr(expansion, field), spec.choices)
         elif isinstance(spec.default, int):
-            _check_integer(field, getattr(expansion, field), spec.least)
+            _check_integer(field, getattr(expansion, field), int(spec.least or 0))
 
 
 def _check_sites(factor: int, offset: int) -> None:

@@ -6,6 +6,8 @@ program is no alternative: it deadlocks if all threads of the pool run it (jax-m
 set by a context manager.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +35,7 @@ def argsort(x: Float[Array, "*rows n"]) -> Int[Array, "*rows n"]:
     return jnp.argsort(jax.lax.stop_gradient(x), -1).astype(jnp.int32)
 
 
-def to_host(x: Array, work: float = 0.0) -> Array | np.ndarray:
+def to_host(x: Array, work: float = 0.0) -> Any:
     """A numpy array where numpy is the right place: little work, which would take longer to compile than to do, and
     float64 that jax would cut to float32. Everything else, and traced values, as jax arrays.
 

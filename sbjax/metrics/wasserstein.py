@@ -8,7 +8,7 @@ within an array; `sbjax.metrics.replica` has distances that are not.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +70,8 @@ def wasserstein(
     Source: Peyre and Cuturi, Computational Optimal Transport, arXiv 1803.00567, section 2.6.
     """
     check_order(p)
+    a: dict[str, Any]
+    b: dict[str, Any]
     a, b = (trees.floating(t, where, what=what) for t, what in ((tree_a, "tree_a"), (tree_b, "tree_b")))
     _check_names(a, b, "tree_a", "tree_b", (tree_a, tree_b))
     sides = [
@@ -87,7 +89,7 @@ def wasserstein(
         return Distances(leaves, None)
     if len(a) == 1:
         return Distances(leaves, *leaves.values())
-    every = [None if side is None else _join(side) for side in (a, b, *sides)]
+    every: list[Any] = [None if side is None else _join(side) for side in (a, b, *sides)]
     return Distances(leaves, wasserstein_1d(every[0], every[1], p, *every[2:]))
 
 
@@ -110,7 +112,8 @@ def wasserstein_1d(
     dtype = trees.wide_dtype(a, b)
     given = (a, b, weights_a, weights_b)
     if on_host(*(x for x in given if x is not None)):
-        return _as_given(_on_host(*(None if x is None else np.asarray(x) for x in given), p), a, b)
+        x, y, mass_x, mass_y = (None if x is None else np.asarray(x) for x in given)
+        return _as_given(_on_host(x, y, mass_x, mass_y, p), a, b)
     a, b = jnp.asarray(a, dtype), jnp.asarray(b, dtype)
     if weights_a is not None or weights_b is not None:
         (a, weights_a), (b, weights_b) = _by_value(a, weights_a), _by_value(b, weights_b)
