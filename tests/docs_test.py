@@ -131,7 +131,8 @@ MADE_BY_READERS = ("PATH", "FILE", "DIR", ":list", "screened.py", "module:", "my
 
 
 def flags_of(script):
-    text = (ROOT / script).read_text()
+    command = ROOT / "sbjax" / "commands" / pathlib.Path(script).name  # scripts in runs/ only start these
+    text = (command if script.startswith("runs/") else ROOT / script).read_text()
     shared = ["config", "cpu_devices"] if "define_config" in text else []
     return {*re.findall(r'DEFINE_\w+\(\s*"(\w+)"', text), *shared, "help", "helpfull"}
 

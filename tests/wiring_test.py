@@ -241,10 +241,6 @@ def test_lost_summary_is_made_again(tmp_path):
             {"optimizer": {"name": "gauss_newton"}},
             "optimizer.name='gauss_newton' needs a loss that is a sum of squares",
         ),
-        (
-            {"second_phase": {"name": "lbfgs", "steps": 2}},
-            "second_phase.name='lbfgs' searches along lines of one objective, which changes with every minibatch",
-        ),
     ],
 )
 def test_refused_before_anything_is_written(tmp_path, changes, words):

@@ -135,11 +135,6 @@ class TrainingExperiment(Experiment):
                     f"{name}.name={choice.name!r} needs a loss that is a sum of squares, which task.kind={self.name!r} "
                     "has not; use 'adam', or 'lbfgs' on a full batch"
                 )
-            if name == "second_phase" and choice and choice.options.deterministic and (task.epoch_steps or 1) > 1:
-                raise ConfigError(
-                    f"second_phase.name={choice.name!r} searches along lines of one objective, which changes with "
-                    f"every minibatch of task.kind={self.name!r}; use 'adam' or 'sgd'"
-                )
             with told_as(name):
                 made = choice and fit_lib.Phase(choice.build(count, folded_constants=constants), count)
                 phases.append(made)
