@@ -26,6 +26,19 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "standard")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--check-types", action="store_true", help="check shapes and types of arguments at run time")
+
+
+def pytest_configure(config):
+    """The hook has to be there before the package is imported."""
+    if config.getoption("--check-types"):
+        import jaxtyping
+
+        sys.modules["sbjax_type_checker"] = load_helper("type_checker")
+        jaxtyping.install_import_hook("sbjax", "sbjax_type_checker.check")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Of cases marked `sampled(n)` only n run by default; files with slow tests go first, so that none is left for one

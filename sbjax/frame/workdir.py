@@ -14,7 +14,7 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -33,6 +33,7 @@ FORMAT = 2
 PACKAGES = ("sbjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ott-jax", "numpy", "scipy")
 
 
+@runtime_checkable
 class Drawn(Protocol):
     """Where predictions are drawn: a `sbjax.tasks.task.Grid`, or anything with these."""
 

@@ -21,7 +21,7 @@ experiment alone:
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from sbjax.names import near
 
@@ -33,6 +33,7 @@ MOST = 12
 """Arms that figures with a line or a panel an arm, and sentences, show at most unless labels say which."""
 
 
+@runtime_checkable
 class WithRoles(Protocol):
     """What `sbjax.report.results.Results` has."""
 
