@@ -101,6 +101,7 @@ def test_networks_of_the_connectivity_configs(words, data):
     assert abs(arms["narrow"] / arms["w"] - 1) < (0.05 if words == "cifar10" else 0.01)
 
 
+@pytest.mark.extended
 def test_networks_of_the_interpolation_config(data):
     arms = {
         arm.name: arm.parameters

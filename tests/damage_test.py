@@ -160,6 +160,7 @@ def messages(caplog):
 SAMPLE = [(name, damage) for name in ("config.json", "arms.json", "metrics.jsonl", "status.json") for damage in DAMAGES]
 
 
+@pytest.mark.sampled(24)
 @pytest.mark.parametrize(("name", "damage"), SAMPLE)
 def test_a_damaged_file_is_told(write_run, caplog, name, damage):
     """Of a planted run: its report and its comparison with itself before the damage."""

@@ -51,6 +51,7 @@ for number, block in enumerate(json.load(sys.stdin)):
 """
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", [page.relative_to(ROOT).as_posix() for page in PAGES if blocks(page, "python")])
 def test_python_of_a_page(name, tmp_path):
     """Every block of a page by itself, as a reader would copy it; a process a page, which imports JAX once."""

@@ -196,6 +196,7 @@ def test_asked_to_stop(unbroken, number, code):
     assert fingerprint(workdir) == unbroken[1]
 
 
+@pytest.mark.extended
 def test_finished_run_does_nothing(unbroken):
     workdir, _ = unbroken
     times = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}

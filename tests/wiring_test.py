@@ -128,6 +128,7 @@ def test_optimizer_fields_reach_the_updates(field, value):
     assert np.any(third_update(section) != third_update(section | {field: value}))
 
 
+@pytest.mark.extended
 def test_the_seed_decides_and_arms_share_it(tmp_path):
     """An arm that differs in nothing that counts ends alike, replica by replica; another seed ends elsewhere."""
     results = {}

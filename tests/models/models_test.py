@@ -57,7 +57,7 @@ def test_training_step(name, norm):
         assert np.abs(trees.flatten(updates)[key] - old).max() > 0, key
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", SMALL)
 def test_evaluation_is_deterministic_and_treats_images_one_by_one(name):
     model = SMALL[name](classes=5, norm="batch", dropout=0.5)

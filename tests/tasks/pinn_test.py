@@ -63,7 +63,7 @@ def modes_of(name, hard, of_task, modes=("mlp", "forward")):
     return found
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("name", "hard"),
     [(name, False) for name in EQUATIONS]

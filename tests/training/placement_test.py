@@ -45,7 +45,7 @@ def baselines(toys):
     return found
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("kind", "layout"),
     [

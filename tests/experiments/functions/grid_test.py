@@ -176,6 +176,7 @@ def outcome_values(workdir, arm):
     return [record for record in records if record["arm"] == arm][-1]["test/mse"]
 
 
+@pytest.mark.extended
 def test_smoke_runs_to_its_report(tmp_path):
     config = load("sine,smoke", ["raw", "size3_middle_pi", "size3_first_pi", "matched_bias"])
     with one_device():

@@ -114,6 +114,7 @@ def test_flow_ends_where_an_independent_search_does(arm):
     assert (np.diff(found.arrays["losses"][:, :40], axis=1) < 1e-9).all()
 
 
+@pytest.mark.extended
 def test_tables_and_figure(arm, tmp_path):
     found, _ = arm
     save_arm(tmp_path, "a", found)
