@@ -11,7 +11,7 @@ from sbjax.frame.protocol import Experiment
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = [
-    {"commands", "__main__"},
+    {"commands"},
     {"config", "runner", "claims"},
     {"experiments"},
     {"frame"},
