@@ -110,6 +110,8 @@ def test_running_statistics_are_left_out_and_said(tmp_path):
     [
         ("h/0/attn/bias", np.tri(5, dtype=F32)[None, None], {}),
         ("attn/mask", np.where(np.tri(5), 0, -np.inf), {}),
+        ("attn/mask", np.where(np.tri(2), 0, -1e4), {}),  # the smallest of the fills in use
+        ("attn/mask", 1 - np.tri(5), {}),
         ("layers/0/rotary_emb/inv_freq", np.ones(4), {}),
         ("head/anchors", np.ones((3, 2)), {}),
         ("model_ema/fc/weight", np.ones(2), {}),
@@ -129,6 +131,23 @@ def test_what_is_no_weight(name, leaf, beside):
 @pytest.mark.parametrize("name", ["attn/bias", "mean", "embedder/weight", "value", "weight_v", "scale", "schema/w"])
 def test_what_is_a_weight(name):
     assert find_buffers({"w": np.ones(3), name: np.arange(9.0).reshape(3, 3)}) == {}
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        np.where(np.tri(5), 0, -9999.0),
+        np.where(np.tri(5), 0, 1e4),
+        np.where(np.tri(5), 1, -1e4),
+        np.tri(5, k=-1),
+        np.tri(4, 5),
+        np.tri(5) * np.arange(1, 6),
+        np.array([[1.0]]),
+    ],
+    ids=["no fill", "wrong sign", "not zero below", "diagonal", "not square", "not constant", "one entry"],
+)
+def test_what_is_nearly_a_mask_is_a_weight(leaf):
+    assert find_buffers({"w": np.ones(3), "attn/kernel": leaf}) == {}
 
 
 def test_flax_collections(tmp_path):

@@ -108,6 +108,35 @@ def test_many_rows_are_mapped_one_after_another(rows, devices, expected):
     assert (chosen.replicas, chosen.steps) == (expected, "scan")
 
 
+@pytest.mark.parametrize(
+    ("shapes", "module", "replicas", "expected"),
+    [
+        ({"x": (2000, 2), "t": (3,)}, "Dense", 3, ("map", "scan", 2)),
+        ({"x": (2, 2000), "t": (3, 2000)}, "Dense", 3, ("vmap", "scan", 2)),
+        ({"x": (), "t": ()}, "Dense", 3, ("vmap", "scan", 2)),
+        ({"x": (2000, 2)}, "Dense", 1, ("vmap", "scan", 1)),
+        ({"x": (8, 2)}, "Convolution", 3, ("sequential", "loop", 2)),
+    ],
+    ids=["points", "wide", "numbers", "one replica", "convolution"],
+)
+def test_a_program_looks_at_its_batch_its_loss_and_its_replicas(toys, shapes, module, replicas, expected):
+    """Nothing is compiled: the layout is chosen from shapes and the primitives of the loss."""
+    toy = toys.classification(getattr(toys, module)())
+    images = toy.sample(toy.data, jax.random.key(0), 0)
+
+    def sample(data, key, step):
+        return {name: jax.random.normal(key, shape) for name, shape in shapes.items()}
+
+    def loss(variables, batch, key):
+        value, aux = toy.loss(variables, images, key)
+        return value + sum(leaf.sum() for leaf in batch.values()), aux
+
+    task = toy._replace(sample=sample, loss=loss)
+    optimizer = Sgd(nesterov=False, weight_decay=0.0).make(0.1)
+    program = placement_lib.Program(task, optimizer, placement=Placement(), replicas=replicas, key=jax.random.key(0))
+    assert (program.placement.replicas, program.placement.steps, program.placement.devices) == expected
+
+
 @pytest.mark.extended
 def test_lbfgs_is_the_same_code_path(toys):
     task = toys.classification()
