@@ -44,6 +44,7 @@ def store(script):
             if png := output.get("data", {}).get("image/png"):
                 output["data"]["image/png"] = _small(png)
     notebook.metadata.pop("language_info", None)
+    notebook.metadata["sources_as_run"] = digest(notebook)
     jupytext.write(notebook, target, fmt="ipynb")
 
 
@@ -70,12 +71,20 @@ def run(notebook, folder, *, timeout=120):
     ).execute(cleanup_kc=True)  # a manager that is given is else left with its kernel
 
 
+def digest(notebook):
+    """A digest of all code, by which outputs are known to be of the code that stands above them."""
+    code = "\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
+
+
 def faults(notebook):
     """What is wrong with the outputs that a notebook is stored with, a sentence each."""
     found = []
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
         found.append("not run once, from top to bottom")
+    if notebook.metadata.get("sources_as_run") != digest(notebook):
+        found.append("outputs are of other code")
     if len({cell.id for cell in notebook.cells}) < len(notebook.cells):
         found.append("ids of cells are not unique")
     for cell in code:
@@ -127,11 +136,11 @@ def outline(notebook):
 
 
 def _small(png):
-    """A PNG with 64 colours, which figures do not need more of."""
+    """A PNG with a palette, a third of the size."""
     from PIL import Image
 
     image, file = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"), io.BytesIO()
-    image.quantize(64, dither=Image.Dither.NONE).save(file, "png", optimize=True)
+    image.quantize(256, dither=Image.Dither.NONE).save(file, "png", optimize=True)
     return base64.b64encode(file.getvalue()).decode()
 
 

@@ -27,7 +27,7 @@ def test_notebook_is_its_script_and_is_stored_with_its_outputs(script):
     notebook = jupytext.read(path)
     assert cells(notebook) == cells(jupytext.read(script)), f"{REMEDY} {script.stem}"
     assert notebook.metadata.kernelspec.name == "python3"
-    assert set(notebook.metadata) == {"jupytext", "kernelspec"}
+    assert set(notebook.metadata) == {"jupytext", "kernelspec", "sources_as_run"}
     assert notebooks.faults(notebook) == [], f"{REMEDY} {script.stem}"
     assert path.stat().st_size < notebooks.LIMIT
 
@@ -61,8 +61,12 @@ PICTURE = nbformat.v4.new_output("display_data", data={"image/png": "aGVsbG8=", 
 )
 def test_what_a_notebook_must_not_be_stored_with(source, count, outputs, fault):
     cell = nbformat.v4.new_code_cell(source, execution_count=count, outputs=outputs)
-    found = notebooks.faults(nbformat.v4.new_notebook(cells=[cell]))
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    notebook.metadata["sources_as_run"] = notebooks.digest(notebook)
+    found = notebooks.faults(notebook)
     assert any(fault in sentence for sentence in found) if fault else found == []
+    cell.source += "\n"
+    assert "outputs are of other code" in notebooks.faults(notebook)
 
 
 @pytest.mark.extended
