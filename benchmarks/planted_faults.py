@@ -156,6 +156,18 @@ FAULTS = (
         ("models/models_test.py",),
     ),
     Fault(
+        "siblings", "training/step.py", "value_fn=lambda p: loss_fn(keep(p, held))[0]",
+        "value_fn=lambda p: loss_fn(keep(p))[0]", ("training/step_test.py",),
+    ),
+    Fault(
+        "siblings", "training/step.py", '"params": keep(params, held)}', '"params": keep(params)}',
+        ("training/step_test.py",),
+    ),
+    Fault(
+        "siblings", "training/step.py", "grads, params = keep(grads), keep(held)", "grads, params = keep(grads), held",
+        ("training/step_test.py",),
+    ),
+    Fault(
         "siblings", "report/ranking.py", "(1 + confidence) / 2])", "confidence])",
         ("report/ranking_test.py",),
     ),
