@@ -28,8 +28,8 @@ jax.config.update("jax_numpy_dtype_promotion", "standard")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Of cases marked `sampled(n)` only n run by default, of those that are not `extended` anyway; files with slow tests
-    go first, so that none is left for one worker at the end.
+    """Of cases marked `sampled(n)` only n run by default, drawn from those that are not `extended` anyway; files with
+    slow tests go first, so that none is left for one worker at the end.
     """
     cases = collections.defaultdict(list)
     for item in items:
