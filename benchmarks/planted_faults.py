@@ -156,6 +156,26 @@ FAULTS = (
         ("models/models_test.py",),
     ),
     Fault(
+        "siblings", "tasks/images.py", "data.validation_labels[: counts[0]]", "data.validation_labels[-counts[0] :]",
+        ("tasks/images_test.py",),
+    ),
+    Fault(
+        "siblings", "tasks/images.py", "data.validation_images[:probe_size]", "data.validation_images[-probe_size:]",
+        ("tasks/images_test.py",),
+    ),
+    Fault(
+        "siblings", "training/step.py", "value_fn=lambda p: loss_fn(keep(p, held))[0]",
+        "value_fn=lambda p: loss_fn(keep(p))[0]", ("training/step_test.py",),
+    ),
+    Fault(
+        "siblings", "training/step.py", '"params": keep(params, held)}', '"params": keep(params)}',
+        ("training/step_test.py",),
+    ),
+    Fault(
+        "siblings", "training/step.py", "grads, params = keep(grads), keep(held)", "grads, params = keep(grads), held",
+        ("training/step_test.py",),
+    ),
+    Fault(
         "siblings", "report/ranking.py", "(1 + confidence) / 2])", "confidence])",
         ("report/ranking_test.py",),
     ),

@@ -41,12 +41,12 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Of cases marked `sampled(n)` only n run by default; files with slow tests go first, so that none is left for one
-    worker at the end.
+    """Of cases marked `sampled(n)` only n run by default, drawn from those that are not `extended` anyway; files with
+    slow tests go first, so that none is left for one worker at the end.
     """
     cases = collections.defaultdict(list)
     for item in items:
-        if marker := item.get_closest_marker("sampled"):
+        if (marker := item.get_closest_marker("sampled")) and not item.get_closest_marker("extended"):
             cases[(item.path, item.function.__qualname__)].append((item, marker.args[0]))
     for found in cases.values():
         # Evenly over the list, so that every parameter of a product has its turn.

@@ -299,11 +299,8 @@ def test_training_loop_keeps_the_constants(placement):
     assert not first[~mask].any()
 
 
-@pytest.mark.sampled(1)
-@pytest.mark.parametrize(
-    ("name", "rate"),
-    [pytest.param("adamw", 0.01, marks=pytest.mark.extended), ("soap", 0.01), ("lbfgs", 1.0)],
-)
+@pytest.mark.extended  # by default `tests/training/step_test.py` is enough
+@pytest.mark.parametrize(("name", "rate"), [("adamw", 0.01), ("soap", 0.01), ("lbfgs", 1.0)])
 def test_weights_held_whole_train_as_the_others(name, rate, x64):
     """A rolled loop holds F + D * W; one dispatch a step does not. No optimiser moves what is masked."""
     images = np.random.default_rng(0).integers(0, 256, (16, 2, 2, 1), np.uint8)

@@ -9,7 +9,7 @@ import pytest
 from sbjax.data import images as images_lib
 from sbjax.expansion.transform import ImageExpansion, expand
 from sbjax.models import make_model
-from sbjax.tasks.images import make_image_task
+from sbjax.tasks.images import TEST, VALIDATION, make_image_task
 
 KEY = jax.random.key(0)
 
@@ -37,6 +37,27 @@ def test_an_epoch_draws_every_image_at_most_once(digits):
     assert len(drawn) == len(set(drawn.tolist())) == 192
     assert batches[0]["images"].dtype == jnp.uint8
     np.testing.assert_array_equal(np.concatenate([batch["labels"] for batch in batches]), drawn % 10)
+
+
+def test_a_share_of_a_split_is_its_front_with_its_labels(digits):
+    """Every image has a number of its own, its label is the last digit; the splits differ in length."""
+
+    def split(start, count):
+        numbers = np.arange(start, start + count, dtype=np.uint8)
+        return np.tile(numbers.reshape(-1, 1, 1, 1), (1, 8, 8, 1)), numbers.astype(np.int32) % 10
+
+    (train, y), (validation, y_validation), (test, y_test) = split(0, 64), split(100, 23), split(150, 31)
+    data = digits._replace(
+        train_images=train, train_labels=y, validation_images=validation, validation_labels=y_validation,
+        test_images=test, test_labels=y_test,
+    )  # fmt: skip
+    task = make(data, eval_share=0.4, eval_batch_size=8, probe_size=5)
+    numbers, labels, codes = (np.asarray(task.data[f"eval_{name}"]) for name in ("images", "labels", "split"))
+    numbers = numbers[:, 0, 0, 0]
+    for code, expected in ((VALIDATION, range(100, 109)), (TEST, range(150, 162))):
+        assert numbers[codes == code].tolist() == list(expected)
+        assert labels[codes == code].tolist() == [number % 10 for number in expected]
+    assert task.data["probe"][:, 0, 0, 0].tolist() == [100, 101, 102, 103, 104]
 
 
 def test_augmentation_comes_before_expansion_and_is_the_same_for_all_arms(digits):
