@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 Where = str | Sequence[str] | Callable[[str], bool] | None
 """A selection of leaves by flat name: one or several globs, or a predicate; None = all."""
@@ -206,7 +206,7 @@ def stack(trees: Sequence[PyTree]) -> PyTree:
     return jax.tree.map(join, *map(parameters, trees))
 
 
-def take(tree: PyTree, index: int | slice | np.ndarray) -> PyTree:
+def take(tree: PyTree, index: int | slice | Int[Array, "..."]) -> PyTree:
     """Index the leading axis of every leaf: one replica, or several, of a stacked tree.
 
     >>> take({'w': jnp.arange(6).reshape(2, 3)}, 1)['w'].tolist()

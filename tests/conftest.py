@@ -40,10 +40,16 @@ def pytest_configure(config):
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Of cases marked `sampled(n)` only n run by default, drawn from those that are not `extended` anyway; files with
-    slow tests go first, so that none is left for one worker at the end.
+    slow tests go first, so that none is left for one worker at the end. With `--check-types`, arguments that are wrong on
+    purpose would not reach our own messages.
     """
+    if config.getoption("--check-types"):
+        skip = pytest.mark.skip(reason="the checker of types would refuse the arguments first")
+        for item in items:
+            if item.get_closest_marker("wrong_types"):
+                item.add_marker(skip)
     cases = collections.defaultdict(list)
     for item in items:
         if (marker := item.get_closest_marker("sampled")) and not item.get_closest_marker("extended"):

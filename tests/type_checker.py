@@ -8,7 +8,8 @@ import jax
 import jaxtyping
 import numpy as np
 
-# Where the package says Array, numpy arrays are welcome; shapes and dtypes are what is checked.
-jaxtyping.Array = typing.Union[jax.Array, np.ndarray]  # noqa: UP007
+# Where the package says Array, numpy arrays are welcome, and its scalars, which its reductions give; shapes and dtypes
+# are what is checked.
+jaxtyping.Array = typing.Union[jax.Array, np.ndarray, np.generic]  # noqa: UP007
 # An int passes for a float, as PEP 484 says.
 check = functools.partial(beartype.beartype, conf=beartype.BeartypeConf(is_pep484_tower=True))

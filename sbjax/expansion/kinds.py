@@ -256,7 +256,7 @@ def _cast(field: str, value: float | tuple[float, ...], dtype: np.dtype) -> np.n
             raise ValueError(
                 f"{field}={value} is outside [0, 1], which uint8 images need: choose it there, or use floats."
             )
-        return np.round(255 * numbers).astype(dtype)
+        return np.asarray(np.round(255 * numbers), dtype)
     if jnp.issubdtype(dtype, jnp.integer):
         if numbers != np.round(numbers):
             raise ValueError(f"{field}={value} is no token id: integer arrays need a whole number.")

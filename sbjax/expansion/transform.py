@@ -152,7 +152,9 @@ def check_expansion(
     return one.shape
 
 
-def resolve(expansion: PyTree[Expansion | None], *, mean: ArrayLike, std: ArrayLike) -> PyTree:
+def resolve(
+    expansion: PyTree[Expansion | None], *, mean: ArrayLike | Sequence[float], std: ArrayLike | Sequence[float]
+) -> PyTree:
     """Makes the fill 'mean' concrete; everything else comes back as it is.
 
     The fill becomes `mean` where images are expanded before they are standardised, 0 where after: the same
@@ -183,8 +185,8 @@ def prepare(
     expansion: Expansion | None,
     images: UInt8[Array, "*batch h w c"],
     *,
-    mean: ArrayLike,
-    std: ArrayLike,
+    mean: ArrayLike | Sequence[float],
+    std: ArrayLike | Sequence[float],
 ) -> Float32[Array, "*batch hk wk c"]:
     """Stored images -> network input: scaled to [0, 1], standardised as (x - mean) / std, expanded.
 
@@ -268,7 +270,7 @@ def _map(function: Callable, expansion: PyTree, tree: PyTree) -> PyTree:
     return jax.tree.unflatten(structure, done)
 
 
-def _moments(mean: ArrayLike, std: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _moments(mean: ArrayLike | Sequence[float], std: ArrayLike | Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     mean, std = (np.asarray(moment, np.float64).ravel() for moment in (mean, std))
     if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
         raise ValueError(f"mean={mean}, std={std}: both must be finite and std positive; drop constant channels.")

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
 from sbjax.landscape.layered import Activation
 from sbjax.landscape.unit_clusters import DEFAULT_RULES, Clustering, Rules, checked, cluster_units
@@ -67,7 +67,7 @@ class RecoveredLayers(NamedTuple):
 
 def expand_and_cluster(
     students: Mapping[str, Float[Array, "student m ..."]] | Sequence[Mapping[str, Float[Array, "m ..."]]],
-    losses: Float[Array, " student"],
+    losses: Real[Array, " student"] | Sequence[float],
     activation: Activation,
     rules: Rules = DEFAULT_RULES,
     *,
@@ -119,7 +119,7 @@ def expand_and_cluster(
 
 def recover_layers(
     students: Layers,
-    losses: Float[Array, " student"],
+    losses: Real[Array, " student"] | Sequence[float],
     activation: Activation,
     retrain: Callable[[Layers, int], tuple[Layers, Float[Array, " student"]]],
     rules: Rules = DEFAULT_RULES,

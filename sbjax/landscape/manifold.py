@@ -22,8 +22,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from sbjax.landscape import counting
 
-Units = Mapping[str, Float[Array, "m ..."]]
-"""A two-layer network without biases: incoming 'w' [m, din], outgoing 'a' [m, dout]."""
+Units = Mapping[str, Float[Array, "r ..."]]
+"""A two-layer network without biases: incoming 'w' [r, din], outgoing 'a' [r, dout]."""
 
 MOST_PIECES = 1_000_000
 

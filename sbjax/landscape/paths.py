@@ -78,19 +78,19 @@ class Walk:
             self.segments.append(Segment(self.last, here, layer, move))
             self.last = here
 
-    def incoming(self, layer: int, unit: int) -> tuple:
+    def incoming(self, layer: int, unit: int | np.integer) -> tuple:
         """A copy of the incoming weights and the bias of a unit."""
         kernel, bias = self.layers[layer]
         return kernel[:, unit].copy(), None if bias is None else bias[unit].copy()
 
-    def set_incoming(self, layer: int, unit: int, row: tuple) -> None:
+    def set_incoming(self, layer: int, unit: int | np.integer, row: tuple) -> None:
         """Set the incoming weights and the bias of a unit."""
         kernel, bias = self.layers[layer]
         kernel[:, unit] = row[0]
         if bias is not None:
             bias[unit] = row[1]
 
-    def relocate(self, layer: int, source: int, spare: int) -> None:
+    def relocate(self, layer: int, source: int | np.integer, spare: int | np.integer) -> None:
         """Relocate unit `source` to `spare` in two segments; `source` is then the spare."""
         self.set_incoming(layer, spare, self.incoming(layer, source))
         self.stop(layer, "incoming")
@@ -100,7 +100,7 @@ class Walk:
         self.stop(layer, "outgoing")
 
 
-def permuted(params: Network, permutations: Sequence[Int[Array, "m"]]) -> dict[str, Any]:
+def permuted(params: Network, permutations: Sequence[Int[Array, "_"] | Sequence[int]]) -> dict[str, Any]:
     """Permute hidden units: position i of hidden layer l gets unit `permutations[l][i]`.
 
     Raises:
@@ -122,7 +122,7 @@ def permuted(params: Network, permutations: Sequence[Int[Array, "m"]]) -> dict[s
 
 
 def permutation_path(
-    params: Network, permutations: Sequence[Int[Array, "m"]], *, spares: Sequence[int] | None = None
+    params: Network, permutations: Sequence[Int[Array, "_"] | Sequence[int]], *, spares: Sequence[int] | None = None
 ) -> list[Segment]:
     """A path of constant function from a network to `permuted(params, permutations)`.
 
@@ -166,7 +166,7 @@ def permutation_path(
     return walk.segments
 
 
-def segment_count(permutation: Int[Array, "m"], spare: int) -> int:
+def segment_count(permutation: Int[Array, "_"] | Sequence[int], spare: int) -> int:
     """Number of segments to permute one layer: 1 + 2 (n + 1) per cycle of n > 1 units, 2 (n - 1) for that of the spare.
 
     0 for the identity. Non-zero weights between spares of two layers cost two more segments in total.

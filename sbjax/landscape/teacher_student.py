@@ -4,7 +4,7 @@ A two-layer network without biases is {'w': [m, d], 'a': [m, out]}, f(x) = sum_i
 squared error, without 1/2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -213,8 +213,8 @@ def student_residuals(
 
 
 def tally_neurons(
-    student: dict[str, Float[ArrayLike, "m d"]],
-    teacher: dict[str, Float[ArrayLike, "r d"]],
+    student: Mapping[str, Float[ArrayLike, "m _"]],
+    teacher: Mapping[str, Float[ArrayLike, "r _"]],
     *,
     distance: float = 1e-2,
     zero: float = 1e-5,

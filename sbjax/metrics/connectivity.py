@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree, Real
 
 from sbjax import trees
 from sbjax.metrics.curves import KINDS, Monotonicity, check_grid, heights, monotonicity
@@ -49,7 +49,7 @@ def barrier(
     variables_a: Variables,
     variables_b: Variables,
     *,
-    alphas: Float[ArrayLike, " points"] | None = None,
+    alphas: Real[ArrayLike, " points"] | Sequence[float] | None = None,
     recalibrate: Callable[[Variables], Variables] | None = None,
     batch_stats: Literal["refuse", "interpolate"] = "refuse",
     higher_is_better: Sequence[str] = ("accuracy",),
@@ -114,7 +114,7 @@ def barriers(
     stacked: Variables,
     pairs: Sequence[tuple[int, int]],
     *,
-    alphas: Float[ArrayLike, " points"] | None = None,
+    alphas: Real[ArrayLike, " points"] | Sequence[float] | None = None,
     recalibrate: Callable[[Variables], Variables] | None = None,
     batch_stats: Literal["refuse", "interpolate"] = "refuse",
     higher_is_better: Sequence[str] = ("accuracy",),

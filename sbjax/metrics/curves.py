@@ -1,9 +1,10 @@
 """Shape of a loss curve along a line in parameter space: barrier height, monotonicity, convexity."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from jaxtyping import ArrayLike, Float, Real
 
 KINDS = (
     "midpoint_over_mean_of_ends",
@@ -25,8 +26,8 @@ class Monotonicity(NamedTuple):
 
 
 def heights(
-    curve: Float[ArrayLike, "*pair points"],
-    alphas: Float[ArrayLike, " points"] | None = None,
+    curve: Real[ArrayLike, "*pair points"] | Sequence,
+    alphas: Real[ArrayLike, " points"] | Sequence[float] | None = None,
     *,
     higher_is_better: bool = False,
 ) -> dict[str, Float[np.ndarray, "*pair"]]:
@@ -68,7 +69,7 @@ def heights(
     return dict(zip(KINDS, found, strict=True))
 
 
-def monotonicity(losses: Float[ArrayLike, "*batch points"], *, tolerance: float = 0.0) -> Monotonicity:
+def monotonicity(losses: Real[ArrayLike, "*batch points"] | Sequence, *, tolerance: float = 0.0) -> Monotonicity:
     """Monotonicity and convexity of the loss at equidistant alphas from initialisation (0) to trained network (1).
 
     - delta: max_i L_{i+1} - L_i, the largest rise; monotonic: delta <= tolerance.

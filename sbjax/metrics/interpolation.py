@@ -1,18 +1,18 @@
 """Linear interpolation between two trees of weights, re-estimation of batch statistics, evaluation in parts."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree, Real
 
 from sbjax import trees
 
 
-def interpolate(tree_a: PyTree, tree_b: PyTree, alphas: Float[ArrayLike, " points"]) -> PyTree:
+def interpolate(tree_a: PyTree, tree_b: PyTree, alphas: Real[ArrayLike, " points"] | Sequence[float]) -> PyTree:
     """(1 - alpha) a + alpha b of every leaf, stacked over alpha.
 
     Computed in float32 or wider and cast back to the leaf's dtype; alpha = 0 and 1 reproduce the ends bitwise.
@@ -88,7 +88,7 @@ class BatchStatsEstimate:
     apply_fn: Callable = dataclasses.field(metadata={"static": True})
     unroll: int = dataclasses.field(default=1, metadata={"static": True})
 
-    def __call__(self, variables: dict[str, PyTree]) -> dict[str, PyTree]:
+    def __call__(self, variables: PyTree) -> dict[str, PyTree]:
         stats = variables.get("batch_stats")
         if not stats:
             raise ValueError("variables have no 'batch_stats' to re-estimate; leave `recalibrate` out")
@@ -160,7 +160,7 @@ class PartsMean:
     parts: int = dataclasses.field(metadata={"static": True})
     unroll: int = dataclasses.field(default=1, metadata={"static": True})
 
-    def __call__(self, variables: dict[str, PyTree]) -> dict[str, Float[Array, ""]]:
+    def __call__(self, variables: PyTree) -> dict[str, Float[Array, ""]]:
         def part(_, number):
             return None, self.evaluate(self.data, variables, number)
 
@@ -197,7 +197,7 @@ def over_parts(
     return PartsMean(data, evaluate, parts, unroll)
 
 
-def check_alphas(alphas: Float[ArrayLike, " points"]) -> Float[Array, " points"]:
+def check_alphas(alphas: Real[ArrayLike, " points"] | Sequence[float]) -> Float[Array, " points"]:
     """Validate alphas and convert them to a floating array.
 
     Raises:

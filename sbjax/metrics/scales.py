@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from sbjax import rng, trees
 from sbjax.metrics.norms import moments
@@ -47,7 +47,7 @@ def unit_scale(stacked: PyTree, where: trees.Where = None) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(stacked), list(leaves.values()))
 
 
-def layer_scales(entries: dict[str, Array]) -> dict[str, float]:
+def layer_scales(entries: dict[str, Array]) -> dict[str, float | Float[Array, ""]]:
     """Standard deviation of the entries of each layer over all replicas."""
 
     def scale(leaf):

@@ -10,20 +10,21 @@ Which interval, for k successes in n independent trials:
   over whole groups.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 # `scipy.stats` takes most of a second to import and is loaded by its first use, not by this line.
 import scipy
-from jaxtyping import ArrayLike, Float, Int
+from jaxtyping import ArrayLike, Int, Real
 
 from sbjax.metrics.bootstrap import Estimate, expanded_tail
 
 Method = Literal["wilson", "exact"]
 
 
-def share(flags: ArrayLike, *, method: Method = "wilson", confidence: float = 0.95) -> Estimate:
+def share(flags: ArrayLike | Sequence, *, method: Method = "wilson", confidence: float = 0.95) -> Estimate:
     """The share of true ones among independent flags.
 
     Args:
@@ -52,7 +53,7 @@ def share(flags: ArrayLike, *, method: Method = "wilson", confidence: float = 0.
 
 
 def share_below(
-    values: Float[ArrayLike, "..."], bar: float, *, method: Method = "exact", confidence: float = 0.95
+    values: Real[ArrayLike, "..."] | Sequence, bar: float, *, method: Method = "exact", confidence: float = 0.95
 ) -> Estimate:
     """The share of values below a bar; one that is not finite is above.
 
@@ -66,7 +67,7 @@ def share_below(
 
 
 def grouped_share(
-    gains: Float[np.ndarray, " group"],
+    gains: Real[np.ndarray, " group"],
     n: Int[np.ndarray, " group"],
     *,
     confidence: float = 0.95,

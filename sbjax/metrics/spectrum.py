@@ -5,6 +5,7 @@ alternative, a compiled loop by matfree (`in_program=True`), has to trace every 
 are slow on XLA's CPU backend.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 
 # `scipy.sparse.linalg` takes half a second to import; scipy loads it on first use.
 import scipy
-from jaxtyping import Array, ArrayLike, Float, Key
+from jaxtyping import Array, ArrayLike, Float, Key, Real
 
 from sbjax.metrics.curvature import Product
 from sbjax.metrics.hessian import MAX_BYTES
@@ -227,7 +228,7 @@ def spectral_density(
     return Spectrum(nodes, weights, n)
 
 
-def smooth(spectrum: Spectrum, grid: Float[ArrayLike, " g"], width: float) -> Float[np.ndarray, " g"]:
+def smooth(spectrum: Spectrum, grid: Real[ArrayLike, " g"] | Sequence[float], width: float) -> Float[np.ndarray, " g"]:
     """The density on a grid, with each node replaced by a normal distribution of standard deviation `width`.
 
     It integrates to 1.

@@ -178,7 +178,7 @@ def _as_given(value, *given):
         return jnp.asarray(value, trees.wide_dtype(*given))
 
 
-def pair_work(rows: Float[Array, "replica n"]) -> float:
+def pair_work(rows: Float[Array, "replica ..."]) -> float:
     """Steps that comparing all pairs of rows takes, see `to_host`."""
     return len(rows) * rows.size / 2
 

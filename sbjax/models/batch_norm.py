@@ -66,7 +66,7 @@ def channel_sum(x: Float[Array, "*batch c"]) -> Float[Array, " c"]:
 
 @jax.custom_vjp
 def normalise_batch(
-    x: Float[Array, "*batch c"], scale: Float[Array, " c"], bias: Float[Array, " c"], epsilon: float
+    x: Float[Array, "*batch c"], scale: Float[Array, " c"], bias: Float[Array, " c"], epsilon: float | Float[Array, ""]
 ) -> tuple[Float[Array, "*batch c"], Float[Array, " c"], Float[Array, " c"]]:
     """Normalised batch, mean and variance; no gradient flows through the latter two, which update statistics only."""
     return _forward(x, scale, bias, epsilon)[0]

@@ -15,6 +15,8 @@ permutations that remain are symmetries.
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 CONSTANT = "constant"
 FREE = "free"
 SUM = "ranges"
@@ -25,7 +27,7 @@ class Factor:
 
     __slots__ = ("kind", "parts", "size")
 
-    def __init__(self, size: int, kind: str = FREE):
+    def __init__(self, size: int | np.integer, kind: str = FREE):
         self.size = int(size)  # parameters of jaxprs hold integers of numpy
         self.kind = kind  # FREE, CONSTANT or the reason why it is fixed
         self.parts: tuple[Factor | Sum, ...] = ()  # what it was merged into, or the factors it was split into
@@ -50,7 +52,7 @@ Axis = Sequence[Factor | Sum]
 Axes = Sequence[Axis]
 
 
-def axis(size: int, kind: str = FREE) -> Axis:
+def axis(size: int | np.integer, kind: str = FREE) -> Axis:
     """A new axis with a single factor; without factors if the size is 1."""
     return () if size == 1 else (Factor(size, kind),)
 

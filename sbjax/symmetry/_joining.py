@@ -8,6 +8,8 @@ import functools
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from sbjax.symmetry._factors import (
     CONSTANT,
     FREE,
@@ -37,7 +39,7 @@ def _pop(stack: _Stack) -> Factor | Sum:
     return last
 
 
-def _split(factor: Factor | Sum, minor: int) -> Axis:
+def _split(factor: Factor | Sum, minor: int | np.integer) -> Axis:
     """Split a factor into [size / minor, minor]; a free factor is split wherever it occurs.
 
     Ranges that are multiples of `minor` get a common minor factor; others are fixed.
@@ -87,7 +89,7 @@ def _join_ranges(a: Sum, b: Sum) -> Axis:
     return concatenated(joined)
 
 
-def cut(factors: Axis, place: int) -> tuple[Axis, list[Axis]]:
+def cut(factors: Axis, place: int | np.integer) -> tuple[Axis, list[Axis]]:
     """The first `place` entries of an axis and, in a list, the others if there are any.
 
     A free factor is cut wherever it occurs; where a cut would go through the inside of a product, the axis is fixed.
@@ -118,7 +120,7 @@ def cut(factors: Axis, place: int) -> tuple[Axis, list[Axis]]:
     return first, [rest]
 
 
-def can_be_cut(factors: Axis, place: int) -> bool:
+def can_be_cut(factors: Axis, place: int | np.integer) -> bool:
     """Whether a cut after `place` entries is between two ranges, or through one without free factors."""
     major, *minors = resolve(factors) or ((),)
     if not major or place % size(minors):

@@ -9,6 +9,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from sbjax.symmetry._factors import CONSTANT, Axes, axes, axis, fix, size
 from sbjax.symmetry._joining import join, regroup
 
@@ -174,7 +176,7 @@ def _windows(equation, operands, lhs_spec, rhs_spec, out_spec, groups):
     return [tuple(result)]
 
 
-def replace(old: Axes, place: int, new: Sequence) -> Axes:
+def replace(old: Axes, place: int | np.integer, new: Sequence) -> Axes:
     """Replace the axis at a position."""
     return (*old[:place], new, *old[place + 1 :])
 

@@ -84,7 +84,7 @@ def match_activations(
     return match_moments(spec, moments, kind=kind)
 
 
-def init_moments(activations: Activations) -> dict[str, tuple[Moments, ...]]:
+def init_moments(activations: Activations | dict[str, Any]) -> dict[str, tuple[Moments, ...]]:
     """Empty moments for activations of these shapes (arrays or `jax.ShapeDtypeStruct`).
 
     >>> init_moments({'h': jnp.ones((5, 2))})['h'][0].cross.shape

@@ -7,7 +7,7 @@ Arrays are kept on the host, where assignments are solved.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -134,8 +134,11 @@ def _flat(a, b):
     return a.reshape(len(a), -1), b.reshape(-1, len(a))
 
 
-def total(grams) -> Float[np.ndarray, "n n"]:
-    """Sum of Gram matrices. All are dispatched before the first is awaited, so that gathers and products overlap."""
+def total(grams: Iterable[Array]) -> Float[np.ndarray, "n n"] | int:
+    """Sum of Gram matrices, 0 for none.
+
+    All are dispatched before the first is awaited, so that gathers and products overlap.
+    """
     return sum(np.asarray(matrix) for matrix in list(grams))
 
 

@@ -8,6 +8,7 @@ Convention: a permutation p is an array of indices; unit i of the new network is
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from jaxtyping import Array, Int, Key, PyTree
 from sbjax import rng, trees
 from sbjax.names import near
 
-Permutations = dict[str, Int[Array, "n"]]
+Permutations = dict[str, Int[Array, "_"]]
 """Indices by name of permutation; a missing name means the identity."""
 
 
@@ -209,7 +210,7 @@ def _labels(move: Move, n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     return units, shifted
 
 
-def _commute(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> bool:
+def _commute(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> bool:
     """Whether all permutations of two moves commute: neither changes the units of the other, and cycles commute."""
     return all(np.array_equal(*pair) for pair in ((a[0], a[0][b[1]]), (b[0], b[0][a[1]]), (a[1][b[1]], b[1][a[1]])))
 
