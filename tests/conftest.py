@@ -41,9 +41,10 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Of cases marked `sampled(n)` only n run by default, drawn from those that are not `extended` anyway; files with
-    slow tests go first, so that none is left for one worker at the end. With `--check-types`, arguments that are wrong on
-    purpose would not reach our own messages.
+    """Of cases marked `sampled(n)` only n run by default, drawn from those that are not `extended` anyway.
+
+    Files with slow tests go first, so that none is left for one worker at the end. With `--check-types`, arguments that
+    are wrong on purpose would not reach our own messages.
     """
     if config.getoption("--check-types"):
         skip = pytest.mark.skip(reason="the checker of types would refuse the arguments first")
