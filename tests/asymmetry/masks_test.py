@@ -82,6 +82,7 @@ def test_all_frozen_is_allowed_on_request_only():
     assert (mask.shape, mask.any()) == ((3, 3, 3, 8), False)
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -5,6 +5,7 @@ import pytest
 from sbjax.asymmetry import AsymmetrySpec, MaskSpec
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -67,6 +67,7 @@ def test_mask(spread):
     assert updates["b"]["kernel"].all()
 
 
+@pytest.mark.wrong_types
 def test_errors():
     for arguments, message in (
         ({"weight_decay": -1.0}, r"weight_decay=-1.0 must be a finite number >= 0"),

@@ -206,6 +206,7 @@ INVALID = [
 ]
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(("call", "message"), INVALID)
 def test_errors_name_field_value_and_remedy(call, message):
     with pytest.raises(ValueError, match=message):

@@ -261,6 +261,7 @@ def test_the_assignment_is_the_best_of_all():
 GOOD = {"w": np.ones((4, 3, 2)), "a": np.ones((4, 3, 1))}
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ("students", "options", "message"),
     [
@@ -282,6 +283,7 @@ def test_bad_input(students, options, message):
         lib.expand_and_cluster(students, **{"losses": np.zeros(4), "activation": np.exp} | options)
 
 
+@pytest.mark.wrong_types
 def test_other_bad_input():
     with pytest.raises(ValueError, match="3 inputs have 2 targets"):
         align({"w": np.ones((1, 1)), "a": np.ones((1, 1))}, np.ones((3, 1)), np.ones((2, 1)), np.exp)

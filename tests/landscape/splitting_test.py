@@ -242,6 +242,7 @@ INVALID = [
 UNITS = {"w": np.ones((2, 2)), "a": np.ones((2, 1))}
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(("call", "message"), INVALID)
 def test_errors_name_field_value_and_remedy(call, message):
     with pytest.raises(ValueError, match=message):

@@ -202,6 +202,7 @@ def test_one_compilation_for_all_pairs_and_calls_and_one_result_for_all_batch_si
 STACKED = {"params": np.ones((2, 3), np.float32)}
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ("change", "match"),
     [

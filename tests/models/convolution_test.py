@@ -154,6 +154,7 @@ def test_implementation(implementation, ours):
     assert ("sbjax_conv2d" in str(jaxpr)) == ours
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ("x", "kernel", "message"),
     [

@@ -417,6 +417,7 @@ def test_names():
     }
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ("module", "shape", "message"),
     [
