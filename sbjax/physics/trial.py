@@ -223,7 +223,7 @@ def _traced(where: str, equation: Equation, function: Callable, scalars: int = 0
 
 
 def _depends(jaxpr: Any, result: Any, sources: list) -> bool:
-    live = {result} if hasattr(result, "count") else set()  # a constant is no variable
+    live = set() if hasattr(result, "val") else {result}  # a constant is no variable
     for equation in reversed(jaxpr.eqns):
         if not live.isdisjoint(equation.outvars):
             live.update(var for var in equation.invars if not hasattr(var, "val"))

@@ -1,6 +1,6 @@
 """Propagation of array axes through a jaxpr, with the rules of `sbjax.symmetry._rules` for single equations."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -102,9 +102,17 @@ def _cond(params, operands, see):
     ]
 
 
+def scan_ends(params: Mapping[str, Any]) -> tuple[int, int]:
+    """Where constants of a `scan` end among its operands, and where what it carries does."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_consts"] + params["num_carry"]
+    constants, carry, _ = map(len, params["ft_in"].unpack())  # jax 0.12 and later
+    return constants, constants + carry
+
+
 def _scan(params, operands, see):
     """Carried values have the same factors in every iteration; scanned axes are fixed."""
-    first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+    first, last = scan_ends(params)
     carry = [_carried(operand) for operand in operands[first:last]]
     for operand in operands[last:]:
         fix(operand[0], "scan")

@@ -13,7 +13,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jaxtyping import Array
 
-from sbjax.symmetry._tracing import FOLLOWED, called
+from sbjax.symmetry._tracing import FOLLOWED, called, scan_ends
 
 # Primitives that can be widened: their results have the dtype of the operands or one given by a parameter in `_DTYPES`.
 _LINEAR_ALGEBRA = {"cholesky", "eigh", "fft", "householder_product", "lu", "qr", "svd", "triangular_solve"}
@@ -86,7 +86,7 @@ def _widen_update(params: dict, dtype: Any) -> Jaxpr | ClosedJaxpr:
 
 
 def _scan(params, operands):
-    first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+    first, last = scan_ends(params)
 
     def body(carry, rows):
         results = evaluate(params["jaxpr"], [*operands[:first], *carry, *rows])
