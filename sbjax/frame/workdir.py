@@ -12,6 +12,7 @@ import pathlib
 import platform
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -118,6 +119,7 @@ class Workdir:
                 "config": self._settings,
                 "environment": environment(self._settings),
                 "overrides": overrides,
+                "started": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
             }
             content |= {"config_file": config_file} if config_file else {}
             content |= {"extended": extended} if extended else {}
@@ -215,12 +217,24 @@ def environment(settings: dict[str, Any]) -> dict[str, Any]:
         "versions": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "backend": jax.default_backend(),
         "device": device.device_kind,
         "devices": jax.device_count(),
         "precision": dict(settings.get("precision", {"matmul": "default", "x64": False})),
         "commit": _commit(),
     }
+
+
+def _processor():
+    """The model of the CPU as Linux names it, else what Python knows."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (names or [platform.processor() or platform.machine()])[0]
 
 
 def _version(package):

@@ -5,7 +5,7 @@ Read here:
 `config.json`
     `{"config": {..}, "environment": {..}, "overrides": [..]}` and, where the config came from a file,
     `"config_file": "configs/x.py:smoke"`, from which the report makes the command that repeats the run; of a run that
-    was trained longer than its config says, `"extended": steps`.
+    was trained longer than its config says, `"extended": steps`; `"started"`, when, as text.
 `metrics.jsonl`
     One line a report of an arm: `{"arm", "step", "epoch" (may be absent), "flops", "test/accuracy": [..], ..}`. `flops`
     counts the training FLOPs of one replica so far. A metric is a list with one entry a replica, null from where that
@@ -75,6 +75,8 @@ class Results(NamedTuple):
     overrides: tuple[str, ...]
     config_file: str | None
     extended: int = 0
+    started: str | None = None
+    """When training began."""
 
 
 def load_results(workdir: str | os.PathLike) -> Results:
@@ -123,6 +125,7 @@ def load_results(workdir: str | os.PathLike) -> Results:
         overrides=tuple(str(override) for override in settings.get("overrides", ())),
         config_file=settings.get("config_file"),
         extended=int(settings.get("extended", 0)),
+        started=settings.get("started"),
     )
 
 

@@ -208,7 +208,7 @@ def summarise(
         "confidence": confidence,
         "arms": arms,
         "comparisons": {
-            at: [_compare(results, arm, at=at, **options) for arm in others] for at in ("equal_steps", "equal_flops")
+            at: [compare(results, arm, at=at, **options) for arm in others] for at in ("equal_steps", "equal_flops")
         },
         "failures": results.failures,
     }
@@ -229,7 +229,15 @@ def _describe_arm(results: results_lib.Results, arm: str) -> dict[str, Any]:
     }
 
 
-def _compare(results: results_lib.Results, arm: str, *, at: str, **options: Any) -> dict[str, Any]:
+def compare(results: results_lib.Results, arm: str, *, at: str, **options: Any) -> dict[str, Any]:
+    """One entry of `summarise`'s comparisons: an arm against the reference.
+
+    Args:
+        results: of the run.
+        arm: that is compared.
+        at: 'equal_steps' or 'equal_flops'.
+        options: of `paired`.
+    """
     pairing = pair_reports(results, arm, at=at)
     entry = {"arm": arm, "reference": results.reference, "budget": pairing.budget, "reason": pairing.reason}
     if pairing.reason is not None:

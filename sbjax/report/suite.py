@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sbjax.files import plain, write_atomically
 from sbjax.report import markup, statistics, tables
 from sbjax.report import results as results_lib
-from sbjax.report.sections import Links, Note, Section, Table, Text
+from sbjax.report.sections import Folded, Links, Note, Section, Table, Text
 
 _AT = "equal_steps"
 _NOTE = (
@@ -157,7 +157,9 @@ def suite_report(folder: str | os.PathLike, names: Sequence[str]) -> SuiteReport
         for metric in (one["primary"]["name"],)
         for arm, found in one["arms"].items()
     ]
-    result = [Table(headers, rows), Note(_NOTE)] if rows else [Text("One arm alone, or no run that can be read.")]
+    brief = tables.brief(headers, rows, ("run", "arm", "difference", "95 % interval", "verdict"))
+    full = Folded("All numbers of the comparisons", [Table(headers, rows)])
+    result = [Table(*brief), Note(_NOTE), full] if rows else [Text("One arm alone, or no run that can be read.")]
     sections = [
         Section("Result", result),
         Section("Arms", [Table(["run", "arm", "parameters", "primary metric, median [quartiles]"], medians)]),
@@ -167,7 +169,7 @@ def suite_report(folder: str | os.PathLike, names: Sequence[str]) -> SuiteReport
     path = save_page(folder, title="Suite", heading=f"{len(members)} runs", sections=sections)
     listed = tables.columns([_short(row) for row in [headers, *rows]]) if rows else []
     lost = [line for name, why in problems.items() if why for line in tables.wrap(f"{name}: {why}")]
-    return SuiteReport("\n".join([*(line[: tables.WIDTH] for line in listed), *lost]), path, summary)
+    return SuiteReport("\n".join([*listed, *lost]), path, summary)
 
 
 def _rows(name: str, summary: Mapping[str, Any]) -> list[list[str]]:
