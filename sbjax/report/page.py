@@ -144,7 +144,7 @@ def _main_table(summary: Mapping[str, Any]) -> Table:
         interval = "" if found["low"] is None else f"\n[{signed[1]}, {signed[2]}]"
         rows.append([arm, level(medians[arm]), f"{signed[0]}{interval}", found["verdict"]])
     unit = " (%)" if percent else ""
-    headers = ["arm", f"{metric}{unit}", f"minus {reference}", "verdict"]
+    headers = ["arm", f"{metric}{unit}", f"minus {reference} [{100 * summary['confidence']:g} %]", "verdict"]
     return Table(headers, rows, title=f"{metric}, medians over the seeds")
 
 

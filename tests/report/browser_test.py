@@ -15,9 +15,15 @@ from sbjax.report.suite import suite_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync --virtual-time-budget=20000"
-).split()
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--virtual-time-budget=20000",
+)
 WIDTHS = (390, 1440)
 
 pytestmark = [
@@ -30,9 +36,13 @@ LOOK = """
 function look(frame) {
   const view = frame.contentWindow, page = frame.contentDocument, found = {wide: [], small: [], pale: [], texts: 0};
   page.querySelectorAll('details').forEach(fold => { fold.open = true; });
-  const bright = c => { const l = c.map(v => { v /= 255; return v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; });
+  const bright = c => {
+    const l = c.map(v => { v /= 255; return v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; });
     return .2126 * l[0] + .7152 * l[1] + .0722 * l[2]; };
-  const rgb = text => { const n = text.match(/[\\d.]+/g).map(Number); return n.length > 3 && n[3] === 0 ? null : n.slice(0, 3); };
+  const rgb = text => {
+    const n = text.match(/[\\d.]+/g).map(Number);
+    return n.length > 3 && n[3] === 0 ? null : n.slice(0, 3);
+  };
   const name = (e, text) => e.tagName + ': ' + (text || e.textContent).trim().slice(0, 60);
   if (page.documentElement.scrollWidth > view.innerWidth) found.wide.push('page ' + page.documentElement.scrollWidth);
   for (const e of page.body.querySelectorAll('*')) {
@@ -92,7 +102,7 @@ def look(pages, folder, *, dark):
     scheme = ["--blink-settings=preferredColorScheme=0"] if dark else []
     command = [CHROMIUM, *FLAGS, *scheme, f"--user-data-dir={folder / 'profile'}", "--dump-dom", f"file://{frame}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
-    return json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)[1]))
+    return json.loads(html.unescape(re.search(r'<pre id="found">(\{.*?)</pre>', done.stdout, re.DOTALL)[1]))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +132,8 @@ def test_pages_fit_and_can_be_read(pages, tmp_path, dark):
 def test_the_look_finds_what_is_wrong(tmp_path):
     page = tmp_path / "page.html"
     page.write_text(
-        "<!DOCTYPE html><p style='width:2000px'>wide</p><p style='font-size:9px'>small</p><p style='color:#999'>pale</p>"
+        "<!DOCTYPE html><p style='width:2000px'>wide</p><p style='font-size:9px'>small</p>"
+        "<p style='color:#999'>pale</p>"
     )
     seen = look({"bad": page}, tmp_path, dark=False)["bad 390"]
     assert all(seen[what] for what in ("wide", "small", "pale"))

@@ -5,9 +5,7 @@ import dataclasses
 import pytest
 
 from sbjax.report import markup
-from sbjax.report.sections import (
-    Code, Entry, Facts, Figure, Folded, Lead, Links, Note, Panel, Section, Table, Text,
-)  # fmt: skip
+from sbjax.report.sections import Code, Entry, Facts, Figure, Folded, Lead, Links, Note, Panel, Section, Table, Text
 
 EVERY = [
     (Text("a < b"), "<p>a &lt; b</p>"),
@@ -30,7 +28,7 @@ EVERY = [
         "</tbody></table></div>",
     ),
     (
-        Figure("f", "c", b"", panels=[Panel("<svg viewBox='0 0 1 1'></svg>", "a < b")], legend=[Entry("raw", "#0072b2", "--")]),
+        Figure("f", "c", b"", "", [Panel("<svg viewBox='0 0 1 1'></svg>", "a < b")], [Entry("raw", "#0072b2", "--")]),
         '<figure><ul class="legend"><li><svg viewBox="0 0 32 12" aria-hidden="true"><path d="M1 6H31" '
         'stroke="var(--c0)" stroke-width="2" stroke-dasharray="5 3"/></svg>raw</li></ul>\n<div class="panels">\n'
         "<svg role=\"img\" aria-label=\"a &lt; b\" viewBox='0 0 1 1'></svg>\n</div><figcaption>c</figcaption></figure>",

@@ -18,7 +18,7 @@ def headline(workdir):
     [
         (
             0.05,
-            "expanded is better than raw: test/accuracy is higher by 4.96 points (95 % interval [+4.84, +5.22], 8 seeds",
+            "expanded is better than raw: test/accuracy is higher by 4.96 points (95 % interval [+4.84, +5.22], 8 ",
         ),
         (-0.05, "expanded is worse than raw: test/accuracy is lower by 5.04 points (95 % interval ["),
         (
