@@ -44,7 +44,7 @@ caption {{ text-align: left; color: var(--soft); padding-bottom: .3rem; }}
 th, td {{ text-align: left; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--line);
          vertical-align: top; }}
 thead th {{ vertical-align: bottom; }} tbody th {{ font-weight: 600; }} td {{ white-space: nowrap; }}
-td.words {{ white-space: normal; min-width: 6.5rem; }}
+td.words {{ white-space: normal; min-width: 5.5rem; }} .n {{ white-space: nowrap; }}
 @media (min-width: 48rem) {{ td.words {{ min-width: 11rem; }} }}
 th:first-child {{ position: sticky; left: 0; background: var(--back); min-width: 3rem; max-width: 11rem;
                   overflow-wrap: break-word; }}
@@ -163,10 +163,14 @@ def _table(table: Table, title: str) -> list[str]:
 
 
 def _cell(text: str, place: int) -> str:
-    """A cell; sentences may be broken, numbers and names may not."""
-    inner = "<br>".join(map(escape, text.split("\n")))
+    """A cell; sentences may be broken, numbers and names may not, and an interval below a number between its ends."""
+    first, *below = map(escape, text.split("\n"))
     if place == 0:
-        return f'<th scope="row">{inner}</th>'
+        return f'<th scope="row">{"<br>".join([first, *below])}</th>'
+    if below:
+        pieces = (" ".join(f'<span class="n">{piece}</span>' for piece in line.split(" ")) for line in below)
+        return f'<td class="words">{"<br>".join([first, *pieces])}</td>'
+    inner = first
     words = " ".join(text.split()).count(" ") > 1 and text[:1].isalpha()
     return f'<td class="words">{inner}</td>' if words else f"<td>{inner}</td>"
 

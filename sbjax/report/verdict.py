@@ -94,10 +94,13 @@ def sentence(summary: Mapping[str, Any], entry: Mapping[str, Any], *, count: int
             f"{statistics.FEWEST_SEEDS}). Median difference in {metric}: {one.signed} ({one.detail})."
         )
     least = smallest_shown(found["low"], found["high"], confidence=summary["confidence"])
+    said = f"No difference shown between {arm} and {reference} in {metric}: median difference {one.signed}"
+    said = f"{said} ({one.detail}; {among})."
+    if not least > 0:  # all differences are the same
+        return said
     return (
-        f"No difference shown between {arm} and {reference} in {metric}: median difference {one.signed} ({one.detail}; "
-        f"{among}). The smallest difference that these seeds could have shown is about "
-        f"{one.bare(least)} (in {100 * POWER:.0f} % of such runs)."
+        f"{said} The smallest difference that these seeds could have shown is about {one.bare(least)} "
+        f"(in {100 * POWER:.0f} % of such runs)."
     )
 
 

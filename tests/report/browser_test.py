@@ -50,6 +50,8 @@ function look(frame) {
     const box = e.getBoundingClientRect();
     if (box.width && (box.right > view.innerWidth + 1 || box.left < -1)) found.wide.push(name(e) + ' ' + box.right);
   }
+  const main = page.querySelector('.scroll');  // the first table needs no scrolling
+  if (main && main.scrollWidth > main.clientWidth + 1) found.wide.push('main table ' + main.scrollWidth);
   for (const box of page.querySelectorAll('.scroll')) {  // arm and verdict stay in sight
     for (const cell of box.querySelectorAll('table.verdict tr > :last-child, tr > :first-child')) {
       const own = cell.getBoundingClientRect(), outer = box.getBoundingClientRect();

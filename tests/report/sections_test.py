@@ -24,7 +24,8 @@ EVERY = [
         Table(["arm", "x", "verdict"], [["a", "1\n[0, 2]", "no difference shown"]]),
         '<div class="scroll" tabindex="0" role="region" aria-label="s"><table class="verdict">\n'
         '<thead><tr><th scope="col">arm</th><th scope="col">x</th><th scope="col">verdict</th></tr></thead>\n<tbody>\n'
-        '<tr><th scope="row">a</th><td>1<br>[0, 2]</td><td class="words">no difference shown</td></tr>\n'
+        '<tr><th scope="row">a</th><td class="words">1<br><span class="n">[0,</span> <span class="n">2]</span></td>'
+        '<td class="words">no difference shown</td></tr>\n'
         "</tbody></table></div>",
     ),
     (
