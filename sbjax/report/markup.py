@@ -50,7 +50,9 @@ th:first-child {{ position: sticky; left: 0; background: var(--back); min-width:
                   overflow-wrap: break-word; }}
 .verdict th:last-child, .verdict td:last-child {{ position: sticky; right: 0; background: var(--back);
   padding-left: .5rem; padding-right: 0; }}
-@media (max-width: 36rem) {{ table {{ font-size: .8125rem; }} th, td {{ padding-right: .5rem; }} }}
+@media (max-width: 36rem) {{
+  table {{ font-size: .8125rem; }} th, td {{ padding-right: .4rem; }} td.words {{ min-width: 4.5rem; }}
+}}
 figure {{ margin: 1.2rem 0; }} figure img {{ max-width: 100%; height: auto; background: #fff; }}
 .panels {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: .8rem; }}
 .panels svg {{ display: block; width: 100%; max-width: 30rem; height: auto; overflow: visible;

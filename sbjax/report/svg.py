@@ -216,7 +216,9 @@ def _inline(svg: str, name: str) -> str:
     svg = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{name}-", svg)
     for number, colour in enumerate(COLOURS):
         svg = svg.replace(colour.lower(), "currentColor" if colour == "#000000" else f"var(--c{number})")
-    svg = re.sub(r"(font: [^'\"]*?)'[^\"]*?sans-serif", r"\1sans-serif", svg)
+    # The font of the page.
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
+    svg = re.sub(r"(font: [^'\";]*)'[^\";]*", r"\1sans-serif", svg)
     # Coordinates to a hundredth of a point.
     svg = re.sub(r'\bd="([^"]*)"', lambda m: f'd="{_rounded(m[1])}"', svg, flags=re.DOTALL)
     svg = re.sub(r'\b(x|y)="(-?\d+\.\d{3,})"', lambda m: f'{m[1]}="{float(m[2]):.2f}"', svg)

@@ -79,7 +79,7 @@ function look(frame) {
       if ((a + .05) / (b + .05) < 4.5) found.pale.push(name(e, text) + ' ' + ink + ' on ' + back);
     }
   }
-  found.dark = bright(rgb(view.getComputedStyle(page.body).backgroundColor)) < .1;
+  found.dark = bright(rgb(view.getComputedStyle(page.body).backgroundColor) || [255, 255, 255]) < .1;
   return found;
 }
 window.onload = () => {

@@ -13,7 +13,7 @@ from sbjax.report.results import load_results
 from sbjax.report.sections import Figure, Section, Table, Text
 from sbjax.report.statistics import summarise
 
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "br"}
 
 
 class Page(HTMLParser):
@@ -175,12 +175,12 @@ def test_sections_of_an_experiment_stand_after_the_figures(workdir):
 
 def test_roles_are_shown(workdir):
     text = Page(build_report(workdir).read_text()).text
-    place = text.index("role")
+    place = len(text) - 1 - text[::-1].index("role")
     assert text[place : place + 4] == ["role", "reference", "treatment", "control of resolution"]
 
 
 def test_reports_know_no_experiment():
-    """No module of the room imports an experiment, or asks what kind a run is."""
+    """No module of the room imports an experiment, or decides by the kind of a run; it may say which it is."""
     for path in pathlib.Path(sbjax.report.__file__).parent.glob("*.py"):
         tree = ast.parse(path.read_text())
         names = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
@@ -188,4 +188,4 @@ def test_reports_know_no_experiment():
         assert not [name for name in names if name.startswith(("sbjax.experiments", "sbjax.frame", "sbjax.runner"))], (
             path
         )
-        assert '"kind"' not in path.read_text(), path
+        assert not re.search(r'"kind"[^\n]*(==|!=|\bin\b)|(==|!=|\bin\b)[^\n]*"kind"', path.read_text()), path

@@ -52,7 +52,7 @@ def test_every_panel_is_an_image_with_its_labels(drawn):
         assert ">height</text>" in panel.svg
         assert "<image" in panel.svg
     for panel in panels:
-        sizes = [float(size) for size in re.findall(r"font: ([\d.]+)px", panel.svg)]
+        sizes = [float(size) for size in re.findall(r"font(?:-size)?: (?:[a-z]+ )*([\d.]+)px", panel.svg)]
         assert sizes
         assert min(sizes) >= lib.LEAST
         for word in ("<metadata", "<style", "DOCTYPE", "#000000", "DejaVu"):
