@@ -14,7 +14,7 @@ from common import figure, least
 
 from sbjax import asymmetry
 from sbjax.data.images import ImageData
-from sbjax.frame.arms import step_flops
+from sbjax.frame.arms import step_cost
 from sbjax.models import make_model
 from sbjax.optimizers import AdamW
 from sbjax.tasks.images import make_image_task
@@ -52,7 +52,7 @@ def runner(module, steps):
     def run():
         carry[0] = program.advance(carry[0], 0, steps)
 
-    return run, step_flops(task)
+    return run, step_cost(task).flops
 
 
 def main() -> None:

@@ -55,8 +55,8 @@ def measure(root):
 
 
 def sources(root):
-    """All modules of the package."""
-    return sorted((root / PACKAGE).rglob("*.py"))
+    """All modules of the package but `__main__`, a name for a command."""
+    return sorted(path for path in (root / PACKAGE).rglob("*.py") if path.name != "__main__.py")
 
 
 def module_name(root, path):

@@ -9,7 +9,7 @@ knows: `--config.task.dataset=NAME`. All but `digits` need `pip install 'sbjax[t
 (`--config.task.data_dir=DIR`).
 
 Measured on 2 x86-64 cores: CNN of channels (16, 32, 32), 5 seeds, 20 % of Fashion-MNIST, 4 epochs, 44 minutes beside
-other work: raw 86.2 %, expanded 82.0 %, nearest 81.8 %. The README has the table and the command.
+other work: raw 86.2 %, expanded 82.0 %, nearest 81.8 %. docs/results/images.md has the table.
 
 Arms: raw; `expanded` (K = 2, fill 0.5); `zero` (fill value control); `nearest` and `bilinear` (resolution controls).
 """

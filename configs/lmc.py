@@ -12,7 +12,7 @@ epochs, 4 replicas, 16 pixels, five arms, 5 % of the test images; digits: 6 repl
 
 Measured on 2 x86-64 cores: mnist with 5 replicas and 4 epochs, 15 minutes: standard 0.269, re-based -0.003, W -0.021,
 standard from W's start -0.029; cifar10,quick, 14 minutes beside other work: standard 0.286, re-based 0.134, W 0.090,
-standard from W's start 0.096. The README has the tables.
+standard from W's start 0.096. docs/results/lmc.md has the tables.
 
 Arms: `standard`, and re-based, that is, with the second network's units matched to the first's; `w` (W-asymmetric, the
 published masks) and its controls `kappa_0` (frozen zeros) and `from_w` (a standard network from `w`'s effective start);

@@ -12,7 +12,7 @@ Words: cifar10 or digits; quick (50 networks a kind, 10 % of the data at 16 pixe
 for losses on lines); smoke.
 
 Measured on 2 x86-64 cores: cifar10,quick, 9 minutes; monotonic: standard 62 %, sigma 50 %, w 74 %, whose 95 % intervals
-overlap. The README has the table.
+overlap. docs/results/mli.md has the table.
 
 Arms: `standard`, `sigma`, `w` (eight whole filters frozen for each output channel).
 

@@ -5,6 +5,10 @@ fn = jax.jit(devices.per_device(fn, mesh, mapped=1))  # fn(shared, stacked)
 found = devices.collect(fn(shared, devices.place(stacked, mesh)), count)
 """
 
+import math
+import os
+import pathlib
+import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +20,33 @@ from jaxtyping import Int, PyTree
 from sbjax import trees
 
 REPLICA, DATA = "replica", "data"
+
+
+def memory() -> int:
+    """Bytes that this process may use: of the accelerators, or of the machine, its control group and its own limit."""
+    devices = jax.local_devices()
+    if devices[0].platform != "cpu":
+        stats = devices[0].memory_stats() or {}
+        return stats.get("bytes_limit", 1 << 62) * len(devices)
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    limits += [limit for limit in resource.getrlimit(resource.RLIMIT_AS)[:1] if limit != resource.RLIM_INFINITY]
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limits.append(int(pathlib.Path(name).read_text()))
+        except (OSError, ValueError):  # none, or 'max'
+            continue
+    return min(limits)
+
+
+def in_words(count: int) -> str:
+    """Bytes as people read them.
+
+    >>> in_words(120), in_words(3 * 10**9)
+    ('120 B', '3.0 GB')
+    """
+    units = ("B", "kB", "MB", "GB", "TB", "PB")
+    power = min(len(units) - 1, int(math.log(max(count, 1), 1000)))
+    return f"{count / 1000**power:.{1 if power else 0}f} {units[power]}"
 
 
 def make_mesh(width: int, sharers: int = 1) -> Mesh:

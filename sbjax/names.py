@@ -4,20 +4,99 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import os
 import pathlib
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any
 
+# What users of other programs call a field.
+SYNONYMS = {
+    **dict.fromkeys(("seeds", "n_seeds", "num_seeds", "repeats", "runs", "n_runs", "trials"), "replicas"),
+    **dict.fromkeys(("lr", "eta", "step_size", "rate", "base_lr"), "learning_rate"),
+    **dict.fromkeys(("batch", "bs", "batchsize", "minibatch", "minibatch_size"), "batch_size"),
+    **dict.fromkeys(("epochs", "n_epochs", "num_epochs", "max_epochs"), "train_epochs"),
+    **dict.fromkeys(("steps", "n_steps", "num_steps", "max_steps", "iterations", "iters"), "train_steps"),
+    **dict.fromkeys(("wd", "l2", "decay"), "weight_decay"),
+    **dict.fromkeys(("hidden", "layers", "units", "hidden_sizes", "features", "num_layers"), "widths"),
+    **dict.fromkeys(("optim", "optimiser", "opt"), "optimizer"),
+    **dict.fromkeys(("data", "data_set", "dataset_name"), "dataset"),
+    **dict.fromkeys(("net", "network", "architecture", "arch"), "model"),
+    **dict.fromkeys(("scheduler", "lr_schedule"), "schedule"),
+    **dict.fromkeys(("warmup", "warmup_steps", "warmup_ratio"), "warmup_share"),
+    **dict.fromkeys(("grad_clip", "clip", "max_norm", "gradient_clipping"), "clip_norm"),
+    **dict.fromkeys(("act", "nonlinearity"), "activation"),
+    **dict.fromkeys(("random_seed", "rng", "rng_seed"), "seed"),
+    **dict.fromkeys(("eval_every", "log_every", "evals"), "reports"),
+    **dict.fromkeys(("pde", "problem"), "equation"),
+    **dict.fromkeys(("collocation_points", "n_points", "num_points"), "points"),
+    **dict.fromkeys(("params", "constants", "numbers"), "coefficients"),
+    **dict.fromkeys(("double", "float64", "fp64"), "x64"),
+    **dict.fromkeys(("gpus", "n_devices", "num_devices", "device"), "devices"),
+    **dict.fromkeys(("distances", "metrics"), "kinds"),
+}
+
+_UNSET = re.compile(r"\$(\w+|\{\w+\})|^~[^/]*")
+
 
 def near(name: object, known: Iterable[str]) -> str:
-    """', did you mean ..?' or nothing.
+    """', did you mean ..?' or nothing: the same name elsewhere, what others call it, then near spellings.
 
-    >>> near('exanded', ['raw', 'expanded'])
-    ", did you mean 'expanded'?"
+    Args:
+        known: names, or paths such as 'task.batch_size', of which the last part counts.
+
+    >>> near('exanded', ['raw', 'expanded']), near('lr', ['seed', 'optimizer.learning_rate'])
+    (", did you mean 'expanded'?", ", did you mean 'optimizer.learning_rate'?")
     """
-    close = difflib.get_close_matches(str(name), list(known), n=2, cutoff=0.5)
+    known = list(dict.fromkeys(map(str, known)))
+    close = likely(name, known) or difflib.get_close_matches(str(name), known, n=2, cutoff=0.5)
     return f", did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def shown(value: object, most: int = 120) -> str:
+    """A value as errors show it, in at most so many characters.
+
+    >>> shown('a' * 500, 12)
+    "'aaaaaaaa..."
+    """
+    text = repr(value)
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def likely(name: object, known: Iterable[str]) -> list[str]:
+    """Those of the known names, or paths, that end in this name or in what it is called here: at most three.
+
+    >>> likely('seeds', ['seed', 'replicas']), likely('batch_size', ['task.batch_size']), likely('x', ['y'])
+    (['replicas'], ['task.batch_size'], [])
+    """
+    text = str(name).lower().replace("-", "_")
+    meant = {text, SYNONYMS.get(text, text)}
+    return [path for path in known if path != name and path.rsplit(".", 1)[-1] in meant][:3]
+
+
+def expanded(path: str | os.PathLike) -> pathlib.Path:
+    """An absolute path, with `~` and variables replaced: shells do not do it after `--workdir=`.
+
+    Raises:
+        ValueError: a variable that is not set, or a name that this system's locale cannot write.
+    """
+    text = os.path.expandvars(os.path.expanduser(os.fspath(path)))
+    if "\0" in text:
+        raise ValueError(f"the path {text!r} holds a NUL character, which no file system can")
+    if (left := _UNSET.search(text)) and not os.path.exists(text):
+        raise ValueError(
+            f"the path {text!r} holds {left.group()}, which is not set here; set it, or write the path out"
+        )
+    try:
+        os.fsencode(text)
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"the path {text!a} cannot be written in this system's encoding ({sys.getfilesystemencoding()}); set "
+            "LC_ALL=C.UTF-8 or PYTHONUTF8=1, or use a name of ASCII letters"
+        ) from None
+    return pathlib.Path(text).absolute()
 
 
 def check_choice(name: object, known: Iterable[str], *, what: str) -> None:
@@ -73,8 +152,8 @@ def import_path(name: str) -> Any:
         raise ValueError(f"importing {module_name!r} failed: {error}") from error
     except FileNotFoundError as error:
         raise ValueError(f"there is no file {module_name!r}; give its path from {pathlib.Path.cwd()}") from error
-    except Exception as error:  # the user's own code may raise anything
-        where = _line_of(error, module_name)
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
+        where = line_of(error, module_name)
         raise ValueError(f"importing {module_name!r} failed{where}: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
         public = [known for known in vars(module) if not known.startswith("_")]
@@ -97,13 +176,15 @@ def _module(name: str) -> Any:
 
 def _file_module(path: str) -> Any:
     """The module of a file; the same file gives the same module, so that its classes are equal."""
-    file = pathlib.Path(path).expanduser().absolute()
+    file = expanded(path)
     name = f"sbjax_user_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     if not file.is_file():
         raise FileNotFoundError(path)
     spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -114,8 +195,13 @@ def _file_module(path: str) -> Any:
     return module
 
 
-def _line_of(error: BaseException, module_name: str) -> str:
-    """' at line n' of the user's file, from the traceback."""
+def line_of(error: BaseException, module_name: str) -> str:
+    """' at line n' of the user's file, from the traceback; '' if it was not there.
+
+    >>> line_of(ValueError(), 'path/file.py:name')
+    ''
+    """
+    module_name = module_name.partition(":")[0]
     stem, found = module_name.removesuffix(".py").split(".")[-1].split("/")[-1], None
     trace = error.__traceback__
     while trace is not None:

@@ -15,9 +15,11 @@ import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from sbjax.names import near
+from sbjax.names import near, shown
 
 MISSING = dataclasses.MISSING
+LARGEST = 2**31 - 1
+"""Of whole numbers without a bound of their own: steps and sizes are counted in 32 bits."""
 # Of a Flax module, not the user's to set.
 _RESERVED = ("parent", "name")
 
@@ -54,7 +56,9 @@ class Spec(NamedTuple):
         """The bounds in words: '>= 0, < 1'."""
         signs = (("least", ">="), ("above", ">"), ("most", "<="), ("below", "<"))
         given = [(sign, getattr(self, name)) for name, sign in signs]
-        return ", ".join(f"{sign} {bound:g}" for sign, bound in given if bound is not None)
+        return ", ".join(
+            f"{sign} {bound if isinstance(bound, int) else f'{bound:g}'}" for sign, bound in given if bound is not None
+        )
 
 
 class Condition(NamedTuple):
@@ -66,7 +70,7 @@ class Condition(NamedTuple):
 
 def one_of(*values: Any) -> Condition:
     """The other option has one of these values."""
-    return Condition(lambda value: value in values, " or ".join(f"={value!r}" for value in values))
+    return Condition(lambda value: value in values, " or ".join(f"={shown(value)}" for value in values))
 
 
 def given() -> Condition:
@@ -150,16 +154,18 @@ def check(specs: Mapping[str, Spec], given: Mapping[str, Any], *, where: str) ->
         values by name, with numbers turned into the type of the default; and sentences with field, value and remedy.
     """
     prefix = f"{where}." if where else ""
+    if not isinstance(given, Mapping):
+        return {}, [f"{where or 'it'}={shown(given)} must be a section with fields, such as {', '.join(specs)}"]
     values = {name: spec.default for name, spec in specs.items() if spec.default is not MISSING}
     problems = []
     for name, value in given.items():
         if name not in specs:
             listed = ", ".join(specs) or "none"
-            problems.append(f"{prefix}{name}={value!r} is unknown{near(name, specs)}; known: {listed}")
+            problems.append(f"{prefix}{name}={shown(value)} is unknown{near(name, specs)}; known: {listed}")
             continue
         converted, problem = _convert(specs[name], value)
         if problem:
-            problems.append(f"{prefix}{name}={value!r} {problem}")
+            problems.append(f"{prefix}{name}={shown(value)} {problem}")
         else:
             values[name] = converted
     problems += [f"{prefix}{name} is missing; give it" for name in specs if name not in values and name not in given]
@@ -168,9 +174,10 @@ def check(specs: Mapping[str, Spec], given: Mapping[str, Any], *, where: str) ->
         if unmet and name in values:
             value, other = values[name], unmet[0]
             if value != spec.default and not (spec.off is not MISSING and value == spec.off):
+                said = f"{prefix}{other}={shown(values.get(other))}"
                 problems.append(
-                    f"{prefix}{name}={value!r} has no effect with {prefix}{other}={values.get(other)!r}: it is read "
-                    f"only with {other}{unmet[1].wording}; leave it out"
+                    f"{prefix}{name}={shown(value)} has no effect with {said}: it is read only with"
+                    f" {other}{unmet[1].wording}; leave it out"
                 )
     return values, problems
 
@@ -190,7 +197,7 @@ def read(part: Any, given: Mapping[str, Any], *, where: str, without: tuple[str,
         return None, problems
     try:
         return part(**values), []
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         return None, [f"{where}: {error}" if where else str(error)]
 
 
@@ -210,13 +217,19 @@ def _convert(spec: Spec, value: Any) -> tuple[Any, str | None]:
         if not fits(value, example):
             return value, f"must be of type {type(example).__name__}, such as {example!r}"
         if isinstance(example, int | float) and not isinstance(value, bool):
-            value = type(example)(value)
+            try:
+                value = type(example)(value)
+            except OverflowError:
+                return value, "must be a finite number"
         if isinstance(example, tuple):
             return _convert_each(spec, value, example)
     if spec.choices is not None and value not in spec.choices:
         return value, f"is unknown{near(value, map(str, spec.choices))}; known: {', '.join(map(str, spec.choices))}"
     if isinstance(value, float) and not math.isfinite(value):
         return value, "must be a finite number"
+    unbounded = spec.most is None and spec.below is None
+    if unbounded and isinstance(value, int) and not -LARGEST <= value <= LARGEST:
+        return value, f"must be <= {LARGEST}, the largest whole number of 32 bits"
     if isinstance(value, int | float) and not isinstance(value, bool):
         inside = (
             (spec.least is None or value >= spec.least)

@@ -2,7 +2,8 @@
 
 import fnmatch
 import functools
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,14 +24,17 @@ def flatten(tree: PyTree) -> dict[str, Any]:
     {'a/b': 1, 'c/0': 2, 'c/1': 3}
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(_bare(path), simple=True, separator="/"): leaf for path, leaf in leaves}
+    return {_name(path): leaf for path, leaf in leaves}
 
 
 def floating(tree: PyTree, where: Where = None, *, what: str = "tree") -> dict[str, Float[Array, "..."]]:
     """Selected floating leaves of a tree by flat name, as jax arrays.
 
-    Integers, booleans and random keys are ignored, since states carry counters and keys beside weights. Floats with
-    fewer than 16 bits are converted to float32, since jax has no implicit promotion for them.
+    Ignored are integers, booleans and random keys, since states carry counters and keys beside weights, and what
+    `parameters` leaves out. Running statistics, which are NNX variables other than `nnx.Param` beside such, and the
+    collection 'batch_stats' beside 'params' of Flax, count only where nothing else is selected. Floats with fewer than
+    16 bits are converted to float32, since jax has no implicit promotion for them. Numpy arrays of float64 stay as they
+    are where jax would cut them to float32.
 
     Args:
         tree: any pytree of arrays or numbers.
@@ -40,27 +44,62 @@ def floating(tree: PyTree, where: Where = None, *, what: str = "tree") -> dict[s
     Raises:
         ValueError: nothing is selected; a selected leaf is complex, empty or not numeric.
 
-    >>> floating({'a': {'kernel': np.ones(2), 'bias': np.ones(3)}, 'step': np.int32(3)}, '*/kernel')
+    >>> floating({'a': {'kernel': np.ones(2, np.float32), 'bias': np.ones(3)}, 'step': np.int32(3)}, '*/kernel')
     {'a/kernel': Array([1., 1.], dtype=float32)}
     """
+    tree = parameters(tree)
     leaves = flatten(tree)
     chosen = {name: leaf for name, leaf in leaves.items() if selects(where, name)}
-    kept = {}
+    chosen = _without_statistics(tree, chosen)
+    kept, passed = {}, {}
     for name, leaf in chosen.items():
         dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
         if jnp.issubdtype(dtype, jnp.floating):
-            kept[name] = jnp.asarray(leaf, jnp.float32 if _narrow(dtype) else None)
+            kept[name] = _as_floats(leaf, dtype)
         elif jnp.issubdtype(dtype, jnp.complexfloating):
             raise ValueError(f"{what}: leaf {name!r} is complex ({dtype}); give real and imaginary parts as two leaves")
         elif getattr(dtype, "kind", "") in ("O", "S", "U"):
             raise ValueError(f"{what}: leaf {name!r} holds no numbers ({dtype}); leave it out with `where`")
+        else:
+            passed[name] = dtype
     if not kept:
+        cast = next((cast_to_float(name, dtype) for name, dtype in passed.items() if numeric(dtype)), None)
         have = ", ".join(map(repr, list(leaves)[:8])) or "none"
-        raise ValueError(f"{what} has no floating leaf that where={where!r} selects; its leaves: {have}")
+        told = f"; {cast}" if cast else ""
+        raise ValueError(f"{what} has no floating leaf that where={where!r} selects; its leaves: {have}{told}")
     for name, leaf in kept.items():
         if not leaf.size:
             raise ValueError(f"{what}: leaf {name!r} of shape {leaf.shape} is empty; leave it out with `where`")
     return kept
+
+
+def cast_to_float(name: str, dtype: Any) -> str:
+    """The remedy for a leaf of integers or booleans."""
+    return f"leaf {name!r} holds {dtype}, and only floats are measured; cast it, as by .astype('float32')"
+
+
+def numeric(dtype: Any) -> bool:
+    """Whether a dtype is of integers or booleans, which could be meant as weights."""
+    return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
+
+
+def parameters(tree: PyTree) -> PyTree:
+    """A tree without what no optimiser trains: functions as leaves, and numbers that are no arrays in modules of
+    Equinox (the `p` of its Dropout), as `equinox.filter(tree, equinox.is_array)`. They become None.
+
+    >>> parameters({'w': 1.0, 'activation': jnp.tanh})
+    {'activation': None, 'w': 1.0}
+    """
+    equinox: Any = sys.modules.get("equinox")  # a tree of its modules can only come from who imported it
+    module = (lambda x: isinstance(x, equinox.Module)) if hasattr(equinox, "Module") else (lambda x: False)
+
+    def strip(leaf):
+        if module(leaf):
+            return jax.tree.map(lambda x: x if hasattr(x, "dtype") else None, leaf)
+        return None if callable(leaf) else leaf
+
+    stripped = any(module(leaf) or callable(leaf) for leaf in jax.tree.leaves(tree, is_leaf=module))
+    return jax.tree.map(strip, tree, is_leaf=module) if stripped else tree
 
 
 def wide_dtype(*arrays: Array) -> np.dtype:
@@ -115,16 +154,56 @@ def replica_rows(
             f"{what}: a replica distance needs one leading axis of at least 2 replicas in every leaf, got sizes "
             f"{sorted(counts)}; stack the trees of the replicas with sbjax.trees.stack"
         )
-    return {name: leaf.reshape(len(leaf), -1) for name, leaf in leaves.items()}
+    # A view needs no program.
+    rows: dict[str, Any] = {name: np.asarray(leaf) if on_host(leaf) else leaf for name, leaf in leaves.items()}
+    return {name: leaf.reshape(len(leaf), -1) for name, leaf in rows.items()}
+
+
+def replicas(stacked: PyTree, *, what: str = "stacked") -> PyTree:
+    """The stacked tree that replicas are given as, for every replica distance.
+
+    A list or tuple whose elements are trees with the same names and shapes is one of replicas, and is stacked; one
+    whose elements differ is itself a stacked tree, of layers. Where elements agree and all their leaves begin with the
+    same axis it could be either, and is refused. Named tuples, dicts and modules are always one tree. Leaves are as in
+    `parameters`.
+
+    Raises:
+        ValueError: it could be either.
+
+    >>> net = {'kernel': jnp.ones((2, 3)), 'bias': jnp.ones(3)}
+    >>> jax.tree.map(jnp.shape, replicas([net, net]))
+    {'bias': (2, 3), 'kernel': (2, 2, 3)}
+    >>> layers = [jnp.ones((5, 2, 3)), jnp.ones((5, 3, 1))]
+    >>> replicas(layers) is layers
+    True
+    """
+    if type(stacked) not in (list, tuple) or len(stacked) < 2:
+        return parameters(stacked)
+    members = [parameters(tree) for tree in stacked]
+    shapes = [{name: jnp.shape(leaf) for name, leaf in flatten(tree).items()} for tree in members]
+    if not shapes[0] or any(other != shapes[0] for other in shapes[1:]):
+        return parameters(stacked)
+    first = {shape[0] if shape else 0 for shape in shapes[0].values()}
+    if len(first) == 1 and min(first) > 1:
+        n, axis = len(stacked), first.pop()
+        raise ValueError(
+            f"{what} is a {type(stacked).__name__} of {n} trees with the same shapes, whose leaves all begin with an "
+            f"axis of {axis}: give sbjax.trees.stack({what}) if they are {n} replicas, or a dict of named layers, such "
+            f"as {{'layer_0': {what}[0], ..}}, if they are {n} layers of {axis} replicas"
+        )
+    return stack(members)
 
 
 def stack(trees: Sequence[PyTree]) -> PyTree:
-    """Stack trees of equal structure along a new leading (replica) axis.
+    """Stack trees of equal structure along a new leading (replica) axis; of modules, `parameters`.
+
+    Numpy arrays of float64 stay numpy arrays where jax would cut them to float32.
 
     >>> stack([{'w': jnp.zeros(3)}, {'w': jnp.ones(3)}])['w'].shape
     (2, 3)
     """
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    join = lambda *leaves: (np if any(map(is_cut, leaves)) else jnp).stack(leaves)  # noqa: E731
+    return jax.tree.map(join, *map(parameters, trees))
 
 
 def take(tree: PyTree, index: int | slice | np.ndarray) -> PyTree:
@@ -173,12 +252,50 @@ def strong(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), tree)
 
 
+def is_cut(leaf: Any) -> bool:
+    """Whether a leaf is a numpy array or number of float64 that jax would cut to float32."""
+    return (
+        isinstance(leaf, np.ndarray | np.float64) and leaf.dtype == np.float64 and not jax.config.read("jax_enable_x64")
+    )
+
+
+def on_host(*arrays: Array | np.ndarray) -> bool:
+    """Whether numpy can read these arrays without a copy: concrete values on the CPU.
+
+    >>> on_host(jnp.ones(2)), jax.jit(lambda x: jnp.array(on_host(x)))(jnp.ones(2)).item()
+    (True, False)
+    """
+    if any(isinstance(x, jax.core.Tracer) for x in arrays):
+        return False
+    on_devices = (jnp.asarray(x) for x in arrays if not isinstance(x, np.ndarray))
+    return all(device.platform == "cpu" for x in on_devices for device in x.devices())
+
+
+def _as_floats(leaf, dtype):
+    if isinstance(leaf, np.ndarray | np.generic) and dtype.kind == "f" and (dtype.itemsize > 8 or not dtype.isnative):
+        leaf = np.asarray(leaf, np.float64 if dtype.itemsize > 8 else dtype.newbyteorder("="))
+    return np.asarray(leaf) if is_cut(leaf) else jnp.asarray(leaf, jnp.float32 if _narrow(dtype) else None)
+
+
+def _without_statistics(tree, chosen):
+    """Without running statistics, unless they are all that is chosen."""
+    nnx = sys.modules.get("flax.nnx")
+    names = set()
+    if hasattr(nnx, "Variable"):
+        boxes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: isinstance(x, nnx.Variable))
+        boxes = {_name(path): box for path, box in boxes if isinstance(box, nnx.Variable)}
+        names = {name for name, box in boxes.items() if not isinstance(box, nnx.Param)}
+    if isinstance(tree, Mapping) and "params" in tree and "batch_stats" in tree:
+        names |= {name for name in chosen if name.startswith("batch_stats/")}
+    return {name: leaf for name, leaf in chosen.items() if name not in names} or chosen
+
+
 def _narrow(dtype) -> bool:
     """Whether it is a float of fewer than 16 bits, for which jax has no implicit promotion."""
     return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 16
 
 
-def _bare(path: tuple) -> tuple:
-    """A path without the attribute `value` of an NNX variable."""
+def _name(path: tuple) -> str:
+    """The flat name of a path, without the attribute `value` of an NNX variable."""
     boxed = path and isinstance(path[-1], jax.tree_util.GetAttrKey) and path[-1].name == "value" and len(path) > 1
-    return path[:-1] if boxed else path
+    return jax.tree_util.keystr(path[:-1] if boxed else path, simple=True, separator="/")

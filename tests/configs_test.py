@@ -51,6 +51,7 @@ def test_quickstart_is_the_promised_comparison(words, data):
     assert config.task.dataset == "digits"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("words", IMAGES)
 def test_every_image_config_builds(words, data):
     full = config_lib.check(load("images.py", words, data))
@@ -100,6 +101,7 @@ def test_networks_of_the_connectivity_configs(words, data):
     assert abs(arms["narrow"] / arms["w"] - 1) < (0.05 if words == "cifar10" else 0.01)
 
 
+@pytest.mark.extended
 def test_networks_of_the_interpolation_config(data):
     arms = {
         arm.name: arm.parameters

@@ -5,6 +5,7 @@ import functools
 import gc
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import pathlib
 import resource
@@ -23,6 +24,19 @@ import pytest
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "standard")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--check-types", action="store_true", help="check shapes and types of arguments at run time")
+
+
+def pytest_configure(config):
+    """The hook has to be there before the package is imported."""
+    if config.getoption("--check-types"):
+        import jaxtyping
+
+        sys.modules["sbjax_type_checker"] = load_helper("type_checker")
+        jaxtyping.install_import_hook("sbjax", "sbjax_type_checker.check")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -50,6 +64,12 @@ def _little_memory():
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _messages_reach_pytest(monkeypatch):
+    """A command that ran in this process keeps its messages to the terminal."""
+    monkeypatch.setattr(logging.getLogger("sbjax"), "propagate", True)
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from sbjax.frame.protocol import Experiment
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = [
-    {"commands", "__main__"},
-    {"config", "runner"},
+    {"commands"},
+    {"config", "runner", "claims"},
     {"experiments"},
     {"frame"},
     {"report", "training", "optimizers"},

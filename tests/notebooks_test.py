@@ -1,13 +1,15 @@
-"""Notebooks run as written, and are what their scripts say."""
+"""Notebooks run as written, are what their scripts say, and are stored with what they print and draw."""
 
-import pathlib
 import time
 
 import jupytext
+import nbformat
 import pytest
 
-FOLDER = pathlib.Path(__file__).parents[1] / "notebooks"
-SCRIPTS = sorted(FOLDER.glob("*.py"))
+from tests import notebooks
+from tests.notebooks import REMEDY, SCRIPTS
+
+by_name = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 
 
 def cells(notebook):
@@ -16,41 +18,62 @@ def cells(notebook):
 
 def test_every_notebook_has_its_script():
     assert SCRIPTS
-    assert sorted(path.with_suffix(".py") for path in FOLDER.glob("*.ipynb")) == SCRIPTS
+    assert sorted(path.with_suffix(".py") for path in notebooks.FOLDER.glob("*.ipynb")) == SCRIPTS
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_notebook_is_its_script(script):
-    notebook = jupytext.read(script.with_suffix(".ipynb"))
-    remedy = f"write it again: jupytext --update --to ipynb notebooks/{script.name}"
-    assert cells(notebook) == cells(jupytext.read(script)), remedy
+@by_name
+def test_notebook_is_its_script_and_is_stored_with_its_outputs(script):
+    path = script.with_suffix(".ipynb")
+    notebook = jupytext.read(path)
+    assert cells(notebook) == cells(jupytext.read(script)), f"{REMEDY} {script.stem}"
     assert notebook.metadata.kernelspec.name == "python3"
-    for cell in notebook.cells:
-        assert not cell.get("outputs"), "a notebook is stored without outputs"
-        assert cell.get("execution_count") is None
+    assert set(notebook.metadata) == {"jupytext", "kernelspec"}
+    assert notebooks.faults(notebook) == [], f"{REMEDY} {script.stem}"
+    assert path.stat().st_size < notebooks.LIMIT
+
+
+def stream(text, name="stdout"):
+    return nbformat.v4.new_output("stream", name=name, text=text)
+
+
+ERROR = nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=["ValueError: no"])
+PICTURE = nbformat.v4.new_output("display_data", data={"image/png": "aGVsbG8=", "text/plain": "<Figure>"})
+
+
+@pytest.mark.parametrize(
+    ("source", "count", "outputs", "fault"),
+    [
+        ("print(1)", 1, [stream("kernel/bias 1/2 http://a.b/c/d.e\n"), PICTURE], None),
+        ("def f():\n    print(1)", 1, [PICTURE], None),
+        ("print(1)", None, [PICTURE], "not run once"),
+        ("print(1)", 2, [PICTURE], "not run once"),
+        ("for i in x:\n    plt.show()", 1, [], "no output"),
+        ("a = show(1)", 1, [], "no output"),
+        ("1", 1, [stream("1")], "no picture"),
+        ("1", 1, [PICTURE, ERROR], "an error or a warning: ValueError"),
+        ("1", 1, [PICTURE, stream("UserWarning: a", "stderr")], "an error or a warning: UserWarning"),
+        ("1", 1, [PICTURE, stream("saved '/home/someone/a.npz'")], "/home/someone/a.npz"),
+        ("1", 1, [PICTURE, stream("in /tmp/x1/copy.npz")], "/tmp/x1/copy.npz"),
+        ("1", 1, [PICTURE, stream("~/runs/a")], "~/runs/a"),
+        ("1", 1, [PICTURE, stream("C:\\Users\\someone")], "Users"),
+        ("1", 1, [PICTURE, stream("<function f at 0x7f3702488b80>")], "0x7f3702488b80"),
+    ],
+)
+def test_what_a_notebook_must_not_be_stored_with(source, count, outputs, fault):
+    cell = nbformat.v4.new_code_cell(source, execution_count=count, outputs=outputs)
+    found = notebooks.faults(nbformat.v4.new_notebook(cells=[cell]))
+    assert any(fault in sentence for sentence in found) if fault else found == []
 
 
 @pytest.mark.extended
 @pytest.mark.slow
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_notebook_runs(script, kernel, tmp_path):
-    import nbclient
-
+@by_name
+def test_notebook_runs(script, tmp_path):
+    """As stored: the same kinds of outputs with the same words, whatever their numbers."""
     notebook = jupytext.read(script.with_suffix(".ipynb"))
+    stored = notebooks.outline(notebook)
     began = time.monotonic()
-    nbclient.NotebookClient(
-        notebook, timeout=120, kernel_name=kernel, resources={"metadata": {"path": tmp_path}}
-    ).execute()
+    notebooks.run(notebook, tmp_path)
     assert time.monotonic() - began < 120
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert any("image/png" in output.get("data", {}) for output in outputs)
-
-
-@pytest.fixture
-def kernel(tmp_path, monkeypatch):
-    """A kernel of the running interpreter, before any that the user has installed."""
-    from ipykernel import kernelspec
-
-    kernelspec.write_kernel_spec(tmp_path / "jupyter" / "kernels" / "python3")
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    return "python3"
+    assert notebooks.faults(notebook) == []
+    assert notebooks.outline(notebook) == stored

@@ -136,5 +136,8 @@ def write_grids(workdir, arms, shape, unknowns, replicas):
     (workdir / "grids").mkdir()
     for i, arm in enumerate(arms):
         predicted = np.stack([reference + 10.0 ** -(i + 1) * (r + 1) * wave for r in range(replicas)])
-        names = {"coordinates": np.array(["x", "t"][: len(shape)]), "unknowns": np.array(list(unknowns))}
+        names = {
+            "coordinates": np.array([*"xyvw"[: len(shape) - 1], "t"] if len(shape) > 1 else ["x"]),
+            "unknowns": np.array(list(unknowns)),
+        }
         np.savez(workdir / "grids" / f"{arm}.npz", points=points, reference=reference, predicted=predicted, **names)

@@ -178,6 +178,7 @@ def test_killed_between_reports_after_a_save_by_time(tmp_path):
     assert {path.name for path in killed.parent.iterdir()} == {path.name for path in unbroken.parent.iterdir()}
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.extended)]
 )
@@ -195,6 +196,7 @@ def test_asked_to_stop(unbroken, number, code):
     assert fingerprint(workdir) == unbroken[1]
 
 
+@pytest.mark.extended
 def test_finished_run_does_nothing(unbroken):
     workdir, _ = unbroken
     times = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}

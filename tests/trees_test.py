@@ -1,5 +1,6 @@
 from typing import NamedTuple
 
+import equinox as eqx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -79,6 +80,8 @@ def test_where(where, names):
     [
         ({"w": np.ones(2)}, "kernel*", r"mine has no floating leaf that where='kernel\*' selects; its leaves: 'w'"),
         ({"n": np.arange(2)}, None, "no floating leaf.*its leaves: 'n'"),
+        ({"n": np.arange(2)}, None, r"leaf 'n' holds int64.*cast it, as by .astype\('float32'\)"),
+        ({"n": np.array([True])}, None, "leaf 'n' holds bool"),
         ({}, None, "its leaves: none"),
         ({"w": np.ones(2, complex)}, None, "mine: leaf 'w' is complex"),
         ({"w": np.ones((2, 0), np.float32)}, None, r"mine: leaf 'w' of shape \(2, 0\) is empty; leave it out"),
@@ -111,6 +114,35 @@ def test_replica_rows():
     rows = trees.replica_rows(tree)
     assert {name: row.shape for name, row in rows.items()} == {"kernel": (2, 12), "scale": (2, 1)}
     np.testing.assert_array_equal(rows["kernel"][1], np.arange(12, 24))
+
+
+SQUARE = {"w": np.ones((8, 8), np.float32), "b": np.ones(8, np.float32)}
+LAYERS = [(np.ones((5, 2, 3)), np.ones((5, 3))), (np.ones((5, 3, 1)), np.ones((5, 1)))]
+
+
+@pytest.mark.parametrize(
+    "tree", [LAYERS, tuple(LAYERS), LAYERS[:1], Layer(np.ones((2, 3)), np.ones((2, 3))), {"a": LAYERS}]
+)
+def test_what_is_one_stacked_tree(tree):
+    assert trees.replicas(tree) is tree
+
+
+def test_lists_that_are_replicas():
+    net = [np.ones((2, 3), np.float32), np.ones(3, np.float32)]
+    assert jax.tree.map(jnp.shape, trees.replicas([net, net, net])) == [(3, 2, 3), (3, 3)]
+    with pytest.raises(
+        ValueError, match=r"list of 3 trees .* begin with an axis of 8: give sbjax.trees.stack\(nets\) if"
+    ):
+        trees.replicas([SQUARE] * 3, what="nets")
+    with pytest.raises(ValueError, match="tuple of 2 trees"):
+        trees.replicas((np.ones((3, 4)), np.ones((3, 4))))
+
+
+def test_parameters_have_no_functions_and_no_settings():
+    net = eqx.nn.Sequential([eqx.nn.Linear(2, 3, key=KEY), eqx.nn.Lambda(jax.nn.relu), eqx.nn.Dropout(0.3)])
+    assert list(trees.floating(net)) == ["layers/0/weight", "layers/0/bias"]
+    assert list(trees.flatten(trees.parameters(net))) == ["layers/0/weight", "layers/0/bias"]
+    assert list(trees.floating({"w": np.ones(2), "act": jnp.tanh})) == ["w"]
 
 
 @pytest.mark.parametrize(

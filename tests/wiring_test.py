@@ -18,7 +18,7 @@ from sbjax.runner import run as experiment
 from sbjax.training.fit import fit
 from sbjax.training.placement import Placement
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+EQUATIONS_PAGE = pathlib.Path(__file__).parents[1] / "docs" / "how_to" / "equations.md"
 
 
 def settings(**changes):
@@ -128,6 +128,7 @@ def test_optimizer_fields_reach_the_updates(field, value):
     assert np.any(third_update(section) != third_update(section | {field: value}))
 
 
+@pytest.mark.extended
 def test_the_seed_decides_and_arms_share_it(tmp_path):
     """An arm that differs in nothing that counts ends alike, replica by replica; another seed ends elsewhere."""
     results = {}
@@ -237,6 +238,10 @@ def test_lost_summary_is_made_again(tmp_path):
         ({"optimizer__learning_rate": float("inf")}, "optimizer.learning_rate=inf must be a finite number"),
         ({"model__widths": ("a",)}, "model.widths=.*holds an entry that must be of type int"),
         ({"arms__expanded__expansion__factor": 0}, "arm 'expanded': expansion.factor=0 must be >= 1"),
+        (
+            {"optimizer": {"name": "gauss_newton"}},
+            "optimizer.name='gauss_newton' needs a loss that is a sum of squares",
+        ),
     ],
 )
 def test_refused_before_anything_is_written(tmp_path, changes, words):
@@ -254,8 +259,10 @@ def test_empty_workdir():
 
 
 def own_equation(tmp_path, monkeypatch, changes=()):
-    """The README's example as a file that can be imported."""
-    text = next(b for b in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "make_screened" in b)
+    """The page's example as a file that can be imported."""
+    text = next(
+        b for b in re.findall(r"```python\n(.*?)```", EQUATIONS_PAGE.read_text(), re.DOTALL) if "make_screened" in b
+    )
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)

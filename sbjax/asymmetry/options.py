@@ -53,9 +53,11 @@ def build_asymmetric(module: Any, fields: Mapping[str, Any] | None) -> Any:
         ValueError: an unknown option, kind or preset, or an impossible value. Every line begins with the option, as
             'asymmetry.kind'.
     """
-    if not fields:
+    if not fields and (fields is None or isinstance(fields, Mapping)):
         return module
     specs = asymmetry_specs()
+    if not isinstance(fields, Mapping):
+        raise ValueError(f"asymmetry={fields!r} must be a section with fields, such as {', '.join(specs)}")
     if fields.get("preset") is not None:
         specs["kind"] = specs["kind"]._replace(default="w")
     values, problems = options.check(specs, fields, where="asymmetry")

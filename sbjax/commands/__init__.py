@@ -7,6 +7,7 @@ COMMANDS = {
     "train": "train all arms of an experiment and write its report",
     "measure": "rank designs by the symmetry they break, or measure parameters from elsewhere",
     "report": "draw the report of a run again, or compare two runs",
+    "claims": "published claims beside our numbers; --check runs one again",
     "export": "a trained network as safetensors with a model card",
 }
 

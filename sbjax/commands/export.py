@@ -26,11 +26,11 @@ def define_flags() -> None:
 
 def main(argv: list[str]):
     """Write the files of the flags and return their paths."""
-    from sbjax.runner.export import export
-
     given = flags.FLAGS
     cli_lib.require("workdir", "the folder of a run")
     cli_lib.require("out", "the file to write")
+    from sbjax.runner.export import export
+
     return export(given.workdir, given.out, arm=given.arm, replica=given.replica, step=given.step, trust=given.trust)
 
 

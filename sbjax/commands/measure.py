@@ -8,7 +8,8 @@
 With --config, the arms are designs: each is trained (briefly, as the config says; a finished or interrupted run is gone
 on with), ranked by a replica distance with intervals, and, with --against, the rank correlation with test accuracy in
 that other run is printed. With --params, every file is a replica (or one file holds all, stacked): orbax folders, .npz
-and .safetensors.
+and .safetensors. Running statistics, masks and other arrays that are no weights are left out, which the output says;
+--buffers counts them.
 """
 
 import sys
@@ -26,6 +27,7 @@ def define_flags() -> None:
     flags.DEFINE_string("by", "marginal", "Measure to rank by, such as marginal or neuron_cloud_scale_free.")
     flags.DEFINE_list("params", None, "Parameters on disk, one file or orbax folder a replica.")
     flags.DEFINE_list("where", None, "Globs of the leaves to measure, such as '*/kernel'; default all.")
+    flags.DEFINE_bool("buffers", False, "With --params: count running statistics, masks, averaged copies, too.")
     flags.DEFINE_integer("neuron_axis", -1, "Axis of a kernel that counts neurons: -1 in Flax, 0 in PyTorch.")
     cli_lib.define_cpu_devices()
 
@@ -33,16 +35,22 @@ def define_flags() -> None:
 def main(argv: list[str]):
     """What the flags ask for, as `sbjax.runner.ranking.Measurement`."""
     from sbjax.frame.errors import ConfigError
-    from sbjax.runner import ranking
 
     given = flags.FLAGS
     if (given.params is None) == (given.config is None):
         raise ConfigError("give either --config with --workdir, or --params")
+    if given.params is None:
+        cli_lib.require("workdir", "the folder in which the designs are trained")
+    from sbjax.runner import ranking
+
     if given.params is not None:
         return ranking.measure_params(
-            given.params, where=given.where, neuron_axis=given.neuron_axis, workdir=given.workdir
+            given.params,
+            where=given.where,
+            neuron_axis=given.neuron_axis,
+            workdir=given.workdir,
+            buffers=given.buffers,
         )
-    cli_lib.require("workdir", "the folder in which the designs are trained")
     settings = cli_lib.read_config(given.cpu_devices)
     return ranking.rank_designs(workdir=given.workdir, against=given.against, by=given.by, **settings)
 

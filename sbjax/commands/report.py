@@ -27,10 +27,10 @@ def define_flags() -> None:
 
 def main(argv: list[str]) -> tuple[str, Path]:
     """Make what the flags ask for; return a table for the terminal and the path of the page."""
-    from sbjax.runner import suite
-
     given = flags.FLAGS
     cli_lib.require("workdir", "the folder of a run")
+    from sbjax.runner import suite
+
     if given.against is not None:
         return suite.compare(given.workdir, given.against)
     return suite.report(given.workdir, classical=given.classical, trust=given.trust)[:2]

@@ -27,13 +27,15 @@ def define_flags() -> None:
 
 def main(argv: list[str]):
     """Run the experiment of the flags and return its outcome; with --fields, the list of fields."""
-    from sbjax.runner import fields, suite
-
     given = flags.FLAGS
+    cli_lib.require("config", "the experiment, such as configs/quickstart.py")
+    if not given.fields:
+        cli_lib.require("workdir", "the folder of the run")
+    from sbjax.runner import fields, suite  # what is missing is told before JAX is imported
+
     settings = cli_lib.read_config(given.cpu_devices)
     if given.fields:
         return fields.fields_text(suite.first_plan(settings["config"]))
-    cli_lib.require("workdir", "the folder of the run")
     return suite.run(workdir=given.workdir, extend=given.extend, **settings)
 
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, UInt8
 
+from sbjax.names import expanded
+
 logger = logging.getLogger(__name__)
 
 
@@ -42,7 +44,7 @@ def folder(cache_dir: str | os.PathLike | None = None) -> Path:
         cache_dir = os.environ.get("SBJAX_CACHE")
     if not cache_dir:
         cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sbjax"
-    return Path(cache_dir).expanduser()
+    return expanded(cache_dir)
 
 
 def load_splits(path: Path) -> Splits | None:

@@ -54,6 +54,14 @@ def resize(images: UInt8[np.ndarray, "n h w c"], size: int) -> UInt8[np.ndarray,
     pillow = import_pillow(what="Images are resized")
     if images.shape[1:3] == (size, size):
         return images
+    from sbjax import devices  # JAX, which reading images does not need
+
+    needed, there = len(images) * size**2 * images.shape[-1], devices.memory()
+    if needed > there:
+        raise ValueError(
+            f"image_size={size}: {len(images)} images of this size take {devices.in_words(needed)} of memory, and "
+            f"there are {devices.in_words(there)}; lower it"
+        )
     resized = np.empty((len(images), size, size, images.shape[-1]), np.uint8)
     for image, result in zip(images, resized):
         for channel in range(images.shape[-1]):

@@ -9,7 +9,6 @@ import fnmatch
 import hashlib
 import importlib
 import importlib.util
-import json
 import logging
 import os
 import re
@@ -19,6 +18,9 @@ import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from sbjax.files import read_json
+from sbjax.names import expanded
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ def unknown_name(name: str, known: tuple[str, ...]) -> ValueError:
 
 def default_data_dir(data_dir: str | os.PathLike | None = None) -> Path:
     """`data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets, as in TFDS."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return expanded(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def import_tfds():
@@ -118,7 +120,8 @@ def find_folder(name: SetName, data_dir: Path) -> Path | None:
     versions = _versions(root / name.config if name.config else root, name.version or "*")
     if not versions:
         return None
-    info = json.loads((versions[-1] / "dataset_info.json").read_text())
+    form = {"fileFormat?": str, "alternativeFileFormats?": [str]}
+    info = read_json(versions[-1] / "dataset_info.json", form, remedy="prepare the set again")
     formats = [info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])]
     if "array_record" not in formats:
         raise ValueError(

@@ -60,7 +60,7 @@ def fold(
     ([[2.0]], [30.0])
     """
     if expansion is None:
-        return params
+        return dict(params)
     if not isinstance(expansion, Expansion):
         raise TypeError(f"expansion={expansion!r} is not one expansion: fold the layers of a tree one after another.")
     if not isinstance(expansion, ImageExpansion | VectorExpansion | SequenceExpansion):

@@ -63,7 +63,7 @@ class ImageExpansion:
     Source: arXiv 2409.06402.
     """
 
-    factor: int = option(2, "K: each side becomes K times as long", least=1)
+    factor: int = option(2, "K: each side becomes K times as long", least=1, most=1000)
     fill: float | tuple[float, ...] | str = option(
         0.5, f"what the new pixels hold: a number, one a channel ('0.5,0.4,0.3'), {', '.join(FILLS)}", like=None
     )
@@ -150,8 +150,8 @@ class VectorExpansion:
     Source: arXiv 2602.17952.
     """
 
-    before: int = option(2, "how many constants stand before the data", least=0)
-    after: int = option(2, "how many stand after it", least=0)
+    before: int = option(2, "how many constants stand before the data", least=0, most=10**4)
+    after: int = option(2, "how many stand after it", least=0, most=10**4)
     value: float | tuple[float, ...] = option(math.pi, "their value, or before + after values ('1,2,3,4')", like=None)
 
     def __post_init__(self):
@@ -198,7 +198,7 @@ class SequenceExpansion:
     [5, 0, 6, 0, 7, 0]
     """
 
-    factor: int = option(2, "K: the axis becomes K times as long", least=1)
+    factor: int = option(2, "K: the axis becomes K times as long", least=1, most=10**4)
     fill: float = option(0.5, "what the new entries hold", like=None)
     axis: str = option("feature", "which axis grows", choices=("feature", "token"))
     offset: int = option(0, "first data site, 0 .. K-1", least=0)
@@ -260,7 +260,7 @@ def _cast(field: str, value: float | tuple[float, ...], dtype: np.dtype) -> np.n
     if jnp.issubdtype(dtype, jnp.integer):
         if numbers != np.round(numbers):
             raise ValueError(f"{field}={value} is no token id: integer arrays need a whole number.")
-        limits = jnp.iinfo(dtype)
+        limits: Any = jnp.iinfo(dtype)
     else:
         limits = jnp.finfo(dtype)
     if np.any((numbers < float(limits.min)) | (numbers > float(limits.max))):
@@ -281,7 +281,7 @@ def _check_fields(expansion: Any) -> None:
         if spec.choices is not None:
             _check_choice(field, getattr(expansion, field), spec.choices)
         elif isinstance(spec.default, int):
-            _check_integer(field, getattr(expansion, field), spec.least)
+            _check_integer(field, getattr(expansion, field), int(spec.least or 0))
 
 
 def _check_sites(factor: int, offset: int) -> None:

@@ -14,6 +14,7 @@ times the step of a plain bias). For images it also multiplies the resolution; t
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -248,6 +249,7 @@ def with_expansion(apply_fn: Callable, expansion: PyTree[Expansion | None]) -> C
 
 def _map(function: Callable, expansion: PyTree, tree: PyTree) -> PyTree:
     """`function(kind, array)` over `tree`, `expansion` being a prefix of it in which None is a leaf."""
+    structure: Any
     kinds, structure = jax.tree.flatten(expansion, is_leaf=lambda kind: isinstance(kind, Expansion | None))
     for kind in kinds:
         if not isinstance(kind, Expansion | None):

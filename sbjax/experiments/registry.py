@@ -30,6 +30,8 @@ def find(task: Mapping[str, Any]) -> Experiment:
     'pinn'
     """
     kind = task.get("kind", "images")
+    if not isinstance(kind, str):
+        raise ConfigError(f"task.kind={kind!r} must be a name; known: {', '.join(KINDS)}")
     if kind in RENAMED_KINDS:
         raise ConfigError(f"task.kind={kind!r} is now called {RENAMED_KINDS[kind]!r}")
     if kind in KINDS:

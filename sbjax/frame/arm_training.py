@@ -5,14 +5,15 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 from sbjax import options
-from sbjax.frame.arms import Arm
+from sbjax.frame.arms import Arm, counts_flops
 from sbjax.frame.plan import Plan
+from sbjax.frame.protocol import Experiment
 from sbjax.frame.workdir import Workdir
 from sbjax.training import checkpoint as checkpoint_lib
 from sbjax.training import fit as fit_lib
@@ -42,7 +43,7 @@ class ArmTraining:
             keep=section.keep,
             keep_best=section.keep_best,
             goal=arm.task.goal,
-            identity=identity(plan, arm.name),
+            identity=identity(plan.experiment, plan.settings, arm.name),
         )
         with contextlib.closing(checkpoints):
             fitted = fit_lib.fit(
@@ -75,7 +76,8 @@ class ArmTraining:
     def _complete(self, record):
         epoch_steps, step = self.arm.task.epoch_steps, record["step"]
         epoch = {} if epoch_steps is None else {"epoch": step / epoch_steps}
-        return {"arm": self.arm.name, "step": step, **epoch, "flops": step * self.arm.flops_per_step, **record}
+        flops = step * self.arm.flops_per_step if counts_flops(self.plan) else 0.0
+        return {"arm": self.arm.name, "step": step, **epoch, "flops": flops, **record}
 
     def _on_resume(self, step, history):
         self.start = self.at = step
@@ -107,6 +109,8 @@ class ArmTraining:
         self.spent[what] += seconds
 
     def _add_timing(self, fitted, seconds):
+        if self.start == fitted.step:  # all of it was there already
+            return
         self.spent["log"] = seconds - sum(self.spent.values())
         numbers = {f"{name}_seconds": round(value, 3) for name, value in self.spent.items()}
         if self.spent["measure"] >= 1:  # seconds, compilation among them: a share of a short training says nothing
@@ -117,12 +121,17 @@ class ArmTraining:
         self.folder.add_timing(arm=self.arm.name, steps=[self.start, fitted.step], programs=fitted.programs, **numbers)
 
 
-def identity(plan: Plan, arm: str) -> dict[str, Any]:
-    """What ties a checkpoint to its run: arm, seed, replicas and a digest of everything that decides numbers."""
-    settings = {name: value for name, value in plan.settings.items() if name not in ("arms", "checkpoint", "callbacks")}
-    own = {name: value for name, value in plan.settings["arms"][arm].items() if name not in ("order", "role", "labels")}
-    free = {f"task.{n}" for n, spec in options.describe(plan.experiment.fields).items() if spec.free}
-    settings["task"] = {n: value for n, value in settings["task"].items() if f"task.{n}" not in free}
+def identity(experiment: Experiment, resolved: Mapping[str, Any], arm: str) -> dict[str, Any]:
+    """What ties a checkpoint to its run: arm, seed, replicas and a digest of everything that decides numbers.
+
+    Args:
+        experiment: whose free fields, such as where data lie, decide none.
+        resolved: the settings of the whole run, as `config.json` holds them.
+    """
+    settings = {name: value for name, value in resolved.items() if name not in ("arms", "checkpoint", "callbacks")}
+    own = {name: value for name, value in resolved["arms"][arm].items() if name not in ("order", "role", "labels")}
+    free = {name for name, spec in options.describe(experiment.fields).items() if spec.free}
+    settings["task"] = {name: value for name, value in settings["task"].items() if name not in free}
     text = json.dumps([settings, own], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return {"arm": arm, "seed": plan.seed, "replicas": plan.replicas, "settings": digest}
+    return {"arm": arm, "seed": resolved["seed"], "replicas": resolved["replicas"], "settings": digest}

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 
 from sbjax.frame.errors import ConfigError
+from sbjax.frame.estimate import largest_array
+from sbjax.frame.plan import Plan
 from sbjax.frame.sections import Precision
 from sbjax.metrics.monitor import Monitor
 from sbjax.names import near
@@ -26,7 +29,8 @@ class Arm(NamedTuple):
         phases: of training; the second one may be None.
         steps: of both phases.
         parameters: trained ones of one replica.
-        flops_per_step: of loss and gradient of one replica.
+        flops_per_step: of loss and gradient of one replica. See `counts_flops`.
+        checkpoint_bytes: of one checkpoint, all replicas.
         monitor, monitor_steps: what is measured over all replicas together, and where.
     """
 
@@ -36,12 +40,28 @@ class Arm(NamedTuple):
     steps: int
     parameters: int
     flops_per_step: float
+    checkpoint_bytes: int
     monitor: Monitor | None
     monitor_steps: tuple[int, ...]
 
 
-def step_flops(task: Task) -> float:
-    """FLOPs of loss and gradient of one replica and step, as XLA counts them in the program before optimisation."""
+class Cost(NamedTuple):
+    """Of loss and gradient of one replica and step.
+
+    Attributes:
+        flops: as XLA counts them in the program before optimisation.
+        largest: bytes of the largest array in it.
+    """
+
+    flops: float
+    largest: int
+
+
+def step_cost(task: Task) -> Cost:
+    """What one step of one replica costs, from its program alone.
+
+    XLA counts the body of a loop once; here it counts as often as `scan` runs it.
+    """
     key = jax.random.key(0)
     variables = jax.eval_shape(task.init, key)
     batch = jax.eval_shape(task.sample, task.data, key, jnp.int32(0))
@@ -53,13 +73,41 @@ def step_flops(task: Task) -> float:
     # Arms that differ in a constant alone are one program: lowering it costs as much as tracing it.
     digest = hashlib.sha256(str(traced.jaxpr).encode()).hexdigest()
     if digest not in _counted():
-        _counted()[digest] = float(traced.lower().cost_analysis()["flops"])
+        flops = _flops(traced.lower()) + _repeated(traced.jaxpr)
+        _counted()[digest] = Cost(flops, largest_array(traced.jaxpr.jaxpr))
     return _counted()[digest]
 
 
+def counts_flops(plan: Plan) -> bool:
+    """Whether a step of every arm costs one loss and gradient, so that runs can be read at equal FLOPs."""
+    choices = [arm.optimizer for arm in plan.arms]
+    choices += [arm.second_phase.optimizer for arm in plan.arms if arm.second_phase is not None]
+    return all(choice.options.one_gradient for choice in choices)
+
+
+def _flops(lowered) -> float:
+    return float(lowered.cost_analysis()["flops"])
+
+
+def _repeated(jaxpr) -> float:
+    """FLOPs of all runs but the first of the bodies of `scan` in a program."""
+    total = 0.0
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        inner = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda value: hasattr(value, "eqns"))
+        inner = [value for value in inner if hasattr(value, "eqns")]
+        inside = sum(map(_repeated, inner))
+        if equation.primitive.name == "scan":
+            body, runs = equation.params["jaxpr"], equation.params["length"]
+            alone = jax.jit(jax.extend.core.jaxpr_as_fun(body)).lower(*(x.aval for x in body.jaxpr.invars))
+            total += runs * inside + (runs - 1) * _flops(alone)
+        else:
+            total += inside
+    return total
+
+
 @functools.cache
-def _counted() -> dict[str, float]:
-    """FLOPs by digest of a program, for the life of the process."""
+def _counted() -> dict[str, Cost]:
+    """Costs by digest of a program, for the life of the process."""
     return {}
 
 

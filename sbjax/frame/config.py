@@ -12,7 +12,7 @@ from sbjax.frame.errors import ConfigError
 from sbjax.frame.plan import Plan
 from sbjax.frame.protocol import Experiment
 from sbjax.frame.reader import ARM_WORDS, SECOND_PHASE, Reader
-from sbjax.names import near
+from sbjax.names import near, shown
 from sbjax.optimizers import lookup
 from sbjax.optimizers import section as optimizer_lib
 
@@ -83,7 +83,10 @@ def parse_words(
         name = next((name for name, known in choices.items() if word in known), word if word in flags else None)
         if name is None:
             every = [*(w for known in choices.values() for w in known), *flags]
-            raise ConfigError(f"config argument {word!r} is unknown{near(word, every)}; known: {', '.join(every)}")
+            other = f"; any other set: --config.task.dataset={word}" if "dataset" in choices else ""
+            raise ConfigError(
+                f"config argument {word!r} is unknown{near(word, every)}; known: {', '.join(every)}{other}"
+            )
         if name in seen and seen[name] != word:
             raise ConfigError(f"config arguments {seen[name]!r} and {word!r} are both a {name}; give one")
         seen[name] = word
@@ -116,9 +119,11 @@ def read(config: ConfigDict | Mapping[str, Any], find: Find) -> Plan:
     """
     given = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
     given.pop("suite", None)
+    if strange := _strange(given):
+        raise ConfigError("\n".join(strange))
     task = given.get("task", {})
     if not isinstance(task, Mapping):
-        raise ConfigError(f"task={task!r} must be a section with fields, such as {{'kind': 'images'}}")
+        raise ConfigError(f"task={shown(task)} must be a section with fields, such as {{'kind': 'images'}}")
     experiment = find(task)
     problems = _unknown(given, experiment)
     if problems:
@@ -184,9 +189,9 @@ def _unknown(given, experiment):
         if name in sections_lib.RENAMED:
             problems.append(f"{name} is now called {sections_lib.RENAMED[name]!r}")
         elif name not in base:
-            problems.append(f"{name}={value!r} is unknown{_where_else(name, base)}; known: {', '.join(base)}")
+            problems.append(f"{name}={shown(value)} is unknown{_where_else(name, base)}; known: {', '.join(base)}")
         elif isinstance(base[name], dict) and not isinstance(value, Mapping):
-            problems.append(f"{name}={value!r} must be a section with fields, such as {{{', '.join(base[name])}}}")
+            problems.append(f"{name}={shown(value)} must be a section with fields, such as {{{', '.join(base[name])}}}")
         elif name not in reads:
             problems += _without_effect(name, value, base[name], experiment)
     section = given.get("interpolation")
@@ -196,6 +201,19 @@ def _unknown(given, experiment):
         for word in (options.words(between) if isinstance(between, str) else ())
         if word not in BETWEEN
     ]
+
+
+def _strange(value, path=""):
+    """Sentences about values that `config.json` could not hold."""
+    if isinstance(value, Mapping):
+        found = [f"{path or 'the config'} has a field {shown(n)}: names are text" for n in value if type(n) is not str]
+        return found + [s for n, inner in value.items() for s in _strange(inner, f"{path}.{n}".lstrip("."))]
+    if isinstance(value, list | tuple):
+        return [sentence for inner in value for sentence in _strange(inner, path)]
+    if value is None or isinstance(value, str | bool | int | float):
+        return []
+    kind = type(value).__name__
+    return [f"{path}={shown(value)} is a {kind}, and fields hold text, numbers, True, False, None, tuples and sections"]
 
 
 def _where_else(name, base):
@@ -217,7 +235,7 @@ def _without_effect(name, value, default, experiment):
             f"{name}.{field}": found for field, found in value.items() if not _neutral(name, field, found, default)
         }
     return [
-        f"{path}={found!r} has no effect with task.kind={experiment.name!r}, which reads {reads}; leave it out"
+        f"{path}={shown(found)} has no effect with task.kind={experiment.name!r}, which reads {reads}; leave it out"
         for path, found in changed.items()
     ]
 

@@ -26,10 +26,28 @@ def told_as(section: str, *kinds: type[Exception]) -> Iterator[None]:
         yield
     except ConfigError:
         raise
-    except (ValueError, TypeError, NotImplementedError, *kinds) as error:
+    except (ValueError, TypeError, NotImplementedError, ArithmeticError, MemoryError, *kinds) as error:
         lines = str(error).splitlines() or [type(error).__name__]
         told = [f"{section}{'.' if _FIELD.match(line) else ': '}{line}" for line in lines]
         raise ConfigError("\n".join(told)) from error
+
+
+@contextlib.contextmanager
+def told_of_files(before: str = "") -> Iterator[None]:
+    """Turn the error of a damaged file, or of a path, into a `ConfigError`: they say file and remedy themselves.
+
+    >>> with told_of_files('--against=a: '):
+    ...     raise ValueError('a/config.json cannot be read')
+    Traceback (most recent call last):
+        ...
+    sbjax.frame.errors.ConfigError: --against=a: a/config.json cannot be read
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{before}{error}") from error
 
 
 @contextlib.contextmanager

@@ -65,6 +65,10 @@ class Experiment(Protocol):
         """All that `run` uses, built once; whatever can be refused is refused here, as `ConfigError`."""
         ...
 
+    def disk(self, prepared: Any) -> int:
+        """Bytes that a run writes at least, beside a few numbers."""
+        return 0
+
     def run(self, prepared: Any, folder: Workdir, *, stop: Callable[[], bool]) -> bool:
         """Do it, and leave in the folder what `sbjax.report.results` reads; False if `stop()` ended it."""
         ...

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from sbjax import options
 from sbjax.frame import sections as sections_lib
 from sbjax.frame.plan import CONTROL, REFERENCE, TREATMENT, ArmPlan, Phase, Plan
-from sbjax.names import near
+from sbjax.names import near, shown
 from sbjax.optimizers import lookup
 from sbjax.optimizers import section as optimizer_lib
 
@@ -14,6 +14,7 @@ from sbjax.optimizers import section as optimizer_lib
 OPEN = ("model", "expansion", "optimizer", "second_phase")
 ARM_SECTIONS = ("task", "model", "expansion", "optimizer", "second_phase")
 ARM_WORDS = ("order", "role", "labels")
+LONGEST = 100  # bytes of the name of an arm
 SECOND_PHASE = {"steps": 0, **optimizer_lib.union_fields(), "name": "lbfgs", "weight_decay": 0.0}
 SECOND_PHASE["schedule"] = "constant"
 
@@ -100,7 +101,7 @@ class Reader:
             if name in own:
                 same = kind if name == "kind" else shared.get(name, specs[name].default)
                 if own[name] != same:
-                    self.problems.append(f"{where}.{name}={own[name]!r} must be {same!r} as in the whole run")
+                    self.problems.append(f"{where}.{name}={shown(own[name])} must be {same!r} as in the whole run")
         return {name: value for name, value in own.items() if name != "kind"}
 
     def _parts(self, shared, own, where):
@@ -129,7 +130,7 @@ class Reader:
         fields = dict(fields)
         steps = fields.pop("steps", 0)
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-            self.problems.append(f"{where}.steps={steps!r} must be a whole number >= 0")
+            self.problems.append(f"{where}.steps={shown(steps)} must be a whole number >= 0")
             return None
         if steps:
             choice = self._optimizer(fields, where)
@@ -142,7 +143,8 @@ class Reader:
             neutral |= name == "first_bias_scale" and in_arm
             if not neutral:
                 self.problems.append(
-                    f"{where}.{name}={value!r} has no effect with second_phase.steps=0; set its steps, or leave it out"
+                    f"{where}.{name}={shown(value)} has no effect with second_phase.steps=0; set its steps, or "
+                    "leave it out"
                 )
         return None
 
@@ -154,13 +156,21 @@ class Reader:
             )
             return
         possible = tuple(name for name in ARM_SECTIONS if name in (*self.experiment.sections, "task"))
+        folders: dict[str, str] = {}
         for arm, fields in arms.items():
+            twin = folders.setdefault(arm.casefold(), arm)
+            if twin != arm:
+                self.problems.append(f"arms.{arm} and arms.{twin} name one folder on some disks; rename one")
+            if len(arm.encode()) > LONGEST:
+                self.problems.append(
+                    f"arms.{shown(arm, 40)}: a name has at most {LONGEST} bytes, since it names a folder"
+                )
             if not arm.replace("_", "").replace("-", "").isalnum():
                 self.problems.append(
                     f"arms.{arm}: a name is made of letters, digits, '_' and '-', since it names a folder"
                 )
             if not isinstance(fields, Mapping):
-                self.problems.append(f"arms.{arm}={fields!r} must be a section with some of {', '.join(possible)}")
+                self.problems.append(f"arms.{arm}={shown(fields)} must be a section with some of {', '.join(possible)}")
                 continue
             for name, values in fields.items():
                 if name in sections_lib.RENAMED:
@@ -176,21 +186,24 @@ class Reader:
                         f"{', '.join(possible)}, and has {', '.join(ARM_WORDS)}"
                     )
                 elif name in ARM_SECTIONS and not isinstance(values, Mapping):
-                    self.problems.append(f"arms.{arm}.{name}={values!r} must be a section with fields")
+                    self.problems.append(f"arms.{arm}.{name}={shown(values)} must be a section with fields")
 
     def _arm(self, name, own, reference, sections):
         order, labels = own.pop("order", 0), own.pop("labels", {})
         role = own.pop("role", REFERENCE if name == reference else TREATMENT)
         where = f"arms.{name}."
-        if isinstance(order, bool) or not isinstance(order, int):
-            self.problems.append(f"{where}order={order!r} must be a whole number: the arm's place in tables")
-        if not isinstance(labels, Mapping):
-            self.problems.append(f"{where}labels={labels!r} must be a section, such as {{'size': 5}}")
+        if isinstance(order, bool) or not isinstance(order, int) or abs(order) > options.LARGEST:
+            self.problems.append(f"{where}order={shown(order)} must be a whole number: the arm's place in tables")
+        if not isinstance(labels, Mapping) or not all(isinstance(x, str | int | float) for x in labels.values()):
+            self.problems.append(
+                f"{where}labels={shown(labels)} must be a section of texts and numbers, such as {{'size': 5}}"
+            )
         if (role == REFERENCE) != (name == reference) or not (
-            role in (REFERENCE, TREATMENT) or (isinstance(role, str) and role.startswith(CONTROL))
+            role in (REFERENCE, TREATMENT)
+            or (isinstance(role, str) and role.startswith(CONTROL) and role.removeprefix(CONTROL).strip())
         ):
             said = f"reference={reference!r} has the role {REFERENCE!r}, every other arm {TREATMENT!r}"
-            self.problems.append(f"{where}role={role!r}: {said} or '{CONTROL}WHAT'")
+            self.problems.append(f"{where}role={shown(role)}: {said} or '{CONTROL}WHAT'")
         shared = self.given.get("task", {})
         task = self._task(shared, dict(own.get("task", {})), f"{where}task" if "task" in own else "task")
         parts = self._parts(sections, own, where)

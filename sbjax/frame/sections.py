@@ -14,10 +14,11 @@ class General:
     """Fields outside of any section."""
 
     seed: int = option(0, "of all random numbers; the same for all arms", least=0, most=2**32 - 1)
-    replicas: int = option(10, "independently initialised and trained copies of each arm", least=1)
-    train_epochs: float = option(0.0, "training length in epochs; 0 = given by train_steps", least=0)
+    replicas: int = option(10, "independently initialised and trained copies of each arm", least=1, most=10**6)
+    train_epochs: float = option(0.0, "training length in epochs; 0 = given by train_steps", least=0, most=1e9)
     train_steps: int = option(0, "training length in steps; 0 = given by train_epochs", least=0)
-    reports: int = option(10, "evaluations, evenly spaced, besides the one before the first step", least=1)
+    reports: int = option(10, "evaluations, evenly spaced, besides the one before the first step", least=1,
+                         most=10**5)  # fmt: skip
     reference: str = option("raw", "the arm that the others are compared with")
     callbacks: str = option("", "functions of yours, 'module:function', called at each report; separated by commas")
 
@@ -63,8 +64,12 @@ class Interpolation:
     """Losses on straight lines between networks, after training."""
 
     between: str = option("", "pairs (of replicas), start (a replica's start and end); 'pairs,start'; '' = none")
-    points: int = option(25, "points on a line; odd, so that one is the midpoint", least=3, only={"between": given()})
-    pairs: int = option(10, "at most so many pairs, disjoint ones first", least=1, only={"between": has("pairs")})
+    points: int = option(
+        25, "points on a line; odd, so that one is the midpoint", least=3, most=10**5, only={"between": given()}
+    )
+    pairs: int = option(
+        10, "at most so many pairs, disjoint ones first", least=1, most=10**5, only={"between": has("pairs")}
+    )
     rebase: bool = option(
         False, "pairs once more with hidden units matched, where no constants are", only={"between": has("pairs")}
     )
@@ -76,8 +81,8 @@ class Interpolation:
 class Population:
     """Hyper-parameters drawn for each replica; 0 = the same for all."""
 
-    learning_rate: float = option(0.0, "decades below optimizer.learning_rate", least=0)
-    weight_decay: float = option(0.0, "decades below optimizer.weight_decay", least=0)
+    learning_rate: float = option(0.0, "decades below optimizer.learning_rate", least=0, most=30)
+    weight_decay: float = option(0.0, "decades below optimizer.weight_decay", least=0, most=30)
     label_smoothing: float = option(0.0, "largest label smoothing, drawn uniformly from 0", least=0, below=1)
 
 
@@ -85,7 +90,8 @@ class Population:
 class Checkpoint:
     """What is saved during training, and how often."""
 
-    saves: int = option(4, "evenly spaced saves, moved to the next report; the end is always saved", least=0)
+    saves: int = option(4, "evenly spaced saves, moved to the next report; the end is always saved", least=0,
+                       most=10**5)  # fmt: skip
     minutes: float = option(5.0, "and whenever so many minutes have passed since the last save; 0 = not", least=0,
                             free=True)  # fmt: skip
     keep: int = option(2, "of the latest ones", least=1, free=True)

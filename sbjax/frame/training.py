@@ -4,6 +4,7 @@ import logging
 from typing import Any, ClassVar, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from sbjax import options, rng, trees
 from sbjax.asymmetry import trainable_size
@@ -11,8 +12,9 @@ from sbjax.expansion.kinds import Expansion
 from sbjax.expansion.registry import make_expansion
 from sbjax.expansion.transform import VectorExpansion
 from sbjax.frame.arm_training import ArmTraining
-from sbjax.frame.arms import Arm, parse_steps, step_flops
+from sbjax.frame.arms import Arm, parse_steps, step_cost
 from sbjax.frame.errors import ConfigError, named_arm, told_as
+from sbjax.frame.estimate import check_memory, tree_bytes
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.protocol import Experiment
 from sbjax.frame.workdir import Workdir
@@ -119,6 +121,8 @@ class TrainingExperiment(Experiment):
         if not plan.train_steps and task.epoch_steps is None:
             raise ConfigError(f"train_epochs={plan.train_epochs}: this task has no epochs; give train_steps")
         steps = plan.steps(task.epoch_steps)
+        if steps > options.LARGEST:
+            raise ConfigError(f"train_epochs={plan.train_epochs} are {steps} steps, and {options.LARGEST} are the most")
         folded = expansion if getattr(arm.task, "fold", False) and isinstance(expansion, VectorExpansion) else None
         constants = None if folded is None else folded.constants
         phases, second = [], arm.second_phase
@@ -126,6 +130,11 @@ class TrainingExperiment(Experiment):
             ("optimizer", arm.optimizer, steps),
             ("second_phase", second and second.optimizer, second and second.steps),
         ):
+            if choice and choice.options.needs_residuals and task.residuals is None:
+                raise ConfigError(
+                    f"{name}.name={choice.name!r} needs a loss that is a sum of squares, which task.kind={self.name!r} "
+                    "has not; use 'adam', or 'lbfgs' on a full batch"
+                )
             with told_as(name):
                 made = choice and fit_lib.Phase(choice.build(count, folded_constants=constants), count)
                 phases.append(made)
@@ -133,11 +142,37 @@ class TrainingExperiment(Experiment):
         monitor, monitor_steps = self._monitor(plan, task, total)
         variables = jax.eval_shape(task.init, jax.random.key(0))
         with told_as("optimizer"):  # such as a bias scale of a model without that bias
-            jax.eval_shape(phases[0].optimizer.init, variables["params"])
+            states = [jax.eval_shape(phase.optimizer.init, variables["params"]) for phase in phases if phase]
+        saved, cost = self._check_memory(plan, arm, task, variables, states)
         parameters = trees.size(variables["params"])
         if "asymmetry" in variables.get("frozen", {}):  # part of the parameters is never trained
             parameters = trainable_size(jax.jit(task.init)(jax.random.key(0)))
-        return Arm(arm.name, task, tuple(phases), total, parameters, step_flops(task), monitor, monitor_steps)
+        return Arm(arm.name, task, tuple(phases), total, parameters, cost, saved, monitor, monitor_steps)
+
+    def _check_memory(self, plan, arm, task, variables, states) -> tuple[int, float]:
+        """Bytes of a checkpoint, and FLOPs of a step; refuses what cannot fit into memory, before it is computed."""
+        count = plan.replicas
+        numbers = {"replicas": count, "task": options.values_of(arm.task), "model": arm.model}
+        numbers |= {"expansion": arm.expansion}
+        saved = count * (tree_bytes(variables) + max(map(tree_bytes, states)))
+        batch = jax.eval_shape(task.sample, task.data, jax.random.key(0), jnp.int32(0))
+        parts = {
+            f"parameters and optimiser state of {count} replicas": saved,
+            "gradients": count * tree_bytes(variables["params"]),
+            "data": tree_bytes(task.data),
+            "a batch": tree_bytes(batch),
+        }
+        check_memory(parts, numbers)
+        cost = step_cost(task)
+        at_once = count if plan.placement.replicas == "vmap" else 1
+        check_memory({**parts, "the largest array of a step": at_once * cost.largest}, numbers)
+        return saved, cost.flops
+
+    def disk(self, prepared: Prepared) -> int:
+        """Bytes of the checkpoints of all arms, with the one that is being written."""
+        kept = prepared.plan.checkpoint.keep + prepared.plan.checkpoint.keep_best
+        every = [arm.checkpoint_bytes for arm in prepared.arms]
+        return min(kept, prepared.plan.checkpoint.saves + 1) * sum(every) + max(every)
 
     def _monitor(self, plan: Plan, task: Task, steps: int) -> tuple[Monitor | None, tuple[int, ...]]:
         """What is measured over all replicas together, and at which steps."""

@@ -7,6 +7,7 @@ import fcntl
 import importlib.metadata
 import io
 import json
+import logging
 import os
 import pathlib
 import platform
@@ -14,14 +15,18 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 
-from sbjax.files import write_atomically
+from sbjax.files import append_line, changed, read_json, write_atomically
 from sbjax.frame.callbacks import Callbacks, Event
-from sbjax.frame.errors import ConfigError
+from sbjax.frame.errors import ConfigError, told_of_files
+from sbjax.names import expanded
+from sbjax.report import against, results, whole
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 2
 """Of `config.json` and what lies beside it; 1 had sections `lines`, `finish` and `mapping`, and no number."""
@@ -29,6 +34,7 @@ FORMAT = 2
 PACKAGES = ("sbjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ott-jax", "numpy", "scipy")
 
 
+@runtime_checkable
 class Drawn(Protocol):
     """Where predictions are drawn: a `sbjax.tasks.task.Grid`, or anything with these."""
 
@@ -48,8 +54,7 @@ class Workdir:
         callbacks: what is told of every report.
 
     Raises:
-        ConfigError: the folder cannot be written, belongs to another configuration or an earlier version, or is in
-            use.
+        ConfigError: the folder belongs to another configuration or an earlier version, or a file of it is damaged.
     """
 
     def __init__(
@@ -60,10 +65,10 @@ class Workdir:
         differences: Callable[[dict[str, Any], dict[str, Any]], list[str]] = lambda ours, theirs: [],
         callbacks: Callbacks | None = None,
     ):
-        self.path = expanded(path)
-        _probe(self.path)
+        with told_of_files():
+            self.path = expanded(path)
         self._callbacks = callbacks
-        found = self._read("config.json")
+        found = self._read("config.json", results.CONFIG)
         if found is not None:
             if found.get("format") != FORMAT:
                 raise ConfigError(
@@ -85,23 +90,66 @@ class Workdir:
     @property
     def status(self) -> str:
         """'new', 'running', 'interrupted', 'diverged' or 'done'."""
-        found = self._read("status.json")
+        found = self._read("status.json", whole.STATUS)
         return "new" if found is None else found["status"]
 
     def details(self) -> dict[str, Any]:
         """All of `status.json`; {} before there is one."""
-        return self._read("status.json") or {}
+        return self._read("status.json", whole.STATUS) or {}
 
     @property
     def extended(self) -> int:
         """Steps by which a finished run was extended."""
-        found = self._read("config.json")
+        found = self._read("config.json", results.CONFIG)
         return 0 if found is None else found.get("extended", 0)
+
+    @property
+    def writable(self) -> bool:
+        """Whether files can be written into the folder."""
+        try:
+            self.check_writable()
+        except ConfigError:
+            return False
+        return True
+
+    def check_writable(self) -> None:
+        """Refuse a folder that cannot be written, without leaving a trace.
+
+        Raises:
+            ConfigError: naming it and the reason.
+        """
+        existing = next(parent for parent in (self.path, *self.path.parents) if parent.exists())
+        try:
+            with tempfile.TemporaryFile(dir=existing):
+                pass
+        except OSError as error:
+            raise ConfigError(
+                f"--workdir={self.path} cannot be written ({error.strerror}: {existing}); choose a folder with write "
+                "access"
+            ) from None
+
+    def changed(self) -> list[str]:
+        """Files of a finished run that reports are made from and that are missing or were changed since."""
+        return changed(self.path, self.details().get("inputs", {}))
+
+    def made_is_whole(self) -> bool:
+        """Whether tables, figures and page of a finished run are there as they were made."""
+        made = self.details().get("made") or dict.fromkeys(whole.MADE, "")
+        return not changed(self.path, made)
+
+    def set_aside(self, names: list[str]) -> None:
+        """Move files to `damaged/`, where they disturb nothing that is made anew."""
+        for name in names:
+            target = self.path / "damaged" / name
+            if (self.path / name).exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(self.path / name, target)
 
     def open(self, *, overrides: list[str], config_file: str | None, extended: int = 0) -> None:
         """Take the lock and write `config.json`: the first thing that is written at all."""
         import tensorboardX  # noqa: F401 (slow: paid once at the start and not at the first report)
 
+        self.check_writable()
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = open(self.path / ".lock", "a+")  # noqa: SIM115 (held until `close`)
         try:
@@ -110,20 +158,37 @@ class Workdir:
             raise ConfigError(
                 f"--workdir={self.path} is in use by another process; wait for it to end, or use another --workdir"
             ) from None
-        found = self._read("config.json")
-        if found is not None and found.get("extended", 0) != extended:
-            write_atomically(self.path / "config.json", json.dumps({**found, "extended": extended}, indent=1))
+        found, now = self._read("config.json", results.CONFIG), environment(self._settings)
         if found is None:
             content = {
                 "format": FORMAT,
                 "config": self._settings,
-                "environment": environment(self._settings),
+                "environment": now,
                 "overrides": overrides,
                 "started": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
             }
             content |= {"config_file": config_file} if config_file else {}
             content |= {"extended": extended} if extended else {}
+        else:
+            content = found if found.get("extended", 0) == extended else {**found, "extended": extended}
+            content = self._with_environment(content, json.loads(json.dumps(now)))
+        if content != found:
             write_atomically(self.path / "config.json", json.dumps(content, indent=1))
+
+    def _with_environment(self, content, now):
+        """`config.json` of a run that goes on, with this environment where it is another one than before."""
+        before = [content.get("environment", {}), *content.get("continued", ())][-1]
+        changes = [
+            one for one in against.differences(before, now) if one[1] != against.ABSENT
+        ]  # not known, not changed
+        different = [f"{name}: {was} -> {new}" for name, was, new in changes]
+        if not different:
+            return content
+        logger.warning(
+            "%s goes on in another environment than before; its numbers come from both, and the report lists both. "
+            "What differs: %s", self.path, "; ".join(different),
+        )  # fmt: skip
+        return {**content, "continued": [*content.get("continued", ()), now]}
 
     def set_status(self, status: str, **details: Any) -> None:
         """Write `status.json`."""
@@ -147,7 +212,7 @@ class Workdir:
     def resume_metrics(self, arm: str, records: list[dict[str, Any]]) -> None:
         """Make the lines of `arm` those of its checkpoint: what was reported after it will come again."""
         path = self.path / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         others = [line for line in lines if _arm(line) not in (arm, None)]
         write_atomically(path, "".join(line + "\n" for line in [*others, *map(json.dumps, records)]))
         self._close_events(arm)
@@ -155,8 +220,7 @@ class Workdir:
 
     def report(self, record: dict[str, Any]) -> None:
         """Append one report to `metrics.jsonl` and to the TensorBoard events of its arm (median over replicas)."""
-        with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(record) + "\n")
+        append_line(self.path / "metrics.jsonl", record)
         writer = self._writer(record["arm"])
         for name, values in record.items():
             if isinstance(values, dict):  # a number of the whole arm, with its interval
@@ -170,14 +234,15 @@ class Workdir:
 
     def add_timing(self, **fields: Any) -> None:
         """Append one line to `timings.jsonl`."""
-        with open(self.path / "timings.jsonl", "a") as file:
-            file.write(json.dumps(fields) + "\n")
+        append_line(self.path / "timings.jsonl", fields)
 
     def save_evidence(self, arm: str, failure: Any, evidence: dict[str, Any]) -> pathlib.Path:
         """Keep the batch and the last good variables of a replica that stopped, as an .npz."""
         path = self.path / "evidence" / f"{arm}-replica{failure.replica}-step{failure.step}.npz"
         path.parent.mkdir(exist_ok=True)
-        np.savez(path, **{name: np.asarray(leaf) for name, leaf in evidence.items()})
+        content = io.BytesIO()
+        np.savez(content, **{name: np.asarray(leaf) for name, leaf in evidence.items()})
+        write_atomically(path, content.getvalue())
         return path
 
     def close(self) -> None:
@@ -199,15 +264,12 @@ class Workdir:
         if arm in self._events:
             self._events.pop(arm).close()
 
-    def _read(self, name):
+    def _read(self, name, form):
         try:
-            return json.loads((self.path / name).read_text())
+            with told_of_files():
+                return read_json(self.path / name, form)
         except FileNotFoundError:
             return None
-        except (ValueError, OSError) as error:
-            raise ConfigError(
-                f"{self.path / name} cannot be read ({error}); move it away or use another --workdir"
-            ) from None
 
 
 def environment(settings: dict[str, Any]) -> dict[str, Any]:
@@ -257,23 +319,6 @@ def _commit():
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def expanded(path: str | os.PathLike) -> pathlib.Path:
-    """An absolute path, with `~` and variables replaced: shells do not do it after `--workdir=`."""
-    return pathlib.Path(os.path.expandvars(os.path.expanduser(os.fspath(path)))).absolute()
-
-
-def _probe(path: pathlib.Path) -> None:
-    """Refuse a folder that cannot be written, without leaving a trace."""
-    existing = next(parent for parent in (path, *path.parents) if parent.exists())
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"--workdir={path} cannot be written ({error.strerror}: {existing}); choose a folder with write access"
-        ) from None
 
 
 def _arm(line):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
@@ -18,7 +19,9 @@ from sbjax import rng, trees
 from sbjax.asymmetry.weights import effective
 from sbjax.metrics import bootstrap, replica
 from sbjax.metrics.bootstrap import Estimate
+from sbjax.metrics.norms import power_mean
 from sbjax.metrics.replica import ReplicaDistance
+from sbjax.metrics.scales import unit_scale
 from sbjax.metrics.wasserstein import check_order, pairwise_lp
 from sbjax.symmetry.matching import match_weights
 from sbjax.symmetry.permutation import Spec, permute
@@ -78,7 +81,7 @@ def matched_distance(
     minimum: more `restarts` can only lower it, in raw and null alike.
 
     Args:
-        stacked: parameters with the replica axis first in every leaf.
+        stacked: parameters with the replica axis first in every leaf, or a list of trees.
         spec: of one replica's tree.
         key: for matchings and null.
         p: order, 1 <= p < inf.
@@ -102,6 +105,7 @@ def matched_distance(
         0.0
     """
     check_order(p)
+    stacked = _untraced(trees.replicas(stacked))
     sides = [_prepared(stacked, where, canonical), None]
     if null:
         drawn = replica.null_replicas(stacked, key=rng.stream(key, "null"), where=where)
@@ -112,7 +116,7 @@ def matched_distance(
         return pairs, trees.replica_rows(tree, where), 0
 
     raw = replica.measured("matched", measure, p, *sides)
-    sides = [None if side is None else replica.unit_scale(side, where) for side in sides]
+    sides = [None if side is None else unit_scale(side, where) for side in sides]
     return raw._replace(scale_free=replica.measured("matched", measure, p, *sides).raw)
 
 
@@ -146,16 +150,16 @@ def hidden_by_permutation(
         >>> hidden_by_permutation({'w': jnp.array([[1.0, 3.0], [3.0, 1.0]])}, spec, key=jax.random.key(0)).raw.value
         2.0
     """
-    tree = _prepared(stacked, where, canonical)
+    tree = _prepared(_untraced(trees.replicas(stacked)), where, canonical)
 
     def hidden(tree):
         rows = trees.replica_rows(tree, where)
-        before = {name: np.asarray(pairwise_lp(leaf, 2.0)) for name, leaf in rows.items()}
+        before = {name: pairwise_lp(leaf, 2.0) for name, leaf in rows.items()}
         after = matched_pairs(tree, spec, key=rng.stream(key, "match"), restarts=restarts, where=where)
-        sizes = {name: leaf[0].size for name, leaf in rows.items()}
+        sizes = {name: leaf.size // len(leaf) for name, leaf in rows.items()}
         return bootstrap.over_pairs(_total(before, sizes) - _total(after, sizes))
 
-    return Hidden(hidden(tree), hidden(replica.unit_scale(tree, where)))
+    return Hidden(hidden(tree), hidden(unit_scale(tree, where)))
 
 
 def matched_pairs(
@@ -177,7 +181,9 @@ def matched_pairs(
     """
     rows = trees.replica_rows(stacked, where)
     replicas = len(next(iter(rows.values())))
-    models = [trees.take(jax.tree.map(np.asarray, stacked), i) for i in range(replicas)]
+    key_like = lambda x: isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.extended)  # noqa: E731
+    on_host = lambda leaf: leaf if key_like(leaf) else np.asarray(leaf)  # noqa: E731
+    models = [trees.take(jax.tree.map(on_host, stacked), i) for i in range(replicas)]
     pairs = {name: np.zeros((replicas, replicas)) for name in rows}
     for r, s in itertools.combinations(range(replicas), 2):
         fold = jax.random.fold_in(key, r * replicas + s)
@@ -186,8 +192,8 @@ def matched_pairs(
             order = match_weights(spec, models[r], models[s], key=fold, restarts=restarts, where=where).permutations
         a, b = (trees.floating(t, where) for t in (models[r], permute(spec, models[s], order)))
         for name, matrix in pairs.items():
-            gap = np.abs(np.asarray(a[name], np.float64) - np.asarray(b[name], np.float64))
-            matrix[r, s] = matrix[s, r] = (gap**p).mean() ** (1 / p)
+            gap = np.asarray(a[name], np.float64) - np.asarray(b[name], np.float64)
+            matrix[r, s] = matrix[s, r] = power_mean(gap.reshape(-1), p)
     return pairs
 
 
@@ -196,6 +202,15 @@ def _prepared(stacked, where, canonical):
     return stacked if canonical is None else jax.vmap(canonical)(stacked)
 
 
+def _untraced(stacked):
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(stacked)):
+        raise ValueError(
+            "stacked is traced, and D3 matches units on the host: find permutations outside (match_weights, "
+            "match_many), permute the replicas inside and take unmatched_distance of them, whose gradient is that of D3"
+        )
+    return stacked
+
+
 def _total(pairs, sizes):
-    whole = sum(sizes[name] * np.asarray(matrix, np.float64) ** 2 for name, matrix in pairs.items())
-    return np.sqrt(whole / sum(sizes.values()))
+    shares = np.array([sizes[name] for name in pairs]) / sum(sizes[name] for name in pairs)
+    return power_mean(np.stack([np.asarray(matrix, np.float64) for matrix in pairs.values()], -1), 2.0, shares)

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from sbjax import trees
-from sbjax.metrics.sorting import sort
-from sbjax.metrics.wasserstein import pairwise_lp
+from sbjax import rng, trees
+from sbjax.metrics.norms import moments, power_mean, root
+from sbjax.metrics.sorting import LITTLE, sort, to_host
+from sbjax.metrics.wasserstein import pair_work, pairwise_lp
 
 MOST_NEURONS = 4096  # limit for solvers with a dense cost matrix; 16k points take seconds and 3 GB per iteration
 
@@ -51,9 +52,11 @@ def neuron_clouds(
     """
     trees.replica_rows(stacked, where)
     groups: dict[tuple[str, int], dict[str, Array]] = {}
-    for name, leaf in trees.floating(stacked, where, what="stacked").items():
+    leaves = {name: to_host(x, pair_work(x)) for name, x in trees.floating(stacked, where, what="stacked").items()}
+    library = np if all(isinstance(leaf, np.ndarray) for leaf in leaves.values()) else jnp
+    for name, leaf in leaves.items():
         axis = 0 if leaf.ndim == 1 else neuron_axis % (leaf.ndim - 1) + 1
-        leaf = leaf[:, None] if leaf.ndim == 1 else jnp.moveaxis(leaf, axis, 1)
+        leaf = leaf[:, None] if leaf.ndim == 1 else library.moveaxis(leaf, axis, 1)
         cloud = leaf.reshape(*leaf.shape[:2], -1)
         groups.setdefault((name.rpartition("/")[0], cloud.shape[1]), {})[name] = cloud
     clouds = {}
@@ -62,9 +65,7 @@ def neuron_clouds(
         if len(members) == 1 or len(kernels) > 1 or not parent:
             clouds |= members
         else:
-            clouds[parent if parent not in clouds else next(iter(members))] = jnp.concatenate(
-                list(members.values()), -1
-            )
+            clouds[parent if parent not in clouds else next(iter(members))] = _side_by_side(list(members.values()))
     return clouds
 
 
@@ -84,8 +85,26 @@ def pairwise_sliced(
     """
     if projections < 1:
         raise ValueError(f"projections={projections} must be >= 1")
-    projected = _project(cloud, jax.random.key(0) if key is None else key, projections)
-    return pairwise_lp(sort(projected).reshape(len(cloud), -1), 2.0)
+    key = jax.random.key(0) if key is None else key
+    work = cloud.size * projections
+    cloud = to_host(cloud, 0 if work <= 4 * LITTLE else work)
+    if not isinstance(cloud, np.ndarray):
+        projected = _project(cloud, key, projections)
+        return pairwise_lp(sort(projected).reshape(len(cloud), -1), 2.0)
+    directions = rng.normal(key, (projections, cloud.shape[-1])).astype(np.float64)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    cloud = cloud.astype(np.float64)
+    # Sums of einsum, whose order does not depend on threads; a matrix product for what is large and float64.
+    products = np.einsum("rnd,pd->rpn", cloud, directions, optimize=work > 4 * LITTLE)
+    return pairwise_lp(np.sort(products, -1).reshape(len(cloud), -1), 2.0)
+
+
+def _side_by_side(arrays):
+    """Joined along the last axis, in the widest of their dtypes."""
+    if not all(isinstance(array, np.ndarray) for array in arrays):
+        return jnp.concatenate(arrays, -1)
+    dtype = np.float64 if any(map(trees.is_cut, arrays)) else trees.wide_dtype(*arrays)
+    return np.concatenate([array.astype(dtype) for array in arrays], -1)
 
 
 @functools.partial(jax.jit, static_argnames="projections")
@@ -105,12 +124,17 @@ def pairwise_assignment(cloud: Float[Array, "replica neuron d"]) -> Float[np.nda
     """
     from scipy.optimize import linear_sum_assignment
 
+    if isinstance(cloud, jax.core.Tracer):
+        raise ValueError("solver='assignment' pairs neurons on the host and cannot be traced; use 'sliced' inside jit")
     _check_size(cloud, "assignment")
     cloud = np.asarray(cloud, np.float64)
+    scale = np.abs(cloud).max() or 1.0
+    # Centred, since the cost is computed from |x|^2, where a common offset would cause cancellation.
+    cloud = (cloud - cloud.mean((0, 1))) / scale
 
     def distance(r, s):
-        cost = _squared(cloud[r], cloud[s])
-        return np.sqrt(max(cost[linear_sum_assignment(cost)].mean(), 0.0))
+        pairs = linear_sum_assignment(_squared(cloud[r], cloud[s]))
+        return scale * power_mean((cloud[r][pairs[0]] - cloud[s][pairs[1]]).reshape(-1), 2.0)
 
     return _symmetric(len(cloud), distance)
 
@@ -134,17 +158,20 @@ def pairwise_sinkhorn(
     if not epsilon > 0:
         raise ValueError(f"epsilon={epsilon} must be > 0; use the solver 'assignment' for no smoothing")
     _check_size(cloud, "sinkhorn")
-    cloud = jnp.asarray(cloud, trees.wide_dtype(cloud))
-    scale = float(jnp.std(cloud)) or 1.0
-    # Centred, since the cost is computed from |x|^2, where a common offset would cause cancellation.
+    traced = isinstance(cloud, jax.core.Tracer)
+    cloud = cloud.astype(trees.wide_dtype(cloud)) if traced else np.asarray(cloud, np.float64)
+    scale = moments(cloud)[1]
+    scale = jnp.where(scale == 0, 1, scale) if traced else float(scale) or 1.0
+    # Divided and centred, since the cost is computed from |x|^2, where a common offset would cause cancellation.
     points = (cloud - cloud.mean((0, 1))) / (scale * np.sqrt(cloud.shape[-1]))
+    points = jnp.asarray(points, trees.wide_dtype(cloud))
     unconverged = 0
 
     def distance(r, s):
         nonlocal unconverged
         divergence, converged = _divergence(points[r], points[s], epsilon, max_iterations)
-        unconverged += not converged
-        return scale * np.sqrt(max(float(divergence), 0.0))
+        unconverged += 1 - converged if traced else int(not converged)
+        return scale * (root(jnp.maximum(divergence, 0), 2.0) if traced else np.sqrt(max(float(divergence), 0.0)))
 
     return _symmetric(len(cloud), distance), unconverged
 
@@ -167,10 +194,15 @@ def _squared(x, y):
 
 
 def _symmetric(count, distance):
-    matrix = np.zeros((count, count))
-    for r, s in itertools.combinations(range(count), 2):
-        matrix[r, s] = matrix[s, r] = distance(r, s)
-    return matrix
+    pairs = list(itertools.combinations(range(count), 2))
+    values = [distance(r, s) for r, s in pairs]
+    upper = tuple(np.array(pairs).T)
+    if not any(isinstance(value, jax.core.Tracer) for value in values):
+        matrix = np.zeros((count, count))
+        matrix[upper] = values
+        return matrix + matrix.T
+    matrix = jnp.zeros((count, count)).at[upper].set(jnp.stack(values))
+    return matrix + matrix.T
 
 
 def _check_size(cloud, solver):

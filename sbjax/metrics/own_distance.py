@@ -13,6 +13,7 @@ from sbjax import rng
 from sbjax.metrics import replica
 from sbjax.metrics.bootstrap import Estimate
 from sbjax.metrics.replica import Measured, Reading, ReplicaDistance
+from sbjax.metrics.scales import unit_scale
 
 
 def own_distance(name: str, function: Callable[..., Any]) -> Callable[[PyTree, Key[Array, ""]], ReplicaDistance]:
@@ -53,7 +54,7 @@ def own_distance(name: str, function: Callable[..., Any]) -> Callable[[PyTree, K
             return _checked(name, call({**variables, "params": params}, key), replicas)
 
         raw = _measured(_checked(name, found, replicas), checked(null))
-        scale_free = _measured(checked(replica.unit_scale(params)), checked(replica.unit_scale(null)))
+        scale_free = _measured(checked(unit_scale(params)), checked(unit_scale(null)))
         return ReplicaDistance(name, Reading({}, raw), Reading({}, scale_free), {}, {}, 0)
 
     return distance

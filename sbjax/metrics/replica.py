@@ -13,6 +13,19 @@ Four kinds, all in units of one weight (or output):
 
 A fifth one, D3 in `sbjax.metrics.matched`, is D0 after the best consistent permutation of hidden units: D2 <= D3 <= D0.
 
+Replicas are given as one tree with the replica axis first in every leaf, or as a list of their trees (modules of NNX or
+Equinox, too), see `sbjax.trees.replicas`.
+
+All but 'matched' and the solver 'assignment' work under `jit`, `vmap` and `grad`; traced distances have no intervals
+(NaN). As a regulariser that pushes replicas apart or together:
+
+    >>> def spread(stacked):
+    ...     return marginal_distance(stacked).scale_free.total.distance.value
+    >>> stacked = {'w': jnp.array([[0.0, 1.0, 2.0], [0.0, 2.0, 4.0]])}
+    >>> gradient = jax.jit(jax.grad(spread))(stacked)
+    >>> gradient['w'].shape
+    (2, 3)
+
 For equal order p, D1 <= D2 <= D0, since each is a minimum over fewer rearrangements. The scale-free form divides a
 layer by the standard deviation of its entries over all replicas; independent draws then have D0 = sqrt(2).
 
@@ -31,6 +44,8 @@ from jaxtyping import Array, Float, Key, PyTree
 from sbjax import trees
 from sbjax.metrics import bootstrap, neurons
 from sbjax.metrics.bootstrap import Estimate
+from sbjax.metrics.norms import power_mean
+from sbjax.metrics.scales import layer_scales, null_replicas, or_one
 from sbjax.metrics.wasserstein import check_order, explain_nonfinite, pairwise_1d, pairwise_lp
 
 SOLVERS = ("sliced", "assignment", "sinkhorn")
@@ -85,7 +100,7 @@ def marginal_distance(
     1.8 sigma / sqrt(n) apart (W_1), so compare with the null.
 
     Args:
-        stacked: parameters with a leading replica axis in every leaf, any float dtype.
+        stacked: parameters with a leading replica axis in every leaf, any float dtype, or a list of trees.
         p: order, 1 <= p < inf.
         where: selection of leaves, see `trees.Where`.
         key: random key of the null; None = no null.
@@ -99,6 +114,7 @@ def marginal_distance(
         2.0
     """
     check_order(p)
+    stacked = trees.replicas(stacked)
 
     def measure(tree):
         rows = trees.replica_rows(tree, where)
@@ -123,6 +139,7 @@ def unmatched_distance(
         >>> unmatched_distance({'w': jnp.array([[0.0, 1.0], [3.0, 4.0]])}).raw.total.distance.value
         3.0
     """
+    stacked = trees.replicas(stacked)
 
     def measure(tree):
         rows = trees.replica_rows(tree, where)
@@ -172,10 +189,11 @@ def neuron_cloud_distance(
     """
     if solver not in SOLVERS:
         raise ValueError(f"solver={solver!r} is unknown; known: {', '.join(SOLVERS)}")
+    stacked = trees.replicas(stacked)
 
     def measure(tree):
         clouds = neurons.neuron_clouds(tree, where, neuron_axis=neuron_axis)
-        explain_nonfinite({name: cloud.sum() for name, cloud in clouds.items()}, {"stacked": clouds})
+        trees.check_finite(clouds, "stacked")
         if solver == "sliced":
             return {n: neurons.pairwise_sliced(c, projections=projections) for n, c in clouds.items()}, clouds, 0
         if solver == "assignment":
@@ -229,88 +247,35 @@ def replica_outputs(
     return jax.jit(lambda stacked, probe: jax.lax.map(lambda tree: apply_fn(tree, probe), stacked))(stacked, probe)
 
 
-def null_replicas(stacked: PyTree, *, key: Key[Array, ""] | None, where: trees.Where = None) -> PyTree | None:
-    """Replicas of the null: every selected floating leaf is drawn from a normal distribution with its own mean and
-    standard deviation (over replicas and entries); other leaves are unchanged. None if `key` is None.
-
-    Distances between such replicas are due to shapes and scales alone.
-
-    >>> drawn = null_replicas({'w': jnp.array([[1.0, 1.0], [1.0, 1.0]])}, key=jax.random.key(0))
-    >>> drawn['w'].tolist()
-    [[1.0, 1.0], [1.0, 1.0]]
-    """
-    if key is None:
-        return None
-    names = iter(trees.flatten(stacked))
-    keys = iter(jax.random.split(key, len(jax.tree.leaves(stacked))))
-
-    def draw(leaf):
-        name, key = next(names), next(keys)
-        floating = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
-        return _redraw(leaf, key) if floating and trees.selects(where, name) else leaf
-
-    return jax.tree.map(draw, stacked)
-
-
-@jax.jit
-def _redraw(leaf, key):
-    mean, std = _moments(leaf)
-    drawn = mean + std * jax.random.normal(key, leaf.shape, mean.dtype)
-    most = float(jnp.finfo(leaf.dtype).max)
-    return jnp.clip(drawn, -most, most).astype(leaf.dtype)
-
-
-@jax.jit
-def _moments(leaf):
-    """Mean and standard deviation. The latter is exactly 0 for equal entries, instead of about 1e-7 by rounding. Scaled
-    by the largest entry, so that squares do not overflow for diverging replicas."""
-    wide = jnp.asarray(leaf, trees.wide_dtype(leaf))
-    unit = jnp.max(jnp.abs(wide))
-    unit = jnp.where(unit > 0, unit, 1)
-    return unit * (wide / unit).mean(), jnp.where(wide.max() == wide.min(), 0, unit * (wide / unit).std())
-
-
-def unit_scale(stacked: PyTree, where: trees.Where = None) -> PyTree:
-    """Every selected floating leaf divided by its standard deviation over all replicas and entries.
-
-    >>> unit_scale({'w': jnp.array([[0.0, 4.0], [4.0, 0.0]])})['w'].tolist()
-    [[0.0, 2.0], [2.0, 0.0]]
-    """
-    scales = layer_scales(trees.replica_rows(stacked, where))
-    leaves = trees.flatten(stacked)
-    leaves |= {name: jnp.asarray(leaves[name]) / (scale or 1.0) for name, scale in scales.items()}
-    return jax.tree.unflatten(jax.tree.structure(stacked), list(leaves.values()))
-
-
 def measured(kind: str, measure: Callable, p: float, stacked: PyTree, null: PyTree | None) -> ReplicaDistance:
     """Raw and scale-free distances, from a function `measure(tree) -> (matrices, entries, unconverged)`."""
     pairs, entries, unconverged = measure(stacked)
     explain_nonfinite(pairs, {"stacked": entries})
-    scales, sizes = layer_scales(entries), {name: leaf[0].size for name, leaf in entries.items()}
-    pairs = {name: np.asarray(matrix) for name, matrix in pairs.items()}
+    scales, sizes = layer_scales(entries), {name: leaf.size // len(leaf) for name, leaf in entries.items()}
+    pairs = {name: _known(matrix) for name, matrix in pairs.items()}
     nulls, null_scales = None, scales
     if null is not None:
         nulls, null_entries, bad = measure(null)
-        nulls = {name: np.asarray(matrix) for name, matrix in nulls.items()}
+        nulls = {name: _known(matrix) for name, matrix in nulls.items()}
         null_scales, unconverged = layer_scales(null_entries), unconverged + bad
     ones = dict.fromkeys(pairs, 1.0)
     raw = _reading(pairs, nulls, ones, ones, sizes, p)
     return ReplicaDistance(kind, raw, _reading(pairs, nulls, scales, null_scales, sizes, p), pairs, scales, unconverged)
 
 
-def layer_scales(entries: dict[str, Array]) -> dict[str, float]:
-    """Standard deviation of the entries of each layer over all replicas."""
-    return {name: float(_moments(leaf)[1]) for name, leaf in entries.items()}
+def _known(matrix):
+    return matrix if isinstance(matrix, jax.core.Tracer) else np.asarray(matrix)
 
 
 def _reading(pairs, nulls, scales, null_scales, sizes, p) -> Reading:
     def divide(matrices, scales):
-        # A layer with equal entries has scale 0 and distance 0.
-        return {name: matrix / (scales[name] or 1.0) for name, matrix in matrices.items()}
+        return {name: matrix / or_one(scales[name]) for name, matrix in matrices.items()}
 
     def total(matrices):
-        whole = sum(sizes[name] * matrix.astype(np.float64) ** p for name, matrix in matrices.items())
-        return (whole / sum(sizes.values())) ** (1 / p)
+        traced = any(isinstance(matrix, jax.core.Tracer) for matrix in matrices.values())
+        stacked = (jnp if traced else np).stack(list(matrices.values()), -1)
+        shares = np.array([sizes[name] for name in matrices], np.float64) / sum(sizes[name] for name in matrices)
+        return power_mean(stacked, p, jnp.asarray(shares, stacked.dtype) if traced else shares)
 
     pairs = divide(pairs, scales)
     nulls = None if nulls is None else divide(nulls, null_scales)
@@ -318,10 +283,14 @@ def _reading(pairs, nulls, scales, null_scales, sizes, p) -> Reading:
     return Reading(layers, estimate(total(pairs), None if nulls is None else total(nulls)))
 
 
-def estimate(
-    matrix: Float[np.ndarray, "replica replica"], null: Float[np.ndarray, "replica replica"] | None
-) -> Measured:
-    """Distance, null and excess of matrices of pairwise distances, each with its bootstrap interval."""
+def estimate(matrix: Float[Array, "replica replica"], null: Float[Array, "replica replica"] | None) -> Measured:
+    """Distance, null and excess of matrices of pairwise distances, each with its bootstrap interval; without interval
+    where they are traced."""
+    if isinstance(matrix, jax.core.Tracer) or isinstance(null, jax.core.Tracer):
+        upper = np.triu_indices(len(matrix), 1)
+        distance, null = (None if x is None else jnp.asarray(x)[upper].mean() for x in (matrix, null))
+        values = (distance, null, None if null is None else distance - null)
+        return Measured(*(None if value is None else Estimate(value, np.nan, np.nan) for value in values))
     distance = bootstrap.over_pairs(matrix)
     if null is None:
         return Measured(distance, None, None)

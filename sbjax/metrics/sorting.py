@@ -6,10 +6,17 @@ program is no alternative: it deadlocks if all threads of the pool run it (jax-m
 set by a context manager.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+
+from sbjax import trees
+from sbjax.trees import on_host
+
+LITTLE = 2**21  # steps: about ten milliseconds of numpy; a program takes some hundred to compile
 
 
 def sort(x: Float[Array, "*rows n"]) -> Float[Array, "*rows n"]:
@@ -28,15 +35,21 @@ def argsort(x: Float[Array, "*rows n"]) -> Int[Array, "*rows n"]:
     return jnp.argsort(jax.lax.stop_gradient(x), -1).astype(jnp.int32)
 
 
-def on_host(*arrays: Array) -> bool:
-    """Whether numpy can read these arrays without a copy: concrete values on the CPU.
+def to_host(x: Array, work: float = 0.0) -> Any:
+    """A numpy array where numpy is the right place: little work, which would take longer to compile than to do, and
+    float64 that jax would cut to float32. Everything else, and traced values, as jax arrays.
 
-    >>> on_host(jnp.ones(2)), jax.jit(lambda x: jnp.array(on_host(x)))(jnp.ones(2)).item()
-    (True, False)
+    Args:
+        x: of jax or numpy.
+        work: number of elementary steps.
+
+    >>> type(to_host(jnp.ones(2))).__name__, to_host(np.ones(2)).dtype, isinstance(to_host(jnp.ones(2), 1e9), jax.Array)
+    ('ndarray', dtype('float64'), True)
     """
-    if any(isinstance(x, jax.core.Tracer) for x in arrays):
-        return False
-    return all(device.platform == "cpu" for x in arrays for device in jnp.asarray(x).devices())
+    if trees.is_cut(x) or (isinstance(x, np.ndarray) and work <= LITTLE):
+        return x
+    x = jnp.asarray(x)
+    return np.asarray(x) if work <= LITTLE and on_host(x) else x
 
 
 def _native(x):

@@ -8,7 +8,7 @@ within an array; `sbjax.metrics.replica` has distances that are not.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from sbjax import trees
-from sbjax.metrics.sorting import argsort, on_host, sort
+from sbjax.metrics.norms import power_mean, tame
+from sbjax.metrics.sorting import LITTLE, argsort, on_host, sort, to_host
 
 
 class Distances(NamedTuple):
@@ -42,7 +43,8 @@ def wasserstein(
 
     Args:
         tree_a: dicts, tuples, Flax Linen or NNX state, numpy or jax arrays of any shape and float dtype. Sums are
-            computed in float32 or wider. Non-floating leaves (counters, random keys) are ignored.
+            computed in float32 or wider; numpy arrays of float64 in float64, whatever the precision of jax. Which
+            leaves count, see `trees.floating`: no counters, keys, functions or running statistics.
         tree_b: tree with the same leaf names; leaves may differ in size.
         p: order, 1 <= p < inf.
         where: selection of leaves: one or several globs ('*/kernel', 'layer_2/*'), or a function of the flat name;
@@ -53,7 +55,7 @@ def wasserstein(
         pooled: also compare all entries as one sample.
 
     Returns:
-        `Distances` of scalars.
+        `Distances` of scalars: jax arrays, numpy's where the leaf is a numpy array of float64 that jax would cut.
 
     Raises:
         ValueError: an invalid p, structure or weight; an empty leaf; a NaN or infinite entry (inside `jit` the result
@@ -68,13 +70,15 @@ def wasserstein(
     Source: Peyre and Cuturi, Computational Optimal Transport, arXiv 1803.00567, section 2.6.
     """
     check_order(p)
+    a: dict[str, Any]
+    b: dict[str, Any]
     a, b = (trees.floating(t, where, what=what) for t, what in ((tree_a, "tree_a"), (tree_b, "tree_b")))
-    _check_names(a, b, "tree_a", "tree_b")
+    _check_names(a, b, "tree_a", "tree_b", (tree_a, tree_b))
     sides = [
         None if weights is None else _masses(leaves, weights, what)
         for leaves, weights, what in ((a, weights_a, "weights_a"), (b, weights_b, "weights_b"))
     ]
-    a, b = ({name: leaf.reshape(-1) for name, leaf in side.items()} for side in (a, b))
+    a, b = ({name: to_host(leaf).reshape(-1) for name, leaf in side.items()} for side in (a, b))
 
     def distance(name):
         return wasserstein_1d(a[name], b[name], p, *(None if side is None else side[name] for side in sides))
@@ -85,7 +89,7 @@ def wasserstein(
         return Distances(leaves, None)
     if len(a) == 1:
         return Distances(leaves, *leaves.values())
-    every = [None if side is None else _join(side) for side in (a, b, *sides)]
+    every: list[Any] = [None if side is None else _join(side) for side in (a, b, *sides)]
     return Distances(leaves, wasserstein_1d(every[0], every[1], p, *every[2:]))
 
 
@@ -98,19 +102,22 @@ def wasserstein_1d(
 ) -> Float[Array, ""]:
     """Exact W_p between two samples of real numbers, of any sizes.
 
-    With weights, breakpoints are cumulative sums in the working precision: in float32 the relative error is about 1e-5
-    for 1e5 entries and more. Without weights, they are exact.
+    With weights, breakpoints are cumulative sums in the working precision: inside `jit` in float32 the relative error
+    is about 1e-5 for 1e5 entries and more. Without weights, they are exact. Concrete values on the CPU are compared by
+    numpy: in float64 but for two large samples of the same size.
 
     >>> float(wasserstein_1d(jnp.array([0.0, 2.0]), jnp.array([0.0, 1.0, 2.0])))
     0.3333333432674408
     """
     dtype = trees.wide_dtype(a, b)
+    given = (a, b, weights_a, weights_b)
+    if on_host(*(x for x in given if x is not None)):
+        x, y, mass_x, mass_y = (None if x is None else np.asarray(x) for x in given)
+        return _as_given(_on_host(x, y, mass_x, mass_y, p), a, b)
     a, b = jnp.asarray(a, dtype), jnp.asarray(b, dtype)
     if weights_a is not None or weights_b is not None:
         (a, weights_a), (b, weights_b) = _by_value(a, weights_a), _by_value(b, weights_b)
         return _between_weighted(a, b, weights_a, weights_b, p)
-    if len(a) == len(b) and on_host(a, b):
-        return jnp.asarray(_on_host(np.asarray(a), np.asarray(b), p), dtype)
     return _between_sorted(sort(a), sort(b), p)
 
 
@@ -120,7 +127,8 @@ def pairwise_wasserstein(
     """W_p between all pairs of replicas, leaf by leaf and pooled.
 
     Args:
-        stacked: tree with a leading replica axis in every leaf.
+        stacked: tree with a leading replica axis in every leaf, or a list of the trees of replicas, see
+            `trees.replicas`.
         p: order, 1 <= p < inf.
         where: as in `wasserstein`.
         pooled: as in `wasserstein`.
@@ -137,7 +145,8 @@ def pairwise_wasserstein(
         [[0.0, 2.0, 0.0], [2.0, 0.0, 2.0], [0.0, 2.0, 0.0]]
     """
     check_order(p)
-    rows = trees.replica_rows(stacked, where)
+    rows = trees.replica_rows(trees.replicas(stacked), where)
+    rows = {name: to_host(leaf, pair_work(leaf)) for name, leaf in rows.items()}
     leaves = {name: pairwise_1d(leaf, p) for name, leaf in rows.items()}
     explain_nonfinite(leaves, {"stacked": rows})
     if not pooled:
@@ -147,32 +156,84 @@ def pairwise_wasserstein(
 
 def pairwise_1d(rows: Float[Array, "replica n"], p: float = 1.0) -> Float[Array, "replica replica"]:
     """W_p between all pairs of rows; each row is sorted once."""
-    return pairwise_lp(sort(rows.astype(trees.wide_dtype(rows))), p)
+    rows = to_host(rows, pair_work(rows))
+    if isinstance(rows, np.ndarray):
+        return _as_given(_pairs_on_host(np.sort(rows.astype(np.float64), -1), p), rows)
+    return _pairwise_lp(sort(rows.astype(trees.wide_dtype(rows))), p)
+
+
+def pairwise_lp(rows: Float[Array, "replica n"], p: float = 2.0) -> Float[Array, "replica replica"]:
+    """(mean_i |a_i - b_i|^p)^(1/p) between all pairs of rows, entry by entry."""
+    rows = to_host(rows, pair_work(rows))
+    if isinstance(rows, np.ndarray):
+        return _as_given(_pairs_on_host(rows.astype(np.float64), p), rows)
+    return _pairwise_lp(rows, p)
+
+
+def _as_given(value, *given):
+    """In float64 where that was given, else as a jax array."""
+    if any(map(trees.is_cut, given)):
+        return value
+    with np.errstate(over="ignore", under="ignore"):  # a distance may lie outside of float32, as its entries do not
+        return jnp.asarray(value, trees.wide_dtype(*given))
+
+
+def pair_work(rows: Float[Array, "replica n"]) -> float:
+    """Steps that comparing all pairs of rows takes, see `to_host`."""
+    return len(rows) * rows.size / 2
 
 
 @functools.partial(jax.jit, static_argnames="p")
-def pairwise_lp(rows: Float[Array, "replica n"], p: float = 2.0) -> Float[Array, "replica replica"]:
-    """(mean_i |a_i - b_i|^p)^(1/p) between all pairs of rows, entry by entry."""
+def _pairwise_lp(rows, p):
     rows = rows.astype(trees.wide_dtype(rows))
-    return jax.lax.map(lambda row: _root(_power(rows - row, p).mean(-1), p), rows)
+    unit = tame(rows)
+    rows = rows / unit
+    return jax.lax.map(lambda row: power_mean(rows - row, p), rows) * unit
 
 
-def _on_host(a, b, p):
-    """W_p of equal-sized samples by numpy, in place, since allocating memory costs as much as the arithmetic."""
+def _pairs_on_host(rows, p):
+    matrix = np.zeros((len(rows), len(rows)))
+    for r, row in enumerate(rows[:-1]):
+        # In blocks that stay in the cache; long rows one by one.
+        step = max(1, LITTLE // max(1, rows.shape[1]))
+        for first in range(r + 1, len(rows), step):
+            some = slice(first, first + step)
+            matrix[r, some] = matrix[some, r] = power_mean(rows[some] - row, p)
+    return matrix
+
+
+def _on_host(a, b, weights_a, weights_b, p):
+    """W_p of two samples by numpy. Large ones of equal size in place, since allocating memory costs as much as the
+    arithmetic."""
+    if weights_a is not None or weights_b is not None:
+        (a, weights_a), (b, weights_b) = (_numpy_by_value(*side) for side in ((a, weights_a), (b, weights_b)))
+        return _weighted_gaps(a, b, weights_a, weights_b, p)
+    if len(a) != len(b) or len(a) < LITTLE // 64 or p != 1 or a.dtype != np.float32 or b.dtype != np.float32:
+        a, b = (np.sort(x.astype(np.float64)) for x in (a, b))
+        return power_mean(a - b, p) if len(a) == len(b) else _uneven_gaps(a, b, p)
     gap = np.sort(a)
-    gap -= np.sort(b)
-    np.abs(gap, out=gap)
-    if p != 1:
-        np.power(gap, p, out=gap)
-    return gap.mean() ** (1 / p)
+    with np.errstate(over="ignore", invalid="ignore"):
+        gap -= np.sort(b)
+        np.abs(gap, out=gap)
+        mean = gap.mean()
+    return mean if np.isfinite(mean) else power_mean(np.sort(a.astype(np.float64)) - np.sort(b), p)
+
+
+def _numpy_by_value(x, weights):
+    order = np.argsort(x := x.astype(np.float64))
+    return x[order], None if weights is None else weights.astype(np.float64)[order]
 
 
 @functools.partial(jax.jit, static_argnames="p")
 def _between_sorted(a, b, p):
-    if len(a) == len(b):
-        return _root(_power(a - b, p).mean(), p)
+    unit = tame(a, b)
+    a, b = a / unit, b / unit
+    return (power_mean(a - b, p) if len(a) == len(b) else _uneven_gaps(a, b, p)) * unit
+
+
+def _uneven_gaps(a, b, p):
     rows_a, rows_b, widths = _quantile_grid(len(a), len(b))
-    return _root(jnp.sum(_power(a[rows_a] - b[rows_b], p) * widths.astype(a.dtype)), p)
+    return power_mean(a[rows_a] - b[rows_b], p, widths.astype(a.dtype))
 
 
 def _by_value(x, weights):
@@ -184,19 +245,30 @@ def _by_value(x, weights):
 
 @functools.partial(jax.jit, static_argnames="p")
 def _between_weighted(a, b, weights_a, weights_b, p):
+    unit = tame(a, b)
+    return _weighted_gaps(a / unit, b / unit, weights_a, weights_b, p) * unit
+
+
+def _weighted_gaps(a, b, weights_a, weights_b, p):
+    """Of sorted samples with masses, by numpy or jax."""
+    library = np if isinstance(a, np.ndarray) else jnp
+    constant = (lambda x: x) if library is np else jax.lax.stop_gradient
+
     def masses(x, weights):
         if weights is None:  # arange instead of cumsum of ones, which XLA would constant-fold for half a minute
-            return jnp.arange(1, len(x) + 1, dtype=x.dtype) / len(x)
-        return jnp.cumsum(weights) / jnp.cumsum(weights)[-1]
+            return library.arange(1, len(x) + 1, dtype=x.dtype) / len(x)
+        unit = weights.max() if library is np else tame(weights)  # sums of huge masses overflow
+        total = library.cumsum(weights / unit)
+        return total / total[-1]
 
     mass_a, mass_b = masses(a, weights_a), masses(b, weights_b)
-    edges = jnp.sort(jnp.concatenate([mass_a, mass_b]))
-    widths = jnp.diff(edges, prepend=jnp.zeros(1, edges.dtype))
-    middles = jax.lax.stop_gradient(edges - widths / 2)
+    edges = library.sort(library.concatenate([mass_a, mass_b]))
+    widths = library.diff(edges, prepend=library.zeros(1, edges.dtype))
+    middles = constant(edges - widths / 2)
     rows_a, rows_b = (
-        jnp.minimum(jnp.searchsorted(mass, middles, side="right"), len(mass) - 1) for mass in (mass_a, mass_b)
+        library.minimum(library.searchsorted(mass, middles, side="right"), len(mass) - 1) for mass in (mass_a, mass_b)
     )
-    return _root(jnp.sum(_power(a[rows_a] - b[rows_b], p) * widths), p)
+    return power_mean(a[rows_a] - b[rows_b], p, widths)
 
 
 @functools.lru_cache(maxsize=16)
@@ -207,20 +279,12 @@ def _quantile_grid(n: int, m: int):
     return (left // m).astype(np.int32), (left // n).astype(np.int32), np.diff(edges) / (n * m)
 
 
-def _power(x, p):
-    """|x|^p with gradient zero at zero; `jnp.abs` has gradient one there."""
-    return x * jnp.sign(x) if p == 1 else jnp.square(x) if p == 2 else jnp.abs(x) ** p
-
-
-def _root(x, p):
-    """x^(1/p) with gradient zero, instead of infinity, at zero."""
-    if p == 1:
-        return x
-    return jnp.where(x == 0, 0, jnp.where(x == 0, 1, x) ** (1 / p))
-
-
 def _join(side):
     """Concatenate all leaves along the last axis, in one dtype."""
+    if all(isinstance(leaf, np.ndarray) for leaf in side.values()):
+        return np.concatenate([leaf.astype(np.result_type(leaf, np.float32)) for leaf in side.values()], -1)
+    if any(map(trees.is_cut, side.values())):
+        return np.concatenate([np.asarray(leaf, np.float64) for leaf in side.values()], -1)
     dtype = trees.wide_dtype(*side.values())
     return jnp.concatenate([leaf.astype(dtype) for leaf in side.values()], -1)
 
@@ -238,12 +302,12 @@ def _masses(leaves, weights, what):
             )
         if not isinstance(mass, jax.core.Tracer) and (np.any(np.asarray(mass) < 0) or not np.any(np.asarray(mass))):
             raise ValueError(f"{what}: {name!r} must be >= 0 and not all zero")
-    return {name: mass.reshape(-1) for name, mass in masses.items()}
+    return {name: to_host(mass).reshape(-1) for name, mass in masses.items()}
 
 
 def _counts_as_floats(mass, leaf):
     dtype = mass.dtype if hasattr(mass, "dtype") else np.asarray(mass).dtype
-    if leaf is None or not (jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)):
+    if leaf is None or not trees.numeric(dtype):
         return mass
     return jnp.asarray(mass, trees.wide_dtype(leaf))
 
@@ -268,10 +332,14 @@ def check_order(p: float) -> None:
         raise ValueError(f"p={p} must be a finite number >= 1 for a distance")
 
 
-def _check_names(a, b, what_a, what_b):
+def _check_names(a, b, what_a, what_b, whole=({}, {})):
     if alone := sorted(a.keys() ^ b.keys()):
-        here, there = (what_a, what_b) if alone[0] in a else (what_b, what_a)
+        name = alone[0]
+        here, there, other = (what_a, what_b, whole[1]) if name in a else (what_b, what_a, whole[0])
+        leaf = trees.flatten(other).get(name)
+        if leaf is not None and trees.numeric(dtype := getattr(leaf, "dtype", None) or np.asarray(leaf).dtype):
+            raise ValueError(f"{there}: {trees.cast_to_float(name, dtype)}, as {name!r} of {here} is")
         raise ValueError(
-            f"{here} has a leaf {alone[0]!r} that {there} lacks ({len(alone)} names differ); give two trees of one "
+            f"{here} has a leaf {name!r} that {there} lacks ({len(alone)} names differ); give two trees of one "
             "structure, or select common leaves with `where`"
         )

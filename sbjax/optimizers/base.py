@@ -1,12 +1,15 @@
 """What an optimiser and a schedule are: frozen dataclasses of their own options that make optax objects."""
 
 import abc
+import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
@@ -44,12 +47,15 @@ class Optimizer(Part):
         reads_population: it reads the factors `hyper` of `sbjax.optimizers.population`.
         needs_residuals: it reads `residual_fn`, which only losses that are sums of squares have.
         deterministic: the objective must stay the same from step to step.
+        one_gradient: a step costs one loss and its gradient. Line searches and Jacobians cost more, which is not
+            counted, so that runs with them are not read at equal FLOPs.
     """
 
     scheduled: ClassVar[bool] = True
     reads_population: ClassVar[bool] = False
     needs_residuals: ClassVar[bool] = False
     deterministic: ClassVar[bool] = False
+    one_gradient: ClassVar[bool] = True
 
     @abc.abstractmethod
     def make(self, learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
@@ -142,6 +148,32 @@ def kernels(params: PyTree) -> PyTree:
     {'bias': False, 'kernel': True}
     """
     return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+
+
+def calls_the_loss(optimizer: optax.GradientTransformationExtraArgs) -> bool:
+    """Whether `update` calls `value_fn` or `residual_fn`: then a step costs more than the gradient it is given.
+
+    Found by tracing it with two small arrays; what cannot be traced so counts as not calling.
+
+    >>> calls_the_loss(optax.sgd(0.1)), calls_the_loss(optax.lbfgs())
+    (False, True)
+    """
+    called = []
+
+    def residual_fn(params):
+        called.append(params)
+        return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(params)])
+
+    def step(params, **extra):
+        extra |= {"value": jnp.zeros(()), "grad": params, "value_fn": lambda p: jnp.sum(residual_fn(p) ** 2)}
+        update = optax.with_extra_args_support(optimizer).update
+        return update(params, optimizer.init(params), params, **extra)
+
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    for extra in ({"residual_fn": residual_fn}, {}):  # line searches of optax refuse what they do not know
+        with contextlib.suppress(Exception):  # the user's own code may raise anything
+            jax.eval_shape(functools.partial(step, **extra), params)
+    return bool(called)
 
 
 def with_arguments(

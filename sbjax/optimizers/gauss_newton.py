@@ -27,6 +27,7 @@ class GaussNewton(Optimizer):
     name: ClassVar[str] = "gauss_newton"
     scheduled: ClassVar[bool] = False
     needs_residuals: ClassVar[bool] = True
+    one_gradient: ClassVar[bool] = False
     first_bias_unit = staticmethod(length_unit)
 
     def make(self, learning_rate: optax.ScalarOrSchedule | None = None) -> optax.GradientTransformationExtraArgs:

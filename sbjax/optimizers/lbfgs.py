@@ -16,9 +16,10 @@ class Lbfgs(Optimizer):
     name: ClassVar[str] = "lbfgs"
     scheduled: ClassVar[bool] = False
     deterministic: ClassVar[bool] = True
+    one_gradient: ClassVar[bool] = False
     first_bias_unit = staticmethod(length_unit)
 
-    memory_size: int = option(10, "pairs of steps and gradients that are kept", least=1)
+    memory_size: int = option(10, "pairs of steps and gradients that are kept", least=1, most=1000)
 
     def make(self, learning_rate: optax.ScalarOrSchedule | None = None) -> optax.GradientTransformationExtraArgs:
         del learning_rate

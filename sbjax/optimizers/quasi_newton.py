@@ -25,6 +25,7 @@ class SelfScaledBroyden(Optimizer):
 
     name: ClassVar[str] = "ssbroyden"
     scheduled: ClassVar[bool] = False
+    one_gradient: ClassVar[bool] = False
     first_bias_unit = staticmethod(length_unit)
 
     def make(self, learning_rate: optax.ScalarOrSchedule | None = None) -> optax.GradientTransformationExtraArgs:
@@ -38,6 +39,7 @@ class SelfScaledBfgs(Optimizer):
 
     name: ClassVar[str] = "ssbfgs"
     scheduled: ClassVar[bool] = False
+    one_gradient: ClassVar[bool] = False
     first_bias_unit = staticmethod(length_unit)
 
     def make(self, learning_rate: optax.ScalarOrSchedule | None = None) -> optax.GradientTransformationExtraArgs:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import optax
 
 from sbjax import names, options
-from sbjax.optimizers.base import Optimizer, Schedule, with_arguments
+from sbjax.optimizers.base import Optimizer, Schedule, calls_the_loss, with_arguments
 
 FLAGS = ("reads_population", "needs_residuals", "deterministic")
 
@@ -43,6 +43,7 @@ class UserOptimizer(Optimizer):
     reads_population: bool
     needs_residuals: bool
     deterministic: bool
+    one_gradient: bool
 
     def __post_init__(self):
         """The options were checked against the user's part."""
@@ -137,10 +138,12 @@ def make_optimizer(part: UserPart, values: Mapping[str, Any]) -> UserOptimizer:
     flags = {flag: bool(getattr(said, flag, False)) for flag in FLAGS}
     unit = getattr(said, "first_bias_unit", None)
     optimizer = UserOptimizer(
-        name=part.path, options=dict(values), build=build, unit=unit, scheduled=is_scheduled(part), **flags
-    )
-    optimizer.make(*([optax.constant_schedule(0.1)] if optimizer.scheduled else []))
-    return optimizer
+        name=part.path, options=dict(values), build=build, unit=unit, scheduled=is_scheduled(part), one_gradient=True,
+        **flags,
+    )  # fmt: skip
+    made = optimizer.make(*([optax.constant_schedule(0.1)] if optimizer.scheduled else []))
+    cheap = getattr(said, "one_gradient", True) and not calls_the_loss(made)
+    return dataclasses.replace(optimizer, one_gradient=bool(cheap))
 
 
 def make_schedule(part: UserPart, values: Mapping[str, Any]) -> UserSchedule:

@@ -1,5 +1,6 @@
 """Building blocks of equations: conditions, hard constraints, exact references, checks of coefficients."""
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 
@@ -62,13 +63,39 @@ def initial_velocity(unknown: str, value: Value) -> Condition:
 
 def _prescribed(kind, partial, faces, value, name):
     def residual(x, d):
-        return d[partial] - (value(*x) if callable(value) else value)
+        prescribed = apart("value", value, x) if callable(value) else value
+        if not hasattr(prescribed, "shape") and not isinstance(prescribed, int | float | complex):
+            what = "gives" if callable(value) else "is"
+            raise ValueError(f"value {what} a {type(prescribed).__name__}, needs a number or a function that gives one")
+        return d[partial] - prescribed
 
     return Condition(name, kind, tuple(faces), (partial,), residual)
 
 
+def apart(what: str, function: Callable, x: Array):
+    """A function of the coordinates at a point, `function(*x)`.
+
+    Raises:
+        ValueError: it does not take as many arguments as there are coordinates.
+
+    >>> apart('value', lambda x, t: x + t, (1.0, 2.0))
+    3.0
+    """
+    try:
+        inspect.signature(function).bind(*x)
+    except TypeError as error:
+        raise ValueError(
+            f"{what} is called with the coordinates apart, as {what}(x, t), {len(x)} numbers and not a point: {error}"
+        ) from None
+    except ValueError:  # a function without a signature
+        pass
+    return function(*x)
+
+
 def _name(what, faces):
     """Name of a condition: 'u_on_x' on both faces, 'u_on_x_upper' on one."""
+    if isinstance(faces, str) or any(isinstance(face, str) or len(face) != 2 for face in faces):
+        raise ValueError(f"faces={faces!r} of {what!r} must be a list of pairs, such as [('x', 'lower')]")
     sides = {}
     for coordinate, side in faces:
         sides.setdefault(coordinate, []).append(side)
@@ -106,7 +133,8 @@ def hard(
     """
 
     def fn(x, raw):
-        values, factors = offset(*x) if callable(offset) else offset, distance(*x)
+        values = apart("offset", offset, x) if callable(offset) else offset
+        factors = apart("distance", distance, x)
         if not isinstance(factors, tuple):
             values, factors = (values,), (factors,)
         if raw.shape != (len(factors),):
@@ -153,7 +181,7 @@ def exact(formula: Callable[..., Scalar | tuple[Scalar, ...]], source: str, *, a
     """
 
     def solution(x):
-        values = formula(*x)
+        values = apart("formula", formula, x)
         return jnp.stack(values if isinstance(values, tuple) else [values])
 
     floor = 4 * float(np.finfo(np.float64).eps) * max(1.0, abs(argument))

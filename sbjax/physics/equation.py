@@ -133,6 +133,15 @@ class Equation:
             raise ValueError(
                 f"{self.name}.group={self.group!r} is unknown{near(self.group, GROUPS)}; known: {', '.join(GROUPS)}"
             )
+        for field in ("coordinates", "unknowns"):
+            names = getattr(self, field)
+            odd = [name for name in names if not isinstance(name, str) or not name or "_" in name]
+            twice = [name for name in names if names.count(name) > 1]
+            if isinstance(names, str) or not names or odd or twice:
+                raise ValueError(
+                    f"{self.name}.{field}={names!r} must be a tuple of distinct names without underscores, such as "
+                    + ("('x', 't')" if field == "coordinates" else "('u', 'v')")
+                )
         for field in ("lower", "upper"):
             bounds = getattr(self, field)
             if len(bounds) != len(self.coordinates):

@@ -107,7 +107,7 @@ def scaled_pressure(
     T, masses = jnp.asarray(T), jnp.asarray(masses)
     if masses.shape[-1:] != (3,):
         raise ValueError(f"masses has shape {masses.shape}; its last axis holds the three of {', '.join(SPECIES)}")
-    dtype = jnp.result_type(T, masses, *(() if mu_B is None else (mu_B,)), jnp.float32)
+    dtype = _float_type(T, masses, *(() if mu_B is None else (mu_B,)))
     x, weights = (jnp.asarray(part, dtype) for part in _nodes_and_weights(nodes))
     ratio = (masses.astype(dtype) / T.astype(dtype)[..., None])[..., None]
     energy = jnp.sqrt(x**2 + ratio**2)  # E/T [*shape, 3, nodes]
@@ -121,6 +121,12 @@ def scaled_pressure(
     bosons = -jnp.log1p(-jnp.exp(-gluon))
     logarithms = jnp.concatenate([fermions, bosons[..., None, :]], -2)
     return jnp.sum(logarithms * weights, (-2, -1))
+
+
+def _float_type(*arrays):
+    """The dtype of a result, float32 or wider. Arrays that are all weakly typed keep theirs; with float32 as a further
+    operand they would become that."""
+    return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
 
 
 def _nodes_and_weights(nodes):
@@ -223,7 +229,7 @@ def tied_masses(
     """
     check_temperature(T)
     T, pressure = jnp.broadcast_arrays(jnp.asarray(T), jnp.asarray(pressure))
-    dtype = jnp.result_type(T, pressure, jnp.float32)
+    dtype = _float_type(T, pressure)
     T, pressure = T.astype(dtype), pressure.astype(dtype)
 
     def masses(light):

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sbjax.files import plain, write_atomically
-from sbjax.report import markup, statistics, tables
+from sbjax.report import corrected, markup, statistics, tables, verdict
 from sbjax.report.results import Report, Results, load_results
 from sbjax.report.sections import Folded, Lead, Note, Section, Table, Text
+from sbjax.report.whole import said_of_changes
 
 ABSENT = "absent"
+VERDICTS = ("verdict", "corrected")
 HEADERS = ("arm", "median in B", "median in A", "B minus A", "95 % interval", "Wilcoxon p", "improved", "left out")
 _NOTE = (
     "Arms of the same name, paired by seed, each read at its last report; {better} is better. 'Better' and 'worse' are "
     "of B, and said only where the bootstrap interval excludes zero; 'no difference shown' is no proof that there is "
-    "none. Intervals and p values are of single comparisons, not corrected for their number."
+    "none."
 )
 _OTHER_SEED = (
     "The two runs have different seeds, {a} and {b}: their replicas are independent draws and pairs of them arbitrary, "
@@ -38,12 +40,14 @@ class ArmAgainst(NamedTuple):
         comparison: of B with A, None where there is a reason.
         reason: why they cannot be compared.
         steps: of the reports that were read, in A and in B.
+        corrected: the comparison as a dict, with what `corrected.with_corrected` adds for all arms together.
     """
 
     arm: str
     comparison: statistics.Comparison | None
     reason: str | None
     steps: tuple[int | None, int | None]
+    corrected: dict[str, Any] | None = None
 
 
 class Against(NamedTuple):
@@ -70,7 +74,9 @@ def compare_arms(a: Results, b: Results) -> list[ArmAgainst]:
             f"the runs have no arm in common: A has {', '.join(a.arms)}, B has {', '.join(b.arms)}; give two runs "
             "with an arm of the same name"
         )
-    return [_compare(arm, _last(a, arm), _last(b, arm), a) for arm in common]
+    found = [_compare(arm, _last(a, arm), _last(b, arm), a) for arm in common]
+    every = corrected.with_corrected([one.comparison and one.comparison._asdict() for one in found])
+    return [one._replace(corrected=with_it) for one, with_it in zip(found, every)]
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -120,11 +126,12 @@ def format_against(a: Results, b: Results) -> str:
     arms = compare_arms(a, b)
     # Without what the page alone has room for.
     kept = [i for i, header in enumerate(HEADERS) if header != "left out"]
-    rows = [[row[i] for i in kept] + row[-1:] for row in _rows(a.primary, arms)]
-    lines = tables.columns([[*(HEADERS[i] for i in kept), "verdict"], *rows])
+    rows = [[row[i] for i in kept] + [tables.starred(*row[-2:])] for row in _rows(a.primary, arms)]
+    lines = tables.columns([[*(HEADERS[i] for i in kept), VERDICTS[0]], *rows])
     config, environment = (len(differences(getattr(a, t), getattr(b, t))) for t in ("config", "environment"))
     about = f"{a.primary} at the last report; {config} fields of the config differ, {environment} of the environment"
-    said = [line for text in (about, *_warnings(a, b, arms)) for line in tables.wrap(text)]
+    stars = [tables.STAR] if any(row[-1].endswith("*") for row in rows) else []
+    said = [line for text in (about, *stars, *_warnings(a, b, arms)) for line in tables.wrap(text)]
     return "\n".join([*lines, *said])
 
 
@@ -137,11 +144,13 @@ def _sections(a: Results, b: Results) -> list[Section]:
     ]
     notes = [
         _NOTE.format(better=better),
+        corrected.note([arm.corrected for arm in arms]),
         f"Steps, A / B: {'; '.join(steps)}.",
         *(f"Only {name} has {', '.join(rest)}." for name, rest in alone if rest),
     ]
-    headers, rows = [*HEADERS, "verdict"], _rows(a.primary, arms)
-    brief = Table(*tables.brief(headers, rows, ("arm", "B minus A", "95 % interval", "verdict")))
+    headers, rows = [*HEADERS, *VERDICTS], _rows(a.primary, arms)
+    told = [[*row[:-2], tables.judged(*row[-2:])] for row in rows]
+    brief = Table(*tables.brief(headers[:-1], told, ("arm", "B minus A", "95 % interval", "verdict")))
     full = Folded("All numbers of the comparison", [Table(headers, rows, notes=notes[1:])])
     warned = map(Text, _warnings(a, b, arms))
     found = [Section(a.primary, [Lead(_headline(a.primary, arms)), *warned, brief, Note(notes[0]), full])]
@@ -153,16 +162,16 @@ def _sections(a: Results, b: Results) -> list[Section]:
 
 def _headline(metric: str, arms: list[ArmAgainst]) -> str:
     """In which arms B is better than A, in which worse."""
-    judged = [(arm.arm, arm.comparison) for arm in arms if arm.comparison is not None]
+    judged = [(arm, arm.comparison) for arm in arms if arm.comparison is not None]
     groups = {
-        word: [f"{name} ({tables.difference(metric, found.difference)})" for name, found in judged if test(found)]
+        word: [verdict.named(arm.arm, metric, arm.corrected) for arm, found in judged if test(found)]
         for word, test in (
             ("better", lambda found: found.verdict == "better"),
             ("worse", lambda found: found.verdict == "worse"),
             ("no difference shown", lambda found: found.verdict not in ("better", "worse", statistics.TOO_FEW)),
         )
     }
-    few = [name for name, found in judged if found.verdict == statistics.TOO_FEW]
+    few = [arm.arm for arm, found in judged if found.verdict == statistics.TOO_FEW]
     said = [f"{word}: {', '.join(names) or 'none'}" for word, names in groups.items()]
     said += [f"too few seeds: {', '.join(few)}"] if few else []
     lost = [arm.arm for arm in arms if arm.comparison is None]
@@ -193,14 +202,14 @@ def _rows(metric: str, arms: list[ArmAgainst]) -> list[list[str]]:
     rows = []
     for arm in arms:
         if arm.comparison is None:
-            rows.append([arm.arm, *[tables.NONE] * 7, f"not compared: {arm.reason}"])
+            rows.append([arm.arm, *[tables.NONE] * 7, f"not compared: {arm.reason}", tables.NONE])
         else:
-            rows.append([arm.arm, *tables.comparison_cells(metric, plain(arm.comparison._asdict()))])
+            rows.append([arm.arm, *tables.comparison_cells(metric, plain(arm.corrected))])
     return rows
 
 
 def _warnings(a: Results, b: Results, arms: list[ArmAgainst]) -> list[str]:
-    found = []
+    found = [f"{name}: {said_of_changes(one.changed)}." for name, one in (("A", a), ("B", b)) if one.changed]
     seeds = [results.config.get("seed") for results in (a, b)]
     if seeds[0] != seeds[1]:
         found.append(_OTHER_SEED.format(a=seeds[0], b=seeds[1]))

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
+from sbjax.files import REMEDY, FileError, read_arrays
 from sbjax.report import figures, roles, sections
 from sbjax.report.results import Results
 
@@ -65,7 +65,12 @@ def draw_solutions(results: Results, workdir: Path) -> list[sections.Figure]:
     shown = results._replace(arms=roles.shown(results))
     fields = load_fields(shown, workdir)
     caption = SOLUTION_CAPTION.format(primary=results.primary)
-    return [figures.picture(workdir, "solution_maps", solution_maps(shown, fields), caption)] if fields else []
+    return [
+        figures.picture(
+            workdir, f"solution_maps{f'_{number}' if where else ''}", solution_maps(shown, part), f"{where}{caption}"
+        )
+        for number, (where, part) in enumerate(slices(fields))
+    ]
 
 
 def term_names(results: Results) -> list[str]:
@@ -114,7 +119,7 @@ def load_fields(results: Results, workdir: Path) -> dict[str, Field]:
     """`grids/<arm>.npz` of a workdir for the replica with the median primary metric of each arm.
 
     Of an even number of replicas the lower middle one. Arms without a file, or of which no replica has a finite primary
-    metric, are left out, as are grids of three coordinates and more.
+    metric, are left out.
 
     Raises:
         ValueError: a file that does not hold what `Workdir.save_grid` writes.
@@ -125,27 +130,53 @@ def load_fields(results: Results, workdir: Path) -> dict[str, Field]:
         if replica is None or not path.exists():
             continue
         points, reference, predicted, coordinates, unknowns = load_grid(path, results.replicas)
-        if len(coordinates) <= 2:
-            found[arm] = Field(points, reference, predicted[replica], coordinates, unknowns)
+        found[arm] = Field(points, reference, predicted[replica], coordinates, unknowns)
     return found
+
+
+def slices(fields: dict[str, Field]) -> list[tuple[str, dict[str, Field]]]:
+    """Fields of one or two coordinates alone; of more, one entry a value of the last coordinate, with a sentence that
+    says where it is and the first two coordinates left.
+    """
+    if not fields:
+        return []
+    first = next(iter(fields.values()))
+    if len(first.coordinates) <= 2:
+        return [("", fields)]
+    found = []
+    for place in np.ndindex(first.points.shape[2:-1]):
+        at = (slice(None), slice(None), *place)
+        values = zip(first.coordinates[2:], first.points[at][0, 0, 2:])
+        where = "At " + ", ".join(f"{name} = {value:.4g}" for name, value in values) + ". "
+        found.append((where, {arm: _slice(field, at) for arm, field in fields.items()}))
+    return found
+
+
+def _slice(field: Field, at: tuple) -> Field:
+    points, *rest = (part[at] for part in field[:3])
+    return Field(points[..., :2], *rest, field.coordinates[:2], field.unknowns)
 
 
 def load_grid(path: Path, replicas: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[str, ...], tuple[str, ...]]:
     """Points, reference, predictions `[replica, ..]`, coordinates and unknowns that `Workdir.save_grid` wrote.
 
     Raises:
-        ValueError: the file does not hold them.
+        FileError: the file does not hold them.
     """
-    try:
-        with np.load(path) as file:
-            arrays = [file[name] for name in ("points", "reference", "predicted")]
-            names = [tuple(str(name) for name in file[field]) for field in ("coordinates", "unknowns")]
-        if len(arrays[2]) != replicas:
-            raise ValueError(f"predictions of {len(arrays[2])} replicas")
-    except (KeyError, IndexError, ValueError, OSError, EOFError, BadZipFile) as error:
-        remedy = "remove the file, or train the arm again"
-        raise ValueError(f"{path} is no grid of {replicas} replicas ({error}); {remedy}") from error
-    return (*arrays, *names)
+    found = read_arrays(path, ("points", "reference", "predicted", "coordinates", "unknowns"))
+    points, reference, predicted = (found[name] for name in ("points", "reference", "predicted"))
+    names = [tuple(map(str, found[field].ravel())) for field in ("coordinates", "unknowns")]
+    fits = (
+        all(array.dtype.kind == "f" for array in (points, reference, predicted))
+        and points.ndim
+        and points.shape[-1] == len(names[0])
+        and reference.shape == (*points.shape[:-1], len(names[1]))
+        and predicted.shape == (replicas, *reference.shape)
+    )
+    if not fits:
+        shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in found.items())
+        raise FileError(f"{path} is no grid of {replicas} replicas ({shapes}); {REMEDY}")
+    return points, reference, predicted, *names
 
 
 def median_replica(results: Results, arm: str) -> int | None:
@@ -164,7 +195,7 @@ def solution_maps(results: Results, fields: dict[str, Field]) -> "Figure":
     arm's largest error is ten times another's.
 
     Args:
-        fields: by arm, as `load_fields`.
+        fields: by arm, of one or two coordinates, see `slices`.
 
     Raises:
         ValueError: no field.

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from sbjax.files import plain, write_atomically
-from sbjax.report import facts, fields, figures, markup, roles, statistics, tables, verdict
+from sbjax.report import corrected, facts, fields, figures, markup, roles, statistics, tables, verdict
 from sbjax.report import results as results_lib
+from sbjax.report.against import differences
 from sbjax.report.sections import Code, Folded, Lead, Note, Section, Table, Text
+from sbjax.report.whole import said_of_changes, told_of_changes
 
 Sections = Callable[[results_lib.Results, Path], Sequence[Section]]
 """What an experiment adds to the page: (results, folder of the run) -> sections; it writes its figures there."""
@@ -32,6 +34,10 @@ _READINGS = ("", "_null", "_excess")
 _FLOPS_NOTE = (
     "Each arm is read at its last report within the budget, the smaller of the two totals. An arm cut short "
     "there on a decaying learning rate has not seen the end of its schedule and is at a disadvantage."
+)
+_UNCOUNTED_NOTE = (
+    "No reading at equal FLOPs: a step of an optimiser here costs more than one loss and gradient (a line search, a "
+    "Jacobian), and how much more is not counted. FLOPs are those of one loss and gradient."
 )
 
 
@@ -52,6 +58,11 @@ def build_report(workdir: str | os.PathLike, *, sections: Sections | None = None
     """
     workdir = Path(workdir)
     results = results_lib.load_results(workdir)
+    with told_of_changes(workdir, results.changed):
+        return _build(workdir, results, sections)
+
+
+def _build(workdir: Path, results: results_lib.Results, sections: Sections | None) -> Path:
     summary = statistics.summarise(results)
     results_lib.save_table(workdir, results)
     results_lib.save_summary(workdir, summary)
@@ -61,7 +72,9 @@ def build_report(workdir: str | os.PathLike, *, sections: Sections | None = None
     others = [arm for arm in results.arms if arm != results.reference]
     named = ", ".join(others) if len(others) <= 5 else f"{len(others)} arms"
     title = f"{named} against {results.reference}" if others else results.reference
+    warned = [Text(f"{said_of_changes(results.changed)}.")] if results.changed else []
     body = [
+        Section("Not whole", warned),
         _result(results, summary),
         facts.section(results, workdir),
         Section("Figures", drawn),
@@ -96,30 +109,39 @@ def sentence(summary: Mapping[str, Any], entry: Mapping[str, Any], *, at: str) -
         return f"{start}no seed was finished by both arms.{stopped}"
     points = " points" if tables.in_percent(metric) else ""
     tied = f" ({comparison['tied']} tied)" if comparison["tied"] else ""
+    among = (
+        f" (among {comparison['comparisons']} comparisons: {comparison['verdict_corrected']})"
+        if comparison.get("comparisons", 1) > 1 and comparison["verdict_corrected"] != comparison["verdict"]
+        else ""
+    )
     return (
         f"{start}median {tables.difference(metric, comparison['difference'])}{points}, "
         f"{100 * summary['confidence']:g} % interval {tables.interval(metric, comparison)}, "
         f"{comparison['improved']} of {_seeds(comparison['n'])} improved{tied}, "
-        f"Wilcoxon p = {tables.p_value(comparison['p_value'])}: {comparison['verdict']}.{stopped}"
+        f"Wilcoxon p = {tables.p_value(comparison['p_value'])}: {comparison['verdict']}{among}.{stopped}"
     )
 
 
 def _where(summary: Mapping[str, Any]) -> list[str]:
     """Kinds of comparison that mean something: equal FLOPs do not where none are counted."""
-    counted = any(arm["flops_per_step"] for arm in summary["arms"].values())
-    return [at for at in tables.WHERE if counted or at != "equal_flops"]
+    return [at for at in tables.WHERE if at != "equal_flops" or _counted(summary)]
+
+
+def _counted(summary: Mapping[str, Any]) -> bool:
+    """Whether FLOPs were counted along training. Line searches and Jacobians are not, see `Optimizer.one_gradient`."""
+    return any(arm["last"] and arm["last"]["flops"] for arm in summary["arms"].values())
 
 
 def _result(results: results_lib.Results, summary: Mapping[str, Any]) -> Section:
     """The verdict, and the four things that it rests on."""
     first, *others = verdict.headline(results, summary)
     better = "higher" if summary["primary"]["goal"] == "max" else "lower"
+    entries = summary["comparisons"][verdict.AT]
     note = (
         f"Medians of differences paired by seed at equal steps; {better} is better. 'Better' and 'worse' are said only "
-        "where the bootstrap interval excludes zero; 'no difference shown' is no proof that there is none. Intervals "
-        f"and p values are of single comparisons, not corrected for their number."
+        "where the bootstrap interval excludes zero; 'no difference shown' is no proof that there is none. "
+        f"{corrected.note([entry['comparison'] for entry in entries])}"
     )
-    entries = summary["comparisons"][verdict.AT]
     return Section("", [Lead(first), *map(Text, others), *([_main_table(summary), Note(note)] if entries else [])])
 
 
@@ -142,7 +164,14 @@ def _main_table(summary: Mapping[str, Any]) -> Table:
             continue
         signed = [_sign(found[name], step) for name in ("difference", "low", "high")]
         interval = "" if found["low"] is None else f"\n[{signed[1]}, {signed[2]}]"
-        rows.append([arm, level(medians[arm]), f"{signed[0]}{interval}", found["verdict"]])
+        rows.append(
+            [
+                arm,
+                level(medians[arm]),
+                f"{signed[0]}{interval}",
+                tables.judged(found["verdict"], found["verdict_corrected"]),
+            ]
+        )
     unit = " (%)" if percent else ""
     headers = ["arm", f"{metric}{unit}", f"minus {reference} [{100 * summary['confidence']:g} %]", "verdict"]
     return Table(headers, rows, title=f"{metric}, medians over the seeds")
@@ -170,11 +199,12 @@ def _compared(summary: Mapping[str, Any], at: str) -> Table:
     unit = " (points)" if tables.in_percent(metric) else ""
     headers = ["arm", "reference", "step", "FLOPs", "median", "reference median", f"paired difference{unit}"]
     headers += [f"{confidence:g} % interval", "could show", "Wilcoxon p", "improved", "left out", "verdict"]
+    headers += ["corrected"]
     rows = []
     for entry in summary["comparisons"][at]:
         sides, comparison = (entry["arm"], entry["reference"]), entry["comparison"]
         if comparison is None:
-            rows.append([*sides, *[tables.NONE] * 10, f"not compared: {entry['reason']}"])
+            rows.append([*sides, *[tables.NONE] * 10, f"not compared: {entry['reason']}", tables.NONE])
             continue
         read = [entry["read"][side] for side in sides]
         where = (
@@ -185,7 +215,11 @@ def _compared(summary: Mapping[str, Any], at: str) -> Table:
         least = verdict.smallest_shown(comparison["low"], comparison["high"], confidence=summary["confidence"])
         cells.insert(4, tables.difference(metric, least).strip("+") if math.isfinite(least) else tables.NONE)
         rows.append([*sides, *where, *cells])
-    notes = [_SMALLEST_NOTE, "Step and training FLOPs of one replica at which the two were read: arm / reference."]
+    notes = [
+        corrected.note([entry["comparison"] for entry in summary["comparisons"][at]]),
+        _SMALLEST_NOTE,
+        "Step and training FLOPs of one replica at which the two were read: arm / reference.",
+    ]
     if at == "equal_flops":
         budgets = [
             f"{entry['arm']} {tables.flops(entry['budget'])}"
@@ -198,10 +232,14 @@ def _compared(summary: Mapping[str, Any], at: str) -> Table:
 
 def _arms(summary: Mapping[str, Any], results: results_lib.Results) -> Section:
     arms = summary["arms"].values()
+    uncounted = any(arm["flops_per_step"] for arm in arms) and not _counted(summary)
     rows = [
         ["role", *(results.roles[arm] for arm in summary["arms"])],
         ["trained parameters", *(tables.count(arm["parameters"]) for arm in arms)],
-        ["FLOPs per step", *(tables.flops(arm["flops_per_step"]) for arm in arms)],
+        [
+            "FLOPs of a gradient" if uncounted else "FLOPs per step",
+            *(tables.flops(arm["flops_per_step"]) for arm in arms),
+        ],
         ["steps", *(tables.count(arm["steps"]) for arm in arms)],
         ["seeds finished", *(f"{summary['replicas'] - arm['stopped']} of {summary['replicas']}" for arm in arms)],
         ["last report at step", *(tables.count(arm["last"] and arm["last"]["step"]) for arm in arms)],
@@ -211,8 +249,10 @@ def _arms(summary: Mapping[str, Any], results: results_lib.Results) -> Section:
     measures = sorted({name for arm in arms for name in arm["metrics"] if not name.startswith("replica_distance/")})
     for name in measures:
         rows.append([name, *(tables.measure(arm["metrics"].get(name)) for arm in arms)])
-    note = "Metrics of the last report: median [quartiles] over the seeds that finished."
-    return Section("Arms in numbers", [Table(["number", *summary["arms"]], rows, notes=[note])])
+    notes = ["Metrics of the last report: median [quartiles] over the seeds that finished."]
+    if uncounted:
+        notes.append(_UNCOUNTED_NOTE)
+    return Section("Arms in numbers", [Table(["number", *summary["arms"]], rows, notes=notes)])
 
 
 def _distances(summary: Mapping[str, Any]) -> Section:
@@ -231,7 +271,8 @@ def _distances(summary: Mapping[str, Any]) -> Section:
             for name, arm in arms.items()
         ]
         parts.append(Table(["arm", primary, *headers], rows, title=kind.replace("_", " ")))
-    return Section("Replica distances", [*parts, Note(_DISTANCE_NOTE)] if parts else [])
+    few = tables.distances_note(summary["replicas"])
+    return Section("Replica distances", [*parts, Note(f"{_DISTANCE_NOTE} {few}".rstrip())] if parts else [])
 
 
 def _failures(results: results_lib.Results) -> Section:
@@ -254,7 +295,14 @@ def _reproduction(results: results_lib.Results) -> Section:
                 f"with --extend={results.extended}."
             )
         )
-    for title, tree in (("Environment", results.environment), ("Resolved config", results.config)):
+    for number, other in enumerate(results.continued, start=2):
+        said = "; ".join(f"{name}: {old} -> {new}" for name, old, new in differences(results.environment, other))
+        parts.append(
+            Text(f"Not all of it was computed in one environment. Part {number} differs from the first: {said}.")
+        )
+    trees = {"Environment": results.environment, "Resolved config": results.config}
+    trees |= {f"Environment of part {number}": other for number, other in enumerate(results.continued, start=2)}
+    for title, tree in trees.items():
         text = json.dumps(plain(tree), indent=2, sort_keys=True, ensure_ascii=False)
         parts.append(Folded(title, [Code(text)]))
     return Section("How to reproduce", parts)

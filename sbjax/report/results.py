@@ -19,7 +19,6 @@ Written here, atomically and byte for byte the same for the same input: `arms.js
 
 import csv
 import io
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -28,8 +27,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from sbjax.files import write_atomically, write_json
+from sbjax.files import FileError, read_json, read_lines, write_atomically, write_json
 from sbjax.report import roles
+from sbjax.report.whole import changed_since_finished
 
 Goal = Literal["max", "min"]
 
@@ -37,6 +37,34 @@ _NOT_METRICS = ("arm", "step", "epoch", "flops")
 
 FACTS = ("arm", "replica", "status", "step", "flops")
 """Columns of `results.csv` before the metrics."""
+
+_FACTS = {str: (int, float, None)}
+CONFIG = {
+    "config": {"task?": {"kind?": str}, "arms?": {str: dict}},
+    "environment?": {str: (dict, str, int, float, None)},
+    "overrides?": [str],
+    "config_file?": (str, None),
+    "extended?": int,
+    "format?": int,
+    "started?": (str, None),
+    "continued?": [dict],
+}
+"""The form of `config.json`, see `sbjax.files.misfit`."""
+ARMS = {
+    "arms": [str],
+    "reference": str,
+    "primary": {"name": str, "goal": str},
+    "parameters?": _FACTS,
+    "flops_per_step?": _FACTS,
+    "steps?": _FACTS,
+    "failures?": [{"arm": str, "replica": int, "step?": int}],
+    "metrics?": {
+        str: {str: (int, float, None, {"value": (float, None), "low?": (float, None), "high?": (float, None)})}
+    },
+    "about?": {str: {"order?": int, "role?": str, "labels?": {str: (str, float, bool)}}},
+}
+"""The form of `arms.json`."""
+_LINE = {"arm": str, "step": int, "flops": float, "epoch?": (float, None)}
 
 
 class Report(NamedTuple):
@@ -77,6 +105,10 @@ class Results(NamedTuple):
     extended: int = 0
     started: str | None = None
     """When training began."""
+    continued: tuple[dict[str, Any], ...] = ()
+    """Environments in which the run was gone on with, where they differ from the first."""
+    changed: tuple[str, ...] = ()
+    """Files of a finished run that hold something else now than when it finished."""
 
 
 def load_results(workdir: str | os.PathLike) -> Results:
@@ -86,19 +118,19 @@ def load_results(workdir: str | os.PathLike) -> Results:
 
     Raises:
         FileNotFoundError: the workdir or one of the files is missing, or no arm has a report.
-        ValueError: a file is malformed, or arms differ in their number of replicas and so cannot be paired.
+        FileError: a file is malformed, with its line, or arms differ in their number of replicas.
     """
     workdir = Path(workdir)
     if not workdir.is_dir():
         raise FileNotFoundError(f"workdir={str(workdir)!r} is not a directory; give the workdir of a training run")
-    settings = json.loads(_read(workdir, "config.json"))
-    about = json.loads(_read(workdir, "arms.json"))
+    settings = read_json(workdir / "config.json", CONFIG)
+    about = read_json(workdir / "arms.json", ARMS)
+    arms, reference, primary = tuple(about["arms"]), about["reference"], about["primary"]
+    primary, goal = primary["name"], primary["goal"]
     try:
-        arms, reference, primary = tuple(about["arms"]), about["reference"], about["primary"]
-        primary, goal = primary["name"], primary["goal"]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{workdir / 'arms.json'} lacks {error}; write it with save_arms") from error
-    _check(arms, reference, goal)
+        _check(arms, reference, goal)
+    except ValueError as error:
+        raise FileError(f"{workdir / 'arms.json'}: {error}") from error
     reports, replicas = _load_reports(workdir, arms)
 
     def by_arm(name: str) -> dict[str, Any]:
@@ -124,8 +156,10 @@ def load_results(workdir: str | os.PathLike) -> Results:
         environment=settings.get("environment", {}),
         overrides=tuple(str(override) for override in settings.get("overrides", ())),
         config_file=settings.get("config_file"),
-        extended=int(settings.get("extended", 0)),
+        extended=settings.get("extended", 0),
         started=settings.get("started"),
+        continued=tuple(settings.get("continued", ())),
+        changed=changed_since_finished(workdir),
     )
 
 
@@ -239,38 +273,23 @@ def _check(arms: tuple[str, ...], reference: str, goal: str) -> None:
         raise ValueError(f"goal={goal!r} of the primary metric is unknown; use 'max' or 'min'")
 
 
-def _read(workdir: Path, name: str) -> str:
-    try:
-        return (workdir / name).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        message = f"workdir={str(workdir)!r} has no {name}; give the workdir of a training run that has finished"
-        raise FileNotFoundError(message) from None
-
-
 def _load_reports(workdir: Path, arms: tuple[str, ...]) -> tuple[dict[str, tuple[Report, ...]], int]:
     """Reports by arm, and the number of replicas."""
     path = workdir / "metrics.jsonl"
-    lines = _read(workdir, path.name).split("\n")
     by_step: dict[str, dict[int, Report]] = {arm: {} for arm in arms}
     replicas = None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, record in read_lines(path, _LINE):
         where = f"{path} line {number}"
         try:
-            record = json.loads(line)
             arm, report = record["arm"], _report(record)
         except (ValueError, KeyError, TypeError) as error:
-            # `split` leaves an empty last entry after a finished line: this one was being written.
-            if number == len(lines):
-                continue
-            raise ValueError(f"{where} is no report ({type(error).__name__}: {error}); remove the line") from error
+            raise FileError(f"{where} is no report ({type(error).__name__}: {error}); remove the line") from error
         if arm not in by_step:
-            raise ValueError(f"{where}: arm={arm!r} is not among the arms {list(arms)} of arms.json; add it there")
+            raise FileError(f"{where}: arm={arm!r} is not among the arms {list(arms)} of arms.json; add it there")
         for name, values in report.values.items():
             replicas = len(values) if replicas is None else replicas
             if len(values) != replicas:
-                raise ValueError(
+                raise FileError(
                     f"{where}: {name} has {len(values)} replicas, the reports before it {replicas}; "
                     "arms are compared seed by seed and need the same replicas"
                 )
@@ -280,9 +299,15 @@ def _load_reports(workdir: Path, arms: tuple[str, ...]) -> tuple[dict[str, tuple
     return {arm: tuple(by_step[arm][step] for step in sorted(by_step[arm])) for arm in arms}, replicas
 
 
+def _numbers(entries: Sequence[Any]) -> np.ndarray:
+    if any(isinstance(entry, str | bool) for entry in entries):
+        raise TypeError(f"{entries!r} must be numbers")
+    return np.array(entries, np.float64)
+
+
 def _report(record: Mapping[str, Any]) -> Report:
     values = {
-        name: np.array([np.nan if entry is None else entry for entry in value], np.float64)
+        name: _numbers([np.nan if entry is None else entry for entry in value])
         for name, value in record.items()
         if name not in _NOT_METRICS and isinstance(value, list)
     }

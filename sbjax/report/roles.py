@@ -24,7 +24,7 @@ reports of any kind, all others by the experiment alone:
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from sbjax.names import near
 
@@ -36,6 +36,7 @@ MOST = 12
 """Arms that figures with a line or a panel an arm, and sentences, show at most unless labels say which."""
 
 
+@runtime_checkable
 class WithRoles(Protocol):
     """What `sbjax.report.results.Results` has."""
 

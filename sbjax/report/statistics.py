@@ -11,11 +11,7 @@ from jaxtyping import ArrayLike, Float
 from sbjax.files import plain
 from sbjax.metrics.bootstrap import expanded_tail
 from sbjax.report import results as results_lib
-
-FEWEST_SEEDS = 5
-"""With fewer pairs no verdict is given: even five differences of one sign have a two-sided Wilcoxon p of 0.0625."""
-
-TOO_FEW = f"too few seeds for a verdict (fewer than {FEWEST_SEEDS})"
+from sbjax.report.corrected import FEWEST_SEEDS, NOT_SHOWN, TOO_FEW, with_corrected
 
 
 class Description(NamedTuple):
@@ -193,10 +189,11 @@ def summarise(
       arm's own `metrics`, such as replica distances;
     - `comparisons['equal_steps']` and `comparisons['equal_flops']`: for every arm but the reference, the `budget` in
       FLOPs, the step, epoch and FLOPs at which each side was `read`, and the `Comparison` (see `paired`, and
-      `pair_reports` for a warning about arms cut short), or a `reason` in its place;
+      `pair_reports` for a warning about arms cut short) with `comparisons`, `p_corrected` and `verdict_corrected` (see
+      `corrected.with_corrected`), or a `reason` in its place;
     - `failures`.
 
-    Intervals and p values are of single comparisons, not corrected for their number.
+    Intervals, `p_value` and `verdict` are of single comparisons.
     """
     arms = {arm: _describe_arm(results, arm) for arm in results.arms}
     others = [arm for arm in results.arms if arm != results.reference]
@@ -207,9 +204,7 @@ def summarise(
         "replicas": results.replicas,
         "confidence": confidence,
         "arms": arms,
-        "comparisons": {
-            at: [compare(results, arm, at=at, **options) for arm in others] for at in ("equal_steps", "equal_flops")
-        },
+        "comparisons": {at: _compare_all(results, others, at=at, **options) for at in ("equal_steps", "equal_flops")},
         "failures": results.failures,
     }
     return plain(summary)
@@ -229,8 +224,14 @@ def _describe_arm(results: results_lib.Results, arm: str) -> dict[str, Any]:
     }
 
 
+def _compare_all(results: results_lib.Results, arms: list[str], **options: Any) -> list[dict[str, Any]]:
+    entries = [compare(results, arm, **options) for arm in arms]
+    found = with_corrected([entry["comparison"] for entry in entries], confidence=options["confidence"])
+    return [{**entry, "comparison": one} for entry, one in zip(entries, found)]
+
+
 def compare(results: results_lib.Results, arm: str, *, at: str, **options: Any) -> dict[str, Any]:
-    """One entry of `summarise`'s comparisons: an arm against the reference.
+    """One entry of `summarise`'s comparisons, by itself: an arm against the reference.
 
     Args:
         results: of the run.
@@ -277,4 +278,4 @@ def _verdict(n: int, low: float, high: float) -> str:
     """From the interval of the gain: positive is good."""
     if n < FEWEST_SEEDS:
         return TOO_FEW
-    return "better" if low > 0 else "worse" if high < 0 else "no difference shown"
+    return "better" if low > 0 else "worse" if high < 0 else NOT_SHOWN

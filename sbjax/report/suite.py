@@ -3,23 +3,24 @@
 An experiment may have a suite report of its own; `suite_report` is that of all others.
 """
 
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sbjax.files import plain, write_atomically
+from sbjax.files import plain, read_lines, write_atomically
 from sbjax.report import markup, statistics, tables
 from sbjax.report import results as results_lib
 from sbjax.report.sections import Folded, Links, Note, Section, Table, Text
+from sbjax.report.whole import said_of_changes
 
 _AT = "equal_steps"
 _NOTE = (
     "Medians of differences paired by seed at equal steps, each run by itself. 'Better' and 'worse' are said only "
-    "where the bootstrap interval excludes zero; 'no difference shown' is no proof that there is none. Intervals and p "
-    "values are of single comparisons, not corrected for their number."
+    "where the bootstrap interval excludes zero; 'no difference shown' is no proof that there is none. {count} "
+    "comparisons; intervals, p and 'verdict' are of each one by itself, 'corrected' is the verdict where Wilcoxon's p, "
+    "corrected by Holm's procedure for all arms of a run, is at most 0.05."
 )
 
 
@@ -67,27 +68,28 @@ def load_members(folder: str | os.PathLike, names: Sequence[str]) -> list[Member
         path, results, problem = Path(folder) / name, None, None
         try:
             results = results_lib.load_results(path)
+            if results.changed:  # its numbers would stand beside whole ones
+                results, problem = None, said_of_changes(results.changed)
         except (FileNotFoundError, ValueError) as error:
             problem = str(error).replace(str(path), name)
-        members.append(Member(name, results, problem, load_seconds(path)))
+        members.append(Member(name, results, problem, load_seconds(path) if results else {}))
     return members
 
 
 def load_seconds(path: Path) -> dict[str, Seconds]:
     """Seconds by arm: sums over the lines of `timings.jsonl`, of which an arm that was resumed has several."""
     try:
-        lines = (path / "timings.jsonl").read_text().splitlines()
+        lines = read_lines(path / "timings.jsonl")
     except FileNotFoundError:
         return {}
     found: dict[str, Seconds] = {}
-    for line in lines:
+    for _, record in lines:
         try:
-            record: dict[str, Any] = json.loads(line)
             parts = [float(x) for name, x in record.items() if name.endswith("_seconds")]
             steps, arm = record["steps"][1] - record["steps"][0], record["arm"]
             one = Seconds(float(record["train_seconds"]), math.fsum(parts), int(steps))
         except (ValueError, KeyError, TypeError, IndexError):
-            continue  # cut off in the middle of writing
+            continue  # of another version
         found[arm] = Seconds(*(a + b for a, b in zip(found.get(arm, (0.0, 0.0, 0)), one)))
     return found
 
@@ -149,7 +151,7 @@ def suite_report(folder: str | os.PathLike, names: Sequence[str]) -> SuiteReport
     save_members_table(folder, members, what="run")
     results_lib.save_summary(folder, summary)
     headers = ["run", "primary", "arm", "against", "median", "median against", "difference", "95 % interval", "p"]
-    headers += ["improved", "left out", "verdict"]
+    headers += ["improved", "left out", "verdict", "corrected"]
     rows = [row for name, one in summaries.items() for row in _rows(name, one)]
     medians = [
         [name, arm, tables.count(found["parameters"]), tables.spread(metric, found["last_metrics"].get(metric))]
@@ -157,9 +159,11 @@ def suite_report(folder: str | os.PathLike, names: Sequence[str]) -> SuiteReport
         for metric in (one["primary"]["name"],)
         for arm, found in one["arms"].items()
     ]
-    brief = tables.brief(headers, rows, ("run", "arm", "difference", "95 % interval", "verdict"))
+    told = [[*row[:-2], tables.judged(*row[-2:])] for row in rows]
+    brief = tables.brief(headers[:-1], told, ("run", "arm", "difference", "95 % interval", "verdict"))
     full = Folded("All numbers of the comparisons", [Table(headers, rows)])
-    result = [Table(*brief), Note(_NOTE), full] if rows else [Text("One arm alone, or no run that can be read.")]
+    note = Note(_NOTE.format(count=len(rows)))
+    result = [Table(*brief), note, full] if rows else [Text("One arm alone, or no run that can be read.")]
     sections = [
         Section("Result", result),
         Section("Arms", [Table(["run", "arm", "parameters", "primary metric, median [quartiles]"], medians)]),
@@ -167,8 +171,9 @@ def suite_report(folder: str | os.PathLike, names: Sequence[str]) -> SuiteReport
         problems_section(problems, title="Runs that could not be read", what="run"),
     ]
     path = save_page(folder, title="Suite", heading=f"{len(members)} runs", sections=sections)
-    listed = tables.columns([_short(row) for row in [headers, *rows]]) if rows else []
+    listed = tables.columns([_short([*headers[:12], tables.NONE]), *map(_short, rows)]) if rows else []
     lost = [line for name, why in problems.items() if why for line in tables.wrap(f"{name}: {why}")]
+    lost = [tables.STAR] * any(line.endswith("*") for line in listed) + lost
     return SuiteReport("\n".join([*listed, *lost]), path, summary)
 
 
@@ -177,11 +182,11 @@ def _rows(name: str, summary: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for entry in summary["comparisons"][_AT]:
         found = entry["comparison"]
-        cells = tables.comparison_cells(metric, found) if found else [*[tables.NONE] * 7, entry["reason"]]
+        cells = tables.comparison_cells(metric, found) if found else [*[tables.NONE] * 7, entry["reason"], tables.NONE]
         rows.append([name, metric, entry["arm"], entry["reference"], *cells])
     return rows
 
 
 def _short(row: Sequence[str]) -> list[str]:
     """Without the metric, the two medians and p: the terminal is narrow."""
-    return [*row[:1], *row[2:4], *row[6:8], row[9], row[11]]
+    return [*row[:1], *row[2:4], *row[6:8], row[9], tables.starred(*row[11:13])]

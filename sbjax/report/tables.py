@@ -13,6 +13,9 @@ MANY = 12
 
 NONE = "-"
 
+FEWEST_REPLICAS = 4
+"""With fewer there is no interval of a distance between replicas, see `sbjax.metrics.replica`."""
+
 WHERE = {"equal_steps": "at equal steps", "equal_flops": "at equal FLOPs"}
 """The kinds of comparison in a summary, in words."""
 
@@ -152,7 +155,10 @@ def improved(comparison: Mapping[str, Any] | None) -> str:
 
 
 def comparison_cells(metric: str, comparison: Mapping[str, Any]) -> list[str]:
-    """Median of the arm and of the other side, paired difference, its interval, p, improved, left out, verdict."""
+    """Median of the arm and of the other side, paired difference, its interval, p, improved, left out, verdict.
+
+    The last cell is the verdict corrected for the number of comparisons, see `sbjax.report.corrected`.
+    """
     return [
         value(metric, comparison["median_b"]),
         value(metric, comparison["median_a"]),
@@ -162,6 +168,7 @@ def comparison_cells(metric: str, comparison: Mapping[str, Any]) -> list[str]:
         improved(comparison),
         str(comparison["left_out"]),
         comparison["verdict"],
+        comparison.get("verdict_corrected", NONE),
     ]
 
 
@@ -191,6 +198,39 @@ def brief(
         return "\n".join(row[i] for i in those if i == those[0] or row[i] != NONE)
 
     return names, [[cell(row, those) for those in places] for row in rows]
+
+
+STAR = "*: not shown once corrected for the number of comparisons"
+
+
+def starred(verdict: str, corrected: str) -> str:
+    """A verdict for a narrow table, with a star where the corrected one differs, see `STAR`.
+
+    >>> starred('better', 'better'), starred('better', 'no difference shown')
+    ('better', 'better*')
+    """
+    return verdict if corrected in (verdict, NONE) else f"{verdict}*"
+
+
+def judged(verdict: str, corrected: str) -> str:
+    """A verdict for a table without a column for the corrected one, in words where it is lost.
+
+    >>> judged('better', 'better'), judged('better', 'no difference shown')
+    ('better', 'better (not once corrected)')
+    """
+    lost = verdict in ("better", "worse") and corrected not in (verdict, NONE)
+    return f"{verdict} (not once corrected)" if lost else verdict
+
+
+def distances_note(replicas: int | None) -> str:
+    """What so few replicas cannot say about a distance between them; '' of four and more.
+
+    >>> distances_note(3)[:42]
+    'A distance of 3 replicas has no interval: '
+    """
+    if replicas is None or replicas >= FEWEST_REPLICAS:
+        return ""
+    return f"A distance of {replicas} replicas has no interval: it takes {FEWEST_REPLICAS}."
 
 
 def format_table(summary: Mapping[str, Any], *, at: Literal["equal_steps", "equal_flops"] = "equal_steps") -> str:
@@ -236,10 +276,19 @@ def format_table(summary: Mapping[str, Any], *, at: Literal["equal_steps", "equa
     if distance is None and (len(rows) > MANY or len(columns(every)) > len(every)):
         every = [row[:-1] for row in every]  # the width is for what has numbers
     unit = " in percent points" if in_percent(metric) else ""
+    made = [entry["comparison"] for entry in summary["comparisons"][at]]
+    compared_arms = sum(one is not None and one["n"] > 0 for one in made)
+    few = {one["verdict"] for one in made if one is not None and one.get("verdict", "").startswith("too few")}
     notes = [
         f"{metric} at the last report; minus {reference}: median paired difference{unit} "
         f"[{100 * summary['confidence']:g} % interval]",
         f"{WHERE[at]}; p: Wilcoxon signed-rank" + (f"; distance: {distance}" if distance else ""),
+        *(
+            [f"{compared_arms} comparisons, each by itself; the report has verdicts corrected for their number"]
+            * (compared_arms > 1)
+        ),
+        *sorted(few),
+        *filter(None, [distances_note(summary.get("replicas")).rstrip(".") if distance else ""]),
     ]
     return "\n".join([*columns(every), *wrap("; ".join(notes))])
 

@@ -60,20 +60,19 @@ def headline(results: Results, summary: Mapping[str, Any]) -> list[str]:
     arms = roles.treatments(results) or list(entries)
     if not arms:
         return [_alone(summary)]
-    said = [sentence(summary, entries[arm], count=len(entries)) for arm in arms[:MOST]]
+    said = [sentence(summary, entries[arm]) for arm in arms[:MOST]]
     if len(arms) > 1:
         said = [_counted(summary, [entries[arm] for arm in arms]), *said]
     controls = [(arm, control) for arm, found in roles.controlled(results).items() for control in found]
     return said + [_against_control(results, summary, *pair) for pair in controls if pair[0] in arms[:MOST]]
 
 
-def sentence(summary: Mapping[str, Any], entry: Mapping[str, Any], *, count: int) -> str:
-    """One comparison: the verdict, by how much, with what interval, of how many seeds, corrected or not.
+def sentence(summary: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    """One comparison: the verdict, by how much, with what interval, of how many seeds, and the corrected verdict.
 
     Args:
         summary: of the run.
         entry: of `summary['comparisons']`.
-        count: comparisons that are made with the reference.
     """
     arm, reference, found = entry["arm"], entry["reference"], entry["comparison"]
     metric = summary["primary"]["name"]
@@ -82,7 +81,7 @@ def sentence(summary: Mapping[str, Any], entry: Mapping[str, Any], *, count: int
     if not found["n"]:
         return f"{arm} and {reference} were not compared in {metric}: no seed was finished by both."
     one = _Words(metric, found, 100 * summary["confidence"])
-    among = _among(found, count)
+    among = _among(found)
     if found["verdict"] in ("better", "worse"):
         side = "higher" if found["difference"] > 0 else "lower"
         return (
@@ -123,13 +122,10 @@ class _Words:
         return f"{tables.difference(self.metric, size).lstrip('+-')}{self.unit}"
 
 
-def _among(found: Mapping[str, Any], count: int) -> str:
-    if count < 2:
+def _among(found: Mapping[str, Any]) -> str:
+    if found["comparisons"] < 2:
         return "the only comparison"
-    corrected = found.get("verdict_corrected")
-    if corrected is None:
-        return f"one of {count} comparisons, not corrected for their number"
-    return f"corrected for {count} comparisons: {corrected}"
+    return f"corrected for {found['comparisons']} comparisons: {found['verdict_corrected']}"
 
 
 def _counted(summary: Mapping[str, Any], entries: list[Mapping[str, Any]]) -> str:
@@ -139,8 +135,7 @@ def _counted(summary: Mapping[str, Any], entries: list[Mapping[str, Any]]) -> st
     for entry in entries:
         found = entry["comparison"]
         judged = found["verdict"] if found and found["verdict"] in groups else "no verdict"
-        size = f" ({tables.difference(metric, found['difference'])})" if found and found["n"] else ""
-        groups[judged].append(f"{entry['arm']}{size}")
+        groups[judged].append(named(entry["arm"], metric, found))
     if not groups["no verdict"]:
         del groups["no verdict"]
     unit = ", differences in points" if tables.in_percent(metric) else ""
@@ -149,6 +144,19 @@ def _counted(summary: Mapping[str, Any], entries: list[Mapping[str, Any]]) -> st
         f"{metric} of {len(entries)} treatments minus {reference}, {tables.WHERE[AT]}{unit}: {said} "
         f"({summary['replicas']} seeds)."
     )
+
+
+def named(arm: str, metric: str, found: Mapping[str, Any] | None) -> str:
+    """An arm and its difference, for a list of arms with one verdict; where the corrected one is another, it is said.
+
+    >>> found = {'n': 8, 'difference': 0.5, 'verdict': 'better', 'verdict_corrected': 'no difference shown'}
+    >>> named('expanded', 'test/loss', found)
+    'expanded (+0.5, not once corrected)'
+    """
+    if not found or not found["n"]:
+        return arm
+    lost = tables.judged(found["verdict"], found["verdict_corrected"]) != found["verdict"]
+    return f"{arm} ({tables.difference(metric, found['difference'])}{', not once corrected' if lost else ''})"
 
 
 def _some(names: list[str]) -> str:

@@ -5,14 +5,17 @@ Nothing heavy is imported here: a wrong flag is told, and the first line written
 
 import logging
 import os
+import re
 import signal
 import sys
-import traceback
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
+
+from sbjax.runner import config_file
 
 CONFIGS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "configs")
 """The config files that come with the package; a link to `configs/` where it is installed from a clone."""
@@ -22,6 +25,8 @@ _HELP = {"--help", "-h", "-help", "--helpfull", "--helpshort"}
 def define_config(help: str) -> None:
     """The flag --config."""
     config_flags.DEFINE_config_file("config", None, help)
+    # Ours says file and line where ml_collections shows a traceback, or takes an error of the file for a wrong flag.
+    flags.FLAGS["config"].parser.parse = lambda given: config_file.load(given, sys.argv[1:])
 
 
 def define_cpu_devices() -> None:
@@ -42,8 +47,11 @@ def require(flag: str, what: str) -> None:
     """
     from sbjax.frame.errors import ConfigError
 
-    if flags.FLAGS[flag].value is None:
+    given = flags.FLAGS[flag].value
+    if given is None:
         raise ConfigError(f"--{flag} is missing: {what}")
+    if flag == "workdir" and given == "-":
+        raise ConfigError("--workdir=- stands for no folder and is for configs that list something; name a folder")
 
 
 def read_config(cpu_devices: int) -> dict[str, Any]:
@@ -52,9 +60,9 @@ def read_config(cpu_devices: int) -> dict[str, Any]:
     Raises:
         ConfigError: the flag was not given.
     """
+    require("config", "the experiment, such as configs/quickstart.py")
     import jax
 
-    require("config", "the experiment, such as configs/quickstart.py")
     jax.config.update("jax_num_cpu_devices", cpu_devices)
     file = config_flags.get_config_filename(flags.FLAGS["config"])
     overrides = [f"{name}={value}" for name, value in config_flags.get_override_values(flags.FLAGS["config"]).items()]
@@ -63,53 +71,42 @@ def read_config(cpu_devices: int) -> dict[str, Any]:
 
 def parse(argv: list[str]) -> list[str]:
     """The flags, with a message instead of a traceback where one is wrong."""
+    _show_anything()
     argv = [_with_own_config(word) for word in argv]
     _first_line(argv)
     if _HELP & set(argv):
         _help_with_fields()
     try:
+        _parse_plain(argv)  # before a config file is run, which takes seconds
         rest = flags.FLAGS(argv)
+    except config_file.ConfigFileError as error:
+        sys.exit(f"error: {error}")
     except flags.Error as error:
-        # What a config file raises, ml_collections reports with the whole traceback.
-        _, raised, said = str(error).rpartition("ConfigError: ")
-        if raised:
-            sys.exit(f"error: {said.strip()}")
-        said = said.replace("invalid literal for int() with base 10:", "give a whole number, not")
+        said = str(error).replace("invalid literal for int() with base 10:", "give a whole number, not")
         said = said.replace("could not convert string to float:", "give a number, not")
+        said = re.sub(r"\('Non-boolean argument to boolean flag', (.*)\)", r"give true or false, not \1", said)
         sys.exit(f"error: {said.strip()}\n--help lists the flags")
-    except Exception as error:  # the user's config file may raise anything
-        sys.exit(f"error: {_about_config(error, argv)}")
     if len(rest) > 1:
         sys.exit(f"error: unexpected argument {rest[1]!r}: everything is a flag, such as --workdir=DIR")
     return rest
 
 
-def _about_config(error: Exception, argv: list[str]) -> str:
-    """What went wrong while the config file was read: in the file itself, with its line, or in a flag of a field."""
-    if type(error).__name__ == "ConfigError":
-        return str(error)
-    file = _config_file(argv)
-    if isinstance(error, SyntaxError):
-        return f"{error.filename or file} line {error.lineno}: {error.msg}"
-    frames = traceback.extract_tb(error.__traceback__)
-    inside = [frame for frame in frames if file and os.path.abspath(frame.filename) == os.path.abspath(file)]
-    if inside:
-        return f"{file} line {inside[-1].lineno}: {type(error).__name__}: {error}"
-    if not isinstance(error, AttributeError | KeyError):
-        raise error
-    if "get_config" in str(error):
-        return f"{file} has no function get_config(argument=None) that returns a config; see docs/config.md"
-    name, *hint = str(error).replace("\\n", " ").replace("\\'", "").replace("'", "").replace('"', "").split()
-    flag = next((word for word in argv if f".{name}" in word.split("=")[0]), f"--config.{name}")
-    open_section = flag.removeprefix("--").startswith(("config.model.", "config.expansion.", "config.optimizer."))
-    more = " Options that the file does not set yet go into the file: config.model = {..}." if open_section else ""
-    return f"{flag}: the config has no such field. {' '.join(hint)}".rstrip() + more
+def _parse_plain(argv: list[str]) -> None:
+    """Parse all flags but --config and those of its fields, which need the config file."""
+    plain, skip = [], False
+    for word in argv:
+        own = re.match(r"--?(no)?config(\.|=|$)", word)
+        if not skip and not own:
+            plain.append(word)
+        skip = bool(own) and "=" not in word and not word.startswith(("--no", "-no"))
+    flags.FLAGS(plain)
 
 
-def _config_file(argv: list[str]) -> str | None:
-    """The file of the flag --config."""
-    given = [word.split("=", 1)[1] for word in argv if word.startswith(("--config=", "-config="))]
-    return given[-1].split(":")[0] if given else None
+def _show_anything() -> None:
+    """Write what a terminal of few letters cannot show as escapes, instead of dying of it."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _with_own_config(word: str) -> str:
@@ -134,7 +131,7 @@ def _as_given(file: str) -> str:
 def _first_line(argv: list[str]) -> None:
     """Say that something happens, and refuse a config file that is not there, before anything is imported for it."""
     given = [word.split("=", 1)[1] for word in argv if word.startswith(("--config=", "-config="))]
-    if given and not os.path.exists(given[-1].split(":")[0]):
+    if given and not os.path.exists(config_file.split(given[-1])[0]):
         sys.exit(f"error: --config={given[-1]}: there is no such file; see configs/")
     if given and not _HELP & set(argv):
         sys.stderr.write(f"reading {_as_given(given[-1])}\n")
@@ -153,25 +150,52 @@ def _help_with_fields() -> None:
     )
 
 
+def _of_a_thread(args: Any) -> None:
+    """Errors of the threads of libraries; a disk that is full is told of once, by the main thread."""
+    if not issubclass(args.exc_type, OSError):
+        threading.__excepthook__(args)
+
+
+def _about_memory(error: Exception) -> str | None:
+    """What to do where memory ran out; None of any other error."""
+    said = str(error)
+    if not isinstance(error, MemoryError) and not re.search(r"RESOURCE_EXHAUSTED|[Oo]ut of memory|bad_alloc", said):
+        return None
+    return (
+        f"memory ran out ({said.splitlines()[0][:120] if said else type(error).__name__}). What was saved is "
+        "untouched. Lower replicas, the batch (task.batch_size, task.points) or the model, or start with "
+        "--config.placement.replicas=sequential, one replica after another"
+    )
+
+
 def guard(main: Callable[[list[str]], Any], argv: list[str]) -> Any:
     """`main(argv)` with the package's messages on the terminal, and exits with a message where it fails."""
     import absl.logging
 
+    from sbjax.files import FileError
     from sbjax.frame.errors import ConfigError
     from sbjax.runner.signals import Interrupted
-    from sbjax.training.checkpoint import CheckpointError
+    from sbjax.training.errors import CheckpointError
 
     absl.logging.set_verbosity(absl.logging.ERROR)  # orbax tells of every step of every save
+    threading.excepthook = _of_a_thread
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of tasks of orbax whose errors are raised besides
     logger = logging.getLogger("sbjax")
     logger.addHandler(logging.StreamHandler())
     logger.setLevel(logging.INFO)
     logger.propagate = False  # absl would write each line once more, with its prefix
     try:
         return main(argv)
-    except (ConfigError, CheckpointError) as error:
+    except (ConfigError, CheckpointError, FileError) as error:
+        sys.exit(f"error: {error}")
+    except FileNotFoundError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {error}. What was saved is untouched: put it right, then start the same command again")
+    except (MemoryError, RuntimeError) as error:
+        if (said := _about_memory(error)) is None:
+            raise
+        sys.exit(f"error: {said}")
     except KeyboardInterrupt:
         sys.stderr.write("stopped before any training; nothing is lost\n")
         sys.exit(128 + signal.SIGINT)

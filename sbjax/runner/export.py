@@ -9,8 +9,8 @@ import numpy as np
 
 from sbjax import trees
 from sbjax.files import plain, write_atomically
-from sbjax.frame.errors import ConfigError
-from sbjax.frame.workdir import expanded
+from sbjax.frame.errors import ConfigError, told_of_files
+from sbjax.names import expanded
 from sbjax.runner.load import Loaded, load
 
 
@@ -41,7 +41,8 @@ def export(
     """
     from safetensors.numpy import save
 
-    path = expanded(out)
+    with told_of_files("--out: "):
+        path = expanded(out)
     card = path.with_suffix(".md")
     if path.suffix != ".safetensors":
         raise ConfigError(f"--out={out!r} must end in .safetensors")

@@ -2,15 +2,18 @@
 
 import json
 import os
+import pathlib
 from typing import Any, NamedTuple
 
 from sbjax import config as config_lib
 from sbjax.files import read_json
+from sbjax.frame.arm_training import identity
 from sbjax.frame.arms import precision
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.training import TrainingExperiment
-from sbjax.frame.workdir import FORMAT, expanded
-from sbjax.names import is_import_path, near
+from sbjax.frame.workdir import FORMAT
+from sbjax.names import expanded, is_import_path, near
+from sbjax.report.results import CONFIG
 from sbjax.tasks.task import Task, Variables
 from sbjax.training.checkpoint import CheckpointError
 from sbjax.training.load import load_variables
@@ -63,9 +66,9 @@ def load(
         >>> net = sbjax.load('/tmp/quickstart', arm='expanded', replica=0)  # doctest: +SKIP
         >>> net.task.evaluate(net.task.data, net.variables, 0)              # doctest: +SKIP
     """
-    folder = expanded(workdir)
     try:
-        found = read_json(folder / "config.json")
+        folder = expanded(workdir)
+        found = read_json(folder / "config.json", CONFIG)
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
     if found.get("format") != FORMAT:
@@ -93,9 +96,20 @@ def load(
             variables, meta = load_variables(folder / "checkpoints" / arm, step=step, replica=replica)
         except (CheckpointError, ValueError, OSError) as error:
             raise ConfigError(str(error)) from error
+        _check_belongs(meta.get("identity", {}), identity(plan.experiment, settings, arm), folder)
         task = plan.experiment.task_of(plan, arm)
     metrics = _metrics_at(meta["history"], meta["step"], replica)
     return Loaded(task.model, variables, task, settings, arm, meta["step"], metrics)
+
+
+def _check_belongs(found: dict[str, Any], expected: dict[str, Any], folder: pathlib.Path) -> None:
+    """Refuse networks that were trained with other settings than `config.json` says."""
+    different = [name for name in expected if name in found and found[name] != expected[name]]
+    if different:
+        raise ConfigError(
+            f"{folder / 'config.json'} was changed since these networks were trained ({', '.join(different)} differ): "
+            "put the one of the run back, or start its command again"
+        )
 
 
 def code_in(config: dict[str, Any]) -> list[str]:
@@ -110,6 +124,9 @@ def code_in(config: dict[str, Any]) -> list[str]:
         if isinstance(value, dict):
             for name, inner in value.items():
                 look([*path, name], inner)
+        elif isinstance(value, list | tuple):
+            for inner in value:
+                look(path, inner)
         elif isinstance(value, str) and path[-1:] != ["published"]:
             for word in value.split(","):
                 if is_import_path(word.strip()):

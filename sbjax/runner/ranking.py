@@ -11,15 +11,15 @@ from ml_collections import ConfigDict
 from sbjax import config as config_lib
 from sbjax import trees
 from sbjax.files import plain, write_json
-from sbjax.frame.errors import ConfigError
+from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.metrics import replica
 from sbjax.metrics.monitor import SUFFIXES
-from sbjax.names import near
+from sbjax.names import expanded, near
 from sbjax.options import words
 from sbjax.report import figures, ranking, tables
 from sbjax.report import results as results_lib
 from sbjax.runner import run as experiment
-from sbjax.training.params_files import ParamsError, load_params
+from sbjax.training.params_files import ParamsError, read_params
 
 
 class Measurement(NamedTuple):
@@ -65,12 +65,12 @@ def rank_designs(
     full = None
     if against is not None:
         try:
-            full = results_lib.load_results(against)
+            full = results_lib.load_results(expanded(against))
             ranking.common_arms([arm.name for arm in plan.arms], full.arms)
         except (ValueError, OSError) as error:
             raise ConfigError(f"--against={against}: {error}") from error
     experiment.run(config, workdir, overrides=overrides, config_file=config_file)
-    folder = pathlib.Path(workdir).absolute()
+    folder = expanded(workdir)
     early = results_lib.load_results(folder)
     try:
         rows = ranking.rank(early, by)
@@ -96,6 +96,7 @@ def measure_params(
     where: trees.Where = None,
     neuron_axis: int = -1,
     workdir: str | os.PathLike | None = None,
+    buffers: bool = False,
 ) -> Measurement:
     """Replica distances D0, D1 and D2 of parameters on disk, layer by layer, with null and excess.
 
@@ -105,13 +106,25 @@ def measure_params(
         where: which leaves.
         neuron_axis: the axis of a kernel that counts neurons: -1 in Flax, 0 in PyTorch.
         workdir: where to write `measures.json` and `figures/pairs.png`; None = write nothing.
+        buffers: whether running statistics, masks, averaged copies and other arrays that are no weights count, see
+            `sbjax.training.params_buffers`. What was left out is in the table, and in `numbers['left_out']`.
 
     Raises:
         ConfigError: a file cannot be read, trees do not fit together, or their numbers are not finite.
     """
+    paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not paths or not all(os.fspath(path).strip() for path in paths):
+        raise ConfigError(
+            f"--params={','.join(map(os.fspath, paths))!r} has an empty path; give files or folders, one a replica "
+            "(is a variable of the shell empty?)"
+        )
+    with told_of_files("--params: "):
+        paths = [expanded(path) for path in paths]
     try:
-        loaded = [load_params(path) for path in paths]
-        stacked = loaded[0] if len(loaded) == 1 else _stack(paths, loaded, where)
+        loaded = [read_params(path, buffers=buffers, where=where) for path in paths]
+        for path, one in zip(paths, loaded):
+            _check_where(path, one, where)
+        stacked = _stack(paths, [one.params for one in loaded], where)
         key = jax.random.key(0)
         measured = [
             replica.marginal_distance(stacked, where=where, key=key),
@@ -120,14 +133,21 @@ def measure_params(
         ]
     except (ParamsError, ValueError) as error:
         raise ConfigError(f"--params: {error}") from error
-    text = "\n\n".join(_layers_table(distance) for distance in measured)
-    numbers = {
+    left_out = {name: why for one in loaded for name, why in one.left_out.items()}
+    replicas = len(next(iter(measured[0].pairs.values())))
+    alone = (
+        [f"One file: the first axis of its arrays, of {replicas}, is taken for replicas."] if len(paths) == 1 else []
+    )
+    text = "\n\n".join([*(_layers_table(distance) for distance in measured), *_told(left_out), *alone])
+    numbers: dict[str, Any] = {
         distance.kind: {form: _reading(getattr(distance, form)) for form in ("raw", "scale_free")}
         for distance in measured
     }
+    numbers["left_out"] = left_out
     files = []
     if workdir is not None:
-        folder = pathlib.Path(workdir).absolute()
+        with told_of_files("--workdir: "):
+            folder = expanded(workdir)
         write_json(folder / "measures.json", numbers)
         files = [
             folder / "measures.json",
@@ -136,16 +156,49 @@ def measure_params(
     return Measurement(text, files, numbers)
 
 
+def _check_where(path, loaded, where):
+    """Refuse a selection of nothing but what was left out."""
+    chosen = [name for name in loaded.left_out if trees.selects(where, name)]
+    if chosen and not any(trees.selects(where, name) for name in trees.flatten(loaded.params)):
+        why = loaded.left_out[chosen[0]]
+        raise ValueError(
+            f"{path}: where={where!r} selects no weight, only such as {chosen[0]!r} ({why}); --buffers counts it"
+        )
+
+
 def _stack(paths, loaded, where):
+    """One stacked tree; what does not fit, or is not finite, is told with its file."""
     flat = [trees.floating(tree, where, what=str(path)) for path, tree in zip(paths, loaded)]
-    for path, leaves in zip(paths[1:], flat[1:]):
+    for path, leaves in zip(paths, flat):
+        trees.check_finite(leaves, str(path))
+    if len(flat) == 1:
+        return flat[0]
+    for path, leaves, tree in zip(paths[1:], flat[1:], loaded[1:]):
         if leaves.keys() != flat[0].keys():
             name = sorted(leaves.keys() ^ flat[0].keys())[0]
-            raise ValueError(f"{paths[0]} and {path} differ: only one has {name!r}; replicas have one architecture")
+            here, there, other = (path, paths[0], loaded[0]) if name in leaves else (paths[0], path, tree)
+            leaf = trees.flatten(other).get(name)
+            if leaf is not None:
+                raise ValueError(f"{there}: {trees.cast_to_float(name, leaf.dtype)}, as {name!r} of {here} is")
+            raise ValueError(
+                f"{here} and {there} differ: only one has {name!r}, the first; replicas have one architecture"
+            )
         for name, leaf in leaves.items():
             if leaf.shape != flat[0][name].shape:
                 raise ValueError(f"{name!r} has shape {leaf.shape} in {path} and {flat[0][name].shape} in {paths[0]}")
     return trees.stack(flat)
+
+
+def _told(left_out: dict[str, str]) -> list[str]:
+    """What was left out, a line a reason."""
+    if not left_out:
+        return []
+    reasons = {why: [name for name, other in left_out.items() if other == why] for why in left_out.values()}
+    lines = [
+        f"  {why}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+        for why, names in reasons.items()
+    ]
+    return ["\n".join(["Left out as no weights (--buffers counts those that are floats):", *lines])]
 
 
 def _layers_table(distance: replica.ReplicaDistance) -> str:

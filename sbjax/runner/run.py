@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import json
 import logging
 import os
 import pathlib
@@ -16,12 +15,15 @@ from sbjax import config as config_lib
 from sbjax.frame.arms import precision
 from sbjax.frame.callbacks import Callbacks
 from sbjax.frame.config import differences
-from sbjax.frame.errors import ConfigError
+from sbjax.frame.errors import ConfigError, told_of_files
+from sbjax.frame.estimate import check_disk
 from sbjax.frame.plan import Plan
 from sbjax.frame.workdir import Workdir
 from sbjax.report.page import build_report
 from sbjax.report.results import load_results, stopped_replicas
+from sbjax.report.statistics import summarise
 from sbjax.report.tables import format_table
+from sbjax.report.whole import digests_of_inputs, digests_of_made, told_of_changes
 from sbjax.runner.signals import Interrupted, listening
 
 logger = logging.getLogger(__name__)
@@ -120,24 +122,35 @@ def run_plan(
 ) -> Outcome:
     """`run`, of a plan; `prepared` is what `prepare` gave for it, if that was done before."""
     folder = open_workdir(plan, workdir)
-    extended = _extended(plan, folder, extend)
+    extended, lost = _extended(plan, folder, extend), []
     if folder.status in FINISHED and extended == folder.extended:
-        logger.info("%s is finished (%s): nothing to do", folder.path, folder.status)
-        return _outcome(folder, plan)
+        lost = folder.changed()
+        if not lost or not folder.writable:
+            logger.info("%s is finished (%s): nothing to do", folder.path, folder.status)
+            return _outcome(folder, plan)
+        logger.warning(
+            "%s: changed or lost since the run finished: %s. They are made again %s; what is left of them goes to "
+            "damaged/", folder.path, ", ".join(lost), "from its checkpoints" if plan.experiment.extendable else "",
+        )  # fmt: skip
+    folder.check_writable()
     plan = dataclasses.replace(plan, extend_steps=extended)
     prepared = prepare(plan) if prepared is None or extended else prepared
+    check_disk(plan.experiment.disk(prepared.built), folder.path)
     with contextlib.ExitStack() as stack:
         stack.enter_context(precision(plan.precision))
         stack.callback(folder.close)
+        folder.set_aside(lost)
         folder.open(overrides=overrides or [], config_file=config_file, extended=extended)
         asked = stack.enter_context(listening())
         folder.set_status("running")
         if not plan.experiment.run(prepared.built, folder, stop=lambda: bool(asked)):
             raise _interrupted(folder, plan, asked[0])
+        inputs = digests_of_inputs(folder.path)
         build_report(folder.path, sections=plan.experiment.report)
         results = load_results(folder.path)
         gone = [arm for arm in results.arms if len(stopped_replicas(results, arm)) == results.replicas]
-        folder.set_status("diverged" if gone else "done", **({"arms": gone} if gone else {}))
+        about = {**({"arms": gone} if gone else {}), "inputs": inputs, "made": digests_of_made(folder.path)}
+        folder.set_status("diverged" if gone else "done", **about)
         if asked:  # while the report was made; the runs that follow in a suite are not started
             raise Interrupted(asked[0], f"stopped by {signal.Signals(asked[0]).name}; {folder.path} is finished")
         return _outcome(folder, plan)
@@ -181,9 +194,14 @@ def _interrupted(folder: Workdir, plan: Plan, number: int) -> Interrupted:
 
 
 def _outcome(folder: Workdir, plan: Plan) -> Outcome:
-    if not all((folder.path / name).exists() for name in ("summary.json", "report.html", "results.csv")):
-        # From what the run left; the same bytes as before they were lost.
-        build_report(folder.path, sections=plan.experiment.report)
-    summary = json.loads((folder.path / "summary.json").read_text())
-    table = "\n\n".join(filter(None, (format_table(summary), plan.experiment.table(folder.path))))
+    """Of a finished run; what was made from its numbers is made again where it was lost or changed."""
+    with told_of_files():
+        results = load_results(folder.path)
+        if not folder.made_is_whole() and folder.writable:
+            build_report(folder.path, sections=plan.experiment.report)
+            folder.set_status(**{**folder.details(), "made": digests_of_made(folder.path)})
+        summary = summarise(results)
+        with told_of_changes(folder.path, results.changed):
+            own = plan.experiment.table(folder.path)
+    table = "\n\n".join(filter(None, (format_table(summary), own)))
     return Outcome(folder.status, table, folder.path / "report.html", summary)

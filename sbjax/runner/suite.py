@@ -13,14 +13,18 @@ from ml_collections import ConfigDict
 from sbjax import config as config_lib
 from sbjax.experiments import registry
 from sbjax.files import read_json, write_atomically
-from sbjax.frame.errors import ConfigError
+from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.frame.plan import Plan
-from sbjax.frame.workdir import expanded
+from sbjax.names import expanded
 from sbjax.report.against import Against, write_against
 from sbjax.report.page import build_report
+from sbjax.report.results import CONFIG, load_results
+from sbjax.report.statistics import summarise
+from sbjax.report.tables import format_table
 from sbjax.runner import run as run_lib
 
 LISTED = "suite.json"
+FORM = {"members": [str]}
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +85,8 @@ def run(
         raise ConfigError("--workdir='' is empty; name the folder of the run")
     plans = members(config)
     logger.info("%d runs: %s", len(plans), ", ".join(plans))
-    folder = expanded(workdir)
+    with told_of_files("--workdir: "):
+        folder = expanded(workdir)
     # Those that are finished are not touched; any of the others that cannot be run stops the suite here.
     folders = {name: run_lib.open_workdir(plan, folder / name) for name, plan in plans.items()}
     finished = {
@@ -89,13 +94,17 @@ def run(
         for name, own in folders.items()
         if own.status in run_lib.FINISHED and (not extend or own.extended == extend)
     }
+    for name in plans.keys() - finished:
+        folders[name].check_writable()
     prepared = {}
     for number, (name, plan) in enumerate(plans.items(), start=1):
         if name not in finished and not extend:
             logger.info("building %s: %d of %d", name, number, len(plans))
             prepared[name] = run_lib.prepare(plan)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / LISTED, json.dumps({"members": list(plans)}, indent=1))
+    listed = json.dumps({"members": list(plans)}, indent=1)
+    if not (folder / LISTED).exists() or (folder / LISTED).read_bytes() != listed.encode():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / LISTED, listed)
     began, trained, outcomes = time.perf_counter(), 0, {}
     for number, (name, plan) in enumerate(plans.items(), start=1):
         if name not in finished:
@@ -121,18 +130,40 @@ def report(
     Raises:
         FileNotFoundError: no `config.json`, or no run in a suite.
         ConfigError: a file of it cannot be used.
+
+    Where the folder cannot be written, there is the table alone: that of each run.
     """
-    folder = expanded(workdir)
-    listed = (folder / LISTED).exists()
-    names = _read(folder / LISTED)["members"] if listed else []
-    runs = {name: folder / name for name in names} or {None: folder}
-    experiment = experiment_of(next(iter(runs.values())), trust=trust)
-    if classical:
-        _measure_classical(experiment, folder, runs)
-    if not listed:
+    with told_of_files():
+        folder = expanded(workdir)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"--workdir={os.fspath(workdir)}: there is no folder {folder}; give that of a run")
+        listed = (folder / LISTED).exists()
+        names = read_json(folder / LISTED, FORM)["members"] if listed else []
+        if outside := [name for name in names if pathlib.Path(name).name != name or name in ("", ".", "..")]:
+            raise ConfigError(
+                f"{folder / LISTED}: {outside[0]!r} is no name of a folder in it; mend or remove the file"
+            )
+        runs = {name: folder / name for name in names} or {None: folder}
+        # Of the first run that is there: the others say what is wrong with them in the report.
+        first = next((path for path in runs.values() if (path / "config.json").exists()), next(iter(runs.values())))
+        experiment = experiment_of(first, trust=trust)
+        if classical:
+            _measure_classical(experiment, folder, runs)
+        if not os.access(folder, os.W_OK):
+            return _in_memory(folder, runs)
+        if listed:
+            return experiment.suite_report(folder, names)
         page = build_report(folder, sections=experiment.report)
         return "", page, read_json(folder / "summary.json")
-    return experiment.suite_report(folder, names)
+
+
+def _in_memory(folder: pathlib.Path, runs: Mapping[str | None, pathlib.Path]) -> tuple[str, pathlib.Path, dict]:
+    """What is known of a folder that cannot be written, such as one on a read-only disk."""
+    logger.warning("%s cannot be written: no page is made; copy the folder for one", folder)
+    summaries = {name: summarise(load_results(path)) for name, path in runs.items()}
+    tables = [f"{name}\n{format_table(one)}" if name else format_table(one) for name, one in summaries.items()]
+    summary = summaries.get(None, {"members": summaries})
+    return "\n\n".join(tables), folder / "report.html", summary
 
 
 def compare(workdir: str | os.PathLike, against: str | os.PathLike) -> Against:
@@ -141,10 +172,8 @@ def compare(workdir: str | os.PathLike, against: str | os.PathLike) -> Against:
     Raises:
         ConfigError: they have nothing in common that could be paired.
     """
-    try:
+    with told_of_files(f"--against={os.fspath(against)}: "):
         return write_against(expanded(workdir), expanded(against))
-    except ValueError as error:
-        raise ConfigError(f"--against={os.fspath(against)}: {error}") from error
 
 
 def experiment_of(workdir: pathlib.Path, *, trust: bool = False) -> Any:
@@ -152,10 +181,11 @@ def experiment_of(workdir: pathlib.Path, *, trust: bool = False) -> Any:
 
     Raises:
         FileNotFoundError: there is no `config.json`.
-        ConfigError: it is not this version's, or names code of a user without `trust`.
+        ConfigError: it is damaged, not this version's, or names code of a user without `trust`.
     """
-    task = _read(workdir / "config.json").get("config", {}).get("task", {})
-    kind = task.get("kind", "images") if isinstance(task, Mapping) else task
+    with told_of_files():
+        task = read_json(workdir / "config.json", CONFIG)["config"].get("task", {})
+    kind = task.get("kind", "images")
     if kind not in registry.KINDS and not trust:
         raise ConfigError(
             f"{workdir / 'config.json'}: task.kind={kind!r} is not among {', '.join(registry.KINDS)}; if it is an "
@@ -164,20 +194,13 @@ def experiment_of(workdir: pathlib.Path, *, trust: bool = False) -> Any:
     return registry.find(task)
 
 
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        return read_json(path)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-
-
 def _measure_classical(experiment: Any, folder: pathlib.Path, runs: Mapping[str | None, pathlib.Path]) -> None:
     """Writes `classical.json` in the folder, if the experiment has a classical solver for any of the runs."""
     measure = getattr(experiment, "measure_classical", None)
     found = (
         None
         if measure is None
-        else measure({name: _read(p / "config.json")["config"]["task"] for name, p in runs.items()})
+        else measure({name: read_json(p / "config.json", CONFIG)["config"].get("task", {}) for name, p in runs.items()})
     )
     if not found:
         raise ConfigError(

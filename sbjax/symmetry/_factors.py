@@ -1,21 +1,23 @@
-"""Array axes as products of factors, with unification of factors that must be permuted alike.
+"""Array axes as products of factors and sums of ranges; which entries may be permuted.
 
 An axis of size n is a sequence of factors, major first, whose sizes multiply to n (factors of size 1 are omitted). A
 factor is
 
 - free: its entries may be permuted, together with all factors it has been joined with;
 - fixed: its entries may not be permuted, for a recorded reason;
-- constant: the array does not vary along it, so any permutation is allowed.
+- constant: the array does not vary along it, so any permutation is allowed;
+- a `Sum`: ranges one after another, each of which is an axis of its own. Concatenation makes them.
 
-Joining factors of equal size merges them (union-find); a factor joined with several smaller ones is split everywhere.
-Splitting and fixing only ever remove permutations, so the permutations that remain are symmetries.
+`sbjax.symmetry._joining` joins, splits and cuts factors. All it does only ever removes permutations, so the
+permutations that remain are symmetries.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 CONSTANT = "constant"
 FREE = "free"
+SUM = "ranges"
 
 
 class Factor:
@@ -24,16 +26,27 @@ class Factor:
     __slots__ = ("kind", "parts", "size")
 
     def __init__(self, size: int, kind: str = FREE):
-        self.size = size
+        self.size = int(size)  # parameters of jaxprs hold integers of numpy
         self.kind = kind  # FREE, CONSTANT or the reason why it is fixed
-        self.parts: tuple[Factor, ...] = ()  # the factor it was merged into, or the factors it was split into
+        self.parts: tuple[Factor | Sum, ...] = ()  # what it was merged into, or the factors it was split into
 
     @property
     def fixed(self) -> bool:
         return self.kind not in (FREE, CONSTANT)
 
 
-Axis = Sequence[Factor]
+class Sum:
+    """Ranges of an axis, in order. It never changes; the factors of its ranges do."""
+
+    __slots__ = ("ranges", "size")
+    kind, parts, fixed = SUM, (), False
+
+    def __init__(self, ranges: Sequence["Axis"]):
+        self.ranges = tuple(ranges)
+        self.size = sum(map(size, self.ranges))
+
+
+Axis = Sequence[Factor | Sum]
 Axes = Sequence[Axis]
 
 
@@ -47,7 +60,7 @@ def axes(shape: Sequence[int], kind: str = FREE) -> Axes:
     return tuple(axis(size, kind) for size in shape)
 
 
-def resolve(factors: Axis) -> list[Factor]:
+def resolve(factors: Axis) -> list[Factor | Sum]:
     """Current representatives of these factors, after merging and splitting; major first."""
     found, stack = [], list(reversed(factors))
     while stack:
@@ -61,119 +74,61 @@ def resolve(factors: Axis) -> list[Factor]:
     return found
 
 
+def ranges(factors: Axis) -> list[Axis]:
+    """The ranges of an axis, each of which is no sum itself; the axis alone if it is no sum."""
+    resolved = resolve(factors)
+    if len(resolved) != 1 or resolved[0].kind != SUM:
+        return [resolved]
+    return [part for inner in resolved[0].ranges for part in ranges(inner)]
+
+
+def concatenated(parts: Sequence[Axis], reason: str = "concatenate") -> Axis:
+    """The axis whose ranges are these; neighbours that cannot be permuted become one range."""
+    merged: list[Axis] = []
+    rigid = False
+    for part in (inner for outer in parts for inner in ranges(outer)):
+        stiff = all(factor.fixed for factor in part)
+        if stiff and rigid:
+            kind = next((factor.kind for factor in (*merged[-1], *part)), reason)
+            merged[-1] = axis(size(merged[-1]) + size(part), kind)
+        else:
+            merged.append(part)
+        rigid = stiff
+    return merged[0] if len(merged) == 1 else (Sum(merged),)
+
+
 def size(factors: Axis) -> int:
     return math.prod(factor.size for factor in factors)
 
 
+def leaves(factors: Axis) -> Iterator[Factor]:
+    """All factors of an axis, those of its ranges too."""
+    for factor in resolve(factors):
+        if factor.kind == SUM:
+            for part in factor.ranges:
+                yield from leaves(part)
+        else:
+            yield factor
+
+
 def fix(factors: Axis, reason: str) -> None:
     """Forbid all permutations of these factors."""
-    for factor in resolve(factors):
+    for factor in leaves(factors):
         if factor.kind == FREE:
             factor.kind = reason
 
 
-def is_constant(factors: Axis) -> bool:
-    return all(factor.kind == CONSTANT for factor in resolve(factors))
-
-
-def _pop(stack: list[Factor]) -> Factor:
-    """Remove and return the most minor (resolved) factor of a stack."""
-    *rest, last = resolve((stack.pop(),))
-    stack.extend(rest)
-    return last
-
-
-def _split(factor: Factor, minor: int) -> Axis:
-    """Split a factor into [size / minor, minor]; a free factor is split wherever it occurs."""
-    parts = Factor(factor.size // minor, factor.kind), Factor(minor, factor.kind)
-    if factor.kind == FREE:
-        factor.parts = parts
-    return parts
-
-
-def _merge(a: Factor, b: Factor) -> Factor:
-    """Merge two factors of equal size, which are permuted alike from now on."""
-    if a is b or b.kind == CONSTANT:
-        return a
-    if a.kind == CONSTANT:
-        return b
-    if a.fixed or b.fixed:
-        kept, other = (a, b) if a.fixed else (b, a)
-        fix((other,), kept.kind)
-        return kept
-    b.parts = (a,)
-    return a
-
-
-def join(a: Axis, b: Axis) -> Axis:
-    """Unify two axes of equal size whose entries correspond; both are permuted alike from now on."""
-    if size(a) != size(b):
-        raise AssertionError(f"axes of {size(a)} and {size(b)} entries cannot correspond")
-    left, right, joined = list(a), list(b), []
-    while left and right:
-        x, y = _pop(left), _pop(right)
-        if x.size == y.size:
-            joined.append(_merge(x, y))
-        elif max(x.size, y.size) % min(x.size, y.size) == 0:
-            big, small, stack, other = (x, y, left, right) if x.size > y.size else (y, x, right, left)
-            stack.extend(_split(big, small.size))
-            other.append(small)
+def freed(factors: Axis) -> Axis:
+    """The axis with new free factors in place of constant ones."""
+    result = []
+    for factor in resolve(factors):
+        if factor.kind == SUM:
+            result.append(Sum([freed(part) for part in factor.ranges]))
         else:
-            joined.extend(_misfit(x, left, y, right))
-    return tuple(reversed(joined))
+            result.append(Factor(factor.size) if factor.kind == CONSTANT else factor)
+    return tuple(result)
 
 
-def _misfit(x: Factor, left: list[Factor], y: Factor, right: list[Factor]) -> list[Factor]:
-    """Unify the shortest minor parts of two axes with equal size but incompatible factors; they are fixed, unless one
-    side is constant."""
-    xs, ys = [x], [y]
-    while size(xs) != size(ys):
-        stack, taken = (left, xs) if size(xs) < size(ys) else (right, ys)
-        taken.append(_pop(stack))
-    if is_constant(xs):
-        return ys
-    if is_constant(ys):
-        return xs
-    return [Factor(size(xs), _give_up(xs + ys, "axes without common factors"))]
-
-
-def _give_up(region: list[Factor], reason: str) -> str:
-    """Kind of a factor that replaces these: constant if all of them are; otherwise they are fixed."""
-    if is_constant(region):
-        return CONSTANT
-    fix(region, reason)
-    return next(factor.kind for factor in region if factor.fixed)
-
-
-def regroup(factors: Sequence[Factor], sizes: Sequence[int]) -> Axes:
-    """Axes after a reshape: the same factors grouped into new sizes.
-
-    A factor that does not divide a new size is fixed, together with all factors up to the next common boundary.
-    """
-    stack, done = list(factors), []
-    pending = list(sizes)
-    while pending:
-        need, taken = pending.pop(), []
-        while need > 1:
-            factor = _pop(stack)
-            if need % factor.size == 0:
-                taken.append(factor)
-                need //= factor.size
-            elif factor.size % need == 0:
-                stack.extend(_split(factor, need))
-            else:
-                region, slots = [factor], [need]
-                while (have := size(region)) != (want := math.prod(slots)):
-                    if have < want:
-                        region.append(_pop(stack))
-                    else:
-                        slots.append(pending.pop())
-                kind = _give_up(region, "reshape without common factors")
-                need, *whole = slots
-                taken.append(Factor(need, kind))
-                for n in whole:
-                    done.append(tuple(reversed(taken)))
-                    taken = list(axis(n, kind))
-                need = 1
-        done.append(tuple(reversed(taken)))
-    return tuple(reversed(done))
+def is_constant(factors: Axis) -> bool:
+    """Whether the array does not vary along the axis. It may differ between ranges."""
+    return all(factor.kind == CONSTANT for factor in resolve(factors))

@@ -1,13 +1,16 @@
 """Propagation rules (see `sbjax.symmetry._rules`) for slicing, concatenation, gather, scatter and the like."""
 
-from sbjax.symmetry._factors import axis, fix, join, regroup, size
+import itertools
+
+from sbjax.symmetry._factors import CONSTANT, axis, concatenated, fix, size
+from sbjax.symmetry._joining import can_be_cut, cut, join, regroup
 from sbjax.symmetry._rules import Rule, join_all, order_matters, replace
 
 
 def _slice(equation, operands):
-    """Selecting one of several equal blocks, or every s-th entry, fixes one factor of the axis and keeps the other.
-
-    This is how gates or heads computed by a single kernel are separated. Other slices fix the axis.
+    """Ranges of a concatenation are taken out again. Selecting one of several equal blocks, or every s-th entry, fixes
+    one factor of the axis and keeps the other: this is how gates or heads computed by a single kernel are separated.
+    Other slices fix the axis.
     """
     params = equation.params
     shape = equation.invars[0].aval.shape
@@ -19,6 +22,8 @@ def _slice(equation, operands):
         kept = -(-(limit - start) // stride)
         if kept == n:
             result.append(factors)
+        elif stride == 1 and all(can_be_cut(factors, place) for place in (start, limit)):
+            result.append(_range(factors, start, limit))
         elif stride == 1 and n % kept == 0 and start % kept == 0:
             blocks, inside = regroup(factors, (n // kept, kept))
             fix(blocks, "slice")
@@ -33,27 +38,28 @@ def _slice(equation, operands):
     return [tuple(result)]
 
 
+def _range(factors, start, limit):
+    """The entries start .. limit - 1 of an axis."""
+    first, _ = cut(factors, limit)
+    return cut(first, start)[1][0] if start else first
+
+
 def _split(equation, operands):
+    """Equal parts are permuted alike, unless they are ranges of a concatenation; unequal ones each for itself."""
     place, sizes = equation.params["axis"], equation.params["sizes"]
-    if len(set(sizes)) == 1:
-        blocks, inside = regroup(operands[0][place], (len(sizes), sizes[0]))
+    factors = operands[0][place]
+    ends = list(itertools.accumulate(sizes))
+    if len(set(sizes)) == 1 and not all(can_be_cut(factors, end) for end in ends):
+        blocks, inside = regroup(factors, (len(sizes), sizes[0]))
         fix(blocks, "split")
         return [replace(operands[0], place, inside)] * len(sizes)
-    fix(operands[0][place], "split into unequal parts")
-    return [replace(operands[0], place, axis(n, "split into unequal parts")) for n in sizes]
+    return [replace(operands[0], place, _range(factors, end - n, end)) for n, end in zip(sizes, ends)]
 
 
 def _concatenate(equation, operands):
     place = equation.params["dimension"]
-    sizes = [var.aval.shape[place] for var in equation.invars]
-    if len(set(sizes)) == 1:
-        joined = join_all(*operands)
-        return [replace(joined, place, (*axis(len(sizes), "concatenate"), *joined[place]))]
-    reason = "concatenate of unequal parts"
-    for operand in operands:
-        fix(operand[place], reason)
     joined = join_all(*(replace(operand, place, ()) for operand in operands))
-    return [replace(joined, place, axis(sum(sizes), reason))]
+    return [replace(joined, place, concatenated([operand[place] for operand in operands]))]
 
 
 def _stack(equation, operands):
@@ -62,8 +68,16 @@ def _stack(equation, operands):
 
 
 def _pad(equation, operands):
-    padded = [place for place, config in enumerate(equation.params["padding_config"]) if any(config)]
-    return [order_matters(operands[0], padded, "pad", equation.outvars[0].aval.shape)]
+    """Zeros beside an axis are ranges of their own."""
+    result = list(operands[0])
+    for place, (low, high, inside) in enumerate(equation.params["padding_config"]):
+        if inside or min(low, high) < 0:
+            fix(operands[0][place], "pad")
+            result[place] = axis(equation.outvars[0].aval.shape[place], "pad")
+        elif low or high:
+            zeros = [[axis(n, CONSTANT)] if n else [] for n in (low, high)]
+            result[place] = concatenated([*zeros[0], operands[0][place], *zeros[1]], "pad")
+    return [tuple(result)]
 
 
 def _dynamic_slice(equation, operands):

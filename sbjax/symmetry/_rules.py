@@ -9,7 +9,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sbjax.symmetry._factors import CONSTANT, Axes, axes, axis, fix, join, regroup, size
+from sbjax.symmetry._factors import CONSTANT, Axes, axes, axis, fix, size
+from sbjax.symmetry._joining import join, regroup
 
 Rule = Callable[[Any, list[Axes]], list[Axes]]
 
@@ -113,6 +114,12 @@ def _sort(equation, operands):
     return [result] * len(operands)
 
 
+def _fourier(equation, operands):
+    rank = len(operands[0])
+    places = range(rank - len(equation.params["fft_lengths"]), rank)
+    return [order_matters(operands[0], places, "fft", equation.outvars[0].aval.shape)]
+
+
 def _top_k(equation, operands):
     place = equation.params.get("axis", -1) % len(operands[0])
     fix(operands[0][place], "top_k")
@@ -205,6 +212,7 @@ RULES: dict[str, Rule] = {
     "broadcast_in_dim": _broadcast,
     "conv_general_dilated": _convolution,
     "dot_general": _dot,
+    "fft": _fourier,
     "iota": _iota,
     "reshape": _reshape,
     "rev": _reverse,

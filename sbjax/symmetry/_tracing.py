@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from sbjax.symmetry._factors import CONSTANT, Axes, axes, axis, fix, size
+from sbjax.symmetry._factors import CONSTANT, Axes, axes, axis, fix, freed
 from sbjax.symmetry._indexing_rules import INDEXING_RULES
 from sbjax.symmetry._rules import RULES, join_all, unknown
 
@@ -51,11 +51,20 @@ def follow(closed: ClosedJaxpr, arguments: Sequence[Axes], see: Callable[[Axes],
         else:
             for operand in operands:
                 see(operand)
-            # Axes of size 0 cannot be factored.
-            empty = any(0 in getattr(var.aval, "shape", ()) for var in (*equation.invars, *equation.outvars))
-            results = (unknown if empty else _RULES.get(name, unknown))(equation, operands)
+            results = _applied(equation, operands)
         known.update(zip(equation.outvars, results))
     return [read(var) for var in jaxpr.outvars]
+
+
+def _applied(equation: Any, operands: list[Axes]) -> list[Axes]:
+    """The rule of an equation. Axes of size 0 cannot be factored; an array without entries says nothing of others."""
+    name = equation.primitive.name
+    full = [0 not in getattr(var.aval, "shape", ()) for var in equation.invars]
+    if all(0 in getattr(var.aval, "shape", ()) for var in equation.outvars):
+        return [axes(var.aval.shape, CONSTANT) for var in equation.outvars]
+    if name == "concatenate":
+        return _RULES[name](equation, [operand for operand, some in zip(operands, full) if some])
+    return (_RULES.get(name, unknown) if all(full) else unknown)(equation, operands)
 
 
 def of_constant(value: Any) -> Axes:
@@ -99,7 +108,11 @@ def _scan(params, operands, see):
     carry = [_carried(operand) for operand in operands[first:last]]
     for operand in operands[last:]:
         fix(operand[0], "scan")
-    results = follow(params["jaxpr"], [*operands[:first], *carry, *(operand[1:] for operand in operands[last:])], see)
+    rows = [[*operand[1:]] for operand in operands[last:]]  # lists, since all empty tuples are one
+    see = _seen_as(operands[first:], [*carry, *rows], see)
+    results = follow(params["jaxpr"], [*operands[:first], *carry, *rows], see)
+    for operand in operands[first:last]:
+        see(operand)
     carry = [join_all(*pair) for pair in zip(carry, results)]
     return carry + [(axis(params["length"], "scan"), *result) for result in results[len(carry) :]]
 
@@ -107,14 +120,23 @@ def _scan(params, operands, see):
 def _while(params, operands, see):
     tested, total = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
     carry = [_carried(operand) for operand in operands[total:]]
+    see = _seen_as(operands[total:], carry, see)
     follow(params["cond_jaxpr"], [*operands[:tested], *carry], see)
     results = follow(params["body_jaxpr"], [*operands[tested:total], *carry], see)
+    for operand in operands[total:]:
+        see(operand)
     return [join_all(*pair) for pair in zip(carry, results)]
 
 
 def _carried(start: Axes) -> Axes:
-    """Free axes joined with those of an initial carry, since a carry may be constant in the first iteration only."""
-    return join_all(axes([size(factors) for factors in start]), start)
+    """Axes of a carry, which may be constant in the first iteration only: then its factors are free."""
+    return [freed(factors) for factors in start]
+
+
+def _seen_as(outside: Sequence[Axes], inside: Sequence[Axes], see: Callable[[Axes], None]) -> Callable[[Axes], None]:
+    """`see` for the body of a loop: what it reads under a new name is the operand of the loop."""
+    names = {id(new): old for new, old in zip(inside, outside, strict=True)}
+    return lambda operand: see(names.get(id(operand), operand))
 
 
 _CONTROL = {"cond": _cond, "scan": _scan, "while": _while}

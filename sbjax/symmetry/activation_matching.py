@@ -153,8 +153,8 @@ def recorded(spec: Spec, variables: PyTree, intermediates: PyTree) -> Activation
     """Activations from captured Flax intermediates: outputs of every module whose kernel, bias or scale has its last
     axis moved by the permutation.
 
-    Outputs of modules are pre-activations. Permutations that act on blocks of an axis (group norm) are omitted, since
-    they do not act on single units.
+    Outputs of modules are pre-activations; of one that acts on a concatenation, the range of the permutation is taken.
+    Permutations that act on blocks of an axis (group norm) are omitted, since they do not act on single units.
 
     Args:
         spec: spec of the variables or of the parameters alone.
@@ -171,14 +171,15 @@ def recorded(spec: Spec, variables: PyTree, intermediates: PyTree) -> Activation
     leaves, outputs = trees.flatten(variables), trees.flatten(intermediates)
     found: dict[str, list[Array]] = {}
     for name, moves in spec.moves.items():
-        modules = dict.fromkeys(
-            move.leaf.removeprefix("params/").rpartition("/")[0]
+        n = spec.sizes[name]
+        ranges = dict.fromkeys(
+            (move.leaf.removeprefix("params/").rpartition("/")[0], move.before)
             for move in moves
             if move.leaf in leaves and move.axis == jnp.ndim(leaves[move.leaf]) - 1 and move.outer == move.inner == 1
         )
-        for module in modules:
+        for module, start in ranges:
             calls = [out for key, out in outputs.items() if key.rpartition("/")[0] == f"{module}/__call__"]
-            found.setdefault(name, []).extend(calls)
+            found.setdefault(name, []).extend(out[..., start : start + n] for out in calls)
     return {name: places for name, places in found.items() if places}
 
 

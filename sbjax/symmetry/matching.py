@@ -92,7 +92,8 @@ def match_weights(
             raise ValueError(f"{name}={number} must be >= 1")
     if start is not None:
         check_permutations(spec, start)
-    terms, constant, unpermuted = bilinear.make_terms(spec, reference, model, where)
+    units = [bilinear.scale(tree, where) for tree in (reference, model)]
+    terms, constant, unpermuted = bilinear.make_terms(spec, reference, model, where, units)
     if not terms:
         raise ValueError(f"where={where!r} selects no leaf that the spec moves; select weights of hidden layers")
     by_name = {name: [term for term in terms if term.name == name] for name in spec.sizes}
@@ -107,6 +108,8 @@ def match_weights(
     if max(history[-1] for _, history, _ in ends) < unpermuted:  # possible if the two networks are nearly equal
         identity = {name: np.arange(n) for name, n in spec.sizes.items()}
         ends.append(_descend(grams, identity, constant, rng, max_sweeps))
+    unit = units[0] * units[1]
+    ends = [(order, [unit * value for value in history], converged) for order, history, converged in ends]
     objectives = tuple(history[-1] for _, history, _ in ends)
     best, history, converged = ends[int(np.argmax(objectives))]
     best = {name: permutation.astype(np.int32) for name, permutation in best.items()}

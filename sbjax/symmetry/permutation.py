@@ -8,7 +8,6 @@ Convention: a permutation p is an array of indices; unit i of the new network is
 """
 
 import itertools
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -31,12 +30,34 @@ class Move(NamedTuple):
         axis: non-negative index of the axis.
         outer, inner: the axis is viewed as [outer, n, inner] and its middle part permuted. After flattening a map
             [h, w, c], the kernel of the next dense layer has outer = h w.
+        before, after, gap: entries of the axis that are not moved: in front of this view, behind it, and between two of
+            its `outer` blocks. They belong to other ranges of an axis that reads a concatenation.
     """
 
     leaf: str
     axis: int
     outer: int = 1
     inner: int = 1
+    before: int = 0
+    after: int = 0
+    gap: int = 0
+
+    def positions(self, n: int) -> Int[np.ndarray, "outer n inner"]:
+        """Indices of the axis that belong to each of n units.
+
+        >>> Move('w', 0, outer=2, before=1, gap=3).positions(2).tolist()
+        [[[1], [2]], [[6], [7]]]
+        """
+        block = np.arange(n * self.inner).reshape(n, self.inner)
+        return self.before + (n * self.inner + self.gap) * np.arange(self.outer)[:, None, None] + block
+
+    def length(self, n: int) -> int:
+        """Size of the axis.
+
+        >>> Move('w', 0, outer=2, before=1, gap=3).length(2)
+        8
+        """
+        return self.before + self.outer * n * self.inner + (self.outer - 1) * self.gap + self.after
 
 
 class Spec(NamedTuple):
@@ -152,8 +173,8 @@ def check_spec(spec: Spec, tree: PyTree) -> None:
         tree: arrays, or anything with shapes.
 
     Raises:
-        ValueError: sizes and moves with different names; a missing leaf or axis; an axis whose size is not
-            outer * n * inner; a permutation that acts twice on one axis; two on one axis that do not commute.
+        ValueError: sizes and moves with different names; a missing leaf or axis; an axis whose size is not that of the
+            move; a permutation that acts twice on one entry; two on one axis that do not commute.
 
     >>> check_spec(Spec({'p': 2}, {'p': (Move('a', 0),)}, {}), {'a': np.zeros(2)})
     """
@@ -167,19 +188,30 @@ def check_spec(spec: Spec, tree: PyTree) -> None:
             _check_move(name, spec.sizes[name], move, leaves)
             by_axis.setdefault((move.leaf, move.axis), []).append((name, move))
     for (leaf, axis), acting in by_axis.items():
-        for (name, move), (other, second) in itertools.combinations(acting, 2):
+        n = jnp.shape(leaves[leaf])[axis]
+        acting = [(name, move, *_labels(move, spec.sizes[name], n)) for name, move in acting]
+        for (name, move, *own), (other, second, *its) in itertools.combinations(acting, 2):
             where = f"axis {axis} of leaf {leaf!r}"
-            if name == other:
+            if name == other and ((own[0] >= 0) & (its[0] >= 0)).any():
                 raise ValueError(f"permutation {name!r} acts twice on {where}: drop one of {move} and {second}")
-            # Moves on one axis are digits of a mixed-radix index: disjoint if the inner size of one is a multiple of
-            # the whole range of the other.
-            apart = second.inner % (move.inner * spec.sizes[name]) == 0
-            apart = apart or move.inner % (second.inner * spec.sizes[other]) == 0
-            if not apart:
+            if name != other and not _commute(own, its):
                 raise ValueError(
                     f"permutations {name!r} and {other!r} overlap on {where} and do not commute: {move}, {second}; "
                     "give them factors of the axis that are apart, or fix one"
                 )
+
+
+def _labels(move: Move, n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The unit of each entry of an axis, or -1, and where it goes when all units move on by one."""
+    places, units, shifted = move.positions(n), np.full(size, -1), np.arange(size)
+    units[places] = np.arange(n)[:, None]
+    shifted[places] = np.roll(places, -1, 1)
+    return units, shifted
+
+
+def _commute(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> bool:
+    """Whether all permutations of two moves commute: neither changes the units of the other, and cycles commute."""
+    return all(np.array_equal(*pair) for pair in ((a[0], a[0][b[1]]), (b[0], b[0][a[1]]), (a[1][b[1]], b[1][a[1]])))
 
 
 def _check_move(name: str, n: int, move: Move, leaves: dict[str, Any]) -> None:
@@ -190,19 +222,27 @@ def _check_move(name: str, n: int, move: Move, leaves: dict[str, Any]) -> None:
     shape = jnp.shape(leaves[move.leaf])
     if not 0 <= move.axis < len(shape):
         raise ValueError(f"permutation {name!r} acts on axis {move.axis} of leaf {move.leaf!r} of shape {shape}")
-    if min(move.outer, n, move.inner) < 1 or math.prod((move.outer, n, move.inner)) != shape[move.axis]:
+    right = min(move.outer, n, move.inner) >= 1 and min(move.before, move.after, move.gap) >= 0
+    if not right or move.length(n) != shape[move.axis]:
+        around = f" with {move.before} before, {move.after} after and {move.gap} between" if any(move[4:]) else ""
+        must = "size" if around else "product"
         raise ValueError(
             f"permutation {name!r} of {n} units acts on axis {move.axis} of leaf {move.leaf!r} of shape {shape}, seen "
-            f"as [{move.outer}, {n}, {move.inner}], whose product must be {shape[move.axis]}"
+            f"as [{move.outer}, {n}, {move.inner}]{around}, whose {must} must be {shape[move.axis]}"
         )
 
 
 def _take(leaf: Array, order: Array, n: int, move: Move) -> Array:
-    """Reorder the middle part of the moved axis, viewed as [outer, n, inner]."""
+    """Reorder the units of the moved axis."""
     library = np if isinstance(leaf, np.ndarray) and isinstance(order, np.ndarray) else jnp
     leaf = library.asarray(leaf)
-    if (move.outer, move.inner) == (1, 1):
+    if move[2:] == Move("", 0)[2:]:
         return library.take(leaf, order, axis=move.axis)
-    before, after = leaf.shape[: move.axis], leaf.shape[move.axis + 1 :]
-    blocks = leaf.reshape(*before, move.outer, n, move.inner, *after)
-    return library.take(blocks, order, axis=move.axis + 1).reshape(leaf.shape)
+    places = move.positions(n)
+    moved = library.take(library.asarray(places), order, axis=1)
+    kept = np.arange(leaf.shape[move.axis])
+    if library is np:
+        kept[places] = moved
+    else:
+        kept = jnp.asarray(kept).at[places].set(moved, unique_indices=True)
+    return library.take(leaf, kept, axis=move.axis)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from sbjax import trees
-from sbjax.symmetry.permutation import Move, Spec, check_spec
+from sbjax.symmetry.permutation import Spec, check_spec
 
 OF_NORMALISATIONS = ("scale", "mean", "var")
 
@@ -38,6 +38,7 @@ def canonical_scale(spec: Spec, tree: PyTree, *, names: Sequence[str] | None = N
 
     Example:
         >>> import jax.numpy as jnp
+        >>> from sbjax.symmetry.permutation import Move
         >>> spec = Spec({'h': 1}, {'h': (Move('in', 1), Move('out', 0))}, {})
         >>> canonical = canonical_scale(spec, {'in': jnp.array([[3.0], [4.0]]), 'out': jnp.array([[2.0]])})
         >>> float(canonical['out'][0, 0])
@@ -62,6 +63,7 @@ def canonical_sign(spec: Spec, tree: PyTree, *, names: Sequence[str] | None = No
 
     Example:
         >>> import jax.numpy as jnp
+        >>> from sbjax.symmetry.permutation import Move
         >>> spec = Spec({'h': 1}, {'h': (Move('in', 1), Move('out', 0))}, {})
         >>> canonical = canonical_sign(spec, {'in': jnp.array([[1.0], [-4.0]]), 'out': jnp.array([[2.0]])})
         >>> canonical['in'].ravel().tolist(), float(canonical['out'][0, 0])
@@ -123,16 +125,13 @@ def _from_the_input(spec, leaves, names):
         ) from error
 
 
-def _seen(leaf, move: Move, n: int):
-    return leaf.reshape(*leaf.shape[: move.axis], move.outer, n, move.inner, *leaf.shape[move.axis + 1 :])
-
-
 def _rows(leaf, move, n):
-    return jnp.moveaxis(_seen(leaf, move, n), move.axis + 1, -1).reshape(-1, n)
+    """The entries of each unit, as columns."""
+    rows = jnp.take(leaf, move.positions(n), axis=move.axis)  # [.., outer, n, inner, ..]
+    return jnp.moveaxis(rows, move.axis + 1, -1).reshape(-1, n)
 
 
 def _times(leaf, move, factor):
-    seen = _seen(leaf, move, len(factor))
-    shape = [1] * seen.ndim
-    shape[move.axis + 1] = len(factor)
-    return (seen * factor.astype(leaf.dtype).reshape(shape)).reshape(leaf.shape)
+    places = (slice(None),) * move.axis + (move.positions(len(factor)),)
+    factor = factor.astype(leaf.dtype)[:, None].reshape(-1, 1, *(1,) * (leaf.ndim - move.axis - 1))
+    return leaf.at[places].multiply(factor, unique_indices=True)

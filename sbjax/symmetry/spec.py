@@ -8,20 +8,24 @@ operation. The remaining axes can be permuted without changing the function. The
 Supported:
 
 - elementwise functions, broadcasting, reductions, `dot_general`, convolutions (also grouped), pooling, transposes,
-  indexing along other axes, segment sums, `jit`, custom derivatives, `checkpoint`, `cond`, `scan`, `while`.
+  indexing and Fourier transforms along other axes, segment sums, `jit`, custom derivatives, `checkpoint`, `cond`,
+  `scan` (also over stacked weights, and from a learned initial state), `while`.
 - Reshapes, by factors of an axis. Flattening a map [h, w, c] before a dense layer gives moves in blocks. A group norm
   with g groups of c / g channels gives two permutations: of whole groups, and within groups, the same in each (the full
   symmetry is larger, with a different permutation in every group).
-- Equal parts of an axis that are sliced or concatenated: gates of a recurrent cell, one kernel for queries, keys and
-  values. All parts are permuted alike.
+- Concatenation, padding with zeros and splits into unequal parts: the parts become ranges of the axis, each permuted
+  for itself (branches, skips of a U-Net, dense blocks, padded shortcuts). Where others meet them, ranges are cut
+  shorter.
+- Equal parts of an axis that are sliced: gates of a recurrent cell, one kernel for queries, keys and values. All parts
+  are permuted alike.
 
-Not supported, so that the axes are fixed: parts of unequal sizes, padding of channels (shortcut 'identity' of
-`sbjax.models.resnet`), linear algebra, `shard_map`, random numbers with the shape of a layer (dropout in training).
+Not supported, so that the axes are fixed: slices of other parts of an axis, linear algebra, `shard_map`, random numbers
+with the shape of a layer (dropout in training). In a loop over stacked weights, as in one that is written out, all
+layers are permuted alike.
 
 Source of the format: Ainsworth, Hayase, Srinivasa, "Git Re-Basin", arXiv 2209.04836.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -31,7 +35,9 @@ from jaxtyping import Array, Key, PyTree
 from sbjax import trees
 from sbjax.names import near
 from sbjax.symmetry import verification
-from sbjax.symmetry._factors import FREE, Axes, Factor, axes, fix, resolve
+from sbjax.symmetry._factors import FREE, Axes, axes, fix
+from sbjax.symmetry._modules import split
+from sbjax.symmetry._moves import moves_of, named, permuted_twice
 from sbjax.symmetry._tracing import follow
 from sbjax.symmetry.permutation import Move, Spec, check_spec
 from sbjax.symmetry.verification import verify
@@ -48,7 +54,8 @@ def derive_spec(
         apply_fn: pure function of (variables, *inputs) in evaluation mode, without dropout. It should return outputs
             only: new batch statistics would count as outputs, whose axes are fixed.
         variables: any pytree of arrays or `jax.ShapeDtypeStruct`s: Flax variables with batch statistics and frozen
-            arrays, parameters alone, a dict of arrays.
+            arrays, parameters alone, a dict of arrays; or a whole module of NNX (after `module.eval()`) or Equinox, as
+            in `derive_spec(lambda module, x: module(x), module, x)`, of which the arrays are taken.
         inputs: example inputs, arrays or `jax.ShapeDtypeStruct`s; small ones suffice. Axes of size 1 or of accidentally
             equal sizes do no harm.
         key: for the verification; None = key 0.
@@ -57,7 +64,8 @@ def derive_spec(
     Returns:
         The spec. Permutations are in order of first use and named after the first array they act on: 'dense_0' for
         'params/dense_0/kernel', numbered if one array has several ('conv_stem.0' for whole groups, 'conv_stem.1' within
-        groups). Arrays that the function does not use are fixed.
+        groups). What reads a concatenation has several moves on one axis. Arrays that the function does not use are
+        fixed.
 
     Raises:
         ValueError: the verification fails (the function is not deterministic, or this module has a bug).
@@ -72,6 +80,7 @@ def derive_spec(
     >>> spec.fixed
     {'a/kernel[0]': 'input', 'b/kernel[1]': 'output'}
     """
+    apply_fn, variables = split(apply_fn, variables)
     shapes = {name: jnp.shape(leaf) for name, leaf in trees.flatten(variables).items()}
     leaves = {name: axes(shape, "empty" if 0 in shape else FREE) for name, shape in shapes.items()}
     used = _follow_leaves(apply_fn, variables, inputs, leaves)
@@ -79,11 +88,8 @@ def derive_spec(
         for factors in leaf:
             if name not in used:
                 fix(factors, "not used by the function")
-            for factor in resolve(factors):
-                if resolve(factors).count(factor) > 1:
-                    fix((factor,), "would be permuted twice on one axis")
-    moves, fixed = _moves(leaves)
-    spec = _named(moves, fixed, used)
+            fix(permuted_twice(factors), "would be permuted twice on one axis")
+    spec = named(*moves_of(leaves), used)
     check_spec(spec, variables)
     if verify:
         verification.verify(spec, apply_fn, variables, *inputs, key=jax.random.key(0) if key is None else key)
@@ -115,7 +121,7 @@ def spec_from_axes(
 
     Source: the `axes_to_perm` of git-re-basin.
     """
-    shapes = {name: jnp.shape(leaf) for name, leaf in trees.flatten(tree).items()}
+    shapes = {name: jnp.shape(leaf) for name, leaf in trees.flatten(trees.parameters(tree)).items()}
     sizes: dict[str, int] = {}
     moves: dict[str, list[Move]] = {}
     for leaf, names in axes.items():
@@ -169,59 +175,3 @@ def _follow_leaves(apply_fn: Callable, variables: PyTree, inputs: tuple, leaves:
         for factors in result:
             fix(factors, "output")
     return list(used)
-
-
-def _moves(leaves: dict[str, Axes]) -> tuple[dict[Factor, list[Move]], dict[str, str]]:
-    """Moves of each free factor, and the reason for each fixed axis."""
-    moves: dict[Factor, list[Move]] = {}
-    fixed: dict[str, str] = {}
-    for name, leaf in leaves.items():
-        for place, unresolved in enumerate(leaf):
-            factors = resolve(unresolved)
-            sizes = [factor.size for factor in factors]
-            reasons = []
-            for i, factor in enumerate(factors):
-                if factor.kind == FREE:
-                    move = Move(name, place, math.prod(sizes[:i]), math.prod(sizes[i + 1 :]))
-                    moves.setdefault(factor, []).append(move)
-                elif factor.kind not in reasons:
-                    reasons.append(factor.kind)
-            if reasons or not factors:
-                partly = any(factor.kind == FREE for factor in factors)
-                fixed[f"{name}[{place}]"] = ("in part: " if partly else "") + ("; ".join(reasons) or "size 1")
-    return moves, fixed
-
-
-def _named(moves: dict[Factor, list[Move]], fixed: dict[str, str], used: list[str]) -> Spec:
-    """The spec with permutations in order of first use, each named after the first array it acts on."""
-    order = {leaf: place for place, leaf in enumerate(used)}
-    first = {factor: min(places, key=lambda move: (order[move.leaf], move.axis)) for factor, places in moves.items()}
-    found = sorted(moves, key=lambda factor: (order[first[factor].leaf], first[factor].axis, first[factor].outer))
-    stems: dict[str, list[Factor]] = {}
-    for factor in found:
-        stems.setdefault(_stem(first[factor].leaf), []).append(factor)
-    names: dict[Factor, str] = {}
-    for stem, factors in stems.items():
-        several = [first[factor].leaf for factor in factors]
-        for i, factor in enumerate(factors):
-            if len(factors) == 1:
-                name = stem
-            elif len(set(several)) == len(several):
-                name = several[i]
-            else:
-                name = f"{stem}.{i}"
-            while name in names.values():
-                name += "'"
-            names[factor] = name
-    sizes = {names[factor]: factor.size for factor in found}
-    return Spec(sizes, {names[factor]: tuple(moves[factor]) for factor in found}, fixed)
-
-
-def _stem(leaf: str) -> str:
-    """'params/dense_0/kernel' -> 'dense_0'.
-
-    >>> _stem('params/dense_0/kernel'), _stem('weight')
-    ('dense_0', 'weight')
-    """
-    parts = leaf.removeprefix("params/").split("/")
-    return "/".join(parts[:-1]) or parts[0] or "leaf"

@@ -11,6 +11,7 @@ from jaxtyping import Array, Key, PyTree
 
 from sbjax import trees
 from sbjax.symmetry import _widened as widened
+from sbjax.symmetry._modules import split
 from sbjax.symmetry.permutation import Spec, check_spec, permute
 
 # Relative tolerance by bits of the narrowest float in the computation. A wrong spec causes changes of order 1.
@@ -33,7 +34,7 @@ def verify(
     Args:
         spec: the spec to verify.
         apply_fn: pure, deterministic function of (variables, *inputs).
-        variables: the tree the spec was made for: arrays or `jax.ShapeDtypeStruct`s.
+        variables: the tree or module the spec was made for: arrays or `jax.ShapeDtypeStruct`s.
         inputs: example inputs, arrays or `jax.ShapeDtypeStruct`s.
         key: for random values and permutations.
         trials: number of random permutations.
@@ -51,6 +52,7 @@ def verify(
     """
     if trials < 1:
         raise ValueError(f"trials={trials} must be >= 1")
+    apply_fn, variables = split(apply_fn, variables)
     check_spec(spec, variables)
     if not spec.sizes:
         return 0.0

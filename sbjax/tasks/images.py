@@ -62,6 +62,8 @@ def make_image_task(
             f"batch_size={batch_size} must lie between 1 and the {examples} training examples of {data.name!r}: "
             "lower it, or use a larger share of the training split"
         )
+    if crop_padding > max(side := data.train_images.shape[1:3]):
+        raise ValueError(f"crop_padding={crop_padding}: crops of images of {side} would miss them; lower it")
     if expansion is not None:
         expansion_lib.check_expansion(expansion, data.train_images.shape[1:])
         expansion = expansion_lib.resolve(expansion, mean=data.mean, std=data.std)

@@ -18,10 +18,11 @@ from sbjax.physics.errors import normalised_errors
 from sbjax.tasks import balance as balance_lib
 from sbjax.tasks.field_partials import make_derive, make_solution
 from sbjax.tasks.full_batch import full_batch_task
-from sbjax.tasks.task import Aux, Average, Grid, Task
+from sbjax.tasks.smoothness import check_activation
+from sbjax.tasks.solution_grid import make_grid
+from sbjax.tasks.task import Aux, Average, Task
 
 CANDIDATES = 4  # candidates per point drawn by the 'adaptive' sampler
-GRID = {1: (401,), 2: (101, 101)}  # shape of the plotted grid by number of coordinates
 
 
 class Points(NamedTuple):
@@ -104,6 +105,7 @@ def make_pinn_task(
         if least < 1:
             raise ValueError(f"{name}={least} must be >= 1, otherwise a term of the loss has no points")
 
+    check_activation(equation, field)
     start_field = field
     if fold:
         field = field.clone(expansion=None)
@@ -271,24 +273,9 @@ def make_pinn_task(
         selection="validation/loss",
         outputs=outputs,
         residuals=residual_vector,
-        grid=_grid(equation, solution, dtype),
+        grid=make_grid(equation, solution, dtype),
         model=field,
     )
-
-
-def _grid(equation, solution, dtype) -> Grid | None:
-    d = len(equation.coordinates)
-    if d not in GRID:
-        return None
-    axes = [np.linspace(a, b, n) for a, b, n in zip(equation.lower, equation.upper, GRID[d])]
-    points = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
-    shape = (*GRID[d], len(equation.unknowns))
-    flat = points.reshape(-1, d)
-
-    def predict(variables):
-        return jax.vmap(lambda x: solution(variables, x))(jnp.asarray(flat, dtype)).reshape(shape)
-
-    return Grid(points, evaluate(equation, flat).reshape(shape), equation.coordinates, equation.unknowns, predict)
 
 
 def _due(step, every, steps) -> Array:

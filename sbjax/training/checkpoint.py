@@ -4,12 +4,14 @@ What a checkpoint is made of and how it is checked: `checkpoint_files`. Its dige
 them was cut off and is not used.
 """
 
+import contextlib
 import json
 import logging
 import os
 import pathlib
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -139,8 +141,9 @@ class Checkpoints:
             manager = self._open()
             if step in manager.all_steps():  # orbax would skip it in silence
                 return
-            manager.save(step, args=args)
-            manager.wait_until_finished()
+            with _quiet():  # each of its threads logs its traceback, and the error is raised all the same
+                manager.save(step, args=args)
+                manager.wait_until_finished()
             write_atomically(self._digest_file(step), json.dumps(digests(self.folder / str(step)), indent=0))
             # Not left to orbax, which deletes before the digest is written: a kill in between would cost both.
             self._kept[step] = Kept(**about["kept"])
@@ -150,8 +153,8 @@ class Checkpoints:
                 del self._kept[old]
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"the checkpoint of step {step} could not be written to {self.folder}: {error}. Earlier checkpoints "
-                "are untouched: make room or give write access, then start the same command again"
+                f"the checkpoint of step {step} could not be written to {self.folder}: {_said(error)}. Earlier "
+                "checkpoints are untouched: make room or give write access, then start the same command again"
             ) from error
 
     def restore(self, abstract: Callable[[int], Mapping[str, PyTree]]) -> Checkpoint | None:
@@ -232,6 +235,25 @@ def superseded(saved: Mapping[int, Kept], *, keep: int, keep_best: int, goal: st
     )
     best = ranked[-keep_best:] if keep_best else []
     return sorted(saved.keys() - {max(saved), *lasting[-keep:], *best})
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio", "orbax")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    yield  # where it fails they stay quiet: its threads go on for a while
+    for logger, level in zip(loggers, before):
+        logger.setLevel(level)
+
+
+def _said(error: Exception) -> str:
+    """What went wrong, in one line: orbax and tensorstore add where in their source."""
+    text = " ".join(str(error).split())
+    code = re.search(r"os_error_code='(\d+)'", text)
+    said = text.split(" [")[0][:300] if code is None else os.strerror(int(code.group(1)))
+    return f"the disk is full ({said})" if "No space left on device" in said else said
 
 
 def _read_kept(step_folder):

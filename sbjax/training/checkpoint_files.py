@@ -7,7 +7,6 @@ restored that does not match its digests.
 """
 
 import hashlib
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -16,11 +15,13 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from sbjax.files import FileError, misfit, read_json
+from sbjax.training.errors import CheckpointError
+
 FORMAT = 2  # of items and `meta`
 
-
-class CheckpointError(RuntimeError):
-    """A checkpoint could not be written or read, or does not belong to this run."""
+# What `meta` must hold beside what was saved with it; checkpoints of earlier formats hold less.
+META = {"identity?": dict, "step?": int, "layout?": {str: str}, "history?": [dict], "failures?": [dict]}
 
 
 def saved_steps(folder: pathlib.Path) -> list[int]:
@@ -38,13 +39,11 @@ def digests(folder: pathlib.Path) -> dict[str, str]:
 def find_fault(folder: pathlib.Path, digest_file: pathlib.Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
-        expected = json.loads(digest_file.read_text())
+        expected = read_json(digest_file, {str: str})
     except FileNotFoundError:
         return "it has no digest, so the process was stopped before it was complete"
-    except (OSError, ValueError) as error:
-        return f"its digest file {digest_file.name} cannot be read ({error})"
-    if not isinstance(expected, dict):
-        return f"its digest file {digest_file.name} holds no digests"
+    except FileError as error:
+        return f"its digest file {digest_file.name} holds no digests ({error})"
     found = digests(folder)
     for name in sorted(expected.keys() | found.keys()):
         if name not in found:
@@ -64,7 +63,16 @@ def read_meta(step_folder: pathlib.Path) -> dict[str, Any]:
     """The item `meta` of a checkpoint."""
     import orbax.checkpoint as ocp
 
-    return ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(step_folder / "meta")
+    try:
+        meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(step_folder / "meta")
+    except Exception as error:  # orbax and json raise what they like
+        raise CheckpointError(
+            f"{step_folder / 'meta'} cannot be read ({type(error).__name__}: {error}); give another step, or move "
+            f"{step_folder} away"
+        ) from error
+    if problem := misfit(meta, META):
+        raise CheckpointError(f"{step_folder / 'meta'}: {problem}; give another step, or move {step_folder} away")
+    return meta
 
 
 def check_format(meta: Mapping[str, Any], step_folder: pathlib.Path) -> None:

@@ -1,93 +1,127 @@
 """Parameters on disk, written by whatever program: orbax folders, .npz, .safetensors."""
 
 import os
-import pathlib
-import zipfile
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import PyTree
 
-from sbjax.training.checkpoint_files import find_fault
+from sbjax import trees
+from sbjax.names import expanded
+from sbjax.training import params_formats
+from sbjax.training.params_buffers import find_buffers, integers, without
+from sbjax.training.params_formats import ParamsError
 
-KNOWN = "an orbax folder, .npz or .safetensors"
+__all__ = ["Loaded", "ParamsError", "load_params", "read_params"]
 
 
-class ParamsError(ValueError):
-    """A file of parameters that cannot be read. The message names it and the remedy."""
+class Loaded(NamedTuple):
+    """Parameters of a file.
+
+    Attributes:
+        params: nested dicts of arrays.
+        left_out: flat names of what the file has besides, with what it is.
+    """
+
+    params: PyTree
+    left_out: dict[str, str]
 
 
-def load_params(path: str | os.PathLike) -> PyTree:
-    """The parameters in a file or folder.
+def load_params(path: str | os.PathLike, *, buffers: bool = False, where: trees.Where = None) -> PyTree:
+    """The weights in a file or folder, in the dtype in which they are saved.
 
-    - orbax: the folder of one saved tree; a step of a CheckpointManager, of which the item 'params' (else 'default') is
-      taken; or a manager's folder, of which the newest step is taken. A checkpoint of `sbjax` is compared with its
-      SHA-256 first.
-    - .npz and .safetensors: names are cut at '/' or '.' to a nested tree: 'layer1.0.weight' -> layer1/0/weight.
+    - orbax: the folder of one saved tree; a step of a CheckpointManager, of which the item 'params', else 'default',
+      else the only item is taken; or a manager's folder, of which the newest step is taken, however steps are named
+      ('20', '00000020', 'ckpt_20'). A checkpoint of `sbjax` is compared with its SHA-256 first.
+    - .npz and .safetensors, one file or a folder of shards with its index: names are cut at '/' or '.' to a nested
+      tree: 'layer1.0.weight' -> layer1/0/weight. Beside an array 'w', 'w.absmax' stays one name.
 
-    A tree with a top entry 'params', as Flax variables have, stands for that entry.
+    A tree with a top entry 'params', as Flax variables have, stands for that entry. Leaves boxed as `{'value': array}`,
+    as NNX states are saved, are unboxed. What is no weight is left out, see `params_buffers.find_buffers`, and said by
+    `read_params`.
+
+    Args:
+        path: `~` and variables are expanded.
+        buffers: whether to keep what is no weight.
+        where: leaves that will be used; others may hold what is no number.
 
     Raises:
         ParamsError: it does not exist, is damaged or is of another kind.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f'{folder}/a.npz', **{'fc.weight': np.ones(2), 'bn.running_mean': np.ones(2)})
+    ...     load_params(f'{folder}/a.npz'), read_params(f'{folder}/a.npz').left_out
+    ({'fc': {'weight': array([1., 1.])}}, {'bn/running_mean': 'running statistics'})
     """
-    path = pathlib.Path(path).absolute()
+    return read_params(path, buffers=buffers, where=where).params
+
+
+def read_params(path: str | os.PathLike, *, buffers: bool = False, where: trees.Where = None) -> Loaded:
+    """As `load_params`, with what was left out."""
+    if not os.fspath(path):
+        raise ParamsError(f"the path of a parameter file is empty; give {params_formats.KNOWN}")
+    path = expanded(path)
     if not path.exists():
-        raise ParamsError(f"{path} does not exist; give {KNOWN}")
-    try:
-        if path.is_dir():
-            tree = _load_orbax(path)
-        elif path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                tree = _nest(dict(arrays))
-        elif path.suffix == ".safetensors":
-            from safetensors.flax import load_file  # reads bfloat16, which numpy's own reader does not
-
-            tree = _nest(load_file(path))
-        else:
-            raise ParamsError(f"{path} has the suffix {path.suffix!r}; give {KNOWN}")
-    except ParamsError:
-        raise
-    except ImportError as error:
+        raise ParamsError(f"{path} does not exist; give {params_formats.KNOWN}")
+    tree = params_formats.read_tree(path)
+    left_out = {}
+    if not buffers:
+        tree, left_out = _collection(tree)
+    tree = _unboxed(tree)
+    objects = [name for name, leaf in trees.flatten(tree).items() if np.asarray(leaf).dtype.kind == "O"]
+    if chosen := [name for name in objects if trees.selects(where, name)]:
         raise ParamsError(
-            f"{path} cannot be read: {error}. Install what is missing: pip install safetensors"
-        ) from error
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ParamsError(f"{path} cannot be read as {KNOWN}: {error}") from error
-    except Exception as error:
-        if type(error).__name__ == "SafetensorError":  # derives from Exception alone
-            raise ParamsError(f"{path} is damaged or no safetensors file: {error}") from error
-        raise
-    return tree["params"] if isinstance(tree, dict) and "params" in tree else tree
+            f"{path}: the array {chosen[0]!r} holds Python objects and no numbers; leave it out with `where` "
+            "(--where), or save the file without it"
+        )
+    tree = without(tree, set(objects))
+    left_out |= dict.fromkeys(objects, "Python objects")
+    if not buffers:
+        found = find_buffers(tree)
+        tree = without(tree, set(found))
+        left_out |= found
+    return Loaded(tree, left_out | integers(tree))
 
 
-def _load_orbax(path: pathlib.Path) -> PyTree:
-    import jax
-    import orbax.checkpoint as ocp
-
-    steps = [int(child.name) for child in path.iterdir() if child.is_dir() and child.name.isdigit()]
-    if steps and not (path / "_METADATA").exists():
-        path = path / str(max(steps))
-    digest = path.parent / f"{path.name}.sha256"
-    if digest.exists() and (fault := find_fault(path, digest)) is not None:
-        raise ParamsError(f"{path} is damaged: {fault}; give an earlier step")
-    path = next((path / item for item in ("params", "default") if (path / item).is_dir()), path)
-    if not (path / "_METADATA").exists():
-        raise ParamsError(f"{path} is no orbax checkpoint: it has no file _METADATA; give {KNOWN}")
-    with ocp.StandardCheckpointer() as checkpointer:
-        # Onto this machine's device, whatever machine saved it.
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        saved = checkpointer.metadata(path).item_metadata.tree
-        target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), saved)
-        return checkpointer.restore(path, target)
+def _collection(tree: PyTree) -> tuple[PyTree, dict[str, str]]:
+    """The entry 'params' of a tree, or of the one entry that it has, and what is beside it."""
+    outer = tree
+    while isinstance(outer, dict) and "params" not in outer and len(outer) == 1:
+        outer = next(iter(outer.values()))
+    if not isinstance(outer, dict) or "params" not in outer:
+        return tree, {}
+    beside = {name: node for name, node in outer.items() if name != "params"}
+    names = {name: f"{name}/*" if isinstance(node, dict | list) else name for name, node in beside.items()}
+    return outer["params"], dict.fromkeys(names.values(), "beside 'params'")
 
 
-def _nest(arrays):
-    tree = {}
-    for name, array in arrays.items():
-        *parents, last = name.replace(".", "/").split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise ValueError(f"the name {name!r} runs through another array")
-        node[last] = array
-    return tree
+def _unboxed(tree: PyTree) -> PyTree:
+    """A tree without the boxes `{'value': array}` of an NNX state, where all arrays, or all of an entry, are in one."""
+    if not isinstance(tree, dict):
+        return tree
+    if (_boxes(tree) or 0) > 1:
+        return _opened(tree)
+    return {name: _opened(node) if (_boxes(node) or 0) > 1 else node for name, node in tree.items()}
+
+
+def _boxes(node: PyTree) -> int | None:
+    """How many boxes there are, None where an array is in none."""
+    if not isinstance(node, dict | list):
+        return None
+    if _is_box(node):
+        return 1
+    counts = [_boxes(child) for child in (node.values() if isinstance(node, dict) else node)]
+    return None if None in counts else sum(counts)
+
+
+def _is_box(node: PyTree) -> bool:
+    return isinstance(node, dict) and set(node) == {"value"} and not isinstance(node["value"], dict | list)
+
+
+def _opened(node: PyTree) -> PyTree:
+    if _is_box(node):
+        return node["value"]
+    if isinstance(node, list):
+        return [_opened(child) for child in node]
+    return {name: _opened(child) for name, child in node.items()}

@@ -15,6 +15,7 @@ def permutation(key, size):
     return permute(key, jnp.arange(size, dtype=jnp.uint32), size=size)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 8, 11, 16, 31, 97, 128, 1000, 1294, 65537])
 def test_permutes(size):
     for seed in range(3):

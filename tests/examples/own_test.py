@@ -106,6 +106,7 @@ def get_config(argument=None):
     assert max(last["raw"]["test/l2"]) < 0.05
 
 
+@pytest.mark.extended
 def test_a_kind_of_experiment_of_ones_own(tmp_path):
     config = EXAMPLES / "my_experiment.py"
     fields = subprocess.run(

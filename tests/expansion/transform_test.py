@@ -166,6 +166,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("expansion", "shape"), KINDS, ids=str)
 def test_transformations(expansion, shape):
     x = sample(shape)

@@ -2,6 +2,7 @@
 
 import pathlib
 import runpy
+import types
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,39 @@ def test_flops_are_counted_once_a_program(monkeypatch):
     assert by_name["expanded"] > by_name["raw"] == by_name["matched_bias"]
 
 
+def test_a_loop_counts_as_often_as_it_runs():
+    """As the same steps written out, up to the work of the loop itself; loops in loops too."""
+    w, x = jnp.ones((32, 32)), jnp.ones((8, 32))
+    step = lambda p, h: jnp.tanh(h @ p)  # noqa: E731
+
+    def task(steps):
+        loss = lambda variables, batch, key: (jnp.sum(steps(variables["params"], x)), None)  # noqa: E731
+        init = lambda key: {"params": w}  # noqa: E731
+        return types.SimpleNamespace(init=init, sample=lambda data, key, step: (), data=(), loss=loss)
+
+    def loop(n, body):
+        return lambda p, h: jax.lax.scan(lambda h, _: (body(p, h), None), h, None, length=n)[0]
+
+    def written(p, h):
+        for _ in range(6):
+            h = step(p, h)
+        return h
+
+    expected = arms_lib.step_cost(task(written)).flops
+    for found in (loop(6, step), loop(3, loop(2, step))):
+        assert arms_lib.step_cost(task(found)).flops == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize(("second", "counted"), [("adam", True), ("lbfgs", False), ("gauss_newton", False)])
+def test_flops_of_line_searches_are_not_known(second, counted):
+    config = runpy.run_path(str(ROOT / "configs" / "pdes.py"))["get_config"]("poisson,quick,smoke")
+    config.second_phase.update(name=second, steps=3)
+    if second == "adam":
+        config.second_phase.learning_rate = 1e-3
+    assert arms_lib.counts_flops(config_lib.read(config)) == counted
+
+
+@pytest.mark.extended
 def test_what_is_prepared_is_what_runs(monkeypatch, tmp_path):
     """A suite builds every member once."""
     config = runpy.run_path(str(ROOT / "configs" / "pdes.py"))["get_config"]("all,smoke")

@@ -242,6 +242,8 @@ def test_words():
     assert parse_words("smoke, cnn", choices) == {"dataset": "digits", "model": "cnn", "smoke": True}
     with pytest.raises(ConfigError, match="'mnst' is unknown, did you mean 'mnist'"):
         parse_words("mnst", choices)
+    with pytest.raises(ConfigError, match=r"did you mean .*any other set: --config.task.dataset=cifar100"):
+        parse_words("cifar100", {"dataset": ("digits", "cifar10")})
     with pytest.raises(ConfigError, match="'digits' and 'mnist' are both a dataset"):
         parse_words("digits,mnist", choices)
 

@@ -140,3 +140,20 @@ def test_errors():
         matched_distance(network(0), SPEC, key=KEY)
     with pytest.raises(ValueError, match="NaN or infinite"):
         matched_distance(jax.tree.map(lambda x: x * jnp.nan, stacked), SPEC, key=KEY)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e20])
+def test_scale_free_is_free_of_scale(scale):
+    stacked, small = copies(0.1), jax.tree.map(lambda x: x * np.float32(scale), copies(0.1))
+    once, scaled = (matched_distance(tree, SPEC, key=KEY) for tree in (stacked, small))
+    np.testing.assert_allclose(scaled.scale_free.total, once.scale_free.total, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(scaled.raw.total.distance, scale * np.array(once.raw.total.distance), rtol=1e-4)
+    assert matched_distance(stacked, SPEC, key=KEY, p=50.0, null=False).raw.total.distance.value > 0
+
+
+def test_lists_and_what_is_traced():
+    nets = [network(seed) for seed in range(3)]
+    listed, stacked = (hidden_by_permutation(tree, SPEC, key=KEY) for tree in (nets, trees.stack(nets)))
+    assert [reading.value for reading in listed] == [reading.value for reading in stacked]
+    with pytest.raises(ValueError, match="find permutations outside"):
+        jax.jit(lambda t: matched_distance(t, SPEC, key=KEY).raw.total.distance)(trees.stack(nets))

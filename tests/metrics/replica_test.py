@@ -4,12 +4,14 @@ import functools
 import itertools
 import math
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.integrate
 import scipy.stats
+from flax import nnx
 
 from sbjax import trees
 from sbjax.metrics.replica import (
@@ -231,6 +233,7 @@ def planted(clustered):
     return {"dense": {"kernel": jnp.asarray(centre + 0.3 * noise if clustered else noise, jnp.float32)}}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("measure", OF_PARAMETERS)
 def test_excess_over_the_null(measure):
     """Zero lies in its interval where replicas are what the null says, and outside where they cluster."""
@@ -369,6 +372,96 @@ def test_sinkhorn_counts_pairs_that_did_not_converge():
     assert sinkhorn(stacked, key=KEY).unconverged == bare + null
     assert neuron_cloud_distance(stacked, solver="sinkhorn").unconverged == 0
     assert ASSIGNMENT(stacked).unconverged == 0
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-24, 1e20, 1e30])
+def test_scale_free_is_free_of_scale(scale):
+    """Of dead and diverged layers too, with null and excess."""
+    stacked, small = ({"w": trained(0)["dense_0"]["kernel"] * np.float32(c)} for c in (1, scale))
+    for measure in (*OF_PARAMETERS, functools.partial(marginal_distance, p=30.0)):
+        once, scaled = measure(stacked, key=KEY), measure(small, key=KEY)
+        for reading, factor in ((lambda d: d.scale_free.total, 1), (lambda d: d.raw.total, scale)):
+            np.testing.assert_allclose(
+                reading(scaled), np.multiply(reading(once), factor), rtol=1e-4, atol=1e-5 * factor
+            )
+    outputs = small["w"]
+    assert value(function_distance(outputs), "scale_free") == pytest.approx(
+        value(function_distance(stacked["w"]), "scale_free"), rel=1e-5
+    )
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("measure", [marginal_distance, unmatched_distance, neuron_cloud_distance])
+def test_traced(measure):
+    """What jit gives is what the host gives, without intervals; the gradient is that of differences."""
+    stacked = {"w": jnp.asarray(trained(0)["dense_0"]["kernel"])}
+    readings = lambda t: [getattr(measure(t, key=KEY), form).total for form in ("raw", "scale_free")]  # noqa: E731
+    for found, expected in zip(jax.jit(readings)(stacked), readings(stacked), strict=True):
+        for reading, other in zip(found, expected, strict=True):
+            assert reading.value == pytest.approx(other.value, rel=1e-4, abs=1e-5)
+            assert np.isnan([reading.low, reading.high]).all()
+    scalar = lambda w: value(measure({"w": w}))  # noqa: E731
+    gradient = jax.jit(jax.grad(scalar))(stacked["w"])
+    step = 1e-3 * gradient / jnp.linalg.norm(gradient)
+    gain = float(scalar(stacked["w"] + step)) - float(scalar(stacked["w"] - step))
+    assert gain == pytest.approx(2e-3 * float(jnp.linalg.norm(gradient)), rel=0.02)
+
+
+def test_traced_in_a_batch():
+    outputs = jnp.stack([trained(seed)["dense_0"]["kernel"] for seed in range(2)])
+    several = jax.vmap(lambda o: value(function_distance(o)))(outputs)
+    np.testing.assert_allclose(several, [value(function_distance(o)) for o in outputs], rtol=1e-5)
+    with pytest.raises(ValueError, match="cannot be traced; use 'sliced'"):
+        jax.jit(lambda o: value(ASSIGNMENT({"w": o})))(outputs[0])
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_list_of_trees_is_replicas(kind):
+    nets = [network(seed) for seed in range(3)]
+    for measure in OF_PARAMETERS:
+        assert value(measure(kind(nets))) == value(measure(trees.stack(nets)))
+
+
+class Net(nnx.Module):
+    def __init__(self, seed):
+        self.dense, self.bn = nnx.Linear(4, 3, rngs=nnx.Rngs(seed)), nnx.BatchNorm(3, rngs=nnx.Rngs(seed))
+
+
+def test_modules_are_replicas():
+    """Of Equinox and NNX, as the dicts of their weights."""
+    for make, names in (
+        (lambda seed: eqx.nn.MLP(4, 3, 8, 1, key=jax.random.key(seed)), ("layers/0/weight", "layers/1/bias")),
+        (Net, ("dense/kernel", "bn/scale")),
+    ):
+        nets = [make(seed) for seed in range(3)]
+        plain = trees.stack([{k.replace("/", "_"): x for k, x in trees.floating(net).items()} for net in nets])
+        for measure in (marginal_distance, unmatched_distance):
+            for given in (nets, trees.stack(nets)):
+                found = measure(given, key=KEY)
+                assert set(names) <= found.pairs.keys()
+                assert value(found) == pytest.approx(value(measure(plain)), rel=1e-6)
+
+
+def test_float64_of_numpy_stays():
+    rng = np.random.default_rng(0)
+    spread = rng.normal(size=(4, 30, 20))
+    for measure in (marginal_distance, unmatched_distance, neuron_cloud_distance):
+        found, expected = (measure({"k": tree}, key=KEY) for tree in (1e4 + 1e-3 * spread, spread.astype(np.float32)))
+        for reading, other in zip(found.scale_free.total, expected.scale_free.total, strict=True):
+            assert reading.value == pytest.approx(other.value, rel=1e-3, abs=1e-3)
+
+
+def test_a_fresh_shape_of_small_layers_compiles_next_to_nothing(caplog):
+    """Programs take longer to compile than small layers to measure."""
+    for measure in OF_PARAMETERS:
+        measure({"w": jnp.ones((3, 5, 4))}, key=KEY)
+    stacked = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(3, 6, 11)), jnp.float32)}
+    with jax.log_compiles():
+        for measure in OF_PARAMETERS:
+            measure(stacked, key=KEY)
+    compiled = [record for record in caplog.records if record.message.startswith("Finished XLA")]
+    # At most that of handing an array over, five milliseconds.
+    assert len(compiled) <= 1, [record.message for record in compiled]
 
 
 PAIR = {"w": np.ones((2, 3), np.float32)}

@@ -16,6 +16,7 @@ def values(shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(1.5, 2.0, size=shape), jnp.float32)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_same_as_flax(shape):
     x, weights = values(shape), values(shape, 1)

@@ -169,6 +169,7 @@ class Norm(nn.Module):
         return equivariant.make_norm(self.kind, train=True, name="norm_0", dtype=self.dtype)(x)
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("group", SIZES)
 @pytest.mark.parametrize("layer", ["lift 3", "lift 5", "group 3", "group 5", *(f"norm {n}" for n in NORMS)])

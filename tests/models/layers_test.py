@@ -26,7 +26,7 @@ class Normalised(nn.Module):
         return make_norm(self.kind, train=train, name="norm_0")(x)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("size", "stride", "side", "channels", "use_bias"),
     [

@@ -9,6 +9,7 @@ import pytest
 
 from sbjax import models, trees
 from sbjax.models import ResNet, make_model
+from sbjax.models.quasi_parton import MassNet
 
 SMALL = {
     "cnn": partial(make_model, "cnn", channels=(8, 8)),
@@ -57,7 +58,7 @@ def test_training_step(name, norm):
         assert np.abs(trees.flatten(updates)[key] - old).max() > 0, key
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", SMALL)
 def test_evaluation_is_deterministic_and_treats_images_one_by_one(name):
     model = SMALL[name](classes=5, norm="batch", dropout=0.5)
@@ -78,6 +79,71 @@ def test_bfloat16_computes_close_to_float32(name):
     assert actual.dtype == jnp.float32
     error = float(jnp.abs(actual - expected).max() / jnp.abs(expected).max())
     assert 0 < error < 16 * float(jnp.finfo(jnp.bfloat16).eps)
+
+
+def normal(variance):
+    return ("normal", variance**0.5)
+
+
+def uniform(bound):
+    return ("uniform", bound / 3**0.5)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "laws"),
+    [
+        (
+            models.MLP(classes=100, widths=(200, 150)),
+            (1, 300),
+            {
+                "dense_0/kernel": normal(2 / 300),
+                "dense_1/kernel": normal(2 / 200),
+                "dense_2/kernel": normal(1 / 150),
+                "dense_1/bias": None,
+            },
+        ),
+        (
+            models.CNN(classes=300, channels=(40, 60), norm="none"),
+            (1, 4, 4, 30),
+            {
+                "conv_0/kernel": normal(2 / (9 * 40)),
+                "conv_1/kernel": normal(2 / (9 * 60)),
+                "head/kernel": normal(1 / 60),
+                "conv_1/bias": None,
+                "head/bias": None,
+            },
+        ),
+        (
+            MassNet(first=900, width=700, blocks=1),
+            (1,),
+            {
+                "dense_0/kernel": uniform(6**0.5),
+                "dense_0/bias": uniform(1.0),
+                "dense_1/kernel": uniform((6 / 900) ** 0.5),
+                "dense_1/bias": uniform(900**-0.5),
+                "block_0_in/kernel": uniform((6 / 700) ** 0.5),
+                "block_0_out/bias": uniform(700**-0.5),
+                "dense_2/bias": uniform(700**-0.5),
+            },
+        ),
+    ],
+    ids=["mlp", "cnn", "quasi_parton"],
+)
+def test_laws_of_the_start(model, shape, laws):
+    """Mean zero and the deviation of the law; uniform numbers fill [-b, b] and no more. None: zeros."""
+    leaves = trees.flatten(jax.jit(model.init)(jax.random.key(0, impl="rbg"), jnp.zeros(shape))["params"])
+    for name, law in laws.items():
+        leaf = np.asarray(leaves[name], np.float64)
+        if law is None:
+            assert not leaf.any(), name
+            continue
+        kind, deviation = law
+        assert abs(leaf.mean()) < 5 * deviation / np.sqrt(leaf.size), name
+        np.testing.assert_allclose(leaf.std(), deviation, rtol=5 / np.sqrt(2 * leaf.size), err_msg=name)
+        if kind == "uniform":
+            bound = deviation * 3**0.5
+            assert leaf.min() < -0.97 * bound < 0.97 * bound < leaf.max(), name
+            assert np.abs(leaf).max() <= bound * (1 + 1e-6), name
 
 
 def test_lists_from_a_config():

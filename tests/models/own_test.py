@@ -182,6 +182,7 @@ class Sines(nn.Module):
         return nn.Dense(self.unknowns)(jnp.sin(nn.Dense(8)(x)))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("shape", [(2,), (5, 2), (3, 5, 2)])
 @pytest.mark.parametrize("expansion", [None, VectorExpansion(1, 2)])
 def test_a_field_at_points_of_any_shape(shape, expansion):

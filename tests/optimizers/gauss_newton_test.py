@@ -174,6 +174,7 @@ def test_a_trial_that_is_not_finite_is_rejected():
     assert int(state.rejected) == 1
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_solvers_agree():
     """By columns, by rows, in chunks, and matrix-free: one step from one start."""
@@ -204,6 +205,7 @@ def test_jacobian_by_rows_and_by_columns():
             np.testing.assert_allclose(jacobian, np.cos(a @ np.ones(n))[:, None] * a, rtol=1e-12)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("solver", [{}, {"max_dense_parameters": 1}])
 def test_replicas_under_vmap_are_as_one_by_one(solver):
     starts = jnp.asarray(np.random.default_rng(6).uniform(0.2, 1.5, (3, 3)))

@@ -43,6 +43,15 @@ def test_lion_is_that_of_optax():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), *found)
 
 
+def test_a_second_gradient_is_seen():
+    costs = {}
+    for name in ("Lion", "sharpness_aware"):
+        choice, problems = read_optimizer({"name": f"docs/examples/my_optimizer.py:{name}", "learning_rate": 0.1})
+        assert not problems
+        costs[name] = choice.options.one_gradient
+    assert costs == {"Lion": True, "sharpness_aware": False}
+
+
 def test_sharpness_aware_step():
     """f = h w^2 / 2: the gradient at w (1 + radius / |w|)."""
     h, w = 3.0, jnp.array([2.0])

@@ -10,6 +10,7 @@ import pytest
 
 from sbjax import options, trees
 from sbjax.optimizers import OPTIMIZERS, SCHEDULES, Adam, AdamW, Constant, Cosine, Lbfgs, Sgd, Soap, Step
+from sbjax.optimizers.base import calls_the_loss
 
 PARAMS = {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "bias": jnp.array([0.3, -0.7])}
 CURVATURE = {"kernel": jnp.array([[1.0, 2.0], [3.0, 4.0]]), "bias": jnp.array([0.5, 1.5])}
@@ -61,6 +62,7 @@ def outside(spec):
 # Every optimiser
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_minimises_and_compiles_once(name):
     params, programs = run(make(OPTIMIZERS[name]()), SPEED.get(name, (None, 25))[1])
@@ -213,6 +215,13 @@ def test_soap_is_adam_in_the_first_eigenbasis(x64):
         bias = bias - rate * (bias_mean / (1 - b1**t)) / np.sqrt(bias_square / (1 - b2**t))
     np.testing.assert_allclose(params["kernel"], w, rtol=1e-6)
     np.testing.assert_allclose(params["bias"], bias, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_what_a_step_costs(name):
+    """What an optimiser says of itself is what it does: line searches and Jacobians call the loss."""
+    made = OPTIMIZERS[name]()
+    assert made.one_gradient != calls_the_loss(made.make(0.1))
 
 
 # Schedules

@@ -37,6 +37,7 @@ def rosenbrock(x):
     return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rosenbrock_is_solved_in_about_the_steps_of_scipy(family):
     start = np.random.default_rng(0).uniform(-1, 1, 10)

@@ -188,6 +188,7 @@ def test_replicas_under_vmap_are_as_one_by_one_also_out_of_step():
             jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=1e-9), together, alone)
 
 
+@pytest.mark.extended
 def test_vmap_and_shard_map_keep_the_branch():
     """Factorisations stay inside `cond`: none at the top level of the program."""
     grads, params = gradients(3, SHAPES), {name: jnp.zeros(shape) for name, shape in SHAPES.items()}

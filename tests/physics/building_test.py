@@ -52,7 +52,7 @@ def violation(equation, condition, u_fn):
     return max(float(abs(residual(on_face(equation, face, spread(equation, 50)))).max()) for face in condition.faces)
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(4)
 @parametrize
 def test_conditions_hold_whatever_the_network_is(name, numbers):
     """To round-off of values of a few units; those that are not named are missed by a random network."""

@@ -37,6 +37,7 @@ def test_a_stretched_series_is_one_in_s():
     np.testing.assert_allclose(box.matrix(0, x, 0)[:, 4], np.cos(4 * np.arccos(s)), atol=1e-13)
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", sorted(set(EQUATIONS) - {"poisson_nd"}))
 def test_slopes_are_those_of_differences(name):
     equation = make_equation(name)

@@ -65,6 +65,45 @@ def test_balance_on_two_by_two(temperature, field):
     assert abs(chi2 - freedom) < 4 * np.sqrt(2 * freedom)
 
 
+@pytest.mark.parametrize(
+    ("temperature", "field"), [(2.5, 0.0), (0.9, 4.0), (3.0, 2.0), (3.0, 1e-9), (1e12, 0.0), (40.0, 0.45)]
+)
+def test_every_state_leads_to_every_other(temperature, field):
+    """Also where no spin feels a field, and where all flips are all but certain."""
+    black, white = (half_sweep_matrix(temperature, field, colour) for colour in (0, 1))
+    reached = np.linalg.matrix_power(black @ white, 16)
+    assert reached.min() > 1e-16
+    _, bonds, total = two_by_two()
+    weights = np.exp((bonds + field * total - 8 - 4 * abs(field)) / temperature)
+    np.testing.assert_allclose((weights / weights.sum()) @ black @ white, weights / weights.sum(), atol=1e-15)
+
+
+def blocks(size):
+    """Blocks of 2 x 2 equal spins, in which no spin feels a field; of two by two spins, columns."""
+    rows = np.arange(size) // 2 % 2 if size > 2 else np.arange(2)
+    return np.where((rows[:, None] + (rows if size > 2 else 0)) % 2, -1, 1) * np.ones((size, size), np.int8)
+
+
+@pytest.mark.parametrize("size", [2, 8])
+def test_from_blocks_to_equilibrium(size):
+    """In batches of one program: temperatures high enough for all flips to be likely, and a moderate one."""
+    temperatures = np.array([2.5, 30.0, 1e12])
+    start = np.broadcast_to(blocks(size), (3, 640, size, size)).astype(np.int8)
+    lattices = metropolis.pack(start, jax.random.key(3))
+    assert np.ptp(np.asarray(metropolis.measure(lattices).energy)) == 0
+    lattices, _ = metropolis.sample(lattices, temperatures, measurements=40, every=5)
+    _, found = metropolis.sample(lattices, temperatures, measurements=40, every=5)
+    assert exact.thermal_averages(exact.enumerate_states(2, 2), 2.5).energy == pytest.approx(-1.602, abs=1e-3)
+    for i, temperature in enumerate(temperatures):
+        if temperature > 1e9:
+            wanted = 0.0
+        elif size == 2:
+            wanted = exact.thermal_averages(exact.enumerate_states(2, 2), temperature).energy
+        else:
+            wanted = exact.kaufman_energy(temperature, size, size)
+        within(*statistics.blocked(found.energy[:, i], blocks=1), wanted)
+
+
 def within(value, error, expected, sigmas=4.0):
     assert abs(value - expected) < sigmas * error, (value, error, expected)
 

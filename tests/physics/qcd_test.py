@@ -255,6 +255,21 @@ def test_tied_masses():
     np.testing.assert_allclose(pressure(np.array(list(TIED)), found), known, rtol=1e-12)
 
 
+def test_the_dtype_of_weakly_typed_temperatures(x64):
+    """That of the arrays, which may all be weak: a Python number made an array."""
+    weak = jnp.asarray(0.17)
+    assert weak.weak_type
+    masses = jnp.stack([weak, 1.5 * weak, weak])
+    assert masses.weak_type
+    found = qcd.scaled_pressure(weak, masses)
+    assert found.dtype == jnp.float64
+    np.testing.assert_allclose(found, pressure(0.17, np.array([0.17, 0.255, 0.17])), rtol=1e-12)
+    assert qcd.tied_masses(weak, jnp.asarray(1.6)).dtype == jnp.float64
+    assert qcd.scaled_pressure(weak, masses, weak).dtype == jnp.float64
+    assert qcd.scaled_pressure(weak, jnp.ones(3, jnp.float32)).dtype == jnp.float32
+    assert qcd.scaled_pressure(jnp.bfloat16(0.2), jnp.ones(3, jnp.bfloat16)).dtype == jnp.float32
+
+
 # Refusals
 
 

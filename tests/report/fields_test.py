@@ -125,25 +125,49 @@ def test_exact_and_undefined_predictions_are_drawn(write_member, shape):
     figures.to_png(lib.solution_maps(results, {"raw": lost}))
 
 
-def test_arms_without_a_grid_and_grids_of_three_coordinates_are_left_out(write_member):
+def test_arms_without_a_grid_are_left_out(write_member):
     workdir = write_member("heat", factors={"raw": 1.0, "expanded": np.nan, "ones": 1.0}, shape=(5, 5))
     (workdir / "grids" / "ones.npz").unlink()
     results = load_results(workdir)
     assert list(lib.load_fields(results, workdir)) == ["raw"]
-    deep = write_member("poisson_nd", factors={"raw": 1.0}, shape=(3, 3, 3))
-    with np.load(deep / "grids" / "raw.npz") as file:
-        arrays = dict(file)
-    np.savez(deep / "grids" / "raw.npz", **{**arrays, "coordinates": np.array(["x", "y", "z"])})
-    assert lib.load_fields(load_results(deep), deep) == {}
     with pytest.raises(ValueError, match="no arm has a grid"):
         lib.solution_maps(results, {})
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 3), (5, 4, 1, 3)])
+def test_more_coordinates_are_drawn_in_slices(write_member, shape):
+    """One picture a value of the last coordinate, named in its caption, with the planted values there."""
+    workdir = write_member("deep", factors={"raw": 1.0, "expanded": 0.1}, shape=shape)
+    results = load_results(workdir)
+    drawn = lib.draw_solutions(results, workdir)
+    assert [figure.name for figure in drawn] == [f"solution_maps_{i}" for i in range(3)]
+    middle = "v = -1, " if len(shape) == 4 else ""
+    assert [figure.caption.split(". ")[0] for figure in drawn] == [f"At {middle}t = {t}" for t in (-1, 0, 1)]
+    whole = lib.load_fields(results, workdir)
+    parts = lib.slices(whole)
+    for i, (_, fields) in enumerate(parts):
+        field = fields["expanded"]
+        assert (field.coordinates, field.points.shape, field.predicted.shape) == (("x", "y"), (5, 4, 2), (5, 4, 1))
+        np.testing.assert_array_equal(field.predicted, whole["expanded"].predicted.reshape(5, 4, 3, 1)[:, :, i])
+        np.testing.assert_array_equal(field.points[:, 0, 0], np.linspace(-1, 1, 5))
+
+
+def test_a_slice_in_which_the_solution_is_zero_is_drawn(write_member):
+    workdir = write_member("deep", factors={"raw": 1.0}, shape=(5, 4, 3))
+    path = workdir / "grids" / "raw.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    for name in ("reference", "predicted"):
+        arrays[name][..., 0, :] = 0.0
+    np.savez(path, **arrays)
+    assert len(lib.draw_solutions(load_results(workdir), workdir)) == 3
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip"])
 def test_a_broken_grid_is_named(write_member, content):
     workdir = write_member("heat", shape=(5, 5))
     (workdir / "grids" / "ones.npz").write_bytes(content)
-    with pytest.raises(ValueError, match=r"ones\.npz is no grid of 6 replicas"):
+    with pytest.raises(ValueError, match=r"ones\.npz cannot be used"):
         lib.load_fields(load_results(workdir), workdir)
 
 

@@ -117,6 +117,18 @@ def test_good_and_bad_news_read_the_same(write_run):
     assert "points, 95 % interval [+" in good
 
 
+def test_flops_that_are_not_counted_are_not_compared(write_run):
+    """Of line searches, say: `metrics.jsonl` has none, `arms.json` those of a gradient."""
+    workdir = write_run()
+    lines = [json.loads(line) | {"flops": 0.0} for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = " ".join(Page(build_report(workdir).read_text()).text)
+    assert "at equal steps" in text
+    assert "test/accuracy at equal FLOPs" not in text
+    assert "No reading at equal FLOPs: a step of an optimiser here costs more" in text
+    assert "FLOPs of a gradient" in text
+
+
 def test_a_comparison_without_a_number_is_told_in_words(workdir):
     summary = summarise(load_results(workdir))
     entry = summary["comparisons"]["equal_flops"][0]
@@ -171,6 +183,24 @@ def test_sections_of_an_experiment_stand_after_the_figures(workdir):
     assert places == sorted(places)
     assert {"cell", "An own figure.", "Said."} <= set(text)
     assert "Nothing" not in text
+
+
+def test_a_verdict_that_is_lost_once_corrected_is_told_everywhere(workdir, monkeypatch):
+    """In the cell of the main table, in the column of the full one, and in the sentences of both."""
+    monkeypatch.setattr("sbjax.report.corrected.holm", lambda p_values: [0.06 for _ in p_values])
+    text = Page(build_report(workdir).read_text()).text
+    assert "better (not once corrected)" in text
+    assert "corrected" in text
+    assert any("corrected for 2 comparisons: no difference shown" in one for one in text)
+    assert any("(among 2 comparisons: no difference shown)" in one for one in text)
+    assert sum("corrected for the 2 by Holm's procedure" in one for one in text) == 3
+
+
+def test_what_is_not_whole_is_said_first(workdir):
+    status = {"status": "done", "inputs": {"metrics.jsonl": "0" * 64}}
+    (workdir / "status.json").write_text(json.dumps(status))
+    text = Page(build_report(workdir).read_text()).text
+    assert text.index("Not whole") < next(i for i, one in enumerate(text) if one.startswith("expanded is better"))
 
 
 def test_roles_are_shown(workdir):

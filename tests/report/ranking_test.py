@@ -1,5 +1,7 @@
 """Rankings and rank correlations against scipy, and against planted orders."""
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -69,6 +71,35 @@ def test_interval_covers_the_correlation_of_a_known_law():
         rho, _ = lib.spearman(x, r * x + np.sqrt(1 - r**2) * rng.normal(size=20), resamples=400)
         hits += rho.low <= truth <= rho.high
     assert 0.85 < hits / 150 <= 1
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_both_ends_of_the_interval_are_scipys(confidence):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=15)
+    y = x + rng.normal(size=15)
+
+    def statistic(x, y, axis):
+        x, y = (scipy.stats.zscore(scipy.stats.rankdata(side, axis=axis), axis=axis) for side in (x, y))
+        return (x * y).mean(axis)
+
+    expected = scipy.stats.bootstrap(
+        (x, y), statistic, paired=True, method="percentile", confidence_level=confidence, rng=np.random.default_rng(2)
+    ).confidence_interval
+    rho, _ = lib.spearman(x, y, confidence=confidence, resamples=9999)
+    np.testing.assert_allclose((rho.low, rho.high), expected, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_p_is_the_share_of_all_orders_that_are_as_far(sign):
+    """Two-sided, ties with the value count, and the order itself is one of them."""
+    x, y = np.arange(6), sign * np.array([0, 1, 3, 5, 4, 2])
+    value = scipy.stats.spearmanr(x, y).statistic
+    every = [scipy.stats.spearmanr(x, order).statistic for order in itertools.permutations(x)]
+    exact = np.mean(np.abs(every) >= abs(value) - 1e-12)
+    assert np.mean(np.abs(every) > abs(value) + 1e-12) < exact - 0.02
+    assert lib.spearman(x, y, resamples=5000)[1] == pytest.approx(exact, abs=5 * np.sqrt(exact / 5000))
+    assert lib.spearman(x, y, resamples=1)[1] in (0.5, 1.0)
 
 
 def test_constant_side_has_no_correlation():

@@ -122,8 +122,8 @@ def test_a_resumed_run_counts_the_later_line_and_a_cut_line_is_left_out(write_ru
 @pytest.mark.parametrize(
     ("line", "match"),
     [
-        ('{"arm": "raw", "st', "line 1 is no report"),
-        ('{"arm": "raw", "step": 1}', "KeyError: 'flops'"),
+        ('{"arm": "raw", "st', "line 1 cannot be used .*JSONDecodeError"),
+        ('{"arm": "raw", "step": 1}', "line 1 cannot be used .flops is missing"),
         ('{"arm": "raw", "step": 1, "flops": 1, "test/loss": ["a"]}', "line 1 is no report"),
         ('{"arm": "other", "step": 1, "flops": 1}', "arm='other' is not among the arms"),
         ('{"arm": "raw", "step": 1, "flops": 1, "test/loss": [1, 2]}', "replicas, the reports before it 2"),
@@ -152,7 +152,7 @@ def test_missing_workdir_empty_metrics_and_incomplete_arms(write_run, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no report"):
         lib.load_results(workdir)
     (workdir / "arms.json").write_text('{"arms": ["raw"], "reference": "raw"}')
-    with pytest.raises(ValueError, match="lacks 'primary'"):
+    with pytest.raises(ValueError, match="primary is missing"):
         lib.load_results(workdir)
 
 

@@ -241,7 +241,9 @@ def test_summary_agrees_with_its_parts_and_survives_json(write_run):
     by_arm = {entry["arm"]: entry for entry in summary["comparisons"]["equal_steps"]}
     assert list(by_arm) == ["expanded", "nearest"]
     for arm, entry in by_arm.items():
-        assert entry["comparison"] == lib.paired(last["raw"], last[arm])._asdict()
+        single = lib.paired(last["raw"], last[arm])._asdict()
+        assert {name: entry["comparison"][name] for name in single} == single
+        assert entry["comparison"]["comparisons"] == 2
         assert summary["arms"][arm]["last_metrics"]["test/accuracy"] == lib.describe(last[arm])._asdict()
     assert by_arm["expanded"]["comparison"]["verdict"] == "better"
     assert by_arm["nearest"]["comparison"]["left_out"] == 1

@@ -14,6 +14,7 @@ import pytest
 from sbjax.frame.errors import ConfigError
 from sbjax.metrics.replica import marginal_distance, unmatched_distance
 from sbjax.runner import ranking as measure
+from sbjax.training.params_files import load_params
 
 ROOT = pathlib.Path(__file__).parents[2]
 ARMS = ("plain", "dropout_20", "dropout_40", "half_width", "p4")
@@ -45,7 +46,7 @@ def test_designs_are_ranked_and_correlated(tmp_path):
     for file in again.files:
         assert file.stat().st_size > 100
     # The number in the table is that of the parameters on disk.
-    params = measure.load_params(tmp_path / "brief" / "checkpoints" / "p4")
+    params = load_params(tmp_path / "brief" / "checkpoints" / "p4")
     row = next(row for row in measured.numbers["ranking"] if row["arm"] == "p4")
     np.testing.assert_allclose(marginal_distance(params).raw.total.distance.value, row["distance"]["value"], rtol=1e-5)
 
@@ -90,10 +91,36 @@ def test_params_that_do_not_fit_together(tmp_path):
     with pytest.raises(ConfigError, match="differ: only one has"):
         measure.measure_params([paths[0], tmp_path / "other.npz"])
     np.savez(tmp_path / "nan.npz", b=np.full(3, np.nan))
-    with pytest.raises(ConfigError, match=r"'b' has .* entries that are NaN or infinite"):
+    np.savez(tmp_path / "integers.npz", b=np.arange(3))
+    with pytest.raises(ConfigError, match=r"integers.npz.* leaf 'b' holds int64"):
+        measure.measure_params([tmp_path / "other.npz", tmp_path / "integers.npz"])
+    with pytest.raises(ConfigError, match=r"nan.npz: leaf 'b' has .* entries that are NaN or infinite"):
         measure.measure_params([tmp_path / "other.npz", tmp_path / "nan.npz"])
 
 
+def test_what_is_left_out_is_said(tmp_path):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        statistics = {"bn.running_mean": rng.normal(size=3), "bn.running_var": rng.normal(size=3), "n": np.arange(2)}
+        np.savez(tmp_path / f"{seed}.npz", **{"fc.weight": rng.normal(size=(4, 3))}, **statistics)
+    paths = [tmp_path / f"{seed}.npz" for seed in range(3)]
+    plain, whole = measure.measure_params(paths), measure.measure_params(paths, buffers=True)
+    assert "running statistics: bn/running_mean, bn/running_var" in plain.table
+    assert "--buffers" in plain.table
+    assert plain.numbers["left_out"]["bn/running_var"] == "running statistics"
+    assert set(plain.numbers["marginal"]["raw"]["layers"]) == {"fc/weight"}
+    with pytest.raises(ConfigError, match=r"selects no weight, only such as 'bn/running_mean' .*--buffers"):
+        measure.measure_params(paths, where="*mean")
+    assert set(whole.numbers["marginal"]["raw"]["layers"]) == {"fc/weight", "bn/running_mean", "bn/running_var"}
+
+
+@pytest.mark.parametrize("paths", [[], [""], ["", ""], ["a.npz", ""]])
+def test_empty_paths_are_refused(paths):
+    with pytest.raises(ConfigError, match=r"--params='.*' has an empty path"):
+        measure.measure_params(paths)
+
+
+@pytest.mark.extended
 def test_command_line(tmp_path):
     paths = ",".join(map(str, write_replicas(tmp_path, range(3))))
 
@@ -125,7 +152,9 @@ def test_command_line(tmp_path):
 def test_stacked_file(tmp_path):
     stacked = jax.random.normal(jax.random.key(0), (4, 3, 2))
     np.savez(tmp_path / "stacked.npz", w=np.asarray(stacked))
-    numbers = measure.measure_params([tmp_path / "stacked.npz"]).numbers
+    measured = measure.measure_params([tmp_path / "stacked.npz"])
+    assert "One file: the first axis of its arrays, of 4, is taken for replicas." in measured.table
+    numbers = measured.numbers
     assert numbers["unmatched"]["raw"]["total"]["distance"]["value"] == pytest.approx(
         unmatched_distance({"w": stacked}).raw.total.distance.value
     )

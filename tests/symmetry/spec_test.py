@@ -1,12 +1,14 @@
 """Specs of the networks here, and specs written by hand."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from sbjax.models import make_model
-from sbjax.symmetry.permutation import Move
+from sbjax.symmetry.permutation import Move, permute
 from sbjax.symmetry.spec import derive_spec, spec_from_axes
 
 KEY = jax.random.key(0)
@@ -34,6 +36,29 @@ def test_perceptron():
         "params/dense_2/kernel[1]": "output",
         "params/dense_2/bias[0]": "output",
     }
+
+
+class Net(nnx.Module):
+    def __init__(self, seed=0):
+        rngs = nnx.Rngs(seed)
+        self.a, self.norm = nnx.Linear(4, 8, rngs=rngs), nnx.BatchNorm(8, rngs=rngs)
+        self.dropout, self.b = nnx.Dropout(0.5, rngs=rngs), nnx.Linear(8, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.b(self.dropout(nnx.relu(self.norm(self.a(x)))))
+
+
+def test_whole_modules():
+    """Of NNX, with the statistics of its norm, also while it writes them; of Equinox, with functions as leaves."""
+    net, x = Net(), jnp.ones((2, 4))
+    writing = derive_spec(lambda net, x: net.norm(net.a(x)) @ jnp.ones((8, 2)), net, x, verify=False)
+    assert Move("norm/mean", 0) in derive_spec(lambda net, x: net(x), (net.eval(), net)[1], x).moves["a"]
+    assert writing.sizes.keys() <= {"a"}
+    net = eqx.nn.MLP(4, 3, 8, 2, key=KEY)
+    spec = derive_spec(lambda net, x: net(x), net, jnp.ones(4))
+    assert spec.sizes == {"layers/0": 8, "layers/1": 8}
+    order = {name: np.arange(n)[::-1] for name, n in spec.sizes.items()}
+    np.testing.assert_allclose(permute(spec, net, order)(jnp.ones(4)), net(jnp.ones(4)), rtol=1e-5)
 
 
 def residual_names(stages, blocks):
@@ -70,10 +95,16 @@ def test_resnet20(norm):
     assert len(spec.moves[f"{first}/conv_1"]) == 8 + 4 * per_norm
 
 
-def test_padded_shortcut_fixes_the_streams():
+def test_padded_shortcut():
+    """The channels that are added are units of their own: those before and those behind the ones of the last stage."""
     spec = derive_spec(*model("resnet20", shortcut="identity", width=0.25), verify=False)
-    assert set(spec.sizes) == {name for name in residual_names(3, 3) if "conv_0" in name}
-    assert spec.fixed["params/conv_stem/kernel[3]"] == "pad"
+    inner = {name: 4 * 2**stage for name, stage in residual_names(3, 3).items() if "conv_0" in name}
+    added = {f"stage_{stage}_block_0/conv_1.{side}": 2 * stage for stage in (1, 2) for side in (0, 1)}
+    assert spec.sizes == inner | added | {"conv_stem": 4}
+    kernel = "params/stage_2_block_0/conv_1/kernel"
+    assert Move(kernel, 3, before=6, after=6) in spec.moves["conv_stem"]
+    assert Move(kernel, 3, before=14) not in spec.moves["stage_2_block_0/conv_1.1"]
+    assert Move(kernel, 3, before=12) in spec.moves["stage_2_block_0/conv_1.1"]
 
 
 @pytest.mark.extended

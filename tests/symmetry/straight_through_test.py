@@ -62,6 +62,19 @@ def test_the_loss_decides():
     assert np.mean(better) < 0.9
 
 
+def test_without_validation_each_step_is_judged_by_its_own_loss():
+    """The best step is neither the first nor the last; the loss of a step is that of the middle on its own batch."""
+    rng = np.random.default_rng(0)
+    a, b = draw(rng), draw(rng)
+    batches = [(X[i::4], BATCH[1][i::4]) for i in range(4)] * 5
+    learned = straight_through(SPEC, a, b, loss_fn, batches, key=KEY, optimizer=optax.sgd(0.02, momentum=0.9))
+    best = int(np.argmin(learned.history))
+    assert 0 < best < len(learned.history) - 1
+    assert learned.loss == learned.history[best]
+    middle = jax.tree.map(lambda x, y: (x + y) / 2, a, permute(SPEC, b, learned.permutations))
+    assert learned.loss == pytest.approx(float(loss_fn(middle, batches[best])), rel=1e-5)
+
+
 def test_errors():
     a = draw(np.random.default_rng(0))
     with pytest.raises(ValueError, match="batches is empty"):

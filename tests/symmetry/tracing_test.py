@@ -1,6 +1,7 @@
 """Axes followed through all kinds of functions: what can be permuted is found, and nothing else is."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -242,6 +243,28 @@ ORDERED = {
 }
 
 
+def joined(h):
+    return jnp.concatenate([h, jnp.sin(h)], 1)
+
+
+# The same of two ranges of hidden units.
+ORDERED_RANGES = {
+    "both numbered": lambda h: joined(h) * np.arange(8),
+    "across the seam": lambda h: joined(h)[:, 2:6],
+    "beyond the seam": lambda h: joined(h)[:, :5].sum(1, keepdims=True) + h,
+    "both summed up": lambda h: jnp.cumsum(joined(h), 1),
+    "both reversed": lambda h: jnp.flip(joined(h), 1),
+    "first of both": lambda h: h + jnp.argmax(joined(h), 1)[:, None],
+    "places of both": lambda h: h + jnp.argsort(joined(h), 1)[:, :1],
+    "index of both": lambda h: joined(h)[:, np.array([1, 0, 3, 2, 5, 4, 7, 6])],
+    "sixths": lambda h: jnp.concatenate([h, jnp.sin(h), h[:, :1]], 1).reshape(3, 6),
+    "both paired": lambda h: joined(h) * jnp.concatenate([jnp.roll(h, 1, 1), h], 1),
+    "frequencies of both": lambda h: h + jnp.abs(jnp.fft.rfft(joined(h)))[:, 1:2],
+    "padded": lambda h: jnp.pad(joined(h), ((0, 0), (3, 0)))[:, :8] * joined(h),
+    "shifted": lambda h: joined(h) * jnp.concatenate([h[:, :1], joined(h)[:, :7]], 1),
+}
+
+
 @functools.cache
 def derived(name):
     shapes, x, function, _ = FOUND[name]
@@ -258,13 +281,16 @@ def test_what_is_found(name):
 
 
 def rearrange(spec, tree, orders):
-    """`permute` written out: the number of every entry of an axis, taken apart into digits and put together again."""
+    """`permute` written out: every entry of an axis is taken from where its unit was."""
     tree = dict(tree)
     for name, moves in spec.moves.items():
-        for leaf, axis, outer, inner in moves:
-            n = spec.sizes[name]
-            new = [(i * n + orders[name][j]) * inner + k for i in range(outer) for j in range(n) for k in range(inner)]
-            tree[leaf] = tree[leaf].take(np.array(new), axis)
+        for leaf, axis, outer, inner, before, after, gap in moves:
+            n, new = spec.sizes[name], np.arange(tree[leaf].shape[axis])
+            for i, j, k in itertools.product(range(outer), range(n), range(inner)):
+                block = before + i * (n * inner + gap) + k
+                new[block + j * inner] = block + orders[name][j] * inner
+            assert before + outer * n * inner + (outer - 1) * gap + after == len(new)
+            tree[leaf] = tree[leaf].take(new, axis)
     return tree
 
 
@@ -299,6 +325,15 @@ UNARY = {
     "gram": lambda h: h @ (h.T @ h),
     "rows": lambda h: jnp.cumsum(h, 0)[::-1],
     "masked": lambda h: jnp.where(h > h.mean(1, keepdims=True), h, 0),
+    "frequencies of rows": lambda h: jnp.fft.irfft(jnp.fft.rfft(h, axis=0), n=len(h), axis=0),
+    "both softmax": lambda h: jax.nn.softmax(jnp.concatenate([h, 2 * h], 1))[:, 4:],
+    "unequal ranges": lambda h: jnp.concatenate([h, h[:, ::2]], 1)[:, :4],
+    "zeros beside": lambda h: jnp.pad(h, ((0, 0), (1, 3))).reshape(2, 4, 2).sum(2),
+    "swapped parts": lambda h: jnp.concatenate(jnp.split(h, [1], 1)[::-1], 1),
+    "parts": lambda h: jnp.concatenate([jnp.sin(part) for part in jnp.split(h, [1, 2], 1)], 1),
+    "blocks of both": lambda h: (lambda b: b - b.mean(1, keepdims=True))(joined(h).reshape(2, 4, 2)).reshape(2, 8)[
+        :, 4:
+    ],
 }
 
 
@@ -356,9 +391,12 @@ def test_many_random_programs(part, x64):
     assert_unchanged(*random_cases(range(10 * part, 10 * part + 10)))
 
 
-@pytest.mark.parametrize("name", ORDERED)
+@pytest.mark.parametrize("name", ORDERED | ORDERED_RANGES)
 def test_order_is_seen(name):
-    shaped = {key: jax.ShapeDtypeStruct(shape, np.float32) for key, shape in AB.items()}
-    spec = derive_spec(hidden(ORDERED[name]), shaped, jax.ShapeDtypeStruct(X, np.float32), verify=False)
+    function = (ORDERED | ORDERED_RANGES)[name]
+    width = jax.eval_shape(function, jax.ShapeDtypeStruct((2, 4), np.float32)).shape[1]
+    shapes = {"a": (3, 4), "b": (width, 2)}
+    shaped = {key: jax.ShapeDtypeStruct(shape, np.float32) for key, shape in shapes.items()}
+    spec = derive_spec(hidden(function), shaped, jax.ShapeDtypeStruct(X, np.float32), verify=False)
     assert spec.sizes == {}
     assert set(spec.fixed) == {"a[0]", "a[1]", "b[0]", "b[1]"}

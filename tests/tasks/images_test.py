@@ -68,6 +68,7 @@ def test_loss_is_cross_entropy_of_the_expanded_standardised_images(digits, order
     np.testing.assert_allclose(aux.scalars["train/accuracy"], np.mean(logits.argmax(-1) == batch["labels"]), rtol=1e-6)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("eval_batch_size", [1000, 77, 50])
 def test_evaluation_does_not_depend_on_its_parts(digits, eval_batch_size):
     task = make(digits, eval_batch_size=eval_batch_size)

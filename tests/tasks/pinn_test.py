@@ -63,7 +63,7 @@ def modes_of(name, hard, of_task, modes=("mlp", "forward")):
     return found
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("name", "hard"),
     [(name, False) for name in EQUATIONS]
@@ -142,6 +142,7 @@ def test_dtype_goes_all_the_way(dtype):
 # The controls
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("name", "rate", "scale", "steps", "tolerance"),
     [
@@ -292,6 +293,7 @@ def test_self_adaptive_weights_rise_with_the_residual():
 # Training
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("name", ["ssbroyden", pytest.param("gauss_newton", marks=pytest.mark.extended)])
 def test_poisson_is_solved(name):
     """Relative L2 against the exact solution, on points that were not trained on."""
@@ -361,6 +363,7 @@ def test_held_out_errors_are_against_the_reference():
     np.testing.assert_allclose(numbers["test/max_v"], np.abs(gap[:, 1]).max(), rtol=1e-10)
 
 
+@pytest.mark.extended
 def test_a_residual_that_is_not_finite_is_named():
     task = make_task("heat")
     # The boundary condition blows up for one replica alone, from step 3 on.

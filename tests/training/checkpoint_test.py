@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import resource
 import shutil
 
 import jax
@@ -290,3 +291,21 @@ def test_digest_covers_every_file(folder):
 def test_refusals(tmp_path, fields, words):
     with pytest.raises(ValueError, match=words):
         Checkpoints(tmp_path, **fields)
+
+
+def test_a_disk_that_is_full_is_told_in_one_sentence(folder, caplog, capfd):
+    """Orbax's threads log their tracebacks; what was saved stays."""
+    checkpoints = Checkpoints(folder, keep=3, identity=IDENTITY)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"step 40 could not be written.*large.*make room") as caught:
+            checkpoints.save(40, {"params": {"w": np.random.default_rng(0).normal(size=100_000)}}, meta={})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        for name in ("absl", "asyncio", "orbax"):
+            logging.getLogger(name).setLevel(logging.NOTSET)
+    assert "\n" not in str(caught.value)
+    assert caplog.text == ""
+    assert "Traceback" not in capfd.readouterr().err
+    assert restore(folder).step == 30

@@ -224,6 +224,7 @@ def fails_apart(toys):
     return task._replace(sample=sample)
 
 
+@pytest.mark.extended
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", ["dropout", "failing"])
 def test_saves_by_time_change_no_byte(toys, tmp_path, kind):

@@ -45,7 +45,7 @@ def baselines(toys):
     return found
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("kind", "layout"),
     [
@@ -84,6 +84,7 @@ def test_dropout_masks_do_not_depend_on_the_layout(toys):
     close(state, expected)
 
 
+@pytest.mark.extended
 def test_a_replica_does_not_depend_on_how_many_there_are(toys):
     task = toys.classification()
     _, five, _ = train(task, Placement("vmap", "scan", devices=1), replicas=5)
@@ -105,6 +106,35 @@ def test_compiled_once(toys, steps):
 def test_many_rows_are_mapped_one_after_another(rows, devices, expected):
     chosen = placement_lib.choose(Placement(devices=devices), primitives={"dot_general"}, replicas=10, rows=rows)
     assert (chosen.replicas, chosen.steps) == (expected, "scan")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "module", "replicas", "expected"),
+    [
+        ({"x": (2000, 2), "t": (3,)}, "Dense", 3, ("map", "scan", 2)),
+        ({"x": (2, 2000), "t": (3, 2000)}, "Dense", 3, ("vmap", "scan", 2)),
+        ({"x": (), "t": ()}, "Dense", 3, ("vmap", "scan", 2)),
+        ({"x": (2000, 2)}, "Dense", 1, ("vmap", "scan", 1)),
+        ({"x": (8, 2)}, "Convolution", 3, ("sequential", "loop", 2)),
+    ],
+    ids=["points", "wide", "numbers", "one replica", "convolution"],
+)
+def test_a_program_looks_at_its_batch_its_loss_and_its_replicas(toys, shapes, module, replicas, expected):
+    """Nothing is compiled: the layout is chosen from shapes and the primitives of the loss."""
+    toy = toys.classification(getattr(toys, module)())
+    images = toy.sample(toy.data, jax.random.key(0), 0)
+
+    def sample(data, key, step):
+        return {name: jax.random.normal(key, shape) for name, shape in shapes.items()}
+
+    def loss(variables, batch, key):
+        value, aux = toy.loss(variables, images, key)
+        return value + sum(leaf.sum() for leaf in batch.values()), aux
+
+    task = toy._replace(sample=sample, loss=loss)
+    optimizer = Sgd(nesterov=False, weight_decay=0.0).make(0.1)
+    program = placement_lib.Program(task, optimizer, placement=Placement(), replicas=replicas, key=jax.random.key(0))
+    assert (program.placement.replicas, program.placement.steps, program.placement.devices) == expected
 
 
 @pytest.mark.extended

@@ -1,6 +1,5 @@
 """The part of a report about straight lines between networks: tables and figures of `interpolation/<arm>.json`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbjax.experiments.connectivity import figures as drawing
+from sbjax.files import read_json
 from sbjax.metrics import shares
 from sbjax.metrics.connectivity import Barrier
 from sbjax.report import tables
@@ -64,7 +64,8 @@ def report(results: Results, workdir: Path) -> list[Section]:
 def load_lines(workdir: Path, arms: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What `sbjax.experiments.connectivity.run.measure_lines` found, by arm; arms without it are left out."""
     paths = {arm: workdir / "interpolation" / f"{arm}.json" for arm in arms}
-    return {arm: json.loads(path.read_text()) for arm, path in paths.items() if path.exists()}
+    form = {"pairs?": {"curves": dict, "summary": dict}, "start?": dict}
+    return {arm: read_json(path, form) for arm, path in paths.items() if path.exists()}
 
 
 def published(config: Mapping[str, Any]) -> dict[str, Any]:

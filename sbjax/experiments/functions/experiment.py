@@ -5,15 +5,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import jax
+
+from sbjax import options, trees
 from sbjax.expansion.kinds import Expansion
 from sbjax.experiments.functions import report as report_lib
 from sbjax.experiments.functions import run as grid_run
 from sbjax.experiments.functions import suite_report as suite_report_lib
 from sbjax.frame.errors import ConfigError, named_arm, told_as
+from sbjax.frame.estimate import check_memory
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.protocol import Experiment
 from sbjax.frame.training import TrainingExperiment
 from sbjax.models import make_field
+from sbjax.optimizers import lbfgs_many
 from sbjax.options import one_of, option
 from sbjax.tasks.regression import LOWER, TARGETS, UPPER, make_regression_task, make_target
 from sbjax.tasks.task import Task
@@ -24,8 +29,8 @@ class Fields:
     """Fields of `task`."""
 
     function: str = option("sine", "which function", choices=tuple(TARGETS))
-    points: int = option(256, "evenly spaced, fitted all at once", least=1)
-    test_points: int = option(2000, "on which the fit is judged", least=1)
+    points: int = option(256, "evenly spaced, fitted all at once", least=1, most=10**6)
+    test_points: int = option(2000, "on which the fit is judged", least=1, most=10**6)
     fold: bool = option(False, "start as the expanded network would, folded: the matched-bias control")
     program: str = option(
         "loop", "loop: arm after arm, any optimiser; grid: all arms by L-BFGS in one program", choices=("loop", "grid")
@@ -95,7 +100,13 @@ class FunctionsGrid(Experiment):
                 found[arm.name], rest = grid_run.read_arm(plan, arm)
                 # The same task as in the loop, to refuse what it refuses.
                 with told_as("task"):
-                    EXPERIMENT.make_task(plan, arm, None, found[arm.name].expansion)
+                    task = EXPERIMENT.make_task(plan, arm, None, found[arm.name].expansion)
+                    params = jax.eval_shape(task.init, jax.random.key(0))["params"]
+                vectors = 2 * lbfgs_many.MEMORY + 3  # of L-BFGS, in double precision
+                check_memory(
+                    {f"L-BFGS of {plan.replicas} replicas": 8 * plan.replicas * vectors * trees.size(params)},
+                    {"replicas": plan.replicas, "task": options.values_of(arm.task), "model": arm.model},
+                )
                 shared = rest if shared is None else shared
                 if rest != shared:
                     raise ConfigError(

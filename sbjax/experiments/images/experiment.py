@@ -9,13 +9,14 @@ from sbjax.data import images as images_lib
 from sbjax.expansion.kinds import Expansion
 from sbjax.experiments.connectivity import report as connectivity_report
 from sbjax.experiments.connectivity.run import measure_arm
-from sbjax.files import read_json
+from sbjax.files import misfit, read_json
 from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.training import TrainingExperiment
 from sbjax.models import make_model
 from sbjax.names import is_import_path
 from sbjax.options import option
+from sbjax.report.results import CONFIG
 from sbjax.tasks.images import make_image_task
 from sbjax.tasks.task import Task
 
@@ -27,12 +28,12 @@ class Fields:
     dataset: str = option("digits", "'digits', a set of TFDS, 'folder:PATH' of pictures, or 'module:function' of yours")
     data_dir: str = option("", "where TFDS has its data; '' = $TFDS_DATA_DIR or ~/tensorflow_datasets", free=True)
     cache_dir: str = option("", "decoded images; '' = $SBJAX_CACHE or ~/.cache/sbjax", free=True)
-    image_size: int = option(0, "resize to this size; 0 = as stored", least=0)
+    image_size: int = option(0, "resize to this size; 0 = as stored", least=0, most=10**4)
     eval_share: float = option(1.0, "share of validation and test split that is evaluated", above=0, most=1)
     train_share: float = option(1.0, "share of the training split; a smaller share is part of a larger one",
                                 above=0, most=1)  # fmt: skip
     batch_size: int = option(128, "examples in a step", least=1)
-    crop_padding: int = option(0, "pixels around the image before a random crop; 0 = no crop", least=0)
+    crop_padding: int = option(0, "pixels around the image before a random crop; 0 = no crop", least=0, most=10**3)
     flip: bool = option(False, "mirror images at random")
     label_smoothing: float = option(0.0, "of the targets", least=0, below=1)
     eval_batch_size: int = option(500, "examples in an evaluation call; bounds memory only", least=1)
@@ -61,6 +62,16 @@ class Images(TrainingExperiment):
         if str(config.model.name).startswith("resnet"):
             config.task.image_size = 16
 
+    def check(self, plan: Plan) -> list[str]:
+        """Published numbers that a table could not show."""
+        problem = misfit(plan.settings["interpolation"].get("published", {}), {str: ([float], float)})
+        published = plan.interpolation.published.items()
+        pairs = [
+            f"{n}={x!r}" for n, x in published if "/" not in n and not (isinstance(x, list | tuple) and len(x) == 2)
+        ]
+        wanted = "give (mean, standard deviation), or by 'arm/networks' and 'arm/monotonic' one number"
+        return [f"interpolation.published: {said}: {wanted}" for said in filter(None, [problem, *pairs])]
+
     def load_data(self, task: Fields) -> images_lib.ImageData:
         """The images of one source."""
         try:
@@ -72,12 +83,20 @@ class Images(TrainingExperiment):
                 train_share=task.train_share,
                 quarter_turns=task.quarter_turns,
             )
-        except (ValueError, OSError, ImportError, RuntimeError) as error:
+        except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
             raise ConfigError(f"task.dataset={task.dataset!r}: {error}") from error
 
     def make_task(self, plan: Plan, arm: ArmPlan, data: images_lib.ImageData, expansion: Expansion | None) -> Task:
         """Classification of these images by this arm's network."""
-        model, task = dict(arm.model), arm.task
+        model, task, examples = dict(arm.model), arm.task, len(data.train_images)
+        for section, choice in (("optimizer", arm.optimizer), ("second_phase", arm.second_phase)):
+            choice = getattr(choice, "optimizer", choice)
+            if choice is not None and choice.options.deterministic and (task.batch_size < examples or task.flip or
+                                                                        task.crop_padding):  # fmt: skip
+                raise ConfigError(
+                    f"{section}.name={choice.name!r} needs the same loss at every step, and each step draws another "
+                    f"batch; use task.batch_size={examples}, all of them, without crops and flips, or another optimiser"
+                )
         asymmetry = model.pop("asymmetry", None)
         with told_as("model"):
             module = build_asymmetric(make_model(model.pop("name", None), classes=data.classes, **model), asymmetry)
@@ -102,7 +121,7 @@ class Images(TrainingExperiment):
 
     def table(self, workdir: Path) -> str:
         """Barriers and interpolation, if they were measured."""
-        config = read_json(workdir / "config.json")["config"]
+        config = read_json(workdir / "config.json", CONFIG)["config"]
         found = connectivity_report.load_lines(workdir, list(config["arms"]))
         return connectivity_report.format_lines(found, connectivity_report.published(config))
 

@@ -13,10 +13,11 @@ import jax
 import numpy as np
 from jaxtyping import Int8
 
-from sbjax import rng
+from sbjax import options, rng
 from sbjax.experiments.ising import report as report_lib
 from sbjax.files import write_json
 from sbjax.frame.errors import named_arm, told_as
+from sbjax.frame.estimate import check_memory, tree_bytes
 from sbjax.frame.plan import Plan
 from sbjax.frame.protocol import Experiment
 from sbjax.frame.workdir import Workdir
@@ -36,7 +37,8 @@ LANDSCAPES = "landscapes.json"
 class Fields:
     """Fields of `task`."""
 
-    size: int = option(32, "side of the periodic lattice; replicas are quenched for train_steps sweeps", least=2)
+    size: int = option(32, "side of the periodic lattice; replicas are quenched for train_steps sweeps", least=2,
+                      most=10**4)  # fmt: skip
     temperature: float = option(1.5, "in units of the coupling", above=0)
     field: float = option(0.0, "external field in units of the coupling")
     mean_field_temperature: float = option(2.0, "of the free energy in mean field, which is drawn beside", above=0)
@@ -142,9 +144,12 @@ class Ising(Experiment):
         """The plan, with the lattices of every arm tried on shapes."""
         for arm in plan.arms:
             with named_arm(arm.name), told_as("task"):
-                jax.eval_shape(
+                lattices = jax.eval_shape(
                     lambda size=arm.task.size: metropolis.make_lattices(jax.random.key(0), size, plan.replicas)
                 )
+                spins = {"the spins of all replicas, apart": 4 * plan.replicas * arm.task.size**2}
+                numbers = {"replicas": plan.replicas, "task": options.values_of(arm.task)}
+                check_memory({"lattices": tree_bytes(lattices), **spins}, numbers)
         return plan
 
     def run(self, prepared: Plan, folder: Workdir, *, stop: Callable[[], bool]) -> bool:

@@ -1,11 +1,11 @@
 """Figures of the Ising analogy: energy landscapes in three senses, and the distance of quenched replicas."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sbjax.files import read_json
 from sbjax.report import figures, tables
 from sbjax.report.results import Results
 from sbjax.report.sections import Section, Table
@@ -41,7 +41,7 @@ def report(results: Results, workdir: Path) -> list[Section]:
 def load_landscapes(workdir: Path) -> dict[str, Any]:
     """`landscapes.json` of a run, by arm; {} where there is none."""
     path = Path(workdir) / "landscapes.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_json(path, {str: {"mean_field": dict, "four_by_four": dict, "quench": dict}}) if path.exists() else {}
 
 
 def energy_landscapes(results: Results, landscapes: dict[str, Any]) -> "Figure":

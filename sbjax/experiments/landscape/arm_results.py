@@ -1,16 +1,18 @@
 """What an arm of an experiment on the loss landscape leaves, and where it is kept."""
 
 import io
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sbjax.files import to_json, write_atomically
+from sbjax.files import REMEDY, FileError, read_arrays, read_json, to_json, write_atomically
 
 FOLDER = "landscape"
+
+_METRICS = {str: [(float, None)]}
+FORM = {"metrics": _METRICS, "summary": dict, "parameters": int, "history": {str: _METRICS}}
 
 
 class ArmResult(NamedTuple):
@@ -48,11 +50,13 @@ def load_arm(workdir: Path, arm: str) -> ArmResult | None:
     path = Path(workdir) / FOLDER / f"{arm}.json"
     if not path.exists():
         return None
-    rest = json.loads(path.read_text())
-    with np.load(path.with_suffix(".npz")) as arrays:
-        rest["arrays"] = dict(arrays)
-    rest["history"] = {int(step): numbers for step, numbers in rest["history"].items()}
-    return ArmResult(**rest)
+    found = read_json(path, FORM)
+    arrays = read_arrays(path.with_suffix(".npz"))
+    try:
+        history = {int(step): numbers for step, numbers in found["history"].items()}
+    except ValueError as error:
+        raise FileError(f"{path}: history: {error}; {REMEDY}") from error
+    return ArmResult(found["metrics"], found["summary"], arrays, found["parameters"], history)
 
 
 def load_arms(workdir: Path, arms: Iterable[str]) -> dict[str, ArmResult]:

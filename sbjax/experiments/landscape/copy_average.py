@@ -34,9 +34,9 @@ class Fields:
     """Fields of `task`."""
 
     experiment: str = option("copy_average", "which experiment on the loss landscape")
-    students: int = option(2, "neurons n of the student", least=1)
-    teachers: int = option(4, "neurons k of the teacher", least=2)
-    extra_inputs: int = option(1, "dimensions besides those of the teacher", least=0)
+    students: int = option(2, "neurons n of the student", least=1, most=1000)
+    teachers: int = option(4, "neurons k of the teacher", least=2, most=1000)
+    extra_inputs: int = option(1, "dimensions besides those of the teacher", least=0, most=1000)
     flow_time: float = option(1e5, "of the gradient flow", above=1e-2)
 
 

@@ -35,8 +35,8 @@ class Fields:
     widths: tuple = option((4,), "neurons needed in each hidden layer")
     widest: int = option(24, "counts go up to this width of the first layer", most=WIDEST)
     activation: str = option("tanh", "of the networks", choices=tuple(ts.ACTIVATIONS))
-    side: int = option(41, "of the grid of inputs on [-5, 5]^2", least=2)
-    points: int = option(21, "on a segment of a path", least=2)
+    side: int = option(41, "of the grid of inputs on [-5, 5]^2", least=2, most=1000)
+    points: int = option(21, "on a segment of a path", least=2, most=10**5)
 
 
 SMOKE: dict[str, Any] = {"side": 9, "points": 3}

@@ -28,8 +28,8 @@ class Fields:
     """Fields of `task`."""
 
     experiment: str = option("deep", "which experiment on the loss landscape")
-    width: int = option(4, "of each of the three hidden layers of the students; the teacher's is 4", least=1)
-    side: int = option(41, "of the grid of inputs on [-5, 5]^2", least=2)
+    width: int = option(4, "of each of the three hidden layers of the students; the teacher's is 4", least=1, most=1000)
+    side: int = option(41, "of the grid of inputs on [-5, 5]^2", least=2, most=1000)
     learning_rate: float = option(1e-3, "of Adam, for train_steps steps", above=0)
     polish_steps: int = option(1000, "Levenberg-Marquardt steps at most", least=0)
     newton_steps: int = option(1000, "damped Newton steps at most, after these", least=0)

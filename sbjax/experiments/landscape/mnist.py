@@ -40,9 +40,9 @@ class Fields:
     dataset: str = option("mnist", "images, of which the test split is the batch")
     data_dir: str = option("", "where TFDS has its data; '' = $TFDS_DATA_DIR or ~/tensorflow_datasets", free=True)
     cache_dir: str = option("", "decoded images; '' = $SBJAX_CACHE or ~/.cache/sbjax", free=True)
-    width: int = option(10, "hidden units", least=1)
+    width: int = option(10, "hidden units", least=1, most=10**4)
     share: float = option(1.0, "of the test images, the first ones", above=0, most=1)
-    runs: int = option(0, "where a width is to have fewer than `replicas`; 0 = as many", least=0)
+    runs: int = option(0, "where a width is to have fewer than `replicas`; 0 = as many", least=0, most=10**6)
     learning_rate: float = option(1e-3, "of Adam", above=0)
 
 

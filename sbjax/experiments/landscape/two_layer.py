@@ -32,8 +32,8 @@ class Fields:
 
     experiment: str = option("two_layer", "which experiment on the loss landscape")
     activation: str = option("sigmoid", "of teacher and students", choices=tuple(ts.ACTIVATIONS))
-    width: int = option(4, "of the students; the teacher's is 4", least=1)
-    side: int = option(41, "of the grid of inputs on [-5, 5]^2", least=2)
+    width: int = option(4, "of the students; the teacher's is 4", least=1, most=1000)
+    side: int = option(41, "of the grid of inputs on [-5, 5]^2", least=2, most=1000)
     learning_rate: float = option(1e-3, "of Adam, for train_steps steps", above=0)
     polish_steps: int = option(1000, "Levenberg-Marquardt steps at most", least=0)
     newton_steps: int = option(300, "damped Newton steps at most, after these", least=0)

@@ -14,13 +14,15 @@ from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.training import TrainingExperiment
 from sbjax.models import make_field
-from sbjax.names import import_path, is_import_path
+from sbjax.names import import_path, is_import_path, line_of
 from sbjax.options import one_of, option, words
 from sbjax.physics.equation import Equation, check_conditions
 from sbjax.physics.pdes import make_equation
 from sbjax.physics.sampling import SAMPLERS
+from sbjax.physics.trial import try_equation, try_reference
 from sbjax.tasks.balance import BALANCES
 from sbjax.tasks.pinn import Points, make_pinn_task
+from sbjax.tasks.smoothness import check_activation
 from sbjax.tasks.task import Task
 
 
@@ -30,9 +32,9 @@ class Fields:
 
     equation: str = option("burgers", "a name of sbjax.physics.pdes, or 'module:function' of a builder of yours")
     coefficients: str = option("", "coefficients other than its own, 'nu=0.01'")
-    points: int = option(2000, "collocation points of the equation", least=1)
-    boundary_points: int = option(200, "of each condition on a face", least=1)
-    initial_points: int = option(200, "of each condition at t = 0", least=1)
+    points: int = option(2000, "collocation points of the equation", least=1, most=10**7)
+    boundary_points: int = option(200, "of each condition on a face", least=1, most=10**7)
+    initial_points: int = option(200, "of each condition at t = 0", least=1, most=10**7)
     sampler: str = option("uniform", "how points are drawn", choices=tuple(SAMPLERS))
     resample_every: int = option(0, "steps between two draws of points; 0 = the same points all the time", least=0)
     weights: str = option("", "of terms of the loss other than 1, 'initial_u=10'")
@@ -46,7 +48,7 @@ class Fields:
     )  # fmt: skip
     hard: bool = option(False, "meet conditions by the equation's ansatz instead of by the loss")
     fold: bool = option(False, "start as the expanded network would, folded: the matched-bias control")
-    test_points: int = option(4096, "points of each held-out set", least=1)
+    test_points: int = option(4096, "points of each held-out set", least=1, most=10**6)
 
 
 class Pinn(TrainingExperiment):
@@ -85,6 +87,7 @@ class Pinn(TrainingExperiment):
                 x64=plan.precision.x64,
                 **arm.model,
             )
+            check_activation(data, field)
         # A deterministic method in the second phase, such as L-BFGS, needs the objective to stay as it is.
         deterministic = second is not None and second.optimizer.options.deterministic
         points = Points(
@@ -129,21 +132,30 @@ class Pinn(TrainingExperiment):
 
 
 def build_equation(name: str, coefficients: str = "") -> Equation:
-    """An equation by name, or by the import path of a function that returns one, with its conditions checked.
+    """An equation by name, or by the import path of a function that returns one, tried before it is trained.
 
     Raises:
-        ConfigError: it does not exist, or its coefficients are impossible.
+        ConfigError: it does not exist, its coefficients are impossible, or it cannot be trained, see
+            `sbjax.physics.trial`.
 
     >>> build_equation('burgers', 'nu=0.05').unknowns
     ('u',)
     """
     numbers = parse_numbers("task.coefficients", coefficients)
+    own = is_import_path(name)
     try:
-        make = import_path(name) if is_import_path(name) else None
-        equation = make_equation(name, **numbers) if make is None else make(**numbers)
+        equation = import_path(name)(**numbers) if own else make_equation(name, **numbers)
+        if not isinstance(equation, Equation):
+            raise ValueError(f"it returned {type(equation).__name__}, not a sbjax.physics.equation.Equation")
+        if own:  # those of the package are tried by its tests
+            try_equation(equation)
         check_conditions(equation)
+        if own:
+            try_reference(equation)
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"task.equation={name!r}: {error}") from error
+    except Exception as error:  # the user's own code may raise anything
+        raise ConfigError(f"task.equation={name!r}: {type(error).__name__}: {error}{line_of(error, name)}") from error
     return equation
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sbjax.experiments.pinn.suite_members import load_classical, times_to
 from sbjax.experiments.pinn.suite_page import COMPARED, RATIO_NOTE, comparison_cells, reached
-from sbjax.experiments.pinn.suite_statistics import LOSS, OTHER_ERRORS, compare
+from sbjax.experiments.pinn.suite_statistics import LOSS, OTHER_ERRORS, compare_all
 from sbjax.files import plain
 from sbjax.report import roles
 from sbjax.report.fields import draw_solutions
@@ -36,8 +36,8 @@ def _compared(member: Member) -> Section:
     last = {name for reports in results.reports.values() for report in reports[-1:] for name in report.values}
     rows = []
     for metric in (results.primary, *OTHER_ERRORS, LOSS):
-        for arm, reference in roles.pairs(results) if metric in last else ():
-            row = plain(compare(member, arm, reference, metric, "min"))
-            rows.append([metric, arm, reference, *comparison_cells(row)])
-    table = Table(["final", "arm", "against", *COMPARED], rows, notes=[RATIO_NOTE])
+        for row in plain(compare_all(member, roles.pairs(results), metric, "min")) if metric in last else ():
+            rows.append([metric, row["arm"], row["reference"], *comparison_cells(row)])
+    note = f"{RATIO_NOTE} {len(rows)} comparisons."
+    table = Table(["final", "arm", "against", *COMPARED], rows, notes=[note])
     return Section("Errors and loss at the end", [table] if rows else [])

@@ -1,11 +1,11 @@
 """What a suite of differential equations has beside its runs: panels, and a classical solver's seconds."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from sbjax.files import FileError, read_json
 from sbjax.report import statistics
 from sbjax.report.suite import Member
 
@@ -17,22 +17,22 @@ def load_classical(folder: Path) -> dict[str, dict[float, float | None]] | None:
     """`classical.json`: {equation: {error: seconds, or null if not reached}}; None where there is no such file.
 
     Raises:
-        ValueError: the file holds something else.
+        FileError: the file holds something else.
     """
     path = folder / "classical.json"
-    if not path.exists():
-        return None
+    remedy = (
+        'it holds {equation: {error: seconds or null}}, such as {"heat": {"1e-3": 0.2}}; mend it, or remove it and '
+        "measure again: python runs/report.py --classical"
+    )
     try:
-        found = {
-            name: {float(error): None if x is None else float(x) for error, x in times.items()}
-            for name, times in json.loads(path.read_text()).items()
-        }
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} cannot be used ({error}); it holds {{equation: {{error: seconds or null}}}}, such as "
-            '{"heat": {"1e-3": 0.2}}; mend or remove it'
+        found = read_json(path, {str: {str: (float, None)}}, remedy=remedy)
+        return {name: {float(error): x for error, x in times.items()} for name, times in found.items()}
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise (
+            error if isinstance(error, FileError) else FileError(f"{path} cannot be used ({error}); {remedy}")
         ) from error
-    return found
 
 
 def times_to(

@@ -6,7 +6,17 @@ from typing import Any
 from sbjax.report import suite, tables
 from sbjax.report.sections import Figure, Folded, Note, Part, Section, Table, Text
 
-COMPARED = ("median", "reference median", "log10 ratio", "interval", "p", "improved", "left out", "verdict")
+COMPARED = (
+    "median",
+    "reference median",
+    "log10 ratio",
+    "interval",
+    "p",
+    "improved",
+    "left out",
+    "verdict",
+    "corrected",
+)
 _VERBS = {"better": "improves on", "worse": "does worse than", "no difference shown": "shows no difference from"}
 _SHARES_NOTE = (
     "Two readings of 'a share of the equations improves': equations whose median over seeds improves, and pairs of an "
@@ -17,8 +27,9 @@ _SHARES_NOTE = (
 )
 RATIO_NOTE = (
     "log10 ratio: median over seeds of log10(arm / reference), with its bootstrap interval; -1 = ten times smaller. "
-    "p: two-sided Wilcoxon signed-rank test of the logarithms. Intervals and p values are of single comparisons, not "
-    "corrected for their number."
+    "p: two-sided Wilcoxon signed-rank test of the logarithms. Intervals, p and 'verdict' are of single comparisons; "
+    "'corrected': the same verdict where p, corrected by Holm's procedure for all comparisons of a metric in a run, "
+    "is at most 0.05."
 )
 _TIME_NOTE = (
     "Seconds of wall time, all replicas in one program: of training steps, and in brackets with compilation (which "
@@ -104,7 +115,8 @@ def sentence(summary: Mapping[str, Any], metric: str, reading: Mapping[str, Any]
 
 def _shares(summary: Mapping[str, Any]) -> list[Part]:
     header, *rows = share_rows(summary)
-    return [Table(header, rows, notes=[_SHARES_NOTE])] if rows else []
+    note = f"{_SHARES_NOTE} {len(rows)} comparisons, each by itself."
+    return [Table(header, rows, notes=[note])] if rows else []
 
 
 def share_rows(summary: Mapping[str, Any]) -> list[list[str]]:
@@ -164,17 +176,18 @@ def _pairs_of(summary: Mapping[str, Any], metric: str) -> list[Table]:
             [name, *comparison_cells(member["comparisons"][metric][place])]
             for name, member in summary["members"].items()
         ]
-        found.append(Table(["equation", *COMPARED], rows, title=f"{arm} against {reference}"))
+        note = f"{len(rows)} of the {len(rows) * len(summary['pairs'])} comparisons in this metric."
+        found.append(Table(["equation", *COMPARED], rows, title=f"{arm} against {reference}", notes=[note]))
     return found
 
 
 def comparison_cells(row: Mapping[str, Any]) -> list[str]:
     """What `suite_statistics.compare` says, in the columns `COMPARED`."""
     if row["reason"] is not None:
-        return [*[tables.NONE] * 7, f"not compared: {row['reason']}"]
+        return [*[tables.NONE] * 7, f"not compared: {row['reason']}", tables.NONE]
     numbers = (f"{row[side]:.2e}" for side in ("median", "reference_median"))
     logs = (ratio(row["log_ratio"]), ratio_interval(row), tables.p_value(row["p_value"]))
-    return [*numbers, *logs, tables.improved(row), str(row["left_out"]), row["verdict"]]
+    return [*numbers, *logs, tables.improved(row), str(row["left_out"]), row["verdict"], row["verdict_corrected"]]
 
 
 def _seconds(summary: Mapping[str, Any]) -> list[Part]:

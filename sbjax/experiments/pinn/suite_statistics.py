@@ -10,6 +10,7 @@ from sbjax.files import plain
 from sbjax.metrics import shares
 from sbjax.report import results as results_lib
 from sbjax.report import roles, statistics
+from sbjax.report.corrected import with_corrected
 from sbjax.report.suite import Member
 
 LOSS = "train/loss"
@@ -40,7 +41,7 @@ def summarise_suite(
       dict a pair, see `compare`; `times` ({error: {arm: seconds}}, see `times_to`) and `classical` ({error: seconds});
     - `readings[metric]`: a dict a pair, see `read`; of the training loss and the primary metric.
 
-    Intervals and p values are of single comparisons, not corrected for their number.
+    Intervals, `p_value` and `verdict` are of single comparisons, `verdict_corrected` is for all pairs of a run.
     """
     present = [member for member in members if member.results is not None]
     arms = list(dict.fromkeys(arm for member in present for arm in member.results.arms))
@@ -52,7 +53,7 @@ def summarise_suite(
     metrics = read_off | {name: "min" for name in OTHER_ERRORS if any(_has(member, name) for member in present)}
     options = {"confidence": confidence, "resamples": resamples, "seed": seed}
     rows = {
-        member.name: {metric: [compare(member, *pair, metric, goal, **options) for pair in pairs]
+        member.name: {metric: compare_all(member, pairs, metric, goal, **options)
                       for metric, goal in metrics.items()}
         for member in members
     }  # fmt: skip
@@ -90,6 +91,14 @@ def summarise_suite(
             "readings": readings,
         }
     )
+
+
+def compare_all(
+    member: Member, pairs: Sequence[tuple[str, str]], metric: str, goal: str, **options: Any
+) -> list[dict[str, Any]]:
+    """`compare` of all pairs of arms, with verdicts corrected for their number, see `report.corrected`."""
+    rows = [compare(member, *pair, metric, goal, **options) for pair in pairs]
+    return with_corrected(rows, confidence=options.get("confidence", 0.95))
 
 
 def compare(member: Member, arm: str, reference: str, metric: str, goal: str, **options: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Fields:
     parametrisation: str = option("hotqcd_2014", "of lattice QCD", choices=tuple(lattice.NAMES))
     lower: float = option(0.155, "GeV, the lowest temperature of the training", above=0)
     upper: float = option(0.4, "GeV, the highest", above=0)
-    points: int = option(50, "temperatures, evenly spaced", least=2)
+    points: int = option(50, "temperatures, evenly spaced", least=2, most=10**5)
     loss: str = option("chi2", "what is minimised", choices=("chi2", "l1"))
     relative_error: float = option(0.05, "of entropy density and trace anomaly", above=0, only={"loss": one_of("chi2")})
     mass_weight: float = option(1.0, "of the relations between the masses in the loss", least=0)

@@ -11,6 +11,8 @@ from jaxtyping import Array, Float, Int8, Key, UInt32
 
 from sbjax.physics.ising import bits
 
+LAZY = 0.5  # flips whose Boltzmann factor exceeds it, or that of their reverse, are tried every other time
+
 
 class Lattices(NamedTuple):
     """Square lattices of side L, packed: bit r of word w is the spin (1 = up) of replica 32 w + r.
@@ -100,15 +102,18 @@ def unpack(lattices: Lattices) -> Int8[Array, "*batch replicas L L"]:
 
 
 def acceptance(temperature: float, field: float = 0.0) -> Float[np.ndarray, "2 5"]:
-    """Acceptance probability min(1, exp(-dE / T)) of a flip, dE = 2 s (n + h) with n the sum of the four neighbours.
+    """Probability c min(1, exp(-dE / T)) of a flip, dE = 2 s (n + h) with n the sum of the four neighbours.
+
+    c = 1/2 where exp(-|dE| / T) > 1/2, else 1: see `metropolis`.
 
     Rows: spin down, up. Columns: number of neighbours that are up, 0 to 4.
 
     >>> acceptance(2.0)[1].round(4).tolist()
-    [1.0, 1.0, 1.0, 0.1353, 0.0183]
+    [1.0, 1.0, 0.5, 0.1353, 0.0183]
     """
     s, n = np.array([[-1.0], [1.0]]), np.arange(-4.0, 5.0, 2.0)
-    return np.exp(-np.maximum(2 * s * (n + field), 0) / temperature)
+    cost = 2 * s * (n + field) / temperature
+    return np.where(np.exp(-np.abs(cost)) > LAZY, 0.5, 1.0) * np.exp(-np.maximum(cost, 0))
 
 
 @functools.partial(jax.jit, static_argnames=("sweeps", "with_field"))
@@ -125,8 +130,21 @@ def metropolis(
 ) -> Lattices:  # fmt: skip
     """Checkerboard Metropolis sweeps: all black sites, then all white sites.
 
-    Sites of one colour are independent given the other colour, so each half sweep, and hence a sweep, leaves the
-    Boltzmann distribution invariant. Acceptance probabilities are rounded to 2^-24.
+    A flip that changes the energy by dE happens with probability c(|dE|) min(1, exp(-dE / T)). Sites of one colour are
+    independent given the other colour, and c is the same for a flip and its reverse, so each half sweep is in detailed
+    balance with the Boltzmann distribution, and a sweep leaves it invariant.
+
+    With c = 1 throughout, sites without a local field would flip for certain: a lattice of 2 x 2 blocks turns over for
+    ever and never leaves its energy. Therefore c(|dE|) = 1/2 where exp(-|dE| / T) > 1/2, as for dE = 0. Then every
+    state leads to every other, for every size, temperature and field:
+
+    1. A flip with dE >= 0 happens or not, both with positive probability; one with dE < 0 happens with at least 1/2.
+    2. From any state, flip all sites with dE < 0 and no others. The energy falls until no such site is left.
+    3. Then every black site is free to take the sign of the field (or +1), after which white sites that differ have
+       dE < 0 and may follow: all spins are equal, and may stay so, which excludes periods.
+    4. The same holds with the colours exchanged, which is the chain in reverse: so all spins equal leads to any state.
+
+    Probabilities are rounded to 2^-24, so that flips with exp(-dE / T) < 2^-25 do not occur.
 
     Args:
         lattices: current states.
@@ -203,22 +221,30 @@ def _half(lattices, temperature, field, with_field, colour):
         a, b, c, d = (~(sites ^ other) for other in (a, b, c, d))
     # Masks by the number of set neighbours (all four, exactly three, .., none), from half adders.
     odd_ab, both_ab, odd_cd, both_cd = a ^ b, a & b, c ^ d, c & d
-    four, three = both_ab & both_cd, (both_ab & odd_cd) | (odd_ab & both_cd)
+    none, four, odd = ~(a | b | c | d), both_ab & both_cd, odd_ab ^ odd_cd
+    three = odd & (both_ab | both_cd)
+    one, two = odd & ~three, ~(odd | none | four)
     if with_field:
-        none, one = ~(a | b | c | d), (odd_ab & ~(c | d)) | (odd_cd & ~(a | b))
-        counts = [none, one, ~(none | one | three | four), three, four]
+        counts = [none, one, two, three, four]
         kinds = [(s, n - 2, (sites if s > 0 else ~sites) & mask) for s in (-1, 1) for n, mask in enumerate(counts)]
         costs = [2 * s * (2 * n + field) for s, n, _ in kinds]
         masks = [mask for _, _, mask in kinds]
+        free, tried = jnp.zeros_like(sites), list(zip(masks, costs))
     else:
         masks, costs = [three, four], [jnp.float32(4), jnp.float32(8)]
+        free, tried = ~(three | four), [(two, jnp.float32(0)), (odd, costs[0]), (none | four, costs[1])]
     probabilities = [jnp.exp(-jnp.maximum(cost, 0) / temperature) for cost in costs]
-    scaled = [jnp.round(p * 2.0**bits.DIGITS).astype(jnp.uint32)[..., None, None, None] for p in probabilities]
-    certain = [p >= 2**bits.DIGITS for p in scaled]
+    scaled = [_for_words(jnp.round(p * 2.0**bits.DIGITS).astype(jnp.uint32)) for p in probabilities]
     generator, accepted = bits.bernoulli(lattices.generator, masks, scaled)
-    free = ~(three | four) if not with_field else jnp.zeros_like(sites)
-    for mask, sure in zip(masks, certain):
-        free |= jnp.where(sure, mask, jnp.uint32(0))
-    moved = sites ^ (accepted | free)
+    for mask, threshold in zip(masks, scaled):
+        free |= jnp.where(threshold >= 2**bits.DIGITS, mask, jnp.uint32(0))
+    generator, coin = bits.draw(generator)
+    for mask, cost in tried:
+        coin |= jnp.where(_for_words(jnp.exp(-jnp.abs(cost) / temperature) > LAZY), jnp.uint32(0), mask)
+    moved = sites ^ ((accepted | free) & coin)
     black, white = (others, moved) if colour else (moved, others)
     return Lattices(black, white, generator)
+
+
+def _for_words(per_batch):
+    return per_batch[..., None, None, None]

@@ -62,6 +62,7 @@ def test_barriers_are_those_of_the_trained_networks(run):
         assert found[name]["pairs"]["pairs"] == [[0, 1], [0, 2]]
 
 
+@pytest.mark.extended
 def test_matching_leaves_the_ends_as_they_are_and_brings_them_closer(run):
     _, _, _, found, _ = run
     assert "rebased" not in found["w"]  # a permutation of its weights alone is another function
@@ -79,6 +80,7 @@ def test_matching_leaves_the_ends_as_they_are_and_brings_them_closer(run):
             assert orders["optimal"] > orders["random_0"]
 
 
+@pytest.mark.extended
 def test_lines_from_the_start(run):
     """The first point is the loss of the initial network with the replica's own label smoothing."""
     _, _, built, found, _ = run
@@ -100,6 +102,7 @@ def test_lines_from_the_start(run):
     np.testing.assert_allclose(line["monotonicity"]["delta"], np.diff(losses).max(1), atol=1e-6)
 
 
+@pytest.mark.extended
 def test_report_and_table(run):
     folder, outcome, _, _, _ = run
     page = (folder / "report.html").read_text()
@@ -114,12 +117,14 @@ def test_report_and_table(run):
     assert runner.run(make_config(), folder).table == outcome.table
 
 
+@pytest.mark.extended
 def test_frozen_entries_do_not_count_as_trained(run):
     _, _, built, _, _ = run
     frozen = 8 * 4 + 10 * 2
     assert built["standard"].parameters - built["w"].parameters == frozen
 
 
+@pytest.mark.extended
 def test_arms_share_the_drawn_hyperparameters(run):
     _, _, built, _, _ = run
     key = rng.replica_stream(jax.random.key(0), "init", 2)

@@ -99,6 +99,7 @@ def test_further_arms(name, grid, x64):
     check_alone(grid, name)
 
 
+@pytest.mark.extended
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["raw", "middle", "first", "wide"])
 def test_arms_start_as_in_their_own_shapes(name, grid, x64):
@@ -175,6 +176,7 @@ def outcome_values(workdir, arm):
     return [record for record in records if record["arm"] == arm][-1]["test/mse"]
 
 
+@pytest.mark.extended
 def test_smoke_runs_to_its_report(tmp_path):
     config = load("sine,smoke", ["raw", "size3_middle_pi", "size3_first_pi", "matched_bias"])
     with one_device():

@@ -94,6 +94,7 @@ def one_neuron_loss(p):
     return 2 / np.pi * (a**2 * np.arcsin(w @ w / size) - 2 * a * crossed + 3 * np.pi / 6)
 
 
+@pytest.mark.extended
 def test_flow_ends_where_an_independent_search_does(arm):
     """One neuron against three has no other minimum than the average of all."""
     found, starts = arm
@@ -113,6 +114,7 @@ def test_flow_ends_where_an_independent_search_does(arm):
     assert (np.diff(found.arrays["losses"][:, :40], axis=1) < 1e-9).all()
 
 
+@pytest.mark.extended
 def test_tables_and_figure(arm, tmp_path):
     found, _ = arm
     save_arm(tmp_path, "a", found)

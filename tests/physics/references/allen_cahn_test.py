@@ -20,6 +20,7 @@ def test_the_certified_error():
     assert largest <= reference.floor_max <= 2 * largest
 
 
+@pytest.mark.extended
 def test_it_converges():
     coarse, middle = (
         allen_cahn.distance(allen_cahn.solve(*DEFAULT, refine), allen_cahn.solve(*DEFAULT))[0] for refine in (0.4, 0.6)

@@ -1,0 +1,302 @@
+"""A trial of an equation before training: all that it is made of is called once, and each mistake has its sentence."""
+
+import functools
+import inspect
+import linecache
+import pathlib
+import re
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sbjax.physics.derivatives import parse_partial, partials
+from sbjax.physics.equation import Condition, Equation, on_face, spread
+
+EXACT = 1e-3  # share of its parts that a residual may be off for an exact reference
+SMOOTH = 1e-6  # floor of a numerical reference up to which its derivatives are taken at their word
+_LIBRARIES = ("numpy", "math", "cmath", "scipy")
+
+
+def try_equation(equation: Equation) -> None:
+    """Call residual, conditions, reference and hard constraint once, with abstract values; a few milliseconds.
+
+    Raises:
+        ValueError: a term, condition or output that is no real scalar; a name that is empty or used twice; a partial
+            that is read but not declared; a function that jax cannot differentiate (numpy, math, `if` on a
+            coordinate); a function written for a point where coordinates come apart. The message names part, line and
+            remedy.
+
+    >>> from sbjax.physics.pdes import make_equation
+    >>> try_equation(make_equation('heat'))
+    """
+    where = f"{equation.name}: residual"
+    terms: dict[str, Any] = {}
+
+    def residual(x, *values):
+        d = _Declared(equation, where, "partials", equation.partials, values)
+        _bind(where, "(x, d), one point and its partials", equation.residual, (x, d))
+        found = equation.residual(x, d)
+        if not isinstance(found, Mapping) or not found:
+            what = "no term" if isinstance(found, Mapping) else f"a {type(found).__name__}"
+            raise ValueError(f"{where} gives {what}: return the terms by name, {{'equation': ..}}")
+        for name, value in found.items():
+            if not isinstance(name, str) or not name:
+                raise ValueError(f"{where} has a term called {name!r}: give it a name, such as 'equation'")
+            terms[name] = _real_scalar(f"{where}: term {name!r}", value, equation)
+        return list(found.values())
+
+    jaxpr = _traced(where, equation, residual, len(equation.partials))
+    for name, result in zip(terms, jaxpr.outvars):
+        if not _depends(jaxpr, result, jaxpr.invars[1:]):
+            raise ValueError(f"{where}: term {name!r} depends on no partial d[..], so that no solution could change it")
+    for condition in equation.conditions:
+        if condition.name in terms:
+            raise ValueError(
+                f"{where} has a term {condition.name!r}, the name of a condition, which would take its place: give "
+                "the term another name"
+            )
+        _try_condition(equation, condition)
+    _traced(f"{equation.name}: reference", equation, functools.partial(_outputs, equation, equation.reference.solution))
+    if equation.ansatz:
+        outputs = jnp.zeros(len(equation.unknowns))
+        form = lambda x: equation.ansatz.fn(x, outputs)  # noqa: E731
+        _traced(f"{equation.name}: ansatz", equation, functools.partial(_outputs, equation, form, what="ansatz"))
+
+
+def try_reference(equation: Equation, points: int = 7) -> None:
+    """Put the reference into the equation and its conditions, in double precision at a few points.
+
+    What is left must be small beside sum |d residual / d partial| |partial|: at most `EXACT` of it, and 100 times the
+    floor of the reference. A numerical reference that is less accurate than `SMOOTH` may be a table, whose derivatives
+    mean nothing, and only its values are looked at.
+
+    Raises:
+        ValueError: it plainly solves another problem. The message names term, point and sizes.
+
+    >>> from sbjax.physics.pdes import make_equation
+    >>> try_reference(make_equation('heat'))
+    """
+    reference = equation.reference
+    smooth = reference.kind == "exact" or reference.floor <= SMOOTH
+    inside = spread(equation, points)
+    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+        values = np.asarray(jax.jit(jax.vmap(reference.solution))(inside))
+        if not np.isfinite(values).all():
+            i = int((~np.isfinite(values)).any(1).argmax())
+            raise ValueError(
+                f"{equation.name}: the reference is {values[i].tolist()} at {np.round(inside[i], 6).tolist()}, inside "
+                "the domain: correct it, or cut the domain"
+            )
+        names = {*equation.partials, *(name for condition in equation.conditions for name in condition.partials)}
+        names = {name for name in names if smooth or "_" not in name}
+        typical = {name: np.nanmax(abs(v), initial=0.0) for name, v in _along(equation, names)(inside).items()}
+        if names >= {*equation.partials}:
+            _compare(equation, "residual", equation.residual, [(inside,)], equation.partials, typical)
+        for condition in equation.conditions:
+            if names >= {*condition.partials}:
+                faces = [np.asarray(on_face(equation, face, inside)) for face in condition.faces]
+                places = [tuple(faces)] if condition.kind == "periodic" else [(face,) for face in faces]
+                residual = lambda *given, c=condition: {c.name: c.residual(*given)}  # noqa: E731
+                _compare(equation, "condition", residual, places, condition.partials, typical)
+
+
+def _along(equation, names):
+    """Partials of the reference at points [n, d]."""
+    solution, about = equation.reference.solution, {"coordinates": equation.coordinates, "unknowns": equation.unknowns}
+    return jax.jit(jax.vmap(lambda x: partials(solution, x, sorted(names), **about)))
+
+
+def _compare(equation, what, residual, places, names, typical) -> None:
+    """What the reference leaves in a residual, beside the sum of the sizes of its parts; each partial counts at least
+    with its typical size, since all may vanish at the points."""
+    at = _along(equation, names)
+
+    def sizes(x, *sides):
+        exactly = lambda sides: {k: jnp.asarray(v, float) for k, v in residual(x, *sides).items()}  # noqa: E731
+        slopes, rest = jax.jacfwd(exactly)(sides), exactly(jax.tree.map(jnp.zeros_like, sides))
+        parts = {
+            term: abs(rest[term])
+            + sum(abs(row[k]) * jnp.maximum(abs(side[k]), typical[k]) for row, side in zip(rows, sides) for k in side)
+            for term, rows in slopes.items()
+        }
+        return exactly(sides), parts
+
+    compared = jax.jit(jax.vmap(sizes))
+    for points in places:
+        found, parts = compared(points[0], *map(at, points))
+        for term in found:
+            left, size = abs(np.asarray(found[term])), np.asarray(parts[term])
+            usable = np.isfinite(left) & np.isfinite(size)
+            i = int(np.where(usable, left, -1).argmax())
+            if usable[i] and left[i] > (EXACT + 100 * equation.reference.floor) * size[usable].max():
+                raise ValueError(
+                    f"{equation.name}: the reference leaves {left[i]:.3g} in {what} {term!r} at "
+                    f"{np.round(points[0][i], 6).tolist()}, whose parts add up to {size[i]:.3g}: it solves another "
+                    "problem; compare signs, coefficients and values. If it is an approximation, say so: "
+                    "Reference(.., kind='numerical', floor=its error)"
+                )
+
+
+def _try_condition(equation: Equation, condition: Condition) -> None:
+    where = f"{equation.name}: condition {condition.name!r}"
+    if not condition.faces:
+        raise ValueError(f"{where} has no face: name one, [('{equation.coordinates[0]}', 'lower')]")
+    sides, n = (2 if condition.kind == "periodic" else 1), len(condition.partials)
+
+    def residual(x, *values):
+        halves = [values[side * n : (side + 1) * n] for side in range(sides)]
+        d = [_Declared(equation, where, "its partials", condition.partials, half) for half in halves]
+        _bind(where, "(x, d), one point and its partials", condition.residual, (x, *d))
+        _real_scalar(where, condition.residual(x, *d), equation)
+
+    _traced(where, equation, residual, sides * n)
+
+
+def _outputs(equation: Equation, solution: Callable, x: Any, what: str = "reference") -> None:
+    found = solution(x)
+    n = len(equation.unknowns)
+    gives = f"shape {jnp.shape(found)}" if isinstance(found, np.ndarray | jax.Array) else f"a {type(found).__name__}"
+    if gives != f"shape {(n,)}":
+        raise ValueError(
+            f"{equation.name}: {what} gives {gives}, needs an array of shape {(n,)}: a number for each of "
+            f"{', '.join(equation.unknowns)}"
+        )
+    if not jnp.issubdtype(jnp.result_type(found), jnp.floating):
+        raise ValueError(f"{equation.name}: {what} gives {jnp.result_type(found)}, needs real numbers")
+
+
+class _Declared(dict):
+    """The partials that a residual declares; another one is refused, and not found missing in training."""
+
+    def __init__(self, equation, where, field, names, values):
+        super().__init__(zip(names, values))
+        self.equation, self.where, self.field = equation, where, field
+
+    def get(self, name, default=None):
+        return self[name]
+
+    def __missing__(self, name):
+        parse_partial(str(name), self.equation.coordinates, self.equation.unknowns)  # says what is wrong with a name
+        listed = ", ".join(map(repr, (*self, name)))
+        raise ValueError(f"{self.where} reads d[{name!r}], which {self.field} do not list: write ({listed})")
+
+
+def _real_scalar(where: str, value: Any, equation: Equation) -> Any:
+    if not isinstance(value, int | float | complex | np.generic | np.ndarray | jax.Array):
+        raise ValueError(f"{where} is a {type(value).__name__}, needs a number")
+    shape, dtype = jnp.shape(value), jnp.result_type(value)
+    if shape != ():
+        point = ", ".join(equation.coordinates)
+        raise ValueError(
+            f"{where} has shape {shape} and must be a scalar, a number at one point: the point x is [{point}], so that "
+            f"x[0] is {equation.coordinates[0]}"
+        )
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        raise ValueError(
+            f"{where} is complex: write real and imaginary part as two terms, of two real unknowns such as 'u' and 'v'"
+        )
+    if not jnp.issubdtype(dtype, jnp.number):
+        raise ValueError(f"{where} is of type {dtype}, needs a real number")
+    return value
+
+
+def _bind(where: str, arguments: str, function: Callable, given: tuple) -> None:
+    try:
+        inspect.signature(function).bind(*given)
+    except TypeError as error:
+        raise ValueError(f"{where} is called as {arguments}: {error}") from None
+    except ValueError:  # a function without a signature
+        return
+
+
+def _traced(where: str, equation: Equation, function: Callable, scalars: int = 0) -> Any:
+    """The jaxpr of a function of a point and of scalars."""
+    point = jax.ShapeDtypeStruct((len(equation.coordinates),), np.float32)
+    try:
+        return jax.make_jaxpr(function)(point, *[jax.ShapeDtypeStruct((), np.float32)] * scalars).jaxpr
+    except Exception as error:  # the user's own code may raise anything
+        raise ValueError(_told(where, equation, error)) from error
+
+
+def _depends(jaxpr: Any, result: Any, sources: list) -> bool:
+    live = {result} if hasattr(result, "count") else set()  # a constant is no variable
+    for equation in reversed(jaxpr.eqns):
+        if not live.isdisjoint(equation.outvars):
+            live.update(var for var in equation.invars if not hasattr(var, "val"))
+    return not live.isdisjoint(sources)
+
+
+def _told(where: str, equation: Equation, error: Exception) -> str:
+    """What went wrong in a function of the user, at which line, and what to write instead."""
+    frame, code, line = _users_line(error)
+    coordinates = ", ".join(equation.coordinates)
+    if isinstance(error, jax.errors.TracerBoolConversionError):
+        return (
+            f"{where}{line} decides by the value of a coordinate or of u (`if`, `and`, `min`, a comparison): write "
+            "jnp.where(condition, a, b), jnp.minimum or jnp.logical_and, with jax.numpy as jnp"
+        )
+    if isinstance(
+        error,
+        jax.errors.TracerArrayConversionError
+        | jax.errors.ConcretizationTypeError
+        | jax.errors.TracerIntegerConversionError,
+    ) or ("ufunc" in str(error) and isinstance(error, TypeError)):
+        used = _foreign(code, frame)
+        if used is None:
+            return (
+                f"{where}{line} makes a plain number of a traced one (float(..), int(..), numpy or math): use "
+                "jax.numpy there"
+            )
+        name, instead = used
+        return f"{where}{line} uses {name}, which jax cannot differentiate: write {instead}"
+    told = f"{type(error).__name__}: " if not isinstance(error, ValueError) else ""
+    told += (str(error).splitlines() or ["no message"])[0]
+    if isinstance(error, IndexError) or "iteration over a 0-d" in str(error):
+        told += f"; functions of the coordinates get them apart, as numbers: value({coordinates}), not a point p[0]"
+    if told.startswith(where.partition(":")[0] + ":"):
+        return told
+    return f"{where}{line}: {told}"
+
+
+def _users_line(error: Exception) -> tuple[Any, str, str]:
+    """The innermost frame outside of libraries and of this package's own machinery, its code, and ' (file, line n)'."""
+    own = pathlib.Path(__file__).parent
+    machinery = {str(own / f"{name}.py") for name in ("trial", "building", "equation", "derivatives", "ansatz")}
+    found = None
+    for (frame, number), summary in zip(
+        traceback.walk_tb(error.__traceback__), traceback.extract_tb(error.__traceback__)
+    ):
+        file = summary.filename
+        if file not in machinery and "site-packages" not in file and not file.startswith("<"):
+            found = frame, number, summary
+    if found is None:
+        return None, "", ""
+    frame, number, summary = found
+    code = linecache.getline(summary.filename, number)
+    if summary.colno is not None and summary.end_lineno == summary.lineno:
+        code = code.encode()[summary.colno : summary.end_colno].decode(errors="replace")
+    return frame, code, f" ({pathlib.Path(summary.filename).name}, line {number})"
+
+
+def _foreign(code: str, frame: Any) -> tuple[str, str] | None:
+    """The first function of numpy, math or scipy called in a piece of code, and what to write in its place."""
+    names = {} if frame is None else frame.f_globals | frame.f_locals
+    for called in re.findall(r"([A-Za-z_][\w.]*)\s*\(", code):
+        thing: Any = names.get(called.split(".")[0])
+        for part in called.split(".")[1:]:
+            thing = getattr(thing, part, None)
+        home = "numpy" if isinstance(thing, np.ufunc) else getattr(thing, "__module__", None) or ""
+        if home.split(".")[0] not in _LIBRARIES:
+            continue
+        short = getattr(thing, "__name__", called.split(".")[-1])
+        short = {"fabs": "abs", "pow": "power"}.get(short, short)
+        if hasattr(jnp, short):
+            return called, f"jnp.{short}, with jax.numpy as jnp"
+        if hasattr(jax.scipy.special, short):
+            return called, f"jax.scipy.special.{short}"
+        return called, "it with functions of jax.numpy"
+    return None

@@ -1,0 +1,136 @@
+"""The flag --config: the file of a user is run, and its flags are looked up in it, with errors that name file and line.
+
+Nothing heavy is imported here; what a config file needs, it imports itself.
+"""
+
+import contextlib
+import importlib.machinery
+import importlib.util
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sbjax.names import near
+
+OPEN = ("model", "expansion", "optimizer", "second_phase")
+"""Sections whose fields depend on what they name."""
+
+TRUE, FALSE = ("true", "t", "1"), ("false", "f", "0")
+
+
+class ConfigFileError(Exception):
+    """A config file, or a flag of one of its fields, that cannot be used; no ValueError, which absl would reword."""
+
+
+def load(given: str, argv: Sequence[str]) -> Any:
+    """The configuration of `file.py:words`, with every flag `--config.FIELD=..` of `argv` looked up in it.
+
+    Raises:
+        ConfigFileError: the file cannot be run, gives no configuration, or has no such field.
+    """
+    file, words = split(given)
+    if not os.path.isfile(file):
+        raise ConfigFileError(f"--config={given}: there is no such file; see configs/")
+    with _told(file):
+        module = _run(file)
+        if not callable(getattr(module, "get_config", None)):
+            raise ConfigFileError(
+                f"{file} has no function get_config(argument=None) that returns a config; see docs/config.md"
+            )
+        config = module.get_config(*([words] if words else []))
+    if not isinstance(config, Mapping) and not hasattr(config, "lock"):
+        raise ConfigFileError(
+            f"{file}: get_config() returned {_short(config)} and no config; end it with `return config`, where config "
+            "is from sbjax.config.base_config(), see docs/config.md"
+        )
+    for flag, path, value in overrides(argv):
+        _check_flag(flag, path, value, config, file)
+    if hasattr(config, "lock"):
+        config.lock()
+    return config
+
+
+def split(given: str) -> tuple[str, str]:
+    """The file, with `~` and variables replaced, and the words of 'file.py:words'."""
+    file, _, words = given.partition(":")
+    return os.path.expandvars(os.path.expanduser(file)), words
+
+
+def overrides(argv: Sequence[str]) -> Iterator[tuple[str, list[str], str | None]]:
+    """(flag, path, value) of every flag --config.FIELD; the value is None where it is the next word."""
+    for word in argv:
+        flag, equals, value = word.partition("=")
+        match = re.fullmatch(r"--?(no)?config\.(.+)", flag)
+        if match:
+            yield flag, match.group(2).split("."), value if equals else None
+
+
+def _run(file: str) -> Any:
+    loader = importlib.machinery.SourceFileLoader("sbjax_config_file", file)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("sbjax_config_file", loader))
+    sys.modules[module.__name__] = module  # dataclasses look themselves up there
+    loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def _told(file: str) -> Iterator[None]:
+    """Whatever a config file raises, in one sentence with its line."""
+    try:
+        yield
+    except ConfigFileError:
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and not error.code:  # a config that only lists something
+            raise
+        if type(error).__name__ == "ConfigError":
+            raise ConfigFileError(str(error)) from error
+        if isinstance(error, SyntaxError):
+            where = error.filename or file
+            raise ConfigFileError(f"{where} line {error.lineno}: {type(error).__name__}: {error.msg}") from error
+        frames = traceback.extract_tb(error.__traceback__)
+        inside = [frame for frame in frames if os.path.abspath(frame.filename) == os.path.abspath(file)]
+        line = f" line {inside[-1].lineno}" if inside else ""
+        said = " ".join(str(error).split())
+        raise ConfigFileError(f"{file}{line}: {type(error).__name__}: {said}".rstrip(": ")) from error
+
+
+def _check_flag(flag: str, path: list[str], value: str | None, config: Any, file: str) -> None:
+    """Refuse a flag of a field that the config does not have, or of a switch that is neither on nor off."""
+    node = config
+    for depth, part in enumerate(path):
+        name = part.split("[")[0]
+        if not isinstance(node, Mapping) and not hasattr(node, "items"):
+            raise ConfigFileError(f"{flag}: {'.'.join(path[:depth])}={_short(node)} is no section and has no fields")
+        if name not in node:
+            raise ConfigFileError(f"{flag}: {_no_such_field(path, depth, node, config, file)}")
+        node = node[name]
+    if isinstance(node, bool) and value is not None and value.lower() not in (*TRUE, *FALSE):
+        raise ConfigFileError(f"{flag}={value}: give true or false")
+
+
+def _no_such_field(path: list[str], depth: int, node: Any, config: Any, file: str) -> str:
+    here, name = ".".join(path[:depth]), path[depth]
+    if path[0] == "arms":
+        arm, field = path[1] if depth > 1 else name, ".".join(path[2:])
+        if depth == 1:
+            return f"{file} has no arm {arm!r}{near(arm, node)}; its arms: {', '.join(node)}. An arm goes into the file"
+        missing = ".".join(path[2 : depth + 1])
+        return (
+            f"arm {arm!r} of {file} has no {missing}. A flag "
+            f"sets fields that the arm has in the file: write it there, config.arms.{arm}.{path[2]} = {{..}}, or set "
+            f"{field} for all arms: --config.{field}"
+        )
+    every = [f"{section}.{own}" for section, fields in config.items() if hasattr(fields, "items") for own in fields]
+    hint = near(name, [*node, *config, *every] if not here else [*node]) or near(name, [*config, *every])
+    if here in OPEN:
+        hint += f". Options that the file does not set yet go into the file: config.{here} = {{..}}"
+    return f"{'the config' if not here else f'its section {here!r}'} has no field {name!r}{hint}; --fields lists them"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,93 @@
+"""What cannot fit is refused by its fields, before anything is computed or written."""
+
+import math
+import resource
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sbjax import config as config_lib
+from sbjax import devices
+from sbjax.frame import estimate
+from sbjax.frame.errors import ConfigError
+from sbjax.runner import run as runner
+
+
+def make_config(kind="images", **changes):
+    config = config_lib.shrink(config_lib.base_config(kind))
+    config.monitor.kinds, config.arms = "", {"raw": {}}
+    with config.unlocked():
+        for path, value in changes.items():
+            config.update_from_flattened_dict({path.replace("__", "."): value})
+    return config.to_dict()
+
+
+TOO_LARGE = [
+    ("images", {"reports": 99_999_999_999}, "reports=99999999999 must be >= 1, <= 100000"),
+    ("images", {"seed": 2**32}, "seed=4294967296 must be >= 0, <= 4294967295"),
+    ("images", {"seed": 10**20}, "seed=1"),
+    ("images", {"train_steps": 10**12}, "train_steps=1000000000000 must be <= 2147483647"),
+    ("images", {"train_steps": 0, "train_epochs": 1e9}, "train_epochs=1000000000.0 are .* steps, and 2147483647"),
+    ("images", {"checkpoint__keep": 10**12}, "checkpoint.keep=1000000000000 must be <="),
+    ("images", {"replicas": 10**6}, "replicas=1000000, .*needs at least .* GB of memory .parameters and optimiser"),
+    ("images", {"model": {"name": "mlp", "widths": (10**9,)}}, r"model.widths=\(1000000000,\).* at least .* TB of mem"),
+    ("images", {"model": {"name": "mlp", "widths": (10**9, 10**9)}}, r"model.widths=\(1000000000, 1000000000\)"),
+    ("images", {"task__image_size": 10_000}, "image_size=10000: .* images of this size take .* GB of memory"),
+    ("pinn", {"task__points": 10**11}, "task.points=100000000000 must be >= 1, <= 10000000"),
+    ("pinn", {"expansion": {"kind": "vector", "before": 10**8}}, "expansion.before=100000000 must be >= 0, <= 10000"),
+    ("pinn", {"model": {"name": "field", "widths": (10**9,)}}, r"model.widths=\(1000000000,\)"),
+    ("ising", {"task__size": 10_000, "replicas": 10**6}, "replicas=1000000, task.size=10000: .*TB of memory"),
+    ("qcd", {"model": {"name": "quasi_parton", "width": 10**8}}, "model.width=100000000, .* of memory"),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes", "words"), TOO_LARGE)
+def test_too_large_is_refused_by_its_field_and_writes_nothing(tmp_path, kind, changes, words):
+    began = time.process_time()
+    with pytest.raises(ConfigError, match=words):
+        runner.run(make_config(kind, **changes), tmp_path / "run")
+    assert time.process_time() - began < 20
+    assert not (tmp_path / "run").exists()
+
+
+def test_bytes_are_those_of_the_arrays():
+    tree = {"a": np.zeros((3, 5), np.float32), "b": jnp.zeros(7, jnp.bfloat16), "c": np.zeros((), np.int64)}
+    assert estimate.tree_bytes(tree) == 60 + 14 + 8
+    assert estimate.tree_bytes(jax.eval_shape(lambda: {"k": jax.random.key(0)})) == 8
+
+    def fn(x):
+        inner = jax.lax.scan(lambda carry, _: (carry @ x, None), x, None, length=3)[0]
+        return (inner[:, None, :] * x[None]).sum()
+
+    traced = jax.jit(fn).trace(jax.ShapeDtypeStruct((20, 20), np.float32))
+    assert estimate.largest_array(traced.jaxpr.jaxpr) == 20**3 * 4
+
+
+def test_the_estimate_is_below_what_training_holds(tmp_path):
+    """Of a run that is trained: the checkpoint on disk holds the arrays that were counted."""
+    plan = config_lib.read(make_config(model={"name": "mlp", "widths": (64,)}))
+    arm = runner.prepare(plan).built.arms[0]
+    params = 64 * 64 + 64 + 64 * 10 + 10
+    momentum = params
+    assert arm.checkpoint_bytes == pytest.approx(2 * 4 * (params + momentum), rel=0.01)
+
+
+def test_a_limit_of_the_process_counts(monkeypatch):
+    whole = devices.memory()
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (whole // 2, whole))
+    assert devices.memory() == whole // 2
+
+
+def test_checkpoints_that_do_not_fit_on_the_disk_are_refused(tmp_path, monkeypatch):
+    free = type("Usage", (), {"free": 10_000})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: free)
+    with pytest.raises(
+        ConfigError, match=r"--workdir=.*the checkpoints need .* MB and the disk has 10.0 kB free; lower"
+    ):
+        runner.run(make_config(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    estimate.check_disk(10_000, tmp_path)
+    assert math.isfinite(devices.memory())

@@ -1,0 +1,81 @@
+"""Mutated configurations: refused in words or accepted with an effect, soon, and nothing is written."""
+
+import importlib.util
+import logging
+import pathlib
+import signal
+
+import pytest
+
+from sbjax import config as config_lib
+from sbjax.frame.errors import ConfigError
+from sbjax.runner import run as runner
+
+SECONDS = 20
+OFF = ("'0'", "'0.0'", "'False'", "''", "'{}'", "'None'", "'1'")
+
+
+def load():
+    path = pathlib.Path(__file__).parents[1] / "mutations.py"
+    spec = importlib.util.spec_from_file_location("mutations", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+mutations = load()
+
+
+@pytest.fixture
+def in_time():
+    """Time of the processor, since a busy machine is no hang."""
+
+    def late(*_):
+        raise TimeoutError(f"more than {SECONDS} s")
+
+    before = signal.signal(signal.SIGPROF, late)
+    yield lambda seconds=SECONDS: signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.signal(signal.SIGPROF, before)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "prepare"),
+    [(0, 40, False), *(pytest.param(i, i + 50, True, marks=pytest.mark.extended) for i in range(0, 300, 50))],
+)
+def test_refused_in_words_or_accepted_with_an_effect(tmp_path, monkeypatch, in_time, first, last, prepare):
+    logging.getLogger("sbjax").setLevel(logging.ERROR)
+    plain = {name: config_lib.read(tree) for name, tree in mutations.starts().items()}
+    monkeypatch.chdir(tmp_path)
+    raw, silent = [], []
+    for number, (start, said, tree) in list(enumerate(mutations.mutated(last)))[first:]:
+        in_time()
+        try:
+            plan = config_lib.read(tree)
+            folder = runner.open_workdir(plan, tmp_path / "run")
+            if prepare:
+                runner.prepare(plan)
+        except ConfigError as error:
+            raw += [(number, start, said, "long")] * (not 0 < len(str(error)) < 3000)
+            continue
+        except Exception as error:
+            raw.append((number, start, said, repr(error)))
+            continue
+        finally:
+            in_time(0)
+            assert list(tmp_path.iterdir()) == [], (number, said)
+        assert folder.status == "new"
+        if plan.settings == plain[start].settings and not without_effect(said):
+            silent.append((number, start, said))
+    assert raw == []
+    assert silent == []
+
+
+def without_effect(said):
+    """Whether all that was done is to leave fields out, to copy one, to move an arm in tables, or to say 'off'."""
+
+    def nothing(part):
+        path, _, value = part.partition("=")
+        return part.startswith(("without ", "left ")) or " as " in part or path.endswith(".order") or value in OFF
+
+    return all(map(nothing, said.split("; ")))

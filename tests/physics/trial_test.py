@@ -1,0 +1,310 @@
+"""Mistakes in an equation of one's own: each is told before training, with the part, the line and what to write."""
+
+import dataclasses
+import math
+import types
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+from flax import linen as nn
+
+from sbjax.experiments.pinn.experiment import build_equation
+from sbjax.frame.errors import ConfigError
+from sbjax.models import layers
+from sbjax.models.field import Field
+from sbjax.names import import_path
+from sbjax.physics import building
+from sbjax.physics.equation import Condition, Reference
+from sbjax.physics.pdes import EQUATIONS, make_equation
+from sbjax.physics.trial import try_equation, try_reference
+from sbjax.runner.run import run
+from sbjax.tasks.smoothness import check_activation
+
+HEAT = make_equation("heat")
+POISSON = make_equation("poisson")
+
+
+def residual(function, **changes):
+    return dataclasses.replace(HEAT, residual=function, **changes)
+
+
+def value(function, equation=HEAT):
+    kind = building.dirichlet("u", [("x", "upper")], function)
+    return dataclasses.replace(equation, conditions=(kind,), ansatz=None)
+
+
+def reference(function, equation=HEAT):
+    return dataclasses.replace(equation, reference=building.exact(function, "test"))
+
+
+def several_lines(x, d):
+    scaled = 2 * x[1]
+    return {"equation": d["u_t"] - np.exp(
+        scaled
+    )}  # fmt: skip
+
+
+TERM = "heat: residual: term 'equation'"
+cosine = np.cos
+ROBIN = [("x", "lower")], ("u",)
+
+
+def conditions(*given):
+    return dataclasses.replace(HEAT, conditions=given, ansatz=None)
+
+
+MISTAKES = {
+    # Shapes.
+    "the point for a coordinate": (
+        residual(lambda x, d: {"equation": d["u_t"] - d["u_xx"] * x}),
+        rf"{TERM} has shape \(2,\) and must be a scalar.*the point x is \[x, t\], so that x\[0\] is x",
+    ),
+    "a value of shape [1]": (value(lambda x, t: jnp.zeros(1)), r"condition 'u_on_x_upper' has shape \(1,\)"),
+    "a robin term of shape [2]": (
+        conditions(building.robin(*ROBIN, lambda x, d: d["u"] - x)),
+        r"condition 'robin_on_x_lower' has shape \(2,\)",
+    ),
+    "a reference of two": (reference(lambda x, t: (x, t)), r"reference gives shape \(2,\), needs an array"),
+    "a list": (residual(lambda x, d: [d["u_t"]]), "residual gives a list: return the terms by name"),
+    "a bare scalar": (residual(lambda x, d: d["u_t"]), "residual gives a .*Tracer: return the terms by name"),
+    "a list as term": (residual(lambda x, d: {"equation": [d["u_t"]]}), f"{TERM} is a list, needs a number"),
+    "nothing": (residual(lambda x, d: None), "residual gives a NoneType"),
+    "no term": (residual(lambda x, d: {}), "residual gives no term"),
+    "complex": (residual(lambda x, d: {"equation": 1j * d["u_t"]}), f"{TERM} is complex: write real and imaginary"),
+    "a comparison": (residual(lambda x, d: {"equation": d["u_t"] > 0}), f"{TERM} is of type bool"),
+    "no partial": (residual(lambda x, d: {"equation": x[0]}), f"{TERM} depends on no partial"),
+    # Names.
+    "a term called as a condition": (
+        residual(lambda x, d: {"u_on_x": d["u_t"] - d["u_xx"]}),
+        "term 'u_on_x', the name of a condition, which would take its place",
+    ),
+    "a term without a name": (residual(lambda x, d: {"": d["u_t"]}), "has a term called ''"),
+    "a number as name": (residual(lambda x, d: {0: d["u_t"]}), "has a term called 0"),
+    "no face": (
+        dataclasses.replace(HEAT, conditions=(building.dirichlet("u", [], 0.0),), ansatz=None),
+        r"has no face: name one, \[\('x', 'lower'\)\]",
+    ),
+    # Partials.
+    "undeclared in a residual": (
+        residual(lambda x, d: {"equation": d["u_t"] - d["u"]}),
+        r"residual reads d\['u'\], which partials do not list: write \('u_t', 'u_xx', 'u'\)",
+    ),
+    "undeclared by get": (residual(lambda x, d: {"equation": d["u_t"] - d.get("u", 0)}), r"reads d\['u'\]"),
+    "of another unknown": (residual(lambda x, d: {"equation": d["v_t"]}), "partial 'v_t': 'v' is not an unknown"),
+    "undeclared in a condition": (
+        dataclasses.replace(
+            HEAT, conditions=(building.robin([("x", "lower")], ("u",), lambda x, d: d["u"] + d["u_x"]),), ansatz=None
+        ),
+        r"condition 'robin_on_x_lower' reads d\['u_x'\], which its partials do not list",
+    ),
+    "undeclared in a periodic one": (
+        dataclasses.replace(
+            HEAT,
+            conditions=(Condition("p", "periodic", building.both("x"), ("u",), lambda x, d, e: d["u_x"] - e["u_x"]),),
+            ansatz=None,
+        ),
+        r"condition 'p' reads d\['u_x'\]",
+    ),
+    # Functions that jax does not know.
+    "numpy in a value": (
+        value(lambda x, t: np.sin(np.pi * x)),
+        r"condition 'u_on_x_upper' \(trial_test.py, line \d+\) uses np.sin, .*: write jnp.sin",
+    ),
+    "math in a value": (value(lambda x, t: math.sin(x)), "uses math.sin, .*: write jnp.sin"),
+    "math in a residual": (residual(lambda x, d: {"equation": d["u_t"] - math.exp(x[1])}), "uses math.exp, .* jnp.exp"),
+    "numpy in a reference": (reference(lambda x, t: np.cosh(x)), "heat: reference .* uses np.cosh, .* jnp.cosh"),
+    "on several lines": (residual(several_lines), "uses np.exp|makes a plain number"),
+    "scipy": (value(lambda x, t: scipy.special.erf(x)), r"uses scipy.special.erf, .* jax.scipy.special.erf"),
+    "float": (value(lambda x, t: float(x)), "makes a plain number of a traced one"),
+    "if": (value(lambda x, t: 1.0 if x > 0.5 else 0.0), r"decides by the value .*jnp.where\(condition, a, b\)"),
+    "max": (residual(lambda x, d: {"equation": max(d["u_t"], 0)}), "decides by the value"),
+    "under another name": (value(lambda x, t: cosine(x)), "uses cosine, .*: write jnp.cos"),
+    # Values that are no numbers.
+    "a pair": (value(lambda x, t: (x, t)), "condition 'u_on_x_upper'.*: value gives a tuple, needs a number"),
+    "a list of numbers": (value([0.0]), "value is a list, needs a number or a function"),
+    "a word": (value("0"), "value is a str"),
+    "forgotten": (value(lambda x, t: None), "value gives a NoneType"),
+    # Functions written for other arguments.
+    "a value of a point": (
+        value(lambda p: p[0]),
+        r"condition 'u_on_x_upper'.*: value is called with the coordinates apart, as value\(x, t\)",
+    ),
+    "a value of a point on a line": (value(lambda p: p[0], POISSON), r"IndexError: .*as numbers: value\(x\)"),
+    "a reference of a point": (reference(lambda p: p[0] * p[1]), r"reference.*: formula is called with"),
+    "a residual of coordinates": (residual(lambda x, t, d: {"equation": d["u_t"]}), r"residual is called as \(x, d\)"),
+    "attributes": (residual(lambda x, d: {"equation": d.u_t}), r"residual \(trial_test.py, line \d+\): AttributeError"),
+    "a form of a point": (
+        dataclasses.replace(HEAT, ansatz=building.hard("u = t N", [], 0.0, lambda p: p[1])),
+        "ansatz.*: distance is called with the coordinates apart",
+    ),
+}  # fmt: skip
+
+
+def unpacked(u_t, u_xx):
+    return {"equation": u_t - 0.4 * u_xx}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda x, d: unpacked(**d), lambda x, d: unpacked(*d.values()), lambda x, d: unpacked(d.pop("u_t"), d["u_xx"])],
+)
+def test_partials_may_be_read_in_any_way(function):
+    try_equation(residual(function))
+    try_reference(residual(function))
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_has_its_sentence(name):
+    equation, message = MISTAKES[name]
+    with pytest.raises(ValueError, match=message):
+        try_equation(equation)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"unknowns": ("u", "u")}, r"unknowns=\('u', 'u'\) must be a tuple of distinct names"),
+        ({"unknowns": ()}, r"unknowns=\(\) must be"),
+        ({"unknowns": ("u_1",)}, r"unknowns=\('u_1',\) must be a tuple of distinct names without underscores"),
+        ({"unknowns": "u"}, "unknowns='u' must be a tuple"),
+        ({"coordinates": ("x", "x")}, r"coordinates=\('x', 'x'\) must be a tuple of distinct names"),
+    ],
+)
+def test_names_of_an_equation(change, message):
+    with pytest.raises(ValueError, match=f"heat.{message}"):
+        dataclasses.replace(HEAT, **change)
+
+
+def test_faces_are_pairs():
+    with pytest.raises(ValueError, match=r"faces=\('x', 'lower'\) of 'u' must be a list of pairs"):
+        building.dirichlet("u", ("x", "lower"), 0.0)
+
+
+def wrong(x, t):
+    return jnp.exp(-0.4 * jnp.pi**2 * t) * jnp.sin(jnp.pi * x)
+
+
+@pytest.mark.parametrize(
+    ("equation", "message"),
+    [
+        (
+            residual(lambda x, d: {"equation": d["u_t"] + 0.4 * d["u_xx"]}),
+            r"reference leaves [\d.]+ in residual 'equation' at \[.*\], whose parts add up to [\d.]+: it solves",
+        ),
+        (residual(lambda x, d: {"equation": d["u_t"] - 0.41 * d["u_xx"]}), "in residual 'equation'"),
+        (value(1.0), "reference leaves 1 in condition 'u_on_x_upper'"),
+        (reference(lambda x, t: wrong(x, t) + 1e-2), "in condition 'u_on_x'"),
+        (reference(lambda x, t: 1e-6 * wrong(x, t)), "in condition 'initial_u'"),
+        (reference(lambda x, t: jnp.sqrt(t - 2)), r"reference is \[nan\] at \[.*\], inside the domain"),
+        (
+            dataclasses.replace(HEAT, reference=Reference(lambda p: p[:1], "numerical", 1e-3, 1e-3, "table")),
+            "in condition 'u_on_x'",
+        ),
+    ],
+)
+def test_a_reference_of_another_problem(equation, message):
+    try_equation(equation)
+    with pytest.raises(ValueError, match=message):
+        try_reference(equation)
+
+
+def test_references_that_are_not_exact():
+    """A table of the solution, piecewise linear: its second derivative is zero, its values are right."""
+    t, x = np.linspace(0, 1, 201), np.linspace(0, 1, 201)
+    table = jnp.asarray(wrong(x[:, None], t[None, :]))
+
+    def interpolated(p):
+        i, j = (jnp.clip((200 * p[k]).astype(int), 0, 199) for k in (0, 1))
+        a, b = 200 * p[0] - i, 200 * p[1] - j
+        low, high = ((1 - a) * table[i, j + k] + a * table[i + 1, j + k] for k in (0, 1))
+        return jnp.stack([(1 - b) * low + b * high])
+
+    for floor in (1e-4, 1e-2):
+        try_reference(dataclasses.replace(HEAT, reference=Reference(interpolated, "numerical", floor, floor, "table")))
+    for small in (0.0, 1e-6, 1e6):  # a solution of any size, and none at all
+        scaled = lambda x, t, small=small: small * wrong(x, t)  # noqa: E731
+        conditions = (building.dirichlet("u", building.both("x"), 0.0), building.initial_value("u", scaled))
+        try_reference(dataclasses.replace(reference(scaled), conditions=conditions, ansatz=None))
+
+
+@pytest.mark.parametrize("name", ["heat", "poisson_robin", "advection", "kovasznay", "euler_beam"])
+def test_equations_of_the_package(name):
+    try_equation(make_equation(name))
+    try_reference(make_equation(name))
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("name", EQUATIONS)
+def test_all_equations_of_the_package(name):
+    try_equation(make_equation(name))
+    try_reference(make_equation(name))
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (MISTAKES["undeclared in a residual"][0], r"task.equation='own_equation:make': heat: residual reads d\['u'\]"),
+        (MISTAKES["numpy in a value"][0], "task.equation='own_equation:make': .* write jnp.sin"),
+        (residual(lambda x, d: {"equation": d["u_t"]}), "task.equation='own_equation:make': .*reference leaves"),
+        (None, "it returned NoneType, not a sbjax.physics.equation.Equation"),
+        (KeyError("nu"), "task.equation='own_equation:make': KeyError: 'nu'"),
+    ],
+)
+def test_told_as_the_field(made, message, monkeypatch):
+    def make():
+        if isinstance(made, Exception):
+            raise made
+        return made
+
+    monkeypatch.setitem(__import__("sys").modules, "own_equation", types.SimpleNamespace(make=make))
+    with pytest.raises(ConfigError, match=message):
+        build_equation("own_equation:make")
+
+
+def of_order(order):
+    name = "u_" + "x" * order
+    return dataclasses.replace(
+        POISSON, partials=(name,), residual=lambda x, d: {"equation": d[name]}, conditions=(), ansatz=None
+    )
+
+
+@pytest.mark.parametrize("activation", layers.ACTIVATIONS)
+def test_activations_have_the_derivatives_of_the_equation(activation):
+    """As seen from the derivatives themselves: none of order 2 of piecewise linear ones, a jump in those of elu."""
+    highest = {"relu": 1, "leaky_relu": 1, "identity": 1, "elu": 2, "celu": 2, "selu": 2}.get(activation, 4)
+    field = Field(unknowns=1, widths=(4,), lower=(0.0,), upper=(1.0,), activation=activation)
+    for order in (1, 2, 3, 4):
+        if order <= highest:
+            check_activation(of_order(order), field)
+        else:
+            with pytest.raises(ValueError, match=rf"activation='{activation}' has no derivatives of order {order}"):
+                check_activation(of_order(order), field)
+
+
+class Own(nn.Module):
+    """A network of one's own."""
+
+    bend: Callable
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1)(self.bend(nn.Dense(8)(x)))
+
+
+def test_networks_of_ones_own():
+    check_activation(of_order(2), Own(jnp.tanh))
+    check_activation(of_order(1), Own(nn.relu))
+    with pytest.raises(ValueError, match="u_xx of poisson are zero for any weights of the network"):
+        check_activation(of_order(2), Own(nn.relu))
+
+
+def test_the_field_is_named_and_nothing_written(tmp_path):
+    config = import_path("configs/pdes.py:get_config")("poisson,smoke")
+    config.model.activation = "relu"
+    with pytest.raises(ConfigError, match=r"model.activation='relu' has no derivatives of order 2, as in u_xx"):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

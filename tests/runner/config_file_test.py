@@ -1,0 +1,130 @@
+"""The flag --config: errors of the file name file and line, errors of flags the whole flag and the likely field."""
+
+import re
+import time
+
+import pytest
+from ml_collections import ConfigDict
+
+from sbjax.runner import config_file as lib
+
+FILE = """
+from sbjax import config as config_lib
+
+def get_config(argument=None):
+    config = config_lib.base_config()
+    config.train_steps = 4
+    config.arms = {"raw": {}, "expanded": {"expansion": {"kind": "image", "factor": 2, "fill": "0.5"}}}
+    return config
+"""
+
+BROKEN = [
+    ("def get_config(:", "line 1: SyntaxError: invalid syntax"),
+    ("def get_config():\n    return 1\n\t return 2", "line 3: (TabError|IndentationError)"),
+    ("import no_such_module_here", "line 1: ModuleNotFoundError: No module named 'no_such_module_here'"),
+    ("x = y", "line 1: NameError: name 'y' is not defined"),
+    ("x = 1", "has no function get_config"),
+    ("def get_config():\n    return {}['a']", "line 2: KeyError: 'a'"),
+    ("def get_config():\n    return [].nothing", "line 2: AttributeError: 'list' object has no attribute 'nothing'"),
+    ("def get_config():\n    open('/no/such/file')", "line 2: FileNotFoundError"),
+    ("def get_config():\n    raise SystemExit(3)", "line 2: SystemExit: 3"),
+    ("def get_config():\n    1 / 0", "line 2: ZeroDivisionError"),
+    ("def get_config():\n    pass", "returned None and no config; end it with `return config`"),
+    ("def get_config():\n    return 3", "returned 3 and no config"),
+    ("get_config = 3", "has no function get_config"),
+    (FILE.replace("return config", "config.replicas = '3'\n    return config"), "line 8: TypeError: .*replicas"),
+    (FILE.replace("base_config()", "base_config('imags')"), "task.kind='imags' is unknown, did you mean 'images'"),
+    (b"\x00\xff", "SyntaxError|ValueError"),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), BROKEN)
+def test_what_a_config_file_raises_is_told_with_its_line(tmp_path, content, words):
+    path = tmp_path / "mine.py"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(lib.ConfigFileError, match=words) as caught:
+        lib.load(str(path), [])
+    assert "Traceback" not in str(caught.value)
+
+
+def test_a_config_that_only_lists_something_ends_well(tmp_path):
+    (tmp_path / "mine.py").write_text("def get_config():\n    raise SystemExit(0)")
+    with pytest.raises(SystemExit) as caught:
+        lib.load(str(tmp_path / "mine.py"), [])
+    assert caught.value.code == 0
+
+
+FLAGS = [
+    ("--config.seeds=3", "--config.seeds: the config has no field 'seeds', did you mean 'replicas'"),
+    ("--config.batch_size=3", "did you mean 'task.batch_size'"),
+    ("--config.lr=3", "did you mean 'optimizer.learning_rate'"),
+    ("--config.epochs=3", "did you mean 'train_epochs'"),
+    ("--config.replcas=3", "did you mean 'replicas'"),
+    ("--config.task.lr=3", "--config.task.lr: its section 'task' has no field 'lr', did you mean 'optimizer.learning"),
+    ("--config.model.width=3", r"section 'model' has no field 'width'.*go into the file: config.model = {..}"),
+    ("--config.seed.x=3", "--config.seed.x: seed=0 is no section and has no fields"),
+    ("--config.arms.raw.optimizer.learning_rate=0.1", r"arm 'raw' of .* has no optimizer\. A flag sets fields that the "
+     r"arm has in the file: write it there, config.arms.raw.optimizer = {..}, or set optimizer.learning_rate for"),
+    ("--config.arms.expanded.expansion.fil=0", "has no expansion.fil"),
+    ("--config.arms.new.task.flip=true", "has no arm 'new'; its arms: expanded, raw"),
+    ("--config.task.flip=yes", "--config.task.flip=yes: give true or false"),
+    ("--config.task.flip=", "--config.task.flip=: give true or false"),
+    ("--config.task.flip=None", "give true or false"),
+    ("--noconfig.task.flp", "--noconfig.task.flp: its section 'task' has no field 'flp', did you mean 'flip'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("flag", "words"), FLAGS)
+def test_a_flag_of_a_field_that_is_not_there_names_the_likely_one(tmp_path, flag, words):
+    (tmp_path / "mine.py").write_text(FILE)
+    with pytest.raises(lib.ConfigFileError, match=words):
+        lib.load(str(tmp_path / "mine.py"), [flag])
+
+
+def test_a_file_is_found_where_a_shell_would_find_it(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(FILE)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    flags = ["--config.task.flip=True", "--config.arms.expanded.expansion.factor=3", "--config.seed", "4"]
+    assert isinstance(lib.load("~/mine.py", flags), ConfigDict)
+    with pytest.raises(lib.ConfigFileError, match="there is no such file"):
+        lib.load("~/other.py", [])
+
+
+def test_flags_are_told_before_anything_heavy_is_imported():
+    """In a process of its own; its processor time, since a busy machine is not slow code."""
+    import subprocess
+    import sys
+
+    script = (
+        "import sys, time; sys.argv = ['runs/train.py', '--wrkdir=x', '--config=configs/quickstart.py']\n"
+        "import runpy\n"
+        "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as error: print(error)\n"
+        "print('jax' in sys.modules, time.process_time())"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    *said, last = done.stdout.splitlines()
+    assert "Unknown command line flag 'wrkdir'. Did you mean: workdir" in "".join(said), done.stderr
+    loaded, seconds = last.split()
+    assert loaded == "False"
+    assert float(seconds) < 1
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "memory ran out .MemoryError.. What was saved is untouched. Lower replicas"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nBT"),
+            "RESOURCE_EXHAUSTED.*placement.replicas",
+        ),
+        (RuntimeError("something else"), None),
+    ],
+)
+def test_memory_that_runs_out_is_told_with_what_to_lower(error, words):
+    from sbjax.runner.cli import _about_memory
+
+    said = _about_memory(error)
+    assert said is None if words is None else re.search(words, said)
