@@ -40,8 +40,8 @@ def test_good_and_bad_news_are_as_plain(write_run, effect, start, verdict):
 def test_several_treatments_of_which_less_is_better(write_member):
     first, *others = headline(write_member("heat"))
     assert first == (
-        "test/l2 of 2 treatments minus raw, at equal steps: better: expanded (-0.000851, not once corrected); worse: none; no "
-        "difference shown: ones (+0) (6 seeds)."
+        "test/l2 of 2 treatments minus raw, at equal steps: better: expanded (-0.000851, not once corrected); worse: "
+        "none; no difference shown: ones (+0) (6 seeds)."
     )
     assert others[0].startswith("expanded is better than raw: test/l2 is lower by 0.000851 (")
     assert [text.split(":")[0] for text in others[2:]] == [
