@@ -32,6 +32,8 @@ CONSTANTS = {"0": 0.0, "0.5": 0.5, "1": 1.0, "e": math.e, "pi": math.pi, "10": 1
 SIZES = (3, 5, 7)
 WIDTH = 32
 
+CLAIM = "with inputs of size 5, 12 % fewer iterations and a test MSE 66.3 % smaller, on average (arXiv 2602.17952)"
+
 
 def get_config(argument=None):
     """The configuration for words such as 'runge,quick'; 'sine,full' by default."""
@@ -98,6 +100,7 @@ def arms():
         },
         "model": {"widths": (WIDTH + more, WIDTH, WIDTH)},
     }
+    found["size5_middle_pi"]["labels"]["claim"] = CLAIM
     for order, arm in enumerate(found.values()):
         arm["order"] = order
     return found

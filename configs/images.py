@@ -31,6 +31,7 @@ ARMS = {
     "nearest": ("nearest", "control of resolution", "as many pixels, copies of their neighbours"),
     "bilinear": ("bilinear", "control of resolution", "as many pixels, between their neighbours"),
 }
+CLAIM = "networks with expanded images are more accurate, such as 94 % on CIFAR-10 with ResNet-18 (arXiv 2409.06402)"
 
 
 def get_config(argument=None):
@@ -54,7 +55,7 @@ def get_config(argument=None):
         arms[arm] = {
             "order": order,
             "role": role,
-            "labels": {"about": about} | ({} if role == "treatment" else {"treatment": "expanded"}),
+            "labels": {"about": about} | ({"claim": CLAIM} if role == "treatment" else {"treatment": "expanded"}),
             "expansion": {"kind": "image", "factor": 2, "fill": fill, "offset": 0, "order": "before"},
         }
     config.arms = arms

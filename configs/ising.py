@@ -12,6 +12,8 @@ set as in every config.
 
 from sbjax import config as config_lib
 
+CLAIM = "a field of 0.45 leaves one of the two states (arXiv 2409.06402, Fig. 5B)"
+
 
 def get_config(argument=None):
     """The configuration; the word `smoke` shrinks it."""
@@ -24,6 +26,6 @@ def get_config(argument=None):
     config.monitor.kinds = ""
     config.arms = {
         "h0": {"order": 0, "role": "reference", "labels": {"field": 0.0}, "task": {"field": 0.0}},
-        "h045": {"order": 1, "role": "treatment", "labels": {"field": 0.45}, "task": {"field": 0.45}},
+        "h045": {"order": 1, "role": "treatment", "labels": {"field": 0.45, "claim": CLAIM}, "task": {"field": 0.45}},
     }
     return config_lib.shrink(config) if words["smoke"] else config

@@ -31,6 +31,11 @@ PUBLISHED = {
     **{"w/networks": 300, "w/monotonic": 1.0, "w/delta": (-0.027, 0.026)},
     **{"w/local_convexity": (0.769, 0.165), "w/global_convexity": (1.0, 0.0)},
 }
+W = {"asymmetry": {"kind": "w", "preset": "resnet8"}}
+CLAIM = (
+    "the training loss falls all the way for 26.3 % of the standard networks, 87.3 % with sigma and all with W "
+    "(arXiv 2405.20231)"
+)
 
 
 def get_config(argument=None):
@@ -62,6 +67,6 @@ def get_config(argument=None):
     config.arms = {
         "standard": {"order": 0, "role": "reference"},
         "sigma": {"order": 1, "role": "treatment", "model": {"asymmetry": {"kind": "sigma"}}},
-        "w": {"order": 2, "role": "treatment", "model": {"asymmetry": {"kind": "w", "preset": "resnet8"}}},
+        "w": {"order": 2, "role": "treatment", "labels": {"claim": CLAIM}, "model": W},
     }
     return config_lib.shrink(config) if words["smoke"] else config

@@ -58,8 +58,22 @@ def get_config(argument=None):
     }
     config.arms = {
         "raw": {"order": 0, "role": "reference"},
-        "expanded": {"order": 1, "role": "treatment", "expansion": around(math.pi)},
-        "ones": {"order": 2, "role": "treatment", "expansion": around(1.0)},
+        "expanded": {
+            "order": 1,
+            "role": "treatment",
+            "labels": {
+                "about": "constants pi around the temperature",
+                "claim": "a smaller error of P/T^4 and eps/T^4 with expansion, in curves without printed numbers "
+                "(arXiv 2409.06402, Fig. 3)",
+            },
+            "expansion": around(math.pi),
+        },
+        "ones": {
+            "order": 2,
+            "role": "treatment",
+            "labels": {"about": "constants 1 around the temperature"},
+            "expansion": around(1.0),
+        },
         "matched_bias": {
             "order": 3,
             "role": "control of starting bias and step",

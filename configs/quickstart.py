@@ -23,6 +23,11 @@ def get_config(argument=None):
         "expanded": {
             "order": 1,
             "role": "treatment",
+            "labels": {
+                "about": "a grid twice as fine, new pixels of a constant 0.5",
+                "claim": "networks with expanded images are more accurate, such as 94 % on CIFAR-10 with ResNet-18 "
+                "(arXiv 2409.06402)",
+            },
             "expansion": {"kind": "image", "factor": 2, "fill": "0.5", "offset": 0, "order": "before"},
         },
         "nearest": {

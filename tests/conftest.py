@@ -106,6 +106,12 @@ def tiny_tfds():
     return load_helper("tiny_tfds")
 
 
+@pytest.fixture(scope="session")
+def planted():
+    """Writers of runs with planted effects."""
+    return load_helper("planted")
+
+
 @pytest.fixture
 def write_run(tmp_path):
     """`planted.write_run` below `tmp_path`."""

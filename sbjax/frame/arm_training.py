@@ -113,16 +113,12 @@ class ArmTraining:
             return
         self.spent["log"] = seconds - sum(self.spent.values())
         numbers = {f"{name}_seconds": round(value, 3) for name, value in self.spent.items()}
-        share = {}
-        if self.spent["measure"] and self.spent["train"]:
-            share = {"measure_share": round(self.spent["measure"] / self.spent["train"], 4)}
+        if self.spent["measure"] >= 1:  # seconds, compilation among them: a share of a short training says nothing
             logger.info(
                 "arm %s: measuring replica distances took %.1f s, its training %.1f s", self.arm.name,
                 self.spent["measure"], self.spent["train"],
             )  # fmt: skip
-        self.folder.add_timing(
-            arm=self.arm.name, steps=[self.start, fitted.step], programs=fitted.programs, **numbers, **share
-        )
+        self.folder.add_timing(arm=self.arm.name, steps=[self.start, fitted.step], programs=fitted.programs, **numbers)
 
 
 def identity(experiment: Experiment, resolved: Mapping[str, Any], arm: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pathlib
 import platform
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -159,7 +160,13 @@ class Workdir:
             ) from None
         found, now = self._read("config.json", results.CONFIG), environment(self._settings)
         if found is None:
-            content = {"format": FORMAT, "config": self._settings, "environment": now, "overrides": overrides}
+            content = {
+                "format": FORMAT,
+                "config": self._settings,
+                "environment": now,
+                "overrides": overrides,
+                "started": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+            }
             content |= {"config_file": config_file} if config_file else {}
             content |= {"extended": extended} if extended else {}
         else:
@@ -171,7 +178,10 @@ class Workdir:
     def _with_environment(self, content, now):
         """`config.json` of a run that goes on, with this environment where it is another one than before."""
         before = [content.get("environment", {}), *content.get("continued", ())][-1]
-        different = [f"{name}: {was} -> {new}" for name, was, new in against.differences(before, now)]
+        changes = [
+            one for one in against.differences(before, now) if one[1] != against.ABSENT
+        ]  # not known, not changed
+        different = [f"{name}: {was} -> {new}" for name, was, new in changes]
         if not different:
             return content
         logger.warning(
@@ -269,12 +279,24 @@ def environment(settings: dict[str, Any]) -> dict[str, Any]:
         "versions": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "backend": jax.default_backend(),
         "device": device.device_kind,
         "devices": jax.device_count(),
         "precision": dict(settings.get("precision", {"matmul": "default", "x64": False})),
         "commit": _commit(),
     }
+
+
+def _processor():
+    """The model of the CPU as Linux names it, else what Python knows."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (names or [platform.processor() or platform.machine()])[0]
 
 
 def _version(package):

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sbjax.files import plain, write_atomically
-from sbjax.report import corrected, markup, statistics, tables
+from sbjax.report import corrected, markup, statistics, tables, verdict
 from sbjax.report.results import Report, Results, load_results
-from sbjax.report.sections import Note, Section, Table, Text
+from sbjax.report.sections import Folded, Lead, Note, Section, Table, Text
 from sbjax.report.whole import said_of_changes
 
 ABSENT = "absent"
@@ -132,7 +132,7 @@ def format_against(a: Results, b: Results) -> str:
     about = f"{a.primary} at the last report; {config} fields of the config differ, {environment} of the environment"
     stars = [tables.STAR] if any(row[-1].endswith("*") for row in rows) else []
     said = [line for text in (about, *stars, *_warnings(a, b, arms)) for line in tables.wrap(text)]
-    return "\n".join([*(line[: tables.WIDTH] for line in lines), *said])
+    return "\n".join([*lines, *said])
 
 
 def _sections(a: Results, b: Results) -> list[Section]:
@@ -148,12 +148,36 @@ def _sections(a: Results, b: Results) -> list[Section]:
         f"Steps, A / B: {'; '.join(steps)}.",
         *(f"Only {name} has {', '.join(rest)}." for name, rest in alone if rest),
     ]
-    table = Table([*HEADERS, *VERDICTS], _rows(a.primary, arms), notes=notes)
-    found = [Section(a.primary, [table, *map(Text, _warnings(a, b, arms))])]
+    headers, rows = [*HEADERS, *VERDICTS], _rows(a.primary, arms)
+    told = [[*row[:-2], tables.judged(*row[-2:])] for row in rows]
+    brief = Table(*tables.brief(headers[:-1], told, ("arm", "B minus A", "95 % interval", "verdict")))
+    full = Folded("All numbers of the comparison", [Table(headers, rows, notes=notes[1:])])
+    warned = map(Text, _warnings(a, b, arms))
+    found = [Section(a.primary, [Lead(_headline(a.primary, arms)), *warned, brief, Note(notes[0]), full])]
     for title, tree in (("Settings that differ", "config"), ("Environments", "environment")):
         rows = differences(getattr(a, tree), getattr(b, tree))
         found.append(Section(title, [Table(["field", "A", "B"], rows) if rows else Note("No difference.")]))
     return found
+
+
+def _headline(metric: str, arms: list[ArmAgainst]) -> str:
+    """In which arms B is better than A, in which worse."""
+    judged = [(arm, arm.comparison) for arm in arms if arm.comparison is not None]
+    groups = {
+        word: [verdict.named(arm.arm, metric, arm.corrected) for arm, found in judged if test(found)]
+        for word, test in (
+            ("better", lambda found: found.verdict == "better"),
+            ("worse", lambda found: found.verdict == "worse"),
+            ("no difference shown", lambda found: found.verdict not in ("better", "worse", statistics.TOO_FEW)),
+        )
+    }
+    few = [arm.arm for arm, found in judged if found.verdict == statistics.TOO_FEW]
+    said = [f"{word}: {', '.join(names) or 'none'}" for word, names in groups.items()]
+    said += [f"too few seeds: {', '.join(few)}"] if few else []
+    lost = [arm.arm for arm in arms if arm.comparison is None]
+    said += [f"not compared: {', '.join(lost)}"] if lost else []
+    unit = ", differences in points" if tables.in_percent(metric) else ""
+    return f"{metric} of B minus A{unit}. {'; '.join(said)}."
 
 
 def _last(results: Results, arm: str) -> Report | None:

@@ -11,13 +11,12 @@ import numpy as np
 from sbjax.files import write_atomically
 from sbjax.report import sections, statistics, tables
 from sbjax.report.results import Report, Results
+from sbjax.report.svg import COLOURS, split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart with every common colour blindness; dashes tell them apart in grey as well.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
 
 DPI = 150
@@ -113,11 +112,24 @@ def paired_dots(results: Results) -> "Figure":
             panel.set_xticks([0, 1], [results.reference, arm], **slant)
             panel.set_xlim(-0.45, 1.45)
             panel.set_title(f"{len(reference)} seeds", fontsize=8)
+            panel.set_label(_paired_words(results, arm, reference, other))
         for panel in panels[:, 0]:
             panel.set_ylabel(_label(results.primary))
         if results.goal == "min" and spans_a_decade(np.concatenate([side for pair in pairs.values() for side in pair])):
             panels[0, 0].set_yscale("log")
     return figure
+
+
+def _paired_words(results: Results, arm: str, reference: np.ndarray, other: np.ndarray) -> str:
+    """What paired dots show."""
+    lower, higher = int((other < reference).sum()), int((other > reference).sum())
+    n, less, word = len(other), results.goal == "min", "seed" if len(other) == 1 else "seeds"
+    count, side = (lower, "lower") if less else (higher, "higher")
+    ends = [f"{np.median(values):.4g}" for values in (other, reference)]
+    return (
+        f"{arm} ends {side} than {results.reference} in {count} of {n} {word}; medians of {_label(results.primary)}: "
+        f"{arm} {ends[0]}, {results.reference} {ends[1]}."
+    )
 
 
 def draw_all(results: Results, workdir: Path) -> list[sections.Figure]:
@@ -133,8 +145,11 @@ def draw_all(results: Results, workdir: Path) -> list[sections.Figure]:
 
 
 def picture(workdir: Path, name: str, figure: "Figure", caption: str, *, alt: str = "") -> sections.Figure:
-    """Write `workdir/figures/<name>.png`; the figure as part of a report."""
-    return sections.Figure(name, caption, save_png(workdir, name, figure).read_bytes(), alt)
+    """Write `workdir/figures/<name>.png`; the figure as part of a report, with its panels apart. It is used up."""
+    png = save_png(workdir, name, figure).read_bytes()
+    with styled():
+        panels, entries = split(figure, name)
+    return sections.Figure(name, caption, png, alt, panels, entries)
 
 
 def save_png(workdir: Path, name: str, figure: "Figure") -> Path:

@@ -4,6 +4,7 @@ What is said here is true of runs of any kind. What only one kind has comes as s
 """
 
 import json
+import math
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from sbjax.files import plain, write_atomically
-from sbjax.report import corrected, fields, figures, markup, roles, statistics, tables
+from sbjax.report import corrected, facts, fields, figures, markup, roles, statistics, tables, verdict
 from sbjax.report import results as results_lib
 from sbjax.report.against import differences
-from sbjax.report.sections import Code, Folded, Note, Section, Table, Text
+from sbjax.report.sections import Code, Folded, Lead, Note, Section, Table, Text
 from sbjax.report.whole import said_of_changes, told_of_changes
 
 Sections = Callable[[results_lib.Results, Path], Sequence[Section]]
@@ -24,6 +25,10 @@ _DISTANCE_NOTE = (
     "Mean over the pairs of replicas [95 % interval], as measured last. A smaller distance = symmetry more broken; "
     "compare at similar accuracy. Null: independent normal draws of the same shapes and scales; excess: distance minus "
     "null."
+)
+_SMALLEST_NOTE = (
+    "'Could show': a true difference of this size would have been shown in 80 % of runs with as many seeds and the "
+    "same spread of paired differences (half the interval, times 1.43)."
 )
 _READINGS = ("", "_null", "_excess")
 _FLOPS_NOTE = (
@@ -70,13 +75,14 @@ def _build(workdir: Path, results: results_lib.Results, sections: Sections | Non
     warned = [Text(f"{said_of_changes(results.changed)}.")] if results.changed else []
     body = [
         Section("Not whole", warned),
-        _findings(summary, shown.arms),
-        *(_comparisons(summary, at) for at in _where(summary)),
+        _result(results, summary),
+        facts.section(results, workdir),
+        Section("Figures", drawn),
+        *own,
+        _details(summary, shown.arms),
         _arms(summary, results),
         _distances(summary),
-        *own,
         _failures(results),
-        Section("Figures", drawn),
         _reproduction(results),
     ]
     page = markup.page(title, f"{title}: {results.primary}", [section for section in body if section.parts])
@@ -126,44 +132,92 @@ def _counted(summary: Mapping[str, Any]) -> bool:
     return any(arm["last"] and arm["last"]["flops"] for arm in summary["arms"].values())
 
 
-def _findings(summary: Mapping[str, Any], shown: Sequence[str]) -> Section:
-    """A sentence for each comparison of the arms in `shown`."""
-    every = [(at, entry) for at in _where(summary) for entry in summary["comparisons"][at]]
-    entries = [(at, entry) for at, entry in every if entry["arm"] in shown]
+def _result(results: results_lib.Results, summary: Mapping[str, Any]) -> Section:
+    """The verdict, and the four things that it rests on."""
+    first, *others = verdict.headline(results, summary)
     better = "higher" if summary["primary"]["goal"] == "max" else "lower"
-    explanation = (
-        f"Medians of differences paired by seed; {better} is better. 'Better' and 'worse' are said only where "
-        "the bootstrap interval excludes zero; 'no difference shown' is no proof that there is none."
+    entries = summary["comparisons"][verdict.AT]
+    note = (
+        f"Medians of differences paired by seed at equal steps; {better} is better. 'Better' and 'worse' are said only "
+        "where the bootstrap interval excludes zero; 'no difference shown' is no proof that there is none. "
+        f"{corrected.note([entry['comparison'] for entry in entries])}"
     )
-    sentences = [Text(sentence(summary, entry, at=at)) for at, entry in entries]
-    if len(entries) < len(every):
-        explanation += f" {len(every) - len(entries)} further comparisons are in the tables below."
-    return Section("Result", [*(sentences or [Text("One arm alone: nothing to compare.")]), Note(explanation)])
+    return Section("", [Lead(first), *map(Text, others), *([_main_table(summary), Note(note)] if entries else [])])
 
 
-def _comparisons(summary: Mapping[str, Any], at: str) -> Section:
+def _main_table(summary: Mapping[str, Any]) -> Table:
+    """Arm, metric, difference and verdict: what fits a telephone. The reference is its first row."""
+    metric, reference = summary["primary"]["name"], summary["reference"]
+    percent = tables.in_percent(metric)
+    entries = {entry["arm"]: entry["comparison"] for entry in summary["comparisons"][verdict.AT]}
+    medians = {
+        arm: (about["last_metrics"].get(metric) or {"median": None})["median"] for arm, about in summary["arms"].items()
+    }
+    level = tables.alike(medians.values(), percent=percent)
+    compared = {arm: found for arm, found in entries.items() if found and found["n"]}
+    ends = [found[name] for found in compared.values() for name in ("difference", "low", "high")]
+    step = tables.alike(ends, percent=percent)
+    rows = [[reference, level(medians[reference]), tables.NONE, "reference"]]
+    for arm, found in entries.items():
+        if arm not in compared:
+            rows.append([arm, level(medians[arm]), tables.NONE, "not compared"])
+            continue
+        signed = [_sign(found[name], step) for name in ("difference", "low", "high")]
+        interval = "" if found["low"] is None else f"\n[{signed[1]}, {signed[2]}]"
+        rows.append(
+            [
+                arm,
+                level(medians[arm]),
+                f"{signed[0]}{interval}",
+                tables.judged(found["verdict"], found["verdict_corrected"]),
+            ]
+        )
+    unit = " (%)" if percent else ""
+    headers = ["arm", f"{metric}{unit}", f"minus {reference} [{100 * summary['confidence']:g} %]", "verdict"]
+    return Table(headers, rows, title=f"{metric}, medians over the seeds")
+
+
+def _sign(x: float | None, show: Callable[[float | None], str]) -> str:
+    return f"+{show(x)}" if x is not None and x >= 0 else show(x)
+
+
+def _details(summary: Mapping[str, Any], shown: Sequence[str]) -> Section:
+    """Every number of every comparison, in sentences and tables that a reader opens."""
+    parts = []
+    for at in _where(summary):
+        entries = summary["comparisons"][at]
+        sentences = [Text(sentence(summary, entry, at=at)) for entry in entries if entry["arm"] in shown]
+        if entries:
+            parts.append(
+                Folded(f"{summary['primary']['name']} {tables.WHERE[at]}", [*sentences, _compared(summary, at)])
+            )
+    return Section("Comparisons in full", parts)
+
+
+def _compared(summary: Mapping[str, Any], at: str) -> Table:
     metric, confidence = summary["primary"]["name"], 100 * summary["confidence"]
     unit = " (points)" if tables.in_percent(metric) else ""
-    headers = ["arm", "reference", "median", "reference median", f"paired difference{unit}"]
-    headers += [f"{confidence:g} % interval", "Wilcoxon p", "improved", "left out", "verdict", "corrected", "step"]
-    headers += ["FLOPs"]
+    headers = ["arm", "reference", "step", "FLOPs", "median", "reference median", f"paired difference{unit}"]
+    headers += [f"{confidence:g} % interval", "could show", "Wilcoxon p", "improved", "left out", "verdict"]
+    headers += ["corrected"]
     rows = []
     for entry in summary["comparisons"][at]:
         sides, comparison = (entry["arm"], entry["reference"]), entry["comparison"]
         if comparison is None:
-            rows.append([*sides, *[tables.NONE] * 7, f"not compared: {entry['reason']}", *[tables.NONE] * 3])
+            rows.append([*sides, *[tables.NONE] * 10, f"not compared: {entry['reason']}", tables.NONE])
             continue
         read = [entry["read"][side] for side in sides]
-        rows.append(
-            [
-                *sides,
-                *tables.comparison_cells(metric, comparison),
-                _both([tables.count(report["step"]) for report in read]),
-                _both([tables.flops(report["flops"]) for report in read]),
-            ]
+        where = (
+            _both([tables.count(report["step"]) for report in read]),
+            _both([tables.flops(report["flops"]) for report in read]),
         )
+        cells = tables.comparison_cells(metric, comparison)
+        least = verdict.smallest_shown(comparison["low"], comparison["high"], confidence=summary["confidence"])
+        cells.insert(4, tables.difference(metric, least).strip("+") if math.isfinite(least) else tables.NONE)
+        rows.append([*sides, *where, *cells])
     notes = [
         corrected.note([entry["comparison"] for entry in summary["comparisons"][at]]),
+        _SMALLEST_NOTE,
         "Step and training FLOPs of one replica at which the two were read: arm / reference.",
     ]
     if at == "equal_flops":
@@ -173,13 +227,14 @@ def _comparisons(summary: Mapping[str, Any], at: str) -> Section:
             if entry["budget"] is not None
         ]
         notes.append(f"{_FLOPS_NOTE} Budgets: {'; '.join(budgets) or 'none'}.")
-    return Section(f"{metric} {tables.WHERE[at]}", [Table(headers, rows, notes=notes)] if rows else [])
+    return Table(headers, rows, notes=notes)
 
 
 def _arms(summary: Mapping[str, Any], results: results_lib.Results) -> Section:
     arms = summary["arms"].values()
     uncounted = any(arm["flops_per_step"] for arm in arms) and not _counted(summary)
     rows = [
+        ["role", *(results.roles[arm] for arm in summary["arms"])],
         ["trained parameters", *(tables.count(arm["parameters"]) for arm in arms)],
         [
             "FLOPs of a gradient" if uncounted else "FLOPs per step",
@@ -189,8 +244,6 @@ def _arms(summary: Mapping[str, Any], results: results_lib.Results) -> Section:
         ["seeds finished", *(f"{summary['replicas'] - arm['stopped']} of {summary['replicas']}" for arm in arms)],
         ["last report at step", *(tables.count(arm["last"] and arm["last"]["step"]) for arm in arms)],
     ]
-    if any(roles.is_control(results, arm) for arm in results.arms):
-        rows.insert(0, ["role", *(results.roles[arm] for arm in summary["arms"])])
     for name in sorted({name for arm in arms for name in arm["last_metrics"]}):
         rows.append([name, *(tables.spread(name, arm["last_metrics"].get(name)) for arm in arms)])
     measures = sorted({name for arm in arms for name in arm["metrics"] if not name.startswith("replica_distance/")})
@@ -199,7 +252,7 @@ def _arms(summary: Mapping[str, Any], results: results_lib.Results) -> Section:
     notes = ["Metrics of the last report: median [quartiles] over the seeds that finished."]
     if uncounted:
         notes.append(_UNCOUNTED_NOTE)
-    return Section("Arms", [Table(["", *summary["arms"]], rows, notes=notes)])
+    return Section("Arms in numbers", [Table(["number", *summary["arms"]], rows, notes=notes)])
 
 
 def _distances(summary: Mapping[str, Any]) -> Section:

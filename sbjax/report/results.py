@@ -5,7 +5,7 @@ Read here:
 `config.json`
     `{"config": {..}, "environment": {..}, "overrides": [..]}` and, where the config came from a file,
     `"config_file": "configs/x.py:smoke"`, from which the report makes the command that repeats the run; of a run that
-    was trained longer than its config says, `"extended": steps`.
+    was trained longer than its config says, `"extended": steps`; `"started"`, when, as text.
 `metrics.jsonl`
     One line a report of an arm: `{"arm", "step", "epoch" (may be absent), "flops", "test/accuracy": [..], ..}`. `flops`
     counts the training FLOPs of one replica so far. A metric is a list with one entry a replica, null from where that
@@ -46,6 +46,7 @@ CONFIG = {
     "config_file?": (str, None),
     "extended?": int,
     "format?": int,
+    "started?": (str, None),
     "continued?": [dict],
 }
 """The form of `config.json`, see `sbjax.files.misfit`."""
@@ -102,6 +103,8 @@ class Results(NamedTuple):
     overrides: tuple[str, ...]
     config_file: str | None
     extended: int = 0
+    started: str | None = None
+    """When training began."""
     continued: tuple[dict[str, Any], ...] = ()
     """Environments in which the run was gone on with, where they differ from the first."""
     changed: tuple[str, ...] = ()
@@ -154,6 +157,7 @@ def load_results(workdir: str | os.PathLike) -> Results:
         overrides=tuple(str(override) for override in settings.get("overrides", ())),
         config_file=settings.get("config_file"),
         extended=settings.get("extended", 0),
+        started=settings.get("started"),
         continued=tuple(settings.get("continued", ())),
         changed=changed_since_finished(workdir),
     )

@@ -9,13 +9,16 @@ An arm has, besides its name, an `order` (its place in tables and figures), a `r
 `control of WHAT`
     an arm that removes one explanation of a treatment's gain, and names it: 'control of resolution'.
 
-Labels are texts and numbers by name, such as {'size': 5, 'constant': 'pi'}. Three are read here, all others by the
-experiment alone:
+Labels are texts and numbers by name, such as {'size': 5, 'constant': 'pi'}. Four are read in
+reports of any kind, all others by the experiment alone:
 
 `treatment`
     of a control: the arm whose gain it is to explain; without it the first treatment.
 `about`
     what the arm is, in a few words that end a sentence: 'raw input with a wider first layer'.
+`claim`
+    what published work says of the arm, in a sentence with its source, such as 'expanded networks are more accurate
+    (arXiv 2409.06402)'; the report shows it beside the verdict.
 `shown`
     of many arms, those with a true value are drawn.
 """

@@ -25,6 +25,28 @@ class Text:
 
 
 @dataclasses.dataclass(frozen=True)
+class Lead:
+    """The paragraph that a reader is to see first."""
+
+    text: str
+
+    def __post_init__(self):
+        _check_texts("Lead", text=self.text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What stands beside what: names and their texts."""
+
+    rows: Iterable[tuple[str, str]]
+
+    def __post_init__(self):
+        object.__setattr__(self, "rows", tuple((name, text) for name, text in self.rows))
+        for name, text in self.rows:
+            _check_texts("Facts", name=name, text=text)
+
+
+@dataclasses.dataclass(frozen=True)
 class Note:
     """A paragraph in small print: how numbers were made, and what they do not say."""
 
@@ -53,7 +75,7 @@ class Links:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Cells as people read them.
+    """Cells as people read them; a line break in a cell is kept.
 
     Attributes:
         headers: of the columns.
@@ -85,23 +107,52 @@ class Table:
 
 
 @dataclasses.dataclass(frozen=True)
+class Panel:
+    """One panel of a figure.
+
+    Attributes:
+        svg: an `<svg>` element, which a page takes in as it is: make it with `sbjax.report.svg.split`.
+        alt: what is seen in it, read out in its place.
+    """
+
+    svg: str = dataclasses.field(repr=False)
+    alt: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One entry of a legend: a name, and how its line is drawn ('' = no line, no mark)."""
+
+    label: str
+    colour: str = "#000000"
+    dash: str = "-"
+    marker: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Figure:
     """A picture with its caption.
 
     Attributes:
         name: of the file `figures/<name>.png` in the folder of the run.
         caption: what is drawn: every line, band and mark.
-        png: the picture.
-        alt: read out in place of the picture; '' = the caption.
+        png: the whole picture.
+        alt: read out in place of the whole picture; '' = the caption. Panels have their own.
+        panels: of the picture, for a page; () = the page shows the whole picture.
+        legend: of all panels.
     """
 
     name: str
     caption: str
     png: bytes = dataclasses.field(repr=False)
     alt: str = ""
+    panels: Sequence[Panel] = ()
+    legend: Sequence[Entry] = ()
 
     def __post_init__(self):
         _check_texts("Figure", name=self.name, caption=self.caption, alt=self.alt)
+        object.__setattr__(self, "panels", tuple(self.panels))
+        object.__setattr__(self, "legend", tuple(self.legend))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,8 +205,8 @@ class Section:
     @property
     def texts(self) -> tuple[str, ...]:
         """What its texts say, without the small print."""
-        return tuple(part.text for part in self.parts if isinstance(part, Text))
+        return tuple(part.text for part in self.parts if isinstance(part, Text | Lead))
 
 
-Part = Text | Note | Code | Links | Table | Figure | Folded
-PARTS = (Text, Note, Code, Links, Table, Figure, Folded)
+Part = Lead | Text | Facts | Note | Code | Links | Table | Figure | Folded
+PARTS = (Lead, Text, Facts, Note, Code, Links, Table, Figure, Folded)

@@ -225,12 +225,20 @@ def _describe_arm(results: results_lib.Results, arm: str) -> dict[str, Any]:
 
 
 def _compare_all(results: results_lib.Results, arms: list[str], **options: Any) -> list[dict[str, Any]]:
-    entries = [_compare(results, arm, **options) for arm in arms]
+    entries = [compare(results, arm, **options) for arm in arms]
     found = with_corrected([entry["comparison"] for entry in entries], confidence=options["confidence"])
     return [{**entry, "comparison": one} for entry, one in zip(entries, found)]
 
 
-def _compare(results: results_lib.Results, arm: str, *, at: str, **options: Any) -> dict[str, Any]:
+def compare(results: results_lib.Results, arm: str, *, at: str, **options: Any) -> dict[str, Any]:
+    """One entry of `summarise`'s comparisons, by itself: an arm against the reference.
+
+    Args:
+        results: of the run.
+        arm: that is compared.
+        at: 'equal_steps' or 'equal_flops'.
+        options: of `paired`.
+    """
     pairing = pair_reports(results, arm, at=at)
     entry = {"arm": arm, "reference": results.reference, "budget": pairing.budget, "reason": pairing.reason}
     if pairing.reason is not None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sbjax.files import plain, read_lines, write_atomically
 from sbjax.report import markup, statistics, tables
 from sbjax.report import results as results_lib
-from sbjax.report.sections import Links, Note, Section, Table, Text
+from sbjax.report.sections import Folded, Links, Note, Section, Table, Text
 from sbjax.report.whole import said_of_changes
 
 _AT = "equal_steps"
@@ -159,11 +159,11 @@ def suite_report(folder: str | os.PathLike, names: Sequence[str]) -> SuiteReport
         for metric in (one["primary"]["name"],)
         for arm, found in one["arms"].items()
     ]
-    result = (
-        [Table(headers, rows), Note(_NOTE.format(count=len(rows)))]
-        if rows
-        else [Text("One arm alone, or no run that can be read.")]
-    )
+    told = [[*row[:-2], tables.judged(*row[-2:])] for row in rows]
+    brief = tables.brief(headers[:-1], told, ("run", "arm", "difference", "95 % interval", "verdict"))
+    full = Folded("All numbers of the comparisons", [Table(headers, rows)])
+    note = Note(_NOTE.format(count=len(rows)))
+    result = [Table(*brief), note, full] if rows else [Text("One arm alone, or no run that can be read.")]
     sections = [
         Section("Result", result),
         Section("Arms", [Table(["run", "arm", "parameters", "primary metric, median [quartiles]"], medians)]),
@@ -174,7 +174,7 @@ def suite_report(folder: str | os.PathLike, names: Sequence[str]) -> SuiteReport
     listed = tables.columns([_short([*headers[:12], tables.NONE]), *map(_short, rows)]) if rows else []
     lost = [line for name, why in problems.items() if why for line in tables.wrap(f"{name}: {why}")]
     lost = [tables.STAR] * any(line.endswith("*") for line in listed) + lost
-    return SuiteReport("\n".join([*(line[: tables.WIDTH] for line in listed), *lost]), path, summary)
+    return SuiteReport("\n".join([*listed, *lost]), path, summary)
 
 
 def _rows(name: str, summary: Mapping[str, Any]) -> list[list[str]]:

@@ -1,7 +1,8 @@
 """Numbers as people read them, and the table for the terminal."""
 
+import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 WIDTH = 110
@@ -92,14 +93,35 @@ def kinds(measures: Mapping[str, Any]) -> list[str]:
 
 
 def p_value(p: float | None) -> str:
-    """Two digits of a p value.
+    """A p value to four decimals.
 
     >>> p_value(0.001953125), p_value(3e-7), p_value(1.0)
-    ('0.0020', '3.0e-07', '1.00')
+    ('0.0020', '<0.0001', '1.0000')
     """
     if p is None:
         return NONE
-    return f"{p:.1e}" if p < 1e-4 else f"{p:.4f}" if p < 0.1 else f"{p:.2f}"
+    return "<0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def alike(numbers: Iterable[float | None], *, percent: bool = False) -> Callable[[float | None], str]:
+    """One format for all numbers of a column: fixed decimals where that shows three digits of each, else exponents.
+
+    >>> show = alike([0.123456, 0.5, None])
+    >>> show(0.5), show(0.123456), show(None)
+    ('0.500', '0.123', '-')
+    >>> alike([1e-8, 0.5])(0.5), alike([0.9612], percent=True)(0.9612)
+    ('5.00e-01', '96.12')
+    """
+    sizes = [abs(x) for x in numbers if x is not None and x and math.isfinite(x)]
+    if percent:
+        style, scale = ".2f", 100
+    elif not sizes or (min(sizes) >= 1e-3 and max(sizes) < 1e5):
+        decimals = max(0, 2 - math.floor(math.log10(min(sizes)))) if sizes else 0
+        style, scale = f".{decimals}f", 1
+    else:
+        style, scale = ".2e", 1
+    zero = "0" if style == ".2e" else f"{0:{style}}"
+    return lambda x: NONE if x is None else f"{scale * x:{style}}" if x else zero
 
 
 def count(x: int | None) -> str:
@@ -150,6 +172,34 @@ def comparison_cells(metric: str, comparison: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def brief(
+    headers: Sequence[str], rows: Iterable[Sequence[str]], kept: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """The columns of a table that fit a telephone; an interval stands below the number before it.
+
+    Args:
+        headers, rows: of the whole table.
+        kept: headers of the columns; one that ends with 'interval' goes into the cell before it.
+
+    >>> brief(['arm', 'p', 'minus raw', '95 % interval'], [['a', '0.5', '+1', '[0, 2]']],
+    ...       ['arm', 'minus raw', '95 % interval'])
+    (['arm', 'minus raw [95 % interval]'], [['a', '+1\\n[0, 2]']])
+    """
+    names, places = [], []
+    for header in kept:
+        place = list(headers).index(header)
+        if header.endswith("interval"):
+            names[-1], places[-1] = f"{names[-1]} [{header}]", [*places[-1], place]
+        else:
+            names.append(header)
+            places.append([place])
+
+    def cell(row, those):
+        return "\n".join(row[i] for i in those if i == those[0] or row[i] != NONE)
+
+    return names, [[cell(row, those) for those in places] for row in rows]
+
+
 STAR = "*: not shown once corrected for the number of comparisons"
 
 
@@ -160,6 +210,16 @@ def starred(verdict: str, corrected: str) -> str:
     ('better', 'better*')
     """
     return verdict if corrected in (verdict, NONE) else f"{verdict}*"
+
+
+def judged(verdict: str, corrected: str) -> str:
+    """A verdict for a table without a column for the corrected one, in words where it is lost.
+
+    >>> judged('better', 'better'), judged('better', 'no difference shown')
+    ('better', 'better (not once corrected)')
+    """
+    lost = verdict in ("better", "worse") and corrected not in (verdict, NONE)
+    return f"{verdict} (not once corrected)" if lost else verdict
 
 
 def distances_note(replicas: int | None) -> str:
@@ -177,8 +237,8 @@ def format_table(summary: Mapping[str, Any], *, at: Literal["equal_steps", "equa
     """One line an arm for a terminal: parameters, primary metric, paired difference, replica distance.
 
     The metric and the distance are of each arm's last report; difference, p and improved seeds are read where `at`
-    says. Of several replica distances the marginal one is shown, else the first by name. The names of arms are
-    shortened where the line would be too long.
+    says. Of several replica distances the marginal one is shown, else the first by name. What is too wide for the
+    terminal goes on in a second block, see `columns`.
 
     Args:
         summary: what `statistics.summarise` returns or `summary.json` holds.
@@ -212,8 +272,9 @@ def format_table(summary: Mapping[str, Any], *, at: Literal["equal_steps", "equa
                 measure(arm["metrics"].get(distance)).split(" ")[0],
             ]
         )
-    if distance is None and len(rows) > MANY:  # the width is for the names
-        header, *rows = (row[:-1] for row in [header, *rows])
+    every = [header, *rows]
+    if distance is None and (len(rows) > MANY or len(columns(every)) > len(every)):
+        every = [row[:-1] for row in every]  # the width is for what has numbers
     unit = " in percent points" if in_percent(metric) else ""
     made = [entry["comparison"] for entry in summary["comparisons"][at]]
     compared_arms = sum(one is not None and one["n"] > 0 for one in made)
@@ -229,17 +290,28 @@ def format_table(summary: Mapping[str, Any], *, at: Literal["equal_steps", "equa
         *sorted(few),
         *filter(None, [distances_note(summary.get("replicas")).rstrip(".") if distance else ""]),
     ]
-    return "\n".join([*_align([header, *rows]), *wrap("; ".join(notes))])
+    return "\n".join([*columns(every), *wrap("; ".join(notes))])
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of left-aligned columns two blanks apart.
 
+    What is wider than `WIDTH` goes on below: further blocks, each of which begins with the first column again. No cell
+    is ever cut.
+
     >>> columns([['a', 'b'], ['long', 'c']])
     ['a     b', 'long  c']
     """
     widths = [max(map(len, column)) for column in zip(*rows)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    blocks, used = [[0]], widths[0]
+    for place, width in list(enumerate(widths))[1:]:
+        if used + 2 + width > WIDTH and len(blocks[-1]) > 1:
+            blocks.append([0])
+            used = widths[0]
+        blocks[-1].append(place)
+        used += 2 + width
+    lines = [["  ".join(row[i].ljust(widths[i]) for i in block).rstrip() for row in rows] for block in blocks]
+    return [line for block in lines for line in block]
 
 
 def wrap(text: str) -> list[str]:
@@ -251,26 +323,3 @@ def _distance(summary: Mapping[str, Any]) -> str | None:
     names = sorted({name for arm in summary["arms"].values() for name in arm["metrics"]})
     distances = [name for name in names if name.startswith("replica_distance")]
     return next((name for name in distances if name.endswith("/marginal")), distances[0] if distances else None)
-
-
-def _align(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Left-aligned columns two blanks apart; the first column, then the fourth, give way to `WIDTH`."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    for column, least in ((0, _distinct([row[0] for row in rows])), (3, 8)):
-        excess = sum(widths) + 2 * (len(widths) - 1) - WIDTH
-        widths[column] = max(min(widths[column], least), widths[column] - max(excess, 0))
-    lines = ["  ".join(_cut(cell, width).ljust(width) for cell, width in zip(row, widths)) for row in rows]
-    return [line.rstrip()[:WIDTH] for line in lines]
-
-
-def _distinct(names: Sequence[str]) -> int:
-    """The least width from 6 on at which shortened names still differ."""
-    longest = max(map(len, names))
-    return next(
-        (w for w in range(6, min(longest, 40)) if len({_cut(name, w) for name in names}) == len(names)),
-        min(longest, 40),
-    )
-
-
-def _cut(cell: str, width: int) -> str:
-    return cell if len(cell) <= width else cell[: width - 1] + "~"

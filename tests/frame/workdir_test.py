@@ -52,6 +52,10 @@ def test_another_environment_is_told_and_kept(tmp_path, monkeypatch, caplog, wri
     assert opened(tmp_path / "run") == second  # the same one again is no other
     monkeypatch.setattr(lib, "environment", real)
     assert len(opened(tmp_path / "run")["continued"]) == 2  # back again: a third part
+    caplog.clear()
+    monkeypatch.setattr(lib, "_processor", lambda: "Another CPU")
+    assert opened(tmp_path / "run")["continued"][-1]["processor"] == "Another CPU"
+    assert '-> "Another CPU"' in caplog.text
     run = write_run()
     settings = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**settings, "continued": [{"jax": "0.12.0", "device": "cpu"}]}))
@@ -59,6 +63,15 @@ def test_another_environment_is_told_and_kept(tmp_path, monkeypatch, caplog, wri
     assert "Not all of it was computed in one environment" in page
     assert "jax: &quot;0.10.1&quot; -&gt; &quot;0.12.0&quot;" in page
     assert "Environment of part 2" in page
+
+
+def test_what_was_not_recorded_has_not_changed(tmp_path, caplog):
+    caplog.set_level(logging.WARNING, logger="sbjax")
+    first = opened(tmp_path / "run")
+    del first["environment"]["processor"], first["environment"]["cores"], first["started"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(first))
+    assert opened(tmp_path / "run") == first
+    assert caplog.text == ""
 
 
 def test_a_folder_that_cannot_be_written_is_shown(write_run, monkeypatch, caplog):

@@ -117,8 +117,6 @@ def test_time_of_measuring(finished):
     lines = [json.loads(line) for line in (workdir / "timings.jsonl").read_text().splitlines()]
     assert len(lines) == 5
     for line in lines:
-        share = line["measure_seconds"] / line["train_seconds"]
-        assert line["measure_share"] == pytest.approx(share, rel=0.001 / line["train_seconds"])
         assert line["measure_seconds"] > 0
 
 

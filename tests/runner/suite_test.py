@@ -79,9 +79,9 @@ def test_a_suite_goes_on_where_it_stopped(tmp_path):
     suite.report(folder, classical=True)
     seconds = json.loads((folder / "classical.json").read_text())
     assert 0 < seconds["poisson"]["1e-07"] < 1
-    assert "<th>classical</th>" in outcome.report.read_text()
+    assert '<th scope="col">classical</th>' in outcome.report.read_text()
     # So does the report of one of them alone.
-    assert "<th>classical</th>" in suite.report(folder / "poisson", classical=True)[1].read_text()
+    assert '<th scope="col">classical</th>' in suite.report(folder / "poisson", classical=True)[1].read_text()
 
 
 def test_a_classical_solver_is_for_equations(tmp_path):

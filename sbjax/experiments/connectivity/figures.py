@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 REBASED = "_rebased"
 """Ends the name of the row of an arm whose networks were matched."""
 MOST_ACROSS = 4  # panels in a row
+MOST_WRITTEN = 6  # replicas whose distances are written into the map
 FEW_LAYERS = 6  # whose names are slanted
 
 
@@ -128,7 +129,7 @@ def replica_maps(arms: Mapping[str, Mapping[str, Float[ArrayLike, "replica repli
     """Distances between all pairs of replicas as heat maps, such as D0 (unmatched) and D3 (matched) side by side.
 
     The panels of an arm share one scale of colours from 0, so that what matching takes away is seen; each arm has its
-    own, for arms differ in the size of their weights. Up to 8 replicas have their numbers written in.
+    own, for arms differ in the size of their weights. Up to 6 replicas have their numbers written in.
 
     Args:
         arms: square matrices by kind, such as {'D0': .., 'D3': ..}, by arm; the same kinds in every arm.
@@ -153,9 +154,9 @@ def replica_maps(arms: Mapping[str, Mapping[str, Float[ArrayLike, "replica repli
                 replicas = len(array)
                 panel.set_xticks(range(replicas) if replicas <= 8 else [0, replicas - 1])
                 panel.set_yticks(range(replicas) if replicas <= 8 else [0, replicas - 1])
-                for i, j in np.argwhere(np.isfinite(array)) if replicas <= 8 else ():
+                for i, j in np.argwhere(np.isfinite(array)) if replicas <= MOST_WRITTEN else ():
                     # Dark letters on viridis' bright upper half.
-                    colour = "black" if array[i, j] > 0.6 * top else "white"
+                    colour = "#111111" if array[i, j] > 0.6 * top else "white"
                     panel.text(j, i, f"{array[i, j]:.2g}", ha="center", va="center", fontsize=5, color=colour)
             row[0].set_ylabel("replica")
             figure.colorbar(image, ax=list(row), shrink=0.8)

@@ -135,7 +135,7 @@ def draw_maps(ratios: Mapping[str, Mapping[str, float | None]], labels: Mapping[
                     dark = values[i, j] <= 0.2 or values[i, j] >= 5
                     panel.text(
                         j, i, short(values[i, j]), ha="center", va="center", fontsize=7,
-                        color="white" if dark else "black",
+                        color="white" if dark else "#111111",
                     )  # fmt: skip
                 panel.set_xticks(range(len(constants)), constants)
                 panel.set_yticks(range(len(sizes)), [str(size) for size in sizes])

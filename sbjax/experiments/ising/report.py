@@ -67,7 +67,8 @@ def energy_landscapes(results: Results, landscapes: dict[str, Any]) -> "Figure":
         mean.set_title(f"mean field, T = {first['mean_field']['temperature']:g}", fontsize=8)
         small.set_title(f"4 x 4, T = {first['four_by_four']['temperature']:g}", fontsize=8)
         quench.set_title(f"quenched to T = {first['quench']['temperature']:g}", fontsize=8)
-        mean.set_ylabel("(free) energy per spin")
+        for panel in (mean, small):
+            panel.set_ylabel("(free) energy per spin")
         quench.set_ylabel("share of replicas")
         for panel in (mean, small, quench):
             panel.set_xlabel("magnetisation")

@@ -185,7 +185,7 @@ def comparison_cells(row: Mapping[str, Any]) -> list[str]:
     """What `suite_statistics.compare` says, in the columns `COMPARED`."""
     if row["reason"] is not None:
         return [*[tables.NONE] * 7, f"not compared: {row['reason']}", tables.NONE]
-    numbers = (f"{row[side]:.3g}" for side in ("median", "reference_median"))
+    numbers = (f"{row[side]:.2e}" for side in ("median", "reference_median"))
     logs = (ratio(row["log_ratio"]), ratio_interval(row), tables.p_value(row["p_value"]))
     return [*numbers, *logs, tables.improved(row), str(row["left_out"]), row["verdict"], row["verdict_corrected"]]
 

@@ -70,25 +70,25 @@ def format_suite_table(summary: Mapping[str, Any]) -> str:
     """A line an equation for a terminal, then the shares that improve; at most `tables.WIDTH` columns.
 
     Medians of the primary metric by arm; the log10 ratio of the first other arm to the reference with its interval,
-    seeds improved, and the verdict. Arms, the last ones first, give way to the width.
+    seeds improved, and the verdict. Arms, the last ones first, give way to the
+    width.
     """
     if summary["primary"] is None:
         lines = [f"{name}: {member['problem']}" for name, member in summary["members"].items()]
         return "\n".join(line for text in lines for line in tables.wrap(text))
     metric, arms = summary["primary"]["name"], list(summary["arms"])
-    while True:
-        lines = tables.columns(_rows(summary, metric, arms))
-        if len(arms) <= 2 or max(map(len, lines)) <= tables.WIDTH:
-            break
+    rows = _rows(summary, metric, arms)
+    while len(arms) > 2 and len(tables.columns(rows)) > len(rows):
         arms.pop()
-    lines = [line if len(line) <= tables.WIDTH else line[: tables.WIDTH - 1] + "~" for line in lines]
+        rows = _rows(summary, metric, arms)
+    lines = tables.columns(rows)
     lines += tables.wrap(
         f"final {metric}: medians over seeds; ratio: median of log10 [{100 * summary['confidence']:g} % interval]; "
         "verdict none: no difference shown"
     )
     if summary["pairs"]:
         shares = [[*row[:-1], _VERDICTS.get(row[-1], row[-1].split(" for")[0])] for row in share_rows(summary)]
-        lines += ["", *(line[: tables.WIDTH] for line in tables.columns(shares)), "", *tables.wrap(headline(summary))]
+        lines += ["", *tables.columns(shares), "", *tables.wrap(headline(summary))]
         published = summary["published"]
         lines += tables.wrap(f"published ({published['source']}): '{published['statement']}' of the equations improve")
     return "\n".join(lines)
