@@ -159,13 +159,18 @@ def replica_rows(
     return {name: leaf.reshape(len(leaf), -1) for name, leaf in rows.items()}
 
 
-def replicas(stacked: PyTree, *, what: str = "stacked") -> PyTree:
+def replicas(stacked: PyTree, *, what: str = "stacked", part: str = "layer") -> PyTree:
     """The stacked tree that replicas are given as, for every replica distance.
 
     A list or tuple whose elements are trees with the same names and shapes is one of replicas, and is stacked; one
-    whose elements differ is itself a stacked tree, of layers. Where elements agree and all their leaves begin with the
-    same axis it could be either, and is refused. Named tuples, dicts and modules are always one tree. Leaves are as in
-    `parameters`.
+    whose elements have other names, or are arrays of other shapes, is itself a stacked tree, of layers. It could be
+    either, and is refused, where elements agree and all their leaves begin with the same axis, where only shapes
+    differ, and of a single element. Named tuples, dicts and modules are always one tree. Leaves are as in `parameters`.
+
+    Args:
+        stacked: the tree, or a list of trees.
+        what: its name in errors.
+        part: what the elements may be instead of replicas, in errors.
 
     Raises:
         ValueError: it could be either.
@@ -177,19 +182,36 @@ def replicas(stacked: PyTree, *, what: str = "stacked") -> PyTree:
     >>> replicas(layers) is layers
     True
     """
-    if type(stacked) not in (list, tuple) or len(stacked) < 2:
+    if type(stacked) not in (list, tuple) or not stacked:
         return parameters(stacked)
+    n, kind = len(stacked), type(stacked).__name__
+    named = f"a dict of named {part}s, such as {{'{part}_0': {what}[0], ..}}"
+    if n == 1:
+        raise ValueError(
+            f"{what} is a {kind} of one tree, and a distance needs at least 2 replicas: give {what}[0] if that is "
+            f"stacked already, or {named}, if it is one {part}"
+        )
     members = [parameters(tree) for tree in stacked]
     shapes = [{name: jnp.shape(leaf) for name, leaf in flatten(tree).items()} for tree in members]
-    if not shapes[0] or any(other != shapes[0] for other in shapes[1:]):
+    if not shapes[0] or any(other.keys() != shapes[0].keys() for other in shapes[1:]):
         return parameters(stacked)
+    for other in shapes[1:]:
+        name = next((name for name in other if other[name] != shapes[0][name]), None)
+        if name == "":
+            return parameters(stacked)
+        if name is not None:
+            raise ValueError(
+                f"{what} is a {kind} of {n} trees with the same names and other shapes, as of {name!r}: "
+                f"{shapes[0][name]} and {other[name]}; give trees of the same shapes if they are {n} replicas, or "
+                f"{named}, if they are {n} {part}s, stacked already"
+            )
     first = {shape[0] if shape else 0 for shape in shapes[0].values()}
     if len(first) == 1 and min(first) > 1:
-        n, axis = len(stacked), first.pop()
+        axis = first.pop()
         raise ValueError(
-            f"{what} is a {type(stacked).__name__} of {n} trees with the same shapes, whose leaves all begin with an "
-            f"axis of {axis}: give sbjax.trees.stack({what}) if they are {n} replicas, or a dict of named layers, such "
-            f"as {{'layer_0': {what}[0], ..}}, if they are {n} layers of {axis} replicas"
+            f"{what} is a {kind} of {n} trees with the same shapes, whose leaves all begin with an axis of {axis}: "
+            f"give sbjax.trees.stack({what}) if they are {n} replicas, or {named}, if they are {n} {part}s of {axis} "
+            "replicas"
         )
     return stack(members)
 

@@ -117,11 +117,13 @@ def test_replica_rows():
 
 
 SQUARE = {"w": np.ones((8, 8), np.float32), "b": np.ones(8, np.float32)}
-LAYERS = [(np.ones((5, 2, 3)), np.ones((5, 3))), (np.ones((5, 3, 1)), np.ones((5, 1)))]
+LAYERS = [(np.ones((5, 2, 3)), np.ones((5, 3))), (np.ones((5, 3, 1)),)]
+WIDTHS = [{"k": np.ones((3, n)), "o": np.ones((3, 2))} for n in (4, 5)]
 
 
 @pytest.mark.parametrize(
-    "tree", [LAYERS, tuple(LAYERS), LAYERS[:1], Layer(np.ones((2, 3)), np.ones((2, 3))), {"a": LAYERS}]
+    "tree",
+    [LAYERS, tuple(LAYERS), [np.ones((5, 2)), np.ones((5, 3))], Layer(*np.ones((2, 2, 3))), {"a": LAYERS}, WIDTHS[0]],
 )
 def test_what_is_one_stacked_tree(tree):
     assert trees.replicas(tree) is tree
@@ -136,6 +138,20 @@ def test_lists_that_are_replicas():
         trees.replicas([SQUARE] * 3, what="nets")
     with pytest.raises(ValueError, match="tuple of 2 trees"):
         trees.replicas((np.ones((3, 4)), np.ones((3, 4))))
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        ([SQUARE], r"nets is a list of one tree, and .* at least 2 replicas: give nets\[0\] if that is stacked"),
+        ((np.ones((3, 4)),), r"tuple of one tree.*\{'layer_0': nets\[0\], ..\}, if it is one layer"),
+        (WIDTHS, r"same names and other shapes, as of 'k': \(3, 4\) and \(3, 5\); give trees .* named layers"),
+        ([SQUARE, SQUARE, SQUARE | {"b": np.ones(9)}], r"list of 3 trees .* as of 'b': \(8,\) and \(9,\)"),
+    ],
+)
+def test_lists_that_could_be_either(tree, words):
+    with pytest.raises(ValueError, match=words):
+        trees.replicas(tree, what="nets")
 
 
 def test_parameters_have_no_functions_and_no_settings():
