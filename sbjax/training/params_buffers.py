@@ -21,6 +21,9 @@ _LAST = {
     "input_scale",
     "constants of the data": "pixel_mean pixel_std",
     "vectors of a power iteration": "_u _v",
+    "the schedule of a diffusion": "betas alphas_cumprod alphas_cumprod_prev sqrt_alphas_cumprod "
+    "sqrt_one_minus_alphas_cumprod log_one_minus_alphas_cumprod sqrt_recip_alphas_cumprod sqrt_recipm1_alphas_cumprod "
+    "posterior_variance posterior_log_variance_clipped posterior_mean_coef1 posterior_mean_coef2",
 }
 _SETTINGS = {"lr", "learning_rate", "weight_decay", "momentum", "epoch", "loss", "best_loss", "accuracy", "step"}
 # Names of groups, any part.
@@ -35,7 +38,8 @@ def find_buffers(tree: PyTree) -> dict[str, str]:
     """Flat names of what is no weight in a tree, with what it is. Empty where that would be all of the floats.
 
     Known by name: running statistics of PyTorch, Keras and Flax ('mean' and 'var' beside 'scale' or 'bias'), averaged
-    copies ('ema', 'shadow'), states of optimisers, frequencies, anchors, constants of quantisation; by value: masks
+    copies ('ema', 'shadow'), states of optimisers, frequencies, anchors, schedules of diffusions ('alphas_cumprod'),
+    constants of quantisation; by value: masks
     that are constant below and above the diagonal, as the `attn.bias` of GPT-2. Integers and booleans are none either.
 
     >>> find_buffers({'bn': {'weight': np.ones(2), 'running_mean': np.ones(2)}})

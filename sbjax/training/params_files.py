@@ -65,6 +65,11 @@ def read_params(path: str | os.PathLike, *, buffers: bool = False, where: trees.
     if not path.exists():
         raise ParamsError(f"{path} does not exist; give {params_formats.KNOWN}")
     tree = params_formats.read_tree(path)
+    text = {name for name, leaf in trees.flatten(tree).items() if np.asarray(leaf).dtype.kind in "SUT"}
+    tree = without(tree, text)
+    if not trees.flatten(tree):
+        held = f"only text, as {min(text)!r}" if text else "no arrays"
+        raise ParamsError(f"{path} holds {held}; save the weights anew")
     left_out = {}
     if not buffers:
         tree, left_out = _collection(tree)
@@ -81,7 +86,7 @@ def read_params(path: str | os.PathLike, *, buffers: bool = False, where: trees.
         found = find_buffers(tree)
         tree = without(tree, set(found))
         left_out |= found
-    return Loaded(tree, left_out | integers(tree))
+    return Loaded(tree, left_out | dict.fromkeys(sorted(text), "text") | integers(tree))
 
 
 def _collection(tree: PyTree) -> tuple[PyTree, dict[str, str]]:
@@ -100,7 +105,7 @@ def _unboxed(tree: PyTree) -> PyTree:
     """A tree without the boxes `{'value': array}` of an NNX state, where all arrays, or all of an entry, are in one."""
     if not isinstance(tree, dict):
         return tree
-    if (_boxes(tree) or 0) > 1:
+    if _boxes(tree) and not _is_box(tree):
         return _opened(tree)
     return {name: _opened(node) if (_boxes(node) or 0) > 1 else node for name, node in tree.items()}
 

@@ -87,6 +87,15 @@ def _said(error: Exception) -> str:
 
 def _npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     with open(path, "rb") as file:  # which numpy would leave open where it is damaged
+        start = file.read(6)
+        file.seek(0)
+        if start and not start.startswith(
+            (b"PK\x03\x04", b"PK\x05\x06", b"\x93NUMPY")
+        ):  # numpy would take it for pickled
+            raise ParamsError(
+                f"{path} cannot be read as .npz: it does not begin as one; it is damaged or another kind of file under "
+                f"that name; write it anew, or give {KNOWN}"
+            )
         found = np.load(file, allow_pickle=False)
         if not isinstance(found, np.lib.npyio.NpzFile):
             raise ParamsError(f"{path} is a .npy, not a .npz; {REMEDIES['.npy'].format(name=path.name)}")

@@ -121,6 +121,9 @@ def test_running_statistics_are_left_out_and_said(tmp_path):
         ("conv/weight_u", np.ones(2), {"conv/weight_orig": np.ones((2, 2))}),
         ("batch_stats/bn/mean", np.ones(2), {}),
         ("lr", np.array(0.1), {}),
+        ("betas", np.ones(5), {}),
+        ("model/sqrt_one_minus_alphas_cumprod", np.ones(5), {}),
+        ("posterior_mean_coef2", np.ones(5), {}),
     ],
 )
 def test_what_is_no_weight(name, leaf, beside):
@@ -128,7 +131,9 @@ def test_what_is_no_weight(name, leaf, beside):
     assert find_buffers({name: leaf}) == {}  # all that there is
 
 
-@pytest.mark.parametrize("name", ["attn/bias", "mean", "embedder/weight", "value", "weight_v", "scale", "schema/w"])
+@pytest.mark.parametrize(
+    "name", ["attn/bias", "mean", "embedder/weight", "value", "weight_v", "scale", "schema/w", "posterior_mean"]
+)
 def test_what_is_a_weight(name):
     assert find_buffers({"w": np.ones(3), name: np.arange(9.0).reshape(3, 3)}) == {}
 
@@ -275,6 +280,46 @@ def flip(path, at):
     content = bytearray(path.read_bytes())
     content[at] ^= 255
     path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (bytes(range(7, 107)), "cannot be read as .npz: it does not begin as one; it is damaged or another kind"),
+        (b"PK\x02\x04" + b"0" * 60, "it does not begin as one"),
+        ({}, "holds no arrays; save the weights anew"),
+        ({"readme.txt": b"no array"}, "holds no arrays"),
+        ({"name": np.array(["cnn"])}, "holds only text, as 'name'"),
+    ],
+)
+def test_npz_that_is_none_or_holds_nothing(tmp_path, content, words):
+    path = tmp_path / "a.npz"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif "readme.txt" in content:
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("readme.txt", content["readme.txt"])
+    else:
+        np.savez(path, **content)
+    with pytest.raises(ParamsError, match=words) as refusal:
+        load_params(path)
+    assert "pickle" not in str(refusal.value)
+
+
+def test_text_is_left_out_and_said(tmp_path):
+    np.savez(tmp_path / "a.npz", w=np.ones(2), name=np.array("cnn"), labels=np.array([b"a", b"b"]))
+    for buffers in (False, True):
+        found = read_params(tmp_path / "a.npz", buffers=buffers)
+        assert list(found.params) == ["w"]
+        assert found.left_out == {"name": "text", "labels": "text"}
+
+
+def test_a_single_box_is_opened(tmp_path):
+    """As an NNX state with one Param is saved; an array that is itself named 'value' keeps its name."""
+    np.savez(tmp_path / "a.npz", **{"w/value": np.ones(2)})
+    assert list(trees.flatten(load_params(tmp_path / "a.npz"))) == ["w"]
+    np.savez(tmp_path / "b.npz", value=np.ones(2))
+    assert list(trees.flatten(load_params(tmp_path / "b.npz"))) == ["value"]
 
 
 def test_whatever_a_damaged_file_raises_is_one_sentence(tmp_path):
