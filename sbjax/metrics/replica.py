@@ -216,11 +216,12 @@ def function_distance(
     is small there; use the scale-free one, in units of the spread of the outputs.
 
     Args:
-        outputs: outputs of every replica on the same inputs, see `replica_outputs`.
-        null_outputs: outputs of `null_replicas` on the same inputs.
+        outputs: outputs of every replica on the same inputs, see `replica_outputs`, or a tree of such. A list is read
+            as by `trees.replicas`, which refuses it where it could be one of replicas or of several outputs.
+        null_outputs: outputs of `null_replicas` on the same inputs, of the same structure.
 
     Raises:
-        ValueError: fewer than two replicas, or NaN outputs.
+        ValueError: fewer than two replicas, NaN outputs, a list that could be either, a null of another structure.
 
     Example:
         >>> import jax.numpy as jnp
@@ -232,8 +233,17 @@ def function_distance(
         rows = trees.replica_rows(tree)
         return {name: pairwise_lp(leaf, 2.0) for name, leaf in rows.items()}, rows, 0
 
-    null = None if null_outputs is None else {"outputs": null_outputs}
-    return measured("function", measure, 2.0, {"outputs": outputs}, null)
+    found = {"outputs": trees.replicas(outputs, what="outputs", part="output")}
+    if null_outputs is None:
+        return measured("function", measure, 2.0, found, None)
+    null = {"outputs": trees.replicas(null_outputs, what="null_outputs", part="output")}
+    names, of_null = (sorted(trees.floating(tree)) for tree in (found, null))
+    if names != of_null:
+        raise ValueError(
+            f"outputs has the leaves {', '.join(names)}, and null_outputs {', '.join(of_null)}; give both as one "
+            "structure, with the replica axis first"
+        )
+    return measured("function", measure, 2.0, found, null)
 
 
 def replica_outputs(
@@ -241,10 +251,23 @@ def replica_outputs(
 ) -> Float[Array, "replica ..."]:
     """`apply_fn(variables, probe)` for every replica, one after another in one program.
 
+    Replicas are one stacked tree or a list of trees, as for the distances (`trees.replicas`). `apply_fn` gets
+    modules with their functions and settings, those of the first in a list.
+
+    Raises:
+        ValueError: as `trees.replicas`.
+
     >>> replica_outputs(lambda params, x: params['w'] * x, {'w': jnp.array([1.0, 2.0])}, 3.0).tolist()
     [3.0, 6.0]
     """
-    return jax.jit(lambda stacked, probe: jax.lax.map(lambda tree: apply_fn(tree, probe), stacked))(stacked, probe)
+    arrays = trees.replicas(stacked)
+    one = jax.tree.structure(arrays) == jax.tree.structure(trees.parameters(stacked))
+    settings = stacked if one else stacked[0]
+
+    def whole(tree):
+        return jax.tree.map(lambda x, other: other if x is None else x, tree, settings, is_leaf=lambda x: x is None)
+
+    return jax.jit(lambda arrays, probe: jax.lax.map(lambda tree: apply_fn(whole(tree), probe), arrays))(arrays, probe)
 
 
 def measured(kind: str, measure: Callable, p: float, stacked: PyTree, null: PyTree | None) -> ReplicaDistance:

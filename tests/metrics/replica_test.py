@@ -364,6 +364,24 @@ def test_replica_outputs():
     assert distance.scale_free.total.excess.value == pytest.approx(0, abs=1e-6)
 
 
+def test_replica_outputs_of_a_list():
+    nets = [network(seed) for seed in range(3)]
+    expected = replica_outputs(apply, trees.stack(nets), PROBE)
+    np.testing.assert_array_equal(replica_outputs(apply, nets, PROBE), expected)
+    modules = [eqx.nn.MLP(5, 3, 4, 1, key=jax.random.key(seed)) for seed in range(2)]  # with functions as leaves
+    found = replica_outputs(lambda net, x: jax.vmap(net)(x), modules, PROBE)
+    np.testing.assert_allclose(found, [jax.vmap(net)(PROBE) for net in modules], rtol=1e-5, atol=1e-6)
+    stacked = eqx.filter_vmap(lambda key: eqx.nn.MLP(5, 3, 4, 1, key=key))(
+        jnp.stack([jax.random.key(0), jax.random.key(1)])
+    )
+    np.testing.assert_allclose(replica_outputs(lambda net, x: jax.vmap(net)(x), stacked, PROBE), found, rtol=1e-5)
+    nnx_nets = [nnx.Linear(5, 3, rngs=nnx.Rngs(seed)) for seed in range(2)]
+    found = replica_outputs(lambda net, x: net(x), nnx_nets, PROBE)
+    np.testing.assert_allclose(found, [net(PROBE) for net in nnx_nets], rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="at least 2 replicas"):
+        replica_outputs(apply, nets[:1], PROBE)
+
+
 def test_sinkhorn_counts_pairs_that_did_not_converge():
     stacked = {"w": trained(0)["dense_0"]["kernel"]}
     sinkhorn = functools.partial(neuron_cloud_distance, solver="sinkhorn", epsilon=1e-5)
@@ -500,3 +518,23 @@ def test_function_refusals():
         function_distance(jnp.ones((1, 3)))
     with pytest.raises(ValueError, match="leaf 'outputs' has 1 entries"):
         function_distance(jnp.ones((2, 3)).at[0, 0].set(jnp.nan))
+
+
+def test_lists_of_outputs():
+    """As lists of trees: stacked where they can only be replicas, refused where they could be heads of a network."""
+    outputs = np.random.default_rng(0).normal(size=(4, 7, 3))
+    heads = [{"a": x, "b": x[0]} for x in outputs]
+    assert value(function_distance(heads)) == value(function_distance(trees.stack(heads)))
+    assert function_distance(heads, heads).raw.total.excess.value == 0
+    with pytest.raises(
+        ValueError, match=r"outputs is a list of 4 trees .* give sbjax.trees.stack\(outputs\) if they are 4 repl"
+    ):
+        function_distance(list(outputs))
+    with pytest.raises(ValueError, match=r"null_outputs is a list of 4 trees .* named outputs"):
+        function_distance(outputs, list(outputs))
+    with pytest.raises(ValueError, match=r"at least 2 replicas: give outputs\[0\]"):
+        function_distance([outputs])
+    with pytest.raises(
+        ValueError, match="outputs has the leaves outputs, and null_outputs outputs/a; give both as one"
+    ):
+        function_distance(outputs, {"a": outputs})
