@@ -32,9 +32,11 @@ def floating(tree: PyTree, where: Where = None, *, what: str = "tree") -> dict[s
 
     Ignored are integers, booleans and random keys, since states carry counters and keys beside weights, and what
     `parameters` leaves out. Running statistics, which are NNX variables other than `nnx.Param` beside such, and the
-    collection 'batch_stats' beside 'params' of Flax, count only where nothing else is selected. Floats with fewer than
-    16 bits are converted to float32, since jax has no implicit promotion for them. Numpy arrays of float64 stay as they
-    are where jax would cut them to float32.
+    collection 'batch_stats' beside 'params' of Flax, count only where nothing else is selected. Names are no sign of
+    them here: the `bn.running_mean` of a PyTorch dict is a weight, unless `where` leaves it out, while
+    `sbjax.training.params_files.load_params` knows such names. Floats with fewer than 16 bits are converted to float32,
+    since jax has no implicit promotion for them. Numpy arrays of float64 stay as they are where jax would cut them to
+    float32.
 
     Args:
         tree: any pytree of arrays or numbers.

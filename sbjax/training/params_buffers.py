@@ -42,6 +42,10 @@ def find_buffers(tree: PyTree) -> dict[str, str]:
     constants of quantisation; by value: masks
     that are constant below and above the diagonal, as the `attn.bias` of GPT-2. Integers and booleans are none either.
 
+    Names in a dict of PyTorch may be cut at dots or '/'.
+
+    >>> find_buffers({'fc.weight': np.ones(2), 'bn.running_mean': np.ones(2)})
+    {'bn.running_mean': 'running statistics'}
     >>> find_buffers({'bn': {'weight': np.ones(2), 'running_mean': np.ones(2)}})
     {'bn/running_mean': 'running statistics'}
     """
