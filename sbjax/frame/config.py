@@ -267,6 +267,13 @@ def _impossible(plan):
             f"monitor.at={plan.monitor.at!r}: monitor.kinds={plan.monitor.kinds!r} would be measured nowhere; give "
             "steps, such as 'end'"
         )
+    for arm in plan.arms:
+        second = arm.second_phase.steps if arm.second_phase else 0
+        if plan.train_steps <= options.LARGEST < plan.train_steps + second:
+            problems.append(
+                f"train_steps={plan.train_steps} and second_phase.steps={second} add up to more than {options.LARGEST} "
+                "steps; lower one"
+            )
     if plan.interpolation.between:
         problems += _interpolation(plan)
     seen: dict[str, str] = {}
