@@ -41,6 +41,8 @@ def main(argv: list[str]):
         raise ConfigError("give either --config with --workdir, or --params")
     if given.params is None:
         cli_lib.require("workdir", "the folder in which the designs are trained")
+    elif given.workdir is not None:
+        cli_lib.require("workdir", "where to write results; leave it out to print them alone")
     from sbjax.runner import ranking
 
     if given.params is not None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from sbjax import options
 from sbjax.frame import sections as sections_lib
@@ -29,6 +29,13 @@ class Config(ConfigDict):
         if new is not None and not object.__getattribute__(self, "_fields").__contains__(name):
             raise ConfigError(f"the section {name!r} is now called {new!r}: config.{new}")
         return super().__getattr__(name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        fields = object.__getattribute__(self, "_fields")
+        if isinstance(fields.get(name), ConfigDict) and not isinstance(value, Mapping | ConfigDict | FieldReference):
+            such = ", ".join(map(repr, fields[name])) or "names of runs or arms"
+            raise ConfigError(f"{name}={shown(value)} must be a section with fields, such as {such}")
+        super().__setitem__(name, value)
 
 
 def base_config(experiment: Experiment, task: Mapping[str, Any] | None = None) -> ConfigDict:
@@ -95,7 +102,24 @@ def parse_words(
 
 
 def shrink(config: ConfigDict, experiment: Experiment) -> ConfigDict:
-    """What the word `smoke` does: two replicas, a few steps, little data; everything else as it was."""
+    """What the word `smoke` does: two replicas, a few steps, little data; everything else as it was.
+
+    Raises:
+        ConfigError: a field that this changes was taken out of its section.
+    """
+    try:
+        _shrink(config, experiment)
+    except (AttributeError, KeyError) as error:
+        if not (gone := _gone(config, experiment, str(error))):
+            raise
+        raise ConfigError(
+            f"{gone[0]} has no field {gone[1]!r}, which shrink (the word `smoke`) reads: the file replaced the whole "
+            f"section; give it, config.{gone[0]} = {{{gone[1]!r}: ..}}"
+        ) from error
+    return config
+
+
+def _shrink(config, experiment):
     config.replicas = 2
     config.train_epochs, config.train_steps = 0.0, 4
     if "reports" in experiment.general:
@@ -104,7 +128,16 @@ def shrink(config: ConfigDict, experiment: Experiment) -> ConfigDict:
         config.checkpoint.saves = 2
     config.second_phase.steps = min(config.second_phase.steps, 2)
     experiment.shrink(config)
-    return config
+
+
+def _gone(config, experiment, said):
+    """Section and field of a base config that an error of a missing field speaks of, or None."""
+    for section, fields in base_config(experiment).items():
+        own = config.get(section)
+        for field in fields if isinstance(fields, ConfigDict) and isinstance(own, ConfigDict) else ():
+            if field not in own and f"'{field}'" in said:
+                return section, field
+    return None
 
 
 def read(config: ConfigDict | Mapping[str, Any], find: Find) -> Plan:
@@ -267,6 +300,13 @@ def _impossible(plan):
             f"monitor.at={plan.monitor.at!r}: monitor.kinds={plan.monitor.kinds!r} would be measured nowhere; give "
             "steps, such as 'end'"
         )
+    for arm in plan.arms:
+        second = arm.second_phase.steps if arm.second_phase else 0
+        if plan.train_steps <= options.LARGEST < plan.train_steps + second:
+            problems.append(
+                f"train_steps={plan.train_steps} and second_phase.steps={second} add up to more than {options.LARGEST} "
+                "steps; lower one"
+            )
     if plan.interpolation.between:
         problems += _interpolation(plan)
     seen: dict[str, str] = {}

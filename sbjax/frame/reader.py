@@ -128,11 +128,13 @@ class Reader:
 
     def _second_phase(self, fields, where, *, in_arm=False):
         fields = dict(fields)
-        steps = fields.pop("steps", 0)
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-            self.problems.append(f"{where}.steps={shown(steps)} must be a whole number >= 0")
+        values, problems = options.check(
+            {"steps": sections_lib.PHASE_STEPS}, {"steps": fields.pop("steps", 0)}, where=where
+        )
+        if problems:
+            self.problems += problems
             return None
-        if steps:
+        if steps := values["steps"]:
             choice = self._optimizer(fields, where)
             return choice and Phase(choice, steps)
         for name, value in fields.items():

@@ -18,14 +18,18 @@ from sbjax.physics.equation import Condition, Equation, on_face, spread
 
 EXACT = 1e-3  # share of its parts that a residual may be off for an exact reference
 SMOOTH = 1e-6  # floor of a numerical reference up to which its derivatives are taken at their word
+SIZES = (1.0, -1.0, 0.1, 1e3, -1e3)  # of partials with which a term is looked at
 _LIBRARIES = ("numpy", "math", "cmath", "scipy")
 
 
 def try_equation(equation: Equation) -> None:
     """Call residual, conditions, reference and hard constraint once, with abstract values; a few milliseconds.
 
+    Residual and conditions are then evaluated at a few points, with a few sizes and signs of the partials.
+
     Raises:
-        ValueError: a term, condition or output that is no real scalar; a name that is empty or used twice; a partial
+        ValueError: a term, condition or output that is no real scalar; one that is infinite or no number at a point,
+            whatever the partials are; an index beyond the coordinates; a name that is empty or used twice; a partial
             that is read but not declared; a function that jax cannot differentiate (numpy, math, `if` on a
             coordinate); a function written for a point where coordinates come apart. The message names part, line and
             remedy.
@@ -41,7 +45,7 @@ def try_equation(equation: Equation) -> None:
         _bind(where, "(x, d), one point and its partials", equation.residual, (x, d))
         found = equation.residual(x, d)
         if not isinstance(found, Mapping) or not found:
-            what = "no term" if isinstance(found, Mapping) else f"a {type(found).__name__}"
+            what = "no term" if isinstance(found, Mapping) else _kind(found)
             raise ValueError(f"{where} gives {what}: return the terms by name, {{'equation': ..}}")
         for name, value in found.items():
             if not isinstance(name, str) or not name:
@@ -60,6 +64,7 @@ def try_equation(equation: Equation) -> None:
                 "the term another name"
             )
         _try_condition(equation, condition)
+    _try_values(equation)
     _traced(f"{equation.name}: reference", equation, functools.partial(_outputs, equation, equation.reference.solution))
     if equation.ansatz:
         outputs = jnp.zeros(len(equation.unknowns))
@@ -141,6 +146,40 @@ def _compare(equation, what, residual, places, names, typical) -> None:
                 )
 
 
+def _try_values(equation: Equation, points: int = 5) -> None:
+    """Refuse an index beyond the coordinates, and terms that are finite with none of several partials: those would end
+    training at its first step. One that is finite with some of them (a logarithm of u) may be so along training."""
+    where, inside = f"{equation.name}: residual", spread(equation, points)
+    _check_finite(equation, where, equation.residual, inside, equation.partials)
+    for condition in equation.conditions:
+        named = lambda x, *d, c=condition: {"": c.residual(x, *d)}  # noqa: E731
+        for face in condition.faces:
+            at, told = np.asarray(on_face(equation, face, inside)), f"{equation.name}: condition {condition.name!r}"
+            _check_finite(equation, told, named, at, condition.partials, 2 if condition.kind == "periodic" else 1)
+
+
+def _check_finite(equation, where, residual, points, names, sides=1) -> None:
+    given = lambda values: [dict(zip(names, values)) for _ in range(sides)]  # noqa: E731
+    try:
+        residual(points[0], *given(jnp.ones(len(names))))
+    except IndexError as error:  # jax takes the last entry in silence, numpy does not
+        known = ", ".join(f"x[{i}] is {name}" for i, name in enumerate(equation.coordinates))
+        raise ValueError(f"{where}{_users_line(error)[2]}: {error}; {known}") from error
+    except Exception:  # a point of jax has methods that one of numpy has not
+        pass
+    trials = np.array([*(np.full(len(names), size) for size in SIZES), 0.3 + 0.2 * np.arange(len(names))], np.float32)
+    at_points = jax.vmap(lambda x, values: residual(x, *given(values)), (0, None))
+    found = jax.jit(jax.vmap(at_points, (None, 0)))(points.astype(np.float32), trials)
+    for term, values in found.items():
+        never = ~np.isfinite(np.asarray(values)).any(0)
+        if never.any():
+            i = int(never.argmax())
+            raise ValueError(
+                f"{where}{f': term {term!r}' if term else ''} is {values[0][i]} at {np.round(points[i], 6).tolist()}, "
+                "whatever the partials are: look for a division by zero, or a root or logarithm of a negative number"
+            )
+
+
 def _try_condition(equation: Equation, condition: Condition) -> None:
     where = f"{equation.name}: condition {condition.name!r}"
     if not condition.faces:
@@ -167,6 +206,13 @@ def _outputs(equation: Equation, solution: Callable, x: Any, what: str = "refere
         )
     if not jnp.issubdtype(jnp.result_type(found), jnp.floating):
         raise ValueError(f"{equation.name}: {what} gives {jnp.result_type(found)}, needs real numbers")
+
+
+def _kind(found: Any) -> str:
+    """What a function returned, in words: 'a single number', 'an array of shape (2,)', 'a list'."""
+    if isinstance(found, int | float | complex | np.generic | np.ndarray | jax.Array):
+        return f"an array of shape {jnp.shape(found)}" if jnp.shape(found) else "a single number"
+    return f"a {type(found).__name__}"
 
 
 class _Declared(dict):

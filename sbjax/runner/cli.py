@@ -50,6 +50,8 @@ def require(flag: str, what: str) -> None:
     given = flags.FLAGS[flag].value
     if given is None:
         raise ConfigError(f"--{flag} is missing: {what}")
+    if given == "None":  # what a script writes that was given no folder
+        raise ConfigError(f"--{flag}=None is no name but a value that is missing: {what} (./None, if it is called so)")
     if flag == "workdir" and given == "-":
         raise ConfigError("--workdir=- stands for no folder and is for configs that list something; name a folder")
 
@@ -58,14 +60,16 @@ def read_config(cpu_devices: int) -> dict[str, Any]:
     """Arguments of `runner.run.run` from the flag --config; also sets the devices up.
 
     Raises:
-        ConfigError: the flag was not given.
+        ConfigError: the flag was not given, or one of its fields has no effect.
     """
     require("config", "the experiment, such as configs/quickstart.py")
     import jax
 
     jax.config.update("jax_num_cpu_devices", cpu_devices)
     file = config_flags.get_config_filename(flags.FLAGS["config"])
-    overrides = [f"{name}={value}" for name, value in config_flags.get_override_values(flags.FLAGS["config"]).items()]
+    given = config_flags.get_override_values(flags.FLAGS["config"])
+    config_file.check_second_phase(given, flags.FLAGS.config)
+    overrides = [f"{name}={value}" for name, value in given.items()]
     return {"config": flags.FLAGS.config, "overrides": overrides, "config_file": _as_given(file)}
 
 

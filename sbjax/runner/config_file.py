@@ -18,6 +18,9 @@ from sbjax.names import near
 OPEN = ("model", "expansion", "optimizer", "second_phase")
 """Sections whose fields depend on what they name."""
 
+SECTIONS = ("task", *OPEN)
+"""Sections in which an arm may differ."""
+
 TRUE, FALSE = ("true", "t", "1"), ("false", "f", "0")
 
 
@@ -68,6 +71,33 @@ def overrides(argv: Sequence[str]) -> Iterator[tuple[str, list[str], str | None]
             yield flag, match.group(2).split("."), value if equals else None
 
 
+def check_second_phase(given: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Refuse a flag of a second phase that no arm or run of the config has, also one that gives the default.
+
+    Args:
+        given: values of flags by path, {'second_phase.name': 'lbfgs'}.
+        config: as the flags left it.
+
+    Raises:
+        ConfigError: naming the flag.
+    """
+    from sbjax.frame.config import flat
+    from sbjax.frame.errors import ConfigError
+
+    tree = flat(config.to_dict() if hasattr(config, "to_dict") else config)
+    if any(value for path, value in tree.items() if f".{path}".endswith(".second_phase.steps")):
+        return
+    for path, value in given.items():
+        *section, field = path.split(".")
+        # In an arm, the unit of a matched bias is for both phases, whether there is a second one or not.
+        matched = field == "first_bias_scale" and len(section) > 1
+        if section[-1:] == ["second_phase"] and field != "steps" and not matched:
+            raise ConfigError(
+                f"--config.{path}={value} has no effect with second_phase.steps=0: there is no second phase; give "
+                "--config.second_phase.steps, or leave it out"
+            )
+
+
 def _run(file: str) -> Any:
     loader = importlib.machinery.SourceFileLoader("sbjax_config_file", file)
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader("sbjax_config_file", loader))
@@ -90,7 +120,8 @@ def _told(file: str) -> Iterator[None]:
             raise ConfigFileError(str(error)) from error
         if isinstance(error, SyntaxError):
             where = error.filename or file
-            raise ConfigFileError(f"{where} line {error.lineno}: {type(error).__name__}: {error.msg}") from error
+            line = f" line {error.lineno}" if error.lineno else ""  # none of a file with null bytes
+            raise ConfigFileError(f"{where}{line}: {type(error).__name__}: {error.msg}") from error
         frames = traceback.extract_tb(error.__traceback__)
         inside = [frame for frame in frames if os.path.abspath(frame.filename) == os.path.abspath(file)]
         line = f" line {inside[-1].lineno}" if inside else ""
@@ -119,6 +150,8 @@ def _no_such_field(path: list[str], depth: int, node: Any, config: Any, file: st
         if depth == 1:
             return f"{file} has no arm {arm!r}{near(arm, node)}; its arms: {', '.join(node)}. An arm goes into the file"
         missing = ".".join(path[2 : depth + 1])
+        if depth == 2 and (hint := near(name, [*node, *SECTIONS])) and name not in SECTIONS:
+            return f"arm {arm!r} of {file} has no {missing}{hint}"
         return (
             f"arm {arm!r} of {file} has no {missing}. A flag "
             f"sets fields that the arm has in the file: write it there, config.arms.{arm}.{path[2]} = {{..}}, or set "
@@ -127,7 +160,11 @@ def _no_such_field(path: list[str], depth: int, node: Any, config: Any, file: st
     every = [f"{section}.{own}" for section, fields in config.items() if hasattr(fields, "items") for own in fields]
     hint = near(name, [*node, *config, *every] if not here else [*node]) or near(name, [*config, *every])
     if here in OPEN:
-        hint += f". Options that the file does not set yet go into the file: config.{here} = {{..}}"
+        selector = next((f"{own!r}: {node[own]!r}, " for own in ("name", "kind") if own in node), "")
+        hint += (
+            ". A flag sets fields that the file has; an option that it does not set yet goes into the file: "
+            f"config.{here} = {{{selector}{name!r}: ..}}, and is a flag from then on"
+        )
     return f"{'the config' if not here else f'its section {here!r}'} has no field {name!r}{hint}; --fields lists them"
 
 

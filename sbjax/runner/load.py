@@ -80,7 +80,7 @@ def load(
     if not trust and (names := code_in(settings)):
         raise ConfigError(
             f"{folder / 'config.json'} names code by import path ({', '.join(names)}); if you trust this folder, give "
-            "trust=True"
+            "trust=True (on the command line --trust)"
         )
     plan = config_lib.read(_given(settings))
     if not isinstance(plan.experiment, TrainingExperiment):

@@ -83,6 +83,14 @@ REFUSED = [
         "optimizer.memory_size=5 has no effect with optimizer.name='sgd': it is read by lbfgs",
     ),
     ("second_phase.name", "adam", "second_phase.name='adam' has no effect with second_phase.steps=0"),
+    ("second_phase.steps", 10**11, "second_phase.steps=100000000000 must be <= 2147483647"),
+    ("second_phase.steps", -1, "second_phase.steps=-1 must be >= 0"),
+    ("second_phase.steps", True, "second_phase.steps=True must be of type int"),
+    (
+        "second_phase.steps",
+        2**31 - 1,
+        "train_steps=.* and second_phase.steps=2147483647 add up to more than 2147483647",
+    ),
     ("interpolation.points", 7, "interpolation.points=7 has no effect with interpolation.between=''"),
     (
         "monitor",

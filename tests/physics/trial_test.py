@@ -69,7 +69,24 @@ MISTAKES = {
     ),
     "a reference of two": (reference(lambda x, t: (x, t)), r"reference gives shape \(2,\), needs an array"),
     "a list": (residual(lambda x, d: [d["u_t"]]), "residual gives a list: return the terms by name"),
-    "a bare scalar": (residual(lambda x, d: d["u_t"]), "residual gives a .*Tracer: return the terms by name"),
+    "a bare scalar": (residual(lambda x, d: d["u_t"]), "residual gives a single number: return the terms by name"),
+    "an array": (residual(lambda x, d: x), r"residual gives an array of shape \(2,\): return the terms"),
+    # Values that no training could lower.
+    "divided by zero": (residual(lambda x, d: {"equation": d["u_t"] / 0.0}), rf"{TERM} is inf at .*whatever"),
+    "a logarithm": (
+        residual(lambda x, d: {"equation": jnp.log(-1.0 - x[0]) + d["u_t"]}),
+        rf"{TERM} is nan at \[.*logarithm of a negative",
+    ),
+    "a value of no number": (value(lambda x, t: 1 / (x - 1)), r"condition 'u_on_x_upper' is -?inf at \[1.0, "),
+    # Beyond the coordinates.
+    "an index": (
+        residual(lambda x, d: {"equation": d["u_t"] - x[5]}),
+        r"residual \(trial_test.py, line \d+\): index 5 is out of bounds.*; x\[0\] is x, x\[1\] is t",
+    ),
+    "an index in a condition": (
+        conditions(building.robin(*ROBIN, lambda x, d: d["u"] - x[2])),
+        r"condition 'robin_on_x_lower'.*index 2 is out of bounds",
+    ),
     "a list as term": (residual(lambda x, d: {"equation": [d["u_t"]]}), f"{TERM} is a list, needs a number"),
     "nothing": (residual(lambda x, d: None), "residual gives a NoneType"),
     "no term": (residual(lambda x, d: {}), "residual gives no term"),
@@ -149,7 +166,12 @@ def unpacked(u_t, u_xx):
 
 @pytest.mark.parametrize(
     "function",
-    [lambda x, d: unpacked(**d), lambda x, d: unpacked(*d.values()), lambda x, d: unpacked(d.pop("u_t"), d["u_xx"])],
+    [
+        lambda x, d: unpacked(**d),
+        lambda x, d: unpacked(*d.values()),
+        lambda x, d: unpacked(d.pop("u_t"), d["u_xx"]),
+        lambda x, d: unpacked(d["u_t"] + 0 * x.at[0].set(1.0)[0], d["u_xx"]),
+    ],
 )
 def test_partials_may_be_read_in_any_way(function):
     try_equation(residual(function))

@@ -1,11 +1,16 @@
 """The flag --config: errors of the file name file and line, errors of flags the whole flag and the likely field."""
 
+import contextlib
 import re
 import time
+import types
 
 import pytest
 from ml_collections import ConfigDict
 
+from sbjax.config import base_config
+from sbjax.frame.errors import ConfigError
+from sbjax.runner import cli
 from sbjax.runner import config_file as lib
 
 FILE = """
@@ -17,6 +22,8 @@ def get_config(argument=None):
     config.arms = {"raw": {}, "expanded": {"expansion": {"kind": "image", "factor": 2, "fill": "0.5"}}}
     return config
 """
+
+NO_SECTION = (("monitor", 7), ("task", "digits"), ("arms", []), ("suite", 3))
 
 BROKEN = [
     ("def get_config(:", "line 1: SyntaxError: invalid syntax"),
@@ -35,6 +42,18 @@ BROKEN = [
     (FILE.replace("return config", "config.replicas = '3'\n    return config"), "line 8: TypeError: .*replicas"),
     (FILE.replace("base_config()", "base_config('imags')"), "task.kind='imags' is unknown, did you mean 'images'"),
     (b"\x00\xff", "SyntaxError|ValueError"),
+    (b"x = 1\x00", r"mine\.py: (SyntaxError|ValueError): source code (string )?cannot contain null bytes"),
+    *(
+        (
+            FILE.replace("return config", f"config.{name} = {value!r}\n    return config"),
+            f"^{name}={re.escape(repr(value))} must be a section",
+        )
+        for name, value in NO_SECTION
+    ),
+    (
+        FILE.replace("return config", "config.model = {}\n    return config_lib.shrink(config)"),
+        "^model has no field 'name'",
+    ),
 ]
 
 
@@ -61,10 +80,13 @@ FLAGS = [
     ("--config.epochs=3", "did you mean 'train_epochs'"),
     ("--config.replcas=3", "did you mean 'replicas'"),
     ("--config.task.lr=3", "--config.task.lr: its section 'task' has no field 'lr', did you mean 'optimizer.learning"),
-    ("--config.model.width=3", r"section 'model' has no field 'width'.*go into the file: config.model = {..}"),
+    ("--config.model.width=3", r"section 'model' has no field 'width'.*into the file: config.model = {'name': "
+     r"'mlp', 'width': ..}, and is a flag from then on"),
     ("--config.seed.x=3", "--config.seed.x: seed=0 is no section and has no fields"),
     ("--config.arms.raw.optimizer.learning_rate=0.1", r"arm 'raw' of .* has no optimizer\. A flag sets fields that the "
      r"arm has in the file: write it there, config.arms.raw.optimizer = {..}, or set optimizer.learning_rate for"),
+    ("--config.arms.raw.optimiser.learning_rate=1", "has no optimiser, did you mean 'optimizer'"),
+    ("--config.arms.raw.modle.name=mlp", "has no modle, did you mean 'model'"),
     ("--config.arms.expanded.expansion.fil=0", "has no expansion.fil"),
     ("--config.arms.new.task.flip=true", "has no arm 'new'; its arms: expanded, raw"),
     ("--config.task.flip=yes", "--config.task.flip=yes: give true or false"),
@@ -79,6 +101,35 @@ def test_a_flag_of_a_field_that_is_not_there_names_the_likely_one(tmp_path, flag
     (tmp_path / "mine.py").write_text(FILE)
     with pytest.raises(lib.ConfigFileError, match=words):
         lib.load(str(tmp_path / "mine.py"), [flag])
+
+
+@pytest.mark.parametrize(
+    ("flags", "changes", "refused"),
+    [
+        ({"second_phase.name": "lbfgs"}, {}, True),
+        ({"second_phase.memory_size": 10}, {}, True),
+        ({"second_phase.steps": 0}, {}, False),
+        ({"second_phase.name": "lbfgs"}, {"second_phase": {"steps": 3}}, False),
+        ({"second_phase.name": "lbfgs"}, {"arms": {"raw": {"second_phase": {"steps": 3}}}}, False),
+        ({"second_phase.name": "lbfgs"}, {"suite": {"a": {"second_phase": {"steps": 3}}}}, False),
+        ({"arms.raw.second_phase.name": "lbfgs"}, {}, True),
+        ({"arms.raw.second_phase.first_bias_scale": 0.0}, {}, False),
+        ({"optimizer.name": "sgd"}, {}, False),
+    ],
+)
+def test_a_flag_of_a_second_phase_that_is_not_there(flags, changes, refused):
+    config = base_config()
+    config.update(changes)
+    told = pytest.raises(ConfigError, match=r"has no effect with second_phase\.steps=0")
+    with told if refused else contextlib.nullcontext():
+        lib.check_second_phase(flags, config)
+
+
+@pytest.mark.parametrize(("given", "words"), [(None, "is missing"), ("None", "=None is no name"), ("-", "no folder")])
+def test_a_folder_that_is_none(given, words, monkeypatch):
+    monkeypatch.setattr(cli.flags, "FLAGS", {"workdir": types.SimpleNamespace(value=given)})
+    with pytest.raises(ConfigError, match=f"--workdir.*{words}"):
+        cli.require("workdir", "the folder of the run")
 
 
 def test_a_file_is_found_where_a_shell_would_find_it(tmp_path, monkeypatch):

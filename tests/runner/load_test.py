@@ -90,7 +90,10 @@ def test_code_in_a_workdir_is_not_run_unasked(run, tmp_path):
     found = json.loads((run / "config.json").read_text())
     found["config"]["model"]["name"] = "os:abort"
     (tmp_path / "config.json").write_text(json.dumps(found))
-    with pytest.raises(ConfigError, match=r"names code by import path \(model.name=os:abort\).*trust=True"):
+    with pytest.raises(
+        ConfigError,
+        match=r"names code by import path \(model.name=os:abort\).*trust=True \(on the command line --trust\)",
+    ):
         load(tmp_path)
     assert code_in({"monitor": {"kinds": ["marginal", "os:abort"]}}) == ["monitor.kinds=os:abort"]
     assert code_in({"task": {"dataset": "folder:/data"}, "arms": {"a": {"expansion": {"kind": "m:E"}}}}) == [
