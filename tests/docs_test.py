@@ -90,7 +90,7 @@ def test_readme_main_job(tmp_path):
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     for name in files:
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, clone / name)
+        shutil.copy(ROOT / name, clone / name, follow_symlinks=False)
     command, replaced = re.subn(r"--workdir=\S+", f"--workdir={workdir}", main_command())
     assert replaced == 1
     command += " --config.replicas=2 --config.train_epochs=1 --config.reports=1"

@@ -28,7 +28,9 @@ def define_flags() -> None:
     flags.DEFINE_list("params", None, "Parameters on disk, one file or orbax folder a replica.")
     flags.DEFINE_list("where", None, "Globs of the leaves to measure, such as '*/kernel'; default all.")
     flags.DEFINE_bool("buffers", False, "With --params: count running statistics, masks, averaged copies, too.")
-    flags.DEFINE_integer("neuron_axis", -1, "Axis of a kernel that counts neurons: -1 in Flax, 0 in PyTorch.")
+    flags.DEFINE_integer(
+        "neuron_axis", None, "Axis of a kernel that counts neurons: -1 in Flax, 0 in PyTorch; default by names."
+    )
     cli_lib.define_cpu_devices()
 
 

@@ -103,7 +103,7 @@ def page(title: str, heading: str, sections: Sequence[Section]) -> str:
 def render(sections: Sequence[Section]) -> str:
     """Sections as HTML, every text escaped.
 
-    >>> print(render([Section('Errors', [Table(['arm'], [['a < b']]), Note('Small.')])]))
+    >>> print(render([Section('Errors', [Table(['arm'], [['a < b']]), kinds.Note('Small.')])]))
     <h2>Errors</h2>
     <div class="scroll" tabindex="0" role="region" aria-label="Errors"><table>
     <thead><tr><th scope="col">arm</th></tr></thead>

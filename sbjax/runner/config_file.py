@@ -51,6 +51,7 @@ def load(given: str, argv: Sequence[str]) -> Any:
         )
     for flag, path, value in overrides(argv):
         _check_flag(flag, path, value, config, file)
+    _drop_options_of_another(config, argv)
     if hasattr(config, "lock"):
         config.lock()
     return config
@@ -141,6 +142,20 @@ def _check_flag(flag: str, path: list[str], value: str | None, config: Any, file
         node = node[name]
     if isinstance(node, bool) and value is not None and value.lower() not in (*TRUE, *FALSE):
         raise ConfigFileError(f"{flag}={value}: give true or false")
+
+
+def _drop_options_of_another(config: Any, argv: Sequence[str]) -> None:
+    """A flag that names another model or expansion leaves its options at their defaults: those of the file were meant
+    for the one that the file names. Options that have a flag of their own stay."""
+    given = {".".join(path): value for _, path, value in overrides(argv)}
+    for section, selector in (("model", "name"), ("expansion", "kind")):
+        other = given.get(f"{section}.{selector}")
+        node = config.get(section) if hasattr(config, "get") else None
+        if other is None or node is None or selector not in node or node[selector] in (other, other.strip("'\"")):
+            continue
+        with config.unlocked() if hasattr(config, "unlocked") else contextlib.nullcontext():
+            for name in [name for name in node if name != selector and f"{section}.{name}" not in given]:
+                del node[name]
 
 
 def _no_such_field(path: list[str], depth: int, node: Any, config: Any, file: str) -> str:

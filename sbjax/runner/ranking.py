@@ -94,7 +94,7 @@ def measure_params(
     paths: Sequence[str | os.PathLike],
     *,
     where: trees.Where = None,
-    neuron_axis: int = -1,
+    neuron_axis: int | None = None,
     workdir: str | os.PathLike | None = None,
     buffers: bool = False,
 ) -> Measurement:
@@ -104,7 +104,8 @@ def measure_params(
         paths: one file or orbax folder a replica, or a single one whose arrays have the replica axis first, as the
             checkpoints of `sbjax` have.
         where: which leaves.
-        neuron_axis: the axis of a kernel that counts neurons: -1 in Flax, 0 in PyTorch.
+        neuron_axis: the axis of a kernel that counts neurons: -1 in Flax, 0 in PyTorch. None: 0 where arrays are called
+            'weight' and none 'kernel', else -1; the table says which.
         workdir: where to write `measures.json` and `figures/pairs.png`; None = write nothing.
         buffers: whether running statistics, masks, averaged copies and other arrays that are no weights count, see
             `sbjax.training.params_buffers`. What was left out is in the table, and in `numbers['left_out']`.
@@ -125,6 +126,8 @@ def measure_params(
         for path, one in zip(paths, loaded):
             _check_where(path, one, where)
         stacked = _stack(paths, [one.params for one in loaded], where)
+        guessed = neuron_axis is None
+        neuron_axis = _neuron_axis(stacked) if neuron_axis is None else neuron_axis
         key = jax.random.key(0)
         measured = [
             replica.marginal_distance(stacked, where=where, key=key),
@@ -138,7 +141,10 @@ def measure_params(
     alone = (
         [f"One file: the first axis of its arrays, of {replicas}, is taken for replicas."] if len(paths) == 1 else []
     )
-    text = "\n\n".join([*(_layers_table(distance) for distance in measured), *_told(left_out), *alone])
+    axis = [
+        f"Neurons are counted along axis {neuron_axis} of a kernel, by PyTorch's names; --neuron_axis says otherwise."
+    ] * (guessed and neuron_axis == 0)
+    text = "\n\n".join([*(_layers_table(distance) for distance in measured), *axis, *_told(left_out), *alone])
     numbers: dict[str, Any] = {
         distance.kind: {form: _reading(getattr(distance, form)) for form in ("raw", "scale_free")}
         for distance in measured
@@ -154,6 +160,12 @@ def measure_params(
             figures.save_png(folder, "pairs", ranking.pair_maps(measured[2].pairs)),
         ]
     return Measurement(text, files, numbers)
+
+
+def _neuron_axis(stacked):
+    """0 for the names of PyTorch, -1 for those of Flax."""
+    last = {name.rpartition("/")[2] for name in stacked}
+    return 0 if "weight" in last and "kernel" not in last else -1
 
 
 def _check_where(path, loaded, where):
@@ -172,6 +184,12 @@ def _stack(paths, loaded, where):
     for path, leaves in zip(paths, flat):
         trees.check_finite(leaves, str(path))
     if len(flat) == 1:
+        sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in flat[0].values()}
+        if len(sizes) > 1 or min(sizes, default=0) < 2:
+            raise ValueError(
+                f"{paths[0]}: one file must hold all replicas, along the first axis of every array, and these are of "
+                f"sizes {sorted(sizes)}; or give a file a replica, with commas between: --params=a.npz,b.npz"
+            )
         return flat[0]
     for path, leaves, tree in zip(paths[1:], flat[1:], loaded[1:]):
         if leaves.keys() != flat[0].keys():

@@ -179,3 +179,19 @@ def test_memory_that_runs_out_is_told_with_what_to_lower(error, words):
 
     said = _about_memory(error)
     assert said is None if words is None else re.search(words, said)
+
+
+def test_a_flag_that_names_another_model_leaves_its_options_alone(tmp_path):
+    """Options of the file were meant for its own model; one with a flag of its own stays."""
+    file = tmp_path / "c.py"
+    file.write_text(
+        "from sbjax import config\n\n\ndef get_config(argument=None):\n    c = config.base_config()\n"
+        "    c.model = {'name': 'cnn', 'norm': 'batch', 'channels': (4,)}\n    return c\n"
+    )
+    for flags, left in (
+        (["--config.model.name=resnet20"], {"name"}),
+        (["--config.model.name=own.py:Net", "--config.model.norm=none"], {"name", "norm"}),
+        (["--config.model.name=cnn"], {"name", "norm", "channels"}),
+        (["--config.model.norm=none"], {"name", "norm", "channels"}),
+    ):
+        assert set(lib.load(str(file), flags).model) == left

@@ -114,6 +114,29 @@ def test_what_is_left_out_is_said(tmp_path):
     assert set(whole.numbers["marginal"]["raw"]["layers"]) == {"fc/weight", "bn/running_mean", "bn/running_var"}
 
 
+def test_the_axis_of_neurons_is_that_of_the_names(tmp_path):
+    """[out, in] and [in, out] of one layer give one distance, whose tables say which axis was taken."""
+    rng = np.random.default_rng(0)
+    for seed in range(3):
+        w, b = rng.normal(size=(4, 3)), rng.normal(size=4)
+        np.savez(tmp_path / f"torch{seed}.npz", **{"fc.weight": w, "fc.bias": b})
+        np.savez(tmp_path / f"flax{seed}.npz", **{"fc/kernel": w.T, "fc/bias": b})
+    found = {
+        name: measure.measure_params([tmp_path / f"{name}{seed}.npz" for seed in range(3)])
+        for name in ("torch", "flax")
+    }
+    cloud = {name: one.numbers["neuron_cloud"]["raw"]["total"] for name, one in found.items()}
+    assert cloud["torch"]["distance"]["value"] == pytest.approx(cloud["flax"]["distance"]["value"], rel=0.05)
+    assert "axis 0 of a kernel" in found["torch"].table
+    assert "axis 0 of a kernel" not in found["flax"].table
+
+
+def test_one_file_of_one_replica_is_told(tmp_path):
+    np.savez(tmp_path / "a.npz", w=np.ones((4, 3)), b=np.ones(3))
+    with pytest.raises(ConfigError, match=r"a.npz: one file must hold all replicas.*with commas between"):
+        measure.measure_params([tmp_path / "a.npz"])
+
+
 @pytest.mark.parametrize("paths", [[], [""], ["", ""], ["a.npz", ""]])
 def test_empty_paths_are_refused(paths):
     with pytest.raises(ConfigError, match=r"--params='.*' has an empty path"):
