@@ -75,8 +75,12 @@ def _little_memory():
 
 @pytest.fixture(autouse=True)
 def _messages_reach_pytest(monkeypatch):
-    """A command that ran in this process keeps its messages to the terminal."""
-    monkeypatch.setattr(logging.getLogger("sbjax"), "propagate", True)
+    """Commands that ran in this process keep messages to the terminal, and tests may ask for fewer."""
+    logger = logging.getLogger("sbjax")
+    monkeypatch.setattr(logger, "propagate", True)
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture

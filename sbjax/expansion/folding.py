@@ -4,7 +4,7 @@ import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +60,7 @@ def fold(
     ([[2.0]], [30.0])
     """
     if expansion is None:
-        return dict(params)
+        return cast(dict[str, Any], params)
     if not isinstance(expansion, Expansion):
         raise TypeError(f"expansion={expansion!r} is not one expansion: fold the layers of a tree one after another.")
     if not isinstance(expansion, ImageExpansion | VectorExpansion | SequenceExpansion):

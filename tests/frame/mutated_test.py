@@ -44,7 +44,7 @@ def in_time():
     [(0, 40, False), *(pytest.param(i, i + 50, True, marks=pytest.mark.extended) for i in range(0, 300, 50))],
 )
 def test_refused_in_words_or_accepted_with_an_effect(tmp_path, monkeypatch, in_time, first, last, prepare):
-    logging.getLogger("sbjax").setLevel(logging.ERROR)
+    logging.getLogger("sbjax").setLevel(logging.ERROR)  # conftest sets it back
     plain = {name: config_lib.read(tree) for name, tree in mutations.starts().items()}
     monkeypatch.chdir(tmp_path)
     raw, silent = [], []
