@@ -1,5 +1,6 @@
 """Which fields a configuration reads, as text and as a page of the docs."""
 
+import inspect
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -89,10 +90,10 @@ def fields_page() -> str:
     ]
     parts += _table("Outside of sections", options.describe(sections_lib.General))
     for name, part in sections_lib.SHARED.items():
-        parts += _table(f"`{name}`", options.describe(part), part.__doc__)
+        parts += _table(f"`{name}`", options.describe(part), _prose(part))
     for name, part in {**OPTIMIZERS, **SCHEDULES}.items():
         what = "schedule" if name in SCHEDULES else "name"
-        parts += _table(f"`optimizer` and `second_phase`, `{what}='{name}'`", options.describe(part), part.__doc__)
+        parts += _table(f"`optimizer` and `second_phase`, `{what}='{name}'`", options.describe(part), _prose(part))
     for family, known in FAMILIES.items():
         for name in known:
             parts += _table(f"`model`, {family}: `name='{name}'`", model_specs(name, family))
@@ -114,6 +115,11 @@ def _kinds() -> list[tuple[str, Experiment]]:
         (f"`kind='landscape'`, `experiment='{name}'`", registry.find({"kind": "landscape", "experiment": name}))
         for name in EXPERIMENTS
     ]
+
+
+def _prose(part: type) -> str:
+    """The docstring without its example. (Python 3.13 strips its indentation, earlier ones do not.)"""
+    return (inspect.getdoc(part) or "").partition(">>> ")[0].strip()
 
 
 def _table(title: str, specs: Mapping[str, options.Spec], text: str | None = "") -> list[str]:
