@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int, PyTree
 
-from sbjax import trees
+from sbjax import hosts, trees
 
 REPLICA, DATA = "replica", "data"
 
@@ -64,7 +64,23 @@ def make_mesh(width: int, sharers: int = 1) -> Mesh:
         raise ValueError(
             f"width={width} times sharers={sharers} devices: this process has {jax.device_count()}; ask for fewer"
         )
-    return Mesh(np.array(jax.devices()[: width * sharers]).reshape(width, sharers), (REPLICA, DATA))
+    if width * sharers < jax.process_count():
+        raise ValueError(
+            f"width={width} times sharers={sharers} devices are fewer than the {jax.process_count()} processes; start "
+            "fewer, or give more replicas or a batch that they can share"
+        )
+    return Mesh(np.array(_spread(width * sharers)).reshape(width, sharers), (REPLICA, DATA))
+
+
+def _spread(count: int) -> list[jax.Device]:
+    """So many devices, as evenly over the processes as there are; those of a process stay together."""
+    own: dict[int, list[jax.Device]] = {}
+    for device in jax.devices():
+        own.setdefault(device.process_index, []).append(device)
+    taken = dict.fromkeys(own, 0)
+    while sum(taken.values()) < count:
+        taken[min((taken[process], process) for process in own if taken[process] < len(own[process]))[1]] += 1
+    return [device for process in sorted(own) for device in own[process][: taken[process]]]
 
 
 def mesh_for(count: int) -> Mesh:
@@ -111,7 +127,7 @@ def place(stacked: PyTree, mesh: Mesh) -> PyTree:
     [0, 1, 2]
     """
     rows = padded_rows(len(jax.tree.leaves(stacked)[0]), mesh.shape[REPLICA])
-    return jax.device_put(trees.take(stacked, rows), split(mesh))
+    return hosts.put(trees.take(stacked, rows), split(mesh))
 
 
 def per_device(fn: Callable[..., PyTree], mesh: Mesh, *, mapped: int) -> Callable[..., PyTree]:
@@ -146,4 +162,4 @@ def collect(stacked: PyTree, count: int) -> PyTree:
     >>> collect({'w': jax.numpy.arange(4)}, 3)
     {'w': array([0, 1, 2], dtype=int32)}
     """
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], stacked)
+    return jax.tree.map(lambda leaf: hosts.rows(leaf)[:count], stacked)

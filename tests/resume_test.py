@@ -161,13 +161,18 @@ def test_killed_between_reports_after_a_save_by_time(tmp_path):
         words = [sys.executable, "-c", SAVING_BY_TIME, tmp_path / folder, str(seconds), str(wait_at)]
         return subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
+    def kept():
+        return [path.stem for path in (tmp_path / "killed").glob("*.sha256")]
+
     for wait_at, resumed in ((10, ""), (20, "resumed 9 1\n")):
         process = start("killed", 1e-9, wait_at)
         assert "".join(process.stdout.readline() for _ in range(1 + bool(resumed))) == f"{resumed}waiting\n"
+        # The last one is written by a thread, while training waits.
+        assert wait_until(process, lambda step=wait_at - 1: kept() == [str(step)])
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-        assert [path.stem for path in (tmp_path / "killed").glob("*.sha256")] == [str(wait_at - 1)]
+        assert kept() == [str(wait_at - 1)]
     for folder, seconds, said in (("killed", 1e-9, "resumed 19 2\n"), ("unbroken", 0, "")):
         process = start(folder, seconds)
         assert process.communicate(timeout=300) == (said, None)

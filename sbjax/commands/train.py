@@ -23,6 +23,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("extend", 0, "Train a finished run so many steps longer than its config says.")
     flags.DEFINE_bool("fields", False, "List the fields that the config reads, and do nothing else.")
     cli_lib.define_cpu_devices()
+    cli_lib.define_distributed()
 
 
 def main(argv: list[str]):
@@ -33,7 +34,7 @@ def main(argv: list[str]):
         cli_lib.require("workdir", "the folder of the run")
     from sbjax.runner import fields, suite  # what is missing is told before JAX is imported
 
-    settings = cli_lib.read_config(given.cpu_devices)
+    settings = cli_lib.read_config(given.cpu_devices, given.distributed)
     if given.fields:
         return fields.fields_text(suite.first_plan(settings["config"]))
     return suite.run(workdir=given.workdir, extend=given.extend, **settings)
@@ -41,10 +42,27 @@ def main(argv: list[str]):
 
 def cli(argv: list[str]) -> None:
     """`main`, its table on the terminal, and exit codes."""
-    outcome = cli_lib.guard(main, argv)
+    try:
+        outcome = cli_lib.guard(main, argv)
+    except SystemExit:  # told to all, see `hosts.from_first`
+        _part()
+        raise
+    speaks = _part()
     if isinstance(outcome, str):
         sys.stdout.write(outcome + "\n")
         return
-    sys.stdout.write(f"{outcome.table}\n\nreport: {outcome.report}\n")
+    if speaks:
+        sys.stdout.write(f"{outcome.table}\n\nreport: {outcome.report}\n")
     if outcome.status == "diverged":
         sys.exit(3)
+
+
+def _part() -> bool:
+    """Part from the other processes, if there are any; whether this one speaks for all."""
+    if flags.FLAGS.distributed is None:
+        return True
+    from sbjax import hosts
+
+    speaks = hosts.first()
+    hosts.stop()
+    return speaks

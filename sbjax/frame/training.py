@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sbjax import options, rng, trees
+from sbjax import hosts, options, rng, trees
 from sbjax.asymmetry import trainable_size
 from sbjax.expansion.kinds import Expansion
 from sbjax.expansion.registry import make_expansion
@@ -61,7 +61,7 @@ class TrainingExperiment(Experiment):
         raise NotImplementedError
 
     def after_arm(self, plan: Plan, arm: Arm, fitted: fit_lib.Fitted, folder: Workdir, progress: Progress) -> None:
-        """What is measured once an arm is trained."""
+        """What is measured once an arm is trained; of several processes, by the first one on its own devices."""
 
     def prepare(self, plan: Plan) -> Prepared:
         """Everything built that `run` uses."""
@@ -209,13 +209,12 @@ class TrainingExperiment(Experiment):
                 return False
             metrics[arm.name] = _last_measures(fitted.history)
             if arm.task.grid is not None:
-                predicted = jax.jit(jax.vmap(arm.task.grid.predict))(fitted.variables)
-                folder.save_grid(arm.name, predicted, arm.task.grid)
-            self.after_arm(plan, arm, fitted, folder, progress)
+                hosts.from_first(lambda arm=arm, fitted=fitted: _save_grid(folder, arm, fitted))
+            hosts.from_first(lambda arm=arm, fitted=fitted: self.after_arm(plan, arm, fitted, folder, progress))
             failures += [{"arm": arm.name, **failure._asdict()} for failure in fitted.failures]
             progress.show(f"{arm.name} done")
         progress.end()
-        save_arms(
+        hosts.by_first(save_arms)(
             folder.path,
             arms=[arm.name for arm in arms],
             reference=plan.reference,
@@ -229,6 +228,10 @@ class TrainingExperiment(Experiment):
             about=plan.about_arms(),
         )
         return True
+
+
+def _save_grid(folder, arm, fitted):
+    folder.save_grid(arm.name, jax.jit(jax.vmap(arm.task.grid.predict))(fitted.variables), arm.task.grid)
 
 
 def _applied(task: Task) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
+from sbjax import hosts
 from sbjax.files import append_line, changed, read_json, write_atomically
 from sbjax.frame.callbacks import Callbacks, Event
 from sbjax.frame.errors import ConfigError, told_of_files
@@ -104,6 +105,7 @@ class Workdir:
         return 0 if found is None else found.get("extended", 0)
 
     @property
+    @hosts.by_first
     def writable(self) -> bool:
         """Whether files can be written into the folder."""
         try:
@@ -112,6 +114,7 @@ class Workdir:
             return False
         return True
 
+    @hosts.by_first
     def check_writable(self) -> None:
         """Refuse a folder that cannot be written, without leaving a trace.
 
@@ -128,15 +131,18 @@ class Workdir:
                 "access"
             ) from None
 
+    @hosts.by_first
     def changed(self) -> list[str]:
         """Files of a finished run that reports are made from and that are missing or were changed since."""
         return changed(self.path, self.details().get("inputs", {}))
 
+    @hosts.by_first
     def made_is_whole(self) -> bool:
         """Whether tables, figures and page of a finished run are there as they were made."""
         made = self.details().get("made") or dict.fromkeys(whole.MADE, "")
         return not changed(self.path, made)
 
+    @hosts.by_first
     def set_aside(self, names: list[str]) -> None:
         """Move files to `damaged/`, where they disturb nothing that is made anew."""
         for name in names:
@@ -145,6 +151,7 @@ class Workdir:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(self.path / name, target)
 
+    @hosts.by_first
     def open(self, *, overrides: list[str], config_file: str | None, extended: int = 0) -> None:
         """Take the lock and write `config.json`: the first thing that is written at all."""
         import tensorboardX  # noqa: F401 (slow: paid once at the start and not at the first report)
@@ -190,10 +197,12 @@ class Workdir:
         )  # fmt: skip
         return {**content, "continued": [*content.get("continued", ()), now]}
 
+    @hosts.by_first
     def set_status(self, status: str, **details: Any) -> None:
         """Write `status.json`."""
         write_atomically(self.path / "status.json", json.dumps({"status": status, **details}) + "\n")
 
+    @hosts.by_first
     def save_grid(self, arm: str, predicted: np.ndarray, grid: Drawn) -> None:
         """Write `grids/<arm>.npz`: points [*shape, d], reference [*shape, unknowns], predicted [replica, *shape,
         unknowns] in float32, and the names coordinates and unknowns."""
@@ -209,6 +218,7 @@ class Workdir:
         (self.path / "grids").mkdir(exist_ok=True)
         write_atomically(self.path / "grids" / f"{arm}.npz", content.getvalue())
 
+    @hosts.by_first
     def resume_metrics(self, arm: str, records: list[dict[str, Any]]) -> None:
         """Make the lines of `arm` those of its checkpoint: what was reported after it will come again."""
         path = self.path / "metrics.jsonl"
@@ -218,6 +228,7 @@ class Workdir:
         self._close_events(arm)
         self._writer(arm, purge_step=records[-1]["step"] + 1 if records else 0)
 
+    @hosts.by_first
     def report(self, record: dict[str, Any]) -> None:
         """Append one report to `metrics.jsonl` and to the TensorBoard events of its arm (median over replicas)."""
         append_line(self.path / "metrics.jsonl", record)
@@ -232,10 +243,12 @@ class Workdir:
         if self._callbacks is not None:
             self._callbacks(Event(record["arm"], record["step"], record, self.path))
 
+    @hosts.by_first
     def add_timing(self, **fields: Any) -> None:
         """Append one line to `timings.jsonl`."""
         append_line(self.path / "timings.jsonl", fields)
 
+    @hosts.by_first
     def save_evidence(self, arm: str, failure: Any, evidence: dict[str, Any]) -> pathlib.Path:
         """Keep the batch and the last good variables of a replica that stopped, as an .npz."""
         path = self.path / "evidence" / f"{arm}-replica{failure.replica}-step{failure.step}.npz"
@@ -264,6 +277,7 @@ class Workdir:
         if arm in self._events:
             self._events.pop(arm).close()
 
+    @hosts.by_first
     def _read(self, name, form):
         try:
             with told_of_files():

@@ -39,6 +39,15 @@ def define_cpu_devices() -> None:
     )
 
 
+def define_distributed() -> None:
+    """The flag --distributed."""
+    flags.DEFINE_string(
+        "distributed",
+        None,
+        "Several processes of one run: 'auto' under Slurm, Open MPI or on a TPU pod, else HOST:PORT,PROCESS,COUNT.",
+    )
+
+
 def require(flag: str, what: str) -> None:
     """Refuse a flag that was not given.
 
@@ -56,7 +65,7 @@ def require(flag: str, what: str) -> None:
         raise ConfigError("--workdir=- stands for no folder and is for configs that list something; name a folder")
 
 
-def read_config(cpu_devices: int) -> dict[str, Any]:
+def read_config(cpu_devices: int, distributed: str | None = None) -> dict[str, Any]:
     """Arguments of `runner.run.run` from the flag --config; also sets the devices up.
 
     Raises:
@@ -66,6 +75,10 @@ def read_config(cpu_devices: int) -> dict[str, Any]:
     import jax
 
     jax.config.update("jax_num_cpu_devices", cpu_devices)
+    if distributed is not None:
+        from sbjax import hosts
+
+        hosts.start(distributed)
     file = config_flags.get_config_filename(flags.FLAGS["config"])
     given = config_flags.get_override_values(flags.FLAGS["config"])
     config_file.check_second_phase(given, flags.FLAGS.config)
@@ -178,6 +191,7 @@ def guard(main: Callable[[list[str]], Any], argv: list[str]) -> Any:
 
     from sbjax.files import FileError
     from sbjax.frame.errors import ConfigError
+    from sbjax.hosts import HostsError
     from sbjax.runner.signals import Interrupted
     from sbjax.training.errors import CheckpointError
 
@@ -190,7 +204,7 @@ def guard(main: Callable[[list[str]], Any], argv: list[str]) -> Any:
     logger.propagate = False  # absl would write each line once more, with its prefix
     try:
         return main(argv)
-    except (ConfigError, CheckpointError, FileError) as error:
+    except (ConfigError, CheckpointError, FileError, HostsError) as error:
         sys.exit(f"error: {error}")
     except FileNotFoundError as error:
         sys.exit(f"error: {error}")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from sbjax import config as config_lib
+from sbjax import hosts
 from sbjax.frame.arms import precision
 from sbjax.frame.callbacks import Callbacks
 from sbjax.frame.config import differences
@@ -121,6 +122,11 @@ def run_plan(
     extend: int = 0,
 ) -> Outcome:
     """`run`, of a plan; `prepared` is what `prepare` gave for it, if that was done before."""
+    if hosts.count() > 1 and not plan.experiment.extendable:
+        raise ConfigError(
+            f"--distributed: task.kind={plan.experiment.name!r} is not trained by the training loop; run it in one "
+            "process"
+        )
     folder = open_workdir(plan, workdir)
     extended, lost = _extended(plan, folder, extend), []
     if folder.status in FINISHED and extended == folder.extended:
@@ -135,7 +141,7 @@ def run_plan(
     folder.check_writable()
     plan = dataclasses.replace(plan, extend_steps=extended)
     prepared = prepare(plan) if prepared is None or extended else prepared
-    check_disk(plan.experiment.disk(prepared.built), folder.path)
+    hosts.by_first(check_disk)(plan.experiment.disk(prepared.built), folder.path)
     with contextlib.ExitStack() as stack:
         stack.enter_context(precision(plan.precision))
         stack.callback(folder.close)
@@ -143,17 +149,29 @@ def run_plan(
         folder.open(overrides=overrides or [], config_file=config_file, extended=extended)
         asked = stack.enter_context(listening())
         folder.set_status("running")
-        if not plan.experiment.run(prepared.built, folder, stop=lambda: bool(asked)):
+
+        def stop():
+            number = hosts.largest(asked[0] if asked else 0)  # a signal may reach one process alone
+            if number and not asked:
+                asked.append(number)
+            return bool(number)
+
+        if not plan.experiment.run(prepared.built, folder, stop=stop):
             raise _interrupted(folder, plan, asked[0])
-        inputs = digests_of_inputs(folder.path)
-        build_report(folder.path, sections=plan.experiment.report)
-        results = load_results(folder.path)
-        gone = [arm for arm in results.arms if len(stopped_replicas(results, arm)) == results.replicas]
-        about = {**({"arms": gone} if gone else {}), "inputs": inputs, "made": digests_of_made(folder.path)}
-        folder.set_status("diverged" if gone else "done", **about)
-        if asked:  # while the report was made; the runs that follow in a suite are not started
+        hosts.from_first(lambda: _finish(folder, plan))
+        if stop():  # while the report was made; the runs that follow in a suite are not started
             raise Interrupted(asked[0], f"stopped by {signal.Signals(asked[0]).name}; {folder.path} is finished")
         return _outcome(folder, plan)
+
+
+def _finish(folder: Workdir, plan: Plan) -> None:
+    """The report, and the digests of what it is made from."""
+    inputs = digests_of_inputs(folder.path)
+    build_report(folder.path, sections=plan.experiment.report)
+    results = load_results(folder.path)
+    gone = [arm for arm in results.arms if len(stopped_replicas(results, arm)) == results.replicas]
+    about = {**({"arms": gone} if gone else {}), "inputs": inputs, "made": digests_of_made(folder.path)}
+    folder.set_status("diverged" if gone else "done", **about)
 
 
 def _extended(plan: Plan, folder: Workdir, extend: int) -> int:
@@ -194,6 +212,12 @@ def _interrupted(folder: Workdir, plan: Plan, number: int) -> Interrupted:
 
 
 def _outcome(folder: Workdir, plan: Plan) -> Outcome:
+    """Of a finished run, in all processes."""
+    status, table, report, summary = hosts.from_first(lambda: tuple(_outcome_here(folder, plan)))
+    return Outcome(status, table, pathlib.Path(report), summary)
+
+
+def _outcome_here(folder: Workdir, plan: Plan) -> Outcome:
     """Of a finished run; what was made from its numbers is made again where it was lost or changed."""
     with told_of_files():
         results = load_results(folder.path)

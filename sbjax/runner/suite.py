@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sbjax import config as config_lib
+from sbjax import hosts
 from sbjax.experiments import registry
 from sbjax.files import read_json, write_atomically
 from sbjax.frame.errors import ConfigError, told_of_files
@@ -102,9 +103,7 @@ def run(
             logger.info("building %s: %d of %d", name, number, len(plans))
             prepared[name] = run_lib.prepare(plan)
     listed = json.dumps({"members": list(plans)}, indent=1)
-    if not (folder / LISTED).exists() or (folder / LISTED).read_bytes() != listed.encode():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / LISTED, listed)
+    hosts.from_first(lambda: _list(folder, listed))
     began, trained, outcomes = time.perf_counter(), 0, {}
     for number, (name, plan) in enumerate(plans.items(), start=1):
         if name not in finished:
@@ -112,9 +111,15 @@ def run(
             logger.info("%s: %d of %d%s", name, number, len(plans), left)
         outcomes[name] = run_lib.run_plan(plan, folder / name, prepared=prepared.pop(name, None), **options)
         trained += name not in finished
-    table, page, summary = report(folder)
+    table, page, summary = hosts.from_first(lambda: report(folder))
     worst = "diverged" if any(outcome.status == "diverged" for outcome in outcomes.values()) else "done"
-    return run_lib.Outcome(worst, table, page, summary)
+    return run_lib.Outcome(worst, table, pathlib.Path(page), summary)
+
+
+def _list(folder: pathlib.Path, listed: str) -> None:
+    if not (folder / LISTED).exists() or (folder / LISTED).read_bytes() != listed.encode():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / LISTED, listed)
 
 
 def report(

@@ -4,6 +4,7 @@ What a checkpoint is made of and how it is checked: `checkpoint_files`. Its dige
 them was cut off and is not used.
 """
 
+import concurrent.futures
 import contextlib
 import json
 import logging
@@ -17,10 +18,12 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import PyTree
 
+from sbjax import hosts
 from sbjax.files import write_atomically
 from sbjax.training.checkpoint_files import (
     FORMAT,
     CheckpointError,
+    alone,
     check_format,
     check_identity,
     check_layout,
@@ -105,7 +108,10 @@ class Checkpoints:
         self._identity = json.loads(json.dumps(dict(identity or {})))
         self._manager = None
         self._kept: dict[int, Kept] = {}
+        self._writer: concurrent.futures.ThreadPoolExecutor | None = None
+        self._writing: concurrent.futures.Future | None = None
 
+    @hosts.by_first
     def save(
         self,
         step: int,
@@ -114,6 +120,7 @@ class Checkpoints:
         meta: Mapping[str, Any],
         metric: float | None = None,
         stopgap: bool = False,
+        background: bool = False,
     ) -> None:
         """Write one checkpoint and return when it is on the disk with its digest. An existing step is left alone.
 
@@ -122,12 +129,14 @@ class Checkpoints:
             meta: plain values.
             metric: what `keep_best` goes by.
             stopgap: it may go with the next save.
+            background: return at once; a thread writes. The arrays must stay as they are until `wait` returns.
+                At most one is written at a time: a further save first waits for it.
 
         Raises:
-            CheckpointError: it could not be written; what was saved before is untouched.
+            CheckpointError: it, or the one that was written in the background before, could not be written; what was
+                saved before is untouched.
         """
-        import orbax.checkpoint as ocp
-
+        self.wait()
         about = {
             "format": FORMAT,
             "identity": self._identity,
@@ -135,8 +144,30 @@ class Checkpoints:
             "layout": layout(dict(items)),
             "kept": Kept(None if metric is None else float(metric), stopgap)._asdict(),
         }
+        meta = json.loads(json.dumps({**meta, **about}))  # histories grow while a thread writes
+        if not background:
+            self._write(step, items, meta)
+            return
+        if self._writer is None:
+            self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing = self._writer.submit(self._write, step, items, meta)
+
+    @hosts.by_first
+    def wait(self) -> None:
+        """Return when what is written in the background is on the disk with its digest.
+
+        Raises:
+            CheckpointError: it could not be written; told once.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(self, step, items, meta):
+        import orbax.checkpoint as ocp
+
         filled = {name: ocp.args.StandardSave(tree) for name, tree in items.items() if jax.tree.leaves(tree)}
-        args = ocp.args.Composite(**filled, meta=ocp.args.JsonSave({**meta, **about}))
+        args = ocp.args.Composite(**filled, meta=ocp.args.JsonSave(meta))
         try:
             manager = self._open()
             if step in manager.all_steps():  # orbax would skip it in silence
@@ -146,7 +177,7 @@ class Checkpoints:
                 manager.wait_until_finished()
             write_atomically(self._digest_file(step), json.dumps(digests(self.folder / str(step)), indent=0))
             # Not left to orbax, which deletes before the digest is written: a kill in between would cost both.
-            self._kept[step] = Kept(**about["kept"])
+            self._kept[step] = Kept(**meta["kept"])
             for old in superseded(self._kept, keep=self._keep, keep_best=self._keep_best, goal=self._goal):
                 self._digest_file(old).unlink(missing_ok=True)
                 manager.delete(old)
@@ -169,6 +200,20 @@ class Checkpoints:
         Raises:
             CheckpointError: the checkpoint has another format or identity, or arrays of other names, shapes or dtypes.
         """
+        found: Checkpoint | None = None
+
+        def read():
+            nonlocal found
+            found = self._restore(abstract)
+            return None if found is None else [found.step, found.meta]
+
+        said = hosts.from_first(read)
+        if said is None or hosts.count() == 1:
+            return found
+        step, meta = said
+        return Checkpoint(step, hosts.share(dict(abstract(step)) if found is None else found.items), meta)
+
+    def _restore(self, abstract):
         import orbax.checkpoint as ocp
 
         for step in self._whole_steps():
@@ -185,7 +230,20 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Release orbax's threads."""
+        """Wait for what is written in the background, and release all threads.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        try:
+            self.wait()
+        finally:
+            self._release()
+
+    def _release(self):
+        if self._writer is not None:
+            self._writer.shutdown()
+            self._writer = None
         if self._manager is not None:
             self._manager.close()
             self._manager = None
@@ -195,7 +253,9 @@ class Checkpoints:
             import orbax.checkpoint as ocp
 
             self.folder.mkdir(parents=True, exist_ok=True)
-            options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
+            options = ocp.CheckpointManagerOptions(
+                enable_async_checkpointing=False, create=False, multiprocessing_options=alone()
+            )
             self._manager = ocp.CheckpointManager(self.folder, options=options)
             self._kept = {step: _read_kept(self.folder / str(step)) for step in self._manager.all_steps()}
         return self._manager

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from sbjax import hosts
 from sbjax.files import FileError, misfit, read_json
 from sbjax.training.errors import CheckpointError
 
@@ -59,12 +60,20 @@ def find_fault(folder: pathlib.Path, digest_file: pathlib.Path) -> str | None:
     return None if step is None or str(step) == folder.name else f"it was saved at step {step}: its folder was renamed"
 
 
+def alone() -> Any:
+    """Options of orbax: the first process reads and writes for all and waits for none."""
+    import orbax.checkpoint as ocp
+
+    return ocp.options.MultiprocessingOptions(active_processes={0} if hosts.count() > 1 else None)
+
+
 def read_meta(step_folder: pathlib.Path) -> dict[str, Any]:
     """The item `meta` of a checkpoint."""
     import orbax.checkpoint as ocp
 
     try:
-        meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(step_folder / "meta")
+        handler = ocp.JsonCheckpointHandler()
+        meta = ocp.Checkpointer(handler, multiprocessing_options=alone()).restore(step_folder / "meta")
     except Exception as error:  # orbax and json raise what they like
         raise CheckpointError(
             f"{step_folder / 'meta'} cannot be read ({type(error).__name__}: {error}); give another step, or move "

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Key
 
-from sbjax import trees
+from sbjax import hosts, trees
 from sbjax.metrics.monitor import Monitor
 from sbjax.tasks.task import Task, Variables
 from sbjax.training import step as step_lib
@@ -63,7 +63,7 @@ class Hooks:
     Attributes:
         stop: asked between pulses; True = save and return.
         on_resume: `(step, history)` once, when training goes on from a checkpoint.
-        on_report: `(record)` after the report's checkpoint, if one was due, is on the disk.
+        on_report: `(record)` after the report's checkpoint, if one was due, is handed to the thread that writes it.
         on_pulse: `(step, seconds, compiled)` after each pulse: the step reached and the time it took; compiled = the
             time is that of compiling as well.
         on_failure: `(failure, evidence)` when a replica stops; evidence as flat names to arrays.
@@ -148,6 +148,8 @@ def fit(
     if not save_seconds >= 0:
         raise ValueError(f"save_seconds={save_seconds} must be a number >= 0 (0 = only with reports)")
     hooks = hooks or Hooks()
+    if hosts.count() > 1 and placement.compile == "pmap":
+        raise ValueError("compile='pmap' is for one process; use 'jit' with several")
     began = time.perf_counter()
     programs = [Program(task, phase.optimizer, placement=placement, replicas=replicas, key=key) for phase in phases]
     run = _restore(checkpoints, programs, timeline, monitor)
@@ -173,7 +175,9 @@ def fit(
             saved, saved_at = run.step, time.monotonic()
 
     def overdue():
-        return checkpoints is not None and 0 < save_seconds < time.monotonic() - saved_at
+        if checkpoints is None or not save_seconds:
+            return False
+        return hosts.from_first(lambda: save_seconds < time.monotonic() - saved_at)
 
     pulse, compiled = 1, False
     while run.step < timeline.steps:
@@ -185,7 +189,7 @@ def fit(
             stop = min(target, run.step + pulse)
             began = time.perf_counter()
             run.carry = program.advance(run.carry, run.step, stop)
-            seconds = time.perf_counter() - began
+            seconds = hosts.from_first(lambda began=began: time.perf_counter() - began)  # pulses are alike in all
             # The first call compiles, and its time says nothing of a step.
             pulse = max(1, round(np.clip(PULSE_SECONDS / seconds, 0.25, 8) * (stop - run.step))) if compiled else 2
             run.step = stop
@@ -208,6 +212,10 @@ def fit(
         if asked:
             break
     save()
+    if checkpoints is not None:
+        began = time.perf_counter()
+        checkpoints.wait()
+        hooks.on_spent("save", time.perf_counter() - began)
     variables = program.collect([state.variables for state in run.carry])
     return Fitted(variables, run.history, run.failures, run.step, sum(program.programs() for program in programs))
 
@@ -265,6 +273,7 @@ def _save(checkpoints, program, run, task, hooks, *, stopgap):
         meta={"history": run.history, "failures": [failure._asdict() for failure in run.failures]},
         metric=float(np.median(selection)) if selection else None,
         stopgap=stopgap,
+        background=True,  # `collect` has copied: the training goes on meanwhile
     )
     hooks.on_spent("save", time.perf_counter() - began)
 

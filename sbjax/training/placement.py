@@ -19,7 +19,7 @@ from jax.extend.core import jaxprs_in_params
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Key, PyTree
 
-from sbjax import devices, trees
+from sbjax import devices, hosts, trees
 from sbjax.asymmetry.weights import hold, release
 from sbjax.names import near
 from sbjax.tasks.task import Task
@@ -85,7 +85,9 @@ def choose(placement: Placement, *, primitives: set[str], replicas: int, rows: i
     """
     cpu = jax.default_backend() == "cpu"
     # Emulated devices beyond one a replica gain nothing: they share the cores.
-    used = placement.devices or (min(jax.device_count(), replicas) if cpu else jax.device_count())
+    used = placement.devices or (
+        min(jax.device_count(), max(replicas, jax.process_count())) if cpu else jax.device_count()
+    )
     if used > jax.device_count():
         raise ValueError(
             f"devices={used}: this process has {jax.device_count()}; lower it, or on CPU start with "
@@ -142,7 +144,7 @@ class Program:
             self._home = placement_pmap.sharding(self.mesh.devices.ravel())
         else:
             self._home = devices.split(self.mesh) if width > 1 else devices.shared(self.mesh)
-        self._data = jax.device_put(task.data, devices.shared(self.mesh))
+        self._data = hosts.put(task.data, devices.shared(self.mesh))
         self._advance = self._compile_advance(sharers)
         self._evaluate = jax.jit(
             self._shard(lambda data, variables, part: task.evaluate(data, variables, part), mapped=1)
@@ -179,7 +181,9 @@ class Program:
 
     def collect(self, carry: list[PyTree]) -> PyTree:
         """Carry (or anything mapped like it) -> numpy arrays with the replica axis first."""
-        return devices.collect(jax.tree.map(lambda *parts: np.concatenate(parts), *carry), self.replicas)
+        hosts.barrier()
+        whole = jax.tree.map(lambda *parts: np.concatenate([hosts.rows(part) for part in parts]), *carry)
+        return devices.collect(whole, self.replicas)
 
     def advance(self, carry: list[step_lib.TrainState], start: int, stop: int) -> list[step_lib.TrainState]:
         """Train from step `start` to `stop`; returns when done. The old carry's buffers are given up."""
@@ -240,7 +244,7 @@ class Program:
     def _rounds(self, stacked, sharding):
         """Cut the replica axis into rounds. Copies, dropped by `collect`, pad the last round."""
         index = devices.padded_rows(self.replicas, self._round).reshape(-1, self._round)
-        return [jax.device_put(trees.take(stacked, rows), sharding) for rows in index]
+        return [hosts.put(trees.take(stacked, rows), sharding) for rows in index]
 
 
 def _over_replicas(fn, mapped, *, rolled):

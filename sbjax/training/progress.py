@@ -3,6 +3,8 @@
 import sys
 import time
 
+from sbjax import hosts
+
 
 class Progress:
     """One line that says where a run is: rewritten in place on a terminal, else printed every `interval` seconds.
@@ -37,6 +39,8 @@ class Progress:
 
     def show(self, label: str) -> None:
         """Write the line now."""
+        if not hosts.first():
+            return
         share = self._done / self._total
         left = "--" if not self._worked else clock((self._total - self._done) * self._seconds / self._worked)
         line = f"{label}  {100 * share:3.0f} %  elapsed {clock(time.monotonic() - self._began)}  left {left}"

@@ -309,3 +309,22 @@ def test_a_disk_that_is_full_is_told_in_one_sentence(folder, caplog, capfd):
     assert caplog.text == ""
     assert "Traceback" not in capfd.readouterr().err
     assert restore(folder).step == 30
+
+
+def test_written_in_the_background(tmp_path):
+    """Same files as a save that is waited for; an error is told once, by what comes next."""
+    for folder, background in (("waited", False), ("background", True)):
+        checkpoints = Checkpoints(tmp_path / folder, keep=1, identity=IDENTITY)
+        history = [{"step": 1}]
+        for step in (10, 20):
+            checkpoints.save(step, content(step), meta={"history": history}, background=background)
+            history.append({"step": step})  # after it was handed over
+        checkpoints.close()
+        assert [path.name for path in sorted((tmp_path / folder).iterdir())] == ["20", "20.sha256"]
+        assert restore(tmp_path / folder).meta["history"] == [{"step": 1}, {"step": 10}]
+    (tmp_path / "file").write_text("")
+    checkpoints = Checkpoints(tmp_path / "file" / "arm", identity=IDENTITY)
+    checkpoints.save(10, content(10), meta={}, background=True)
+    with pytest.raises(CheckpointError, match="checkpoint of step 10 could not be written"):
+        checkpoints.save(20, content(20), meta={}, background=True)
+    checkpoints.close()
