@@ -18,7 +18,7 @@ FLOORS = [
     {"report", "training", "optimizers"},
     {"tasks", "models", "data", "physics"},
     {"expansion", "asymmetry", "symmetry", "landscape", "metrics"},
-    {"trees", "rng", "files", "names", "options", "devices"},
+    {"trees", "rng", "files", "names", "options", "devices", "hosts"},
 ]
 
 
