@@ -31,7 +31,7 @@ import runpy
 
 def get_config():
     config = runpy.run_path({str(ROOT / "configs/pdes.py")!r})["get_config"]("heat,smoke")
-    config.arms = {"raw": config.arms["raw"]}
+    config.arms = {{"raw": config.arms["raw"]}}
     config.update(train_steps=40, reports=10)
     config.checkpoint.saves = 10
     return config
