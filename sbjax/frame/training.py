@@ -207,7 +207,7 @@ class TrainingExperiment(Experiment):
 
     def run(self, prepared: Prepared, folder: Workdir, *, stop) -> bool:
         """Train the arms, each from where it was left."""
-        plan, placement, arms = prepared
+        plan, _placement, arms = prepared
         progress = Progress(sum((arm.steps + plan.extend_steps) * arm.flops_per_step for arm in arms))
         metrics, failures = {}, []
         for arm in arms:

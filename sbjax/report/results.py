@@ -21,6 +21,7 @@ import csv
 import io
 import math
 import os
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -107,7 +108,7 @@ class Results(NamedTuple):
     """When training began."""
     continued: tuple[dict[str, Any], ...] = ()
     """Environments in which the run was gone on with, where they differ from the first."""
-    missing: dict[str, frozenset[int]] = {}
+    missing: Mapping[str, frozenset[int]] = types.MappingProxyType({})
     """Replicas by arm that were not trained yet: their cells of a sweep are not done."""
     changed: tuple[str, ...] = ()
     """Files of a finished run that hold something else now than when it finished."""
@@ -223,8 +224,9 @@ def save_arms(
 def save_table(workdir: str | os.PathLike, results: Results) -> Path:
     """Writes `results.csv`: one row an arm and replica, all read at the last report of the arm.
 
-    Columns: arm, replica, status ('done', 'diverged' where the replica stopped, or 'missing' where it was not trained yet), step and flops of that report, then
-    every metric in alphabetical order; a cell is empty where there is no finite number.
+    Columns: arm, replica, status ('done', 'diverged' where the replica stopped, or 'missing' where it was not trained
+    yet), step and flops of that report, then every metric in alphabetical order; a cell is empty where there is no
+    finite number.
     """
     return save_rows(workdir, table_rows(results), first=FACTS)
 

@@ -67,7 +67,8 @@ def test_data_and_own_code_are_part_of_an_id(tmp_path):
     for text in ("x = 1\n", "x = 2\n"):
         own.write_text(text)
         found.append(cells.code_digests({"model": {"name": f"{own}:Net"}}))
-    assert list(found[0]) == [f"{own}:Net"] and found[0] != found[1]
+    assert list(found[0]) == [f"{own}:Net"]
+    assert found[0] != found[1]
 
 
 def test_lease_of_a_process_that_is_gone_is_taken_over_at_once(tmp_path):
@@ -75,12 +76,15 @@ def test_lease_of_a_process_that_is_gone_is_taken_over_at_once(tmp_path):
         [sys.executable, "-c", "import pathlib, sys, os, signal\nfrom sbjax.runner.sweeps import lease\n"
          f"assert lease.take(pathlib.Path({str(tmp_path)!r})) is not None\nos.kill(os.getpid(), signal.SIGKILL)"],
     )  # fmt: skip
-    assert child.returncode == -signal.SIGKILL and lease.read(tmp_path).gone()
+    assert child.returncode == -signal.SIGKILL
+    assert lease.read(tmp_path).gone()
     taken = lease.take(tmp_path)
-    assert taken is not None and lease.read(tmp_path) == taken.holder
+    assert taken is not None
+    assert lease.read(tmp_path) == taken.holder
     assert lease.take(tmp_path) is None  # this process lives
     taken.release()
-    assert lease.read(tmp_path) is None and not list(tmp_path.iterdir())
+    assert lease.read(tmp_path) is None
+    assert not list(tmp_path.iterdir())
 
 
 def test_lease_of_another_host_is_free_once_its_heartbeat_stands_still(tmp_path):
@@ -106,7 +110,8 @@ def test_a_new_lease_is_not_put_away_by_one_who_is_late(tmp_path):
     late = lease.Holder("old", "another-host", "b", 1, 1)
     (tmp_path / lease.NAME).write_text(json.dumps(late._replace(uuid="new")._asdict()))
     assert not lease._put_away(tmp_path, late)
-    assert lease.read(tmp_path).uuid == "new" and len(list(tmp_path.iterdir())) == 1
+    assert lease.read(tmp_path).uuid == "new"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 WORKER = """
@@ -132,7 +137,8 @@ def test_eight_workers_do_each_of_a_thousand_cells_once(tmp_path):
     workers = [subprocess.Popen([sys.executable, "-c", WORKER, tmp_path, str(i)]) for i in range(8)]
     assert [worker.wait() for worker in workers] == [0] * 8
     worked = [(tmp_path / f"{i:04}" / "worked").read_text() for i in range(1000)]
-    assert all(len(who) == 1 for who in worked) and len(set(worked)) > 1
+    assert all(len(who) == 1 for who in worked)
+    assert len(set(worked)) > 1
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +167,8 @@ def test_merged_cells_are_the_run_of_one_process(whole, worked):
     assert partial.missing == (last,)
     summary = json.loads((partial.folder / "summary.json").read_text())
     if last.start:  # one replica of the last arm is missing
-        assert "3 of 4 pairs" in partial.table and summary["arms"]["expanded"]["missing"] == 1
+        assert "3 of 4 pairs" in partial.table
+        assert summary["arms"]["expanded"]["missing"] == 1
         assert "Not trained yet" in (partial.folder / "report.html").read_text()
         [entry] = summary["comparisons"]["equal_steps"]
         assert (entry["comparison"]["n"], entry["comparison"]["planned"]) == (3, 4)
@@ -185,16 +192,19 @@ def test_a_damaged_cell_is_left_out_and_can_be_made_again(worked):
     path.write_bytes(before[:-5])
     assert merge.merge(worked).missing == (last,)
     status.reopen(worked.folder(last))
-    assert work.work(worked, last) == "done" and path.read_bytes() == before
+    assert work.work(worked, last) == "done"
+    assert path.read_bytes() == before
     assert not merge.merge(worked).missing
 
 
 def test_a_plan_is_kept_and_another_one_refused(tmp_path):
     config = images()
     first = plan.plan(config, tmp_path / "sweep")
-    assert first.new and "checkpoints take" in first.said
+    assert first.new
+    assert "checkpoints take" in first.said
     again = plan.plan(config, tmp_path / "sweep")
-    assert not again.new and folder.load(tmp_path / "sweep") == first.sweep
+    assert not again.new
+    assert folder.load(tmp_path / "sweep") == first.sweep
     with pytest.raises(ConfigError, match="holds another sweep"):
         plan.plan(images(seed=1), tmp_path / "sweep")
     with pytest.raises(ConfigError, match="none of the 2 cells is done"):
@@ -212,7 +222,8 @@ def test_a_thousand_cells_are_planned_and_listed_in_seconds(tmp_path):
     planned = time.perf_counter()
     sweep = folder.load(tmp_path / "sweep")
     assert "1000 waiting" in status.table(sweep, status.states(sweep))
-    assert planned - began < 15 and time.perf_counter() - planned < 5  # bars with room for a busy machine
+    assert planned - began < 15
+    assert time.perf_counter() - planned < 5
 
 
 class Fake:
@@ -256,18 +267,22 @@ def test_what_is_started_again_and_what_is_not(planned):
     engine = Fake(planned, plays)
     swept = drive.drive(planned, engine, jobs=2)
     found = [swept.states[cell].status for cell in (one, two, three)]
-    assert found == ["gave up", "failed", "diverged"] and not any(plays.values())
-    assert swept.exit_code == 4 and not swept.stopped
+    assert found == ["gave up", "failed", "diverged"]
+    assert not any(plays.values())
+    assert swept.exit_code == 4
+    assert not swept.stopped
     assert drive.drive(planned, engine, jobs=2).states == swept.states  # nothing is left to start
 
 
 def test_two_cells_that_fail_alike_at_once_stop_the_sweep(planned):
     engine = Fake(planned, {cell.id: [(1, "failed")] for cell in planned.cells})
     swept = drive.drive(planned, engine, jobs=1)
-    assert "two cells failed alike" in swept.stopped and "because" in swept.stopped
+    assert "two cells failed alike" in swept.stopped
+    assert "because" in swept.stopped
     assert len(engine.started) == 2
     going_on = drive.drive(planned, engine, jobs=1, keep_going=True)
-    assert not going_on.stopped and {state.status for state in going_on.states.values()} == {"failed"}
+    assert not going_on.stopped
+    assert {state.status for state in going_on.states.values()} == {"failed"}
 
 
 def test_a_process_that_cannot_begin_has_failed(planned):

@@ -1,8 +1,8 @@
 """Cells: the smallest pieces of a run or a suite that can be trained by themselves, and what names them.
 
 A cell is an arm of a run, or a block of its replicas; of an experiment that the training loop does not train, a whole
-run. Its id is a digest of everything that its numbers depend on, and of nothing else: arms that agree in all of it, such
-as the reference arm of several runs, are one cell, and a renamed arm keeps its own.
+run. Its id is a digest of everything that its numbers depend on, and of nothing else: arms that agree in all of it,
+such as the reference arm of several runs, are one cell, and a renamed arm keeps its own.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ class Cell(NamedTuple):
 
     Attributes:
         id: see `cell_id`.
-        uses: where its numbers go: [(run, arm)]; the run is '' where the config has no suite, the arm '' of a whole run.
+        uses: where its numbers go: [(run, arm)]; the run is '' without a suite, the arm '' of a whole run.
         start, stop: its replicas.
     """
 

@@ -176,7 +176,7 @@ class _Line:
         self._before = sum(state.status in status.FINISHED for state in states.values())
         self._began = time.monotonic()
         self._live = sys.stderr.isatty()
-        self._said = ""
+        self._said, self._told = "", self._before
 
     def show(self, states, running):
         done = sum(state.status in status.FINISHED for state in states.values())
@@ -184,14 +184,12 @@ class _Line:
         left = f", about {_span(spent / new * (self._total - done))} left" if new and done < self._total else ""
         at = ", ".join(cell.label for cell, _, _ in list(running.values())[:3])
         said = f"{done} of {self._total} cells done{left}" + (f"; at {at}" if at else "")
-        if said == self._said:
-            return
-        self._said = said
-        if self._live:
+        if self._live and said != self._said:
             sys.stderr.write(f"\r\033[K{said}")
-        elif new:
+            sys.stderr.flush()
+        elif not self._live and done != self._told:
             logger.info("%s", said)
-        sys.stderr.flush()
+        self._said, self._told = said, done
 
     def end(self):
         if self._live and self._said:

@@ -24,7 +24,7 @@ BEATS_MISSED = 6
 
 
 class Holder(NamedTuple):
-    """Who holds a lease: `started` is the process's start in ticks since boot, since numbers of processes come again."""
+    """Who holds a lease; `started` is the start of the process in ticks since boot: numbers of processes come again."""
 
     uuid: str
     host: str
@@ -162,7 +162,7 @@ def _started(pid: int) -> int:
 
 
 def _create(folder: pathlib.Path, holder: Holder) -> bool:
-    """Exclusive, and with its content from the first moment: a link to a finished file, which NFS makes at once, too."""
+    """Exclusive, and with its content from the first moment: a link to a finished file, atomic on NFS as well."""
     temporary = folder / f"{NAME}.{holder.uuid}.tmp"
     temporary.write_text(json.dumps(holder._asdict()))
     try:

@@ -1,7 +1,6 @@
 """The work of one cell, in this process."""
 
 import contextlib
-import json
 import logging
 import pathlib
 import re
@@ -117,7 +116,7 @@ def _failed(error: BaseException) -> tuple[str, str]:
 
 def _train(sweep, cell, folder, lease, plan, smaller) -> str:
     """One arm and block of replicas, by the training loop."""
-    run, arm = cell.uses[0]
+    _run, arm = cell.uses[0]
     plan = cell_plan(plan, cell, arm)
     workdir = run_lib.open_workdir(plan, folder)
     workdir.check_writable()
