@@ -140,10 +140,10 @@ def tree_digest(tree: Any) -> str:
     return found.hexdigest()
 
 
-def code_digests(settings: Mapping[str, Any]) -> dict[str, str]:
+def code_digests(fields: Mapping[str, Any]) -> dict[str, str]:
     """SHA-256 of the files of a user's own parts, by import path."""
     found = {}
-    for entry in code_in(dict(settings)):
+    for entry in code_in(dict(fields)):
         path = entry.partition("=")[2]
         module = path.rpartition(":")[0]
         if not is_import_path(path) or not (file := _file_of(module)):

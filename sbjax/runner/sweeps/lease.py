@@ -6,6 +6,7 @@ the same host (same boot) that is gone is known at once. A lease that is given u
 and a new one is made; a holder that finds another name in the file stops.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -92,13 +93,18 @@ def take(folder: pathlib.Path, watch: "Watch | None" = None, *, beat_seconds: fl
     """
     folder.mkdir(parents=True, exist_ok=True)
     holder = read(folder)
-    if holder is not None:
-        if not (holder.gone() or (watch is not None and watch.silent(folder, holder))) or not _put_away(folder, holder):
-            return None
+    if holder is not None and not _is_free(folder, holder, watch):
+        return None
     mine = Holder(uuid.uuid4().hex, socket.gethostname(), boot_id(), os.getpid(), _started(os.getpid()))
     if not _create(folder, mine):
         return None
     return Lease(folder, mine, beat_seconds)
+
+
+def _is_free(folder: pathlib.Path, holder: Holder, watch: "Watch | None") -> bool:
+    """Whether a holder gives way; its lease is put away then."""
+    given_up = holder.gone() or (watch is not None and watch.silent(folder, holder))
+    return given_up and _put_away(folder, holder)
 
 
 def read(folder: pathlib.Path) -> Holder | None:
@@ -197,10 +203,8 @@ def _put_away(folder: pathlib.Path, holder: Holder) -> bool:
         _beat_file(folder, holder).unlink(missing_ok=True)
         away.unlink(missing_ok=True)
         return True
-    try:  # somebody was faster, and this is the new lease: give it back
+    with contextlib.suppress(OSError):  # somebody was faster, and this is the new lease: give it back
         os.link(away, folder / NAME)
-    except OSError:
-        pass
     away.unlink(missing_ok=True)
     return False
 

@@ -97,6 +97,8 @@ def _attempt(sweep, cell, folder, lease, plan) -> tuple[str, str]:
             return _train(sweep, cell, folder, lease, plan, smaller), ""
         outcome = run_lib.run_plan(plan, folder, overrides=list(sweep.overrides), config_file=sweep.config_file)
         return outcome.status, ""
+    except (Interrupted, Busy):
+        raise
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
             logger.error("memory ran out: %s", str(error).splitlines()[:1])
