@@ -138,6 +138,15 @@ def parse_steps(text: str, *, steps: int, reports: int) -> tuple[int, ...]:
 
 @contextlib.contextmanager
 def precision(section: Precision) -> Iterator[None]:
-    """Matmul precision and double precision of a run."""
+    """Matmul precision and double precision of a run.
+
+    Raises:
+        ConfigError: double precision on a TPU, which has no float64.
+    """
+    if section.x64 and jax.default_backend() == "tpu":
+        raise ConfigError(
+            "precision.x64=True: a TPU has no float64. Set precision.x64=False (and model.dtype='float32', if the "
+            "config says otherwise), or compute on the CPU of this machine with JAX_PLATFORMS=cpu"
+        )
     with jax.default_matmul_precision(section.matmul), jax.enable_x64(section.x64):
         yield

@@ -24,6 +24,7 @@ from sbjax.optimizers.population import Population, with_population
 from sbjax.report.results import save_arms
 from sbjax.tasks.task import Task
 from sbjax.training import fit as fit_lib
+from sbjax.training import placement_table
 from sbjax.training.placement import Placement
 from sbjax.training.progress import Progress
 
@@ -73,6 +74,8 @@ class TrainingExperiment(Experiment):
         """Everything built that `run` uses; `loaded` are data by source that are read already."""
         with told_as("placement"):
             placement = Placement(**options.values_of(plan.placement))
+            if placement.replicas == "auto" and jax.default_backend() != "cpu":
+                placement_table.load()  # one that cannot be read is told now
         if placement.devices > jax.device_count():
             raise ConfigError(
                 f"placement.devices={placement.devices}: this process has {jax.device_count()}; lower it, or on CPU "

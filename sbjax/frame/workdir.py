@@ -20,6 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
+from sbjax import devices
 from sbjax.files import append_line, changed, read_json, write_atomically
 from sbjax.frame.callbacks import Callbacks, Event
 from sbjax.frame.errors import ConfigError, told_of_files
@@ -287,7 +288,7 @@ class Workdir:
 
 def environment(settings: dict[str, Any]) -> dict[str, Any]:
     """What a number may depend on besides the config: versions, device, precision, commit."""
-    device = jax.devices()[0]
+    device, precision = jax.devices()[0], settings.get("precision", {"matmul": "default", "x64": False})
     return {
         "versions": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
@@ -297,7 +298,8 @@ def environment(settings: dict[str, Any]) -> dict[str, Any]:
         "backend": jax.default_backend(),
         "device": device.device_kind,
         "devices": jax.device_count(),
-        "precision": dict(settings.get("precision", {"matmul": "default", "x64": False})),
+        "precision": dict(precision),
+        "products": devices.products(precision.get("matmul", "default"), device),
         "commit": _commit(),
     }
 

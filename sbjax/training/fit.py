@@ -183,22 +183,23 @@ def fit(
     def overdue():
         return checkpoints is not None and 0 < save_seconds < time.monotonic() - saved_at
 
-    pulse, compiled = 1, False
+    pulse = 1
     while run.step < timeline.steps:
         if run.step in timeline.ends:  # of the first phase
-            program, pulse, compiled = programs[timeline.ends.index(run.step) + 1], 1, False
+            program, pulse = programs[timeline.ends.index(run.step) + 1], 1
             run.carry = program.adopt(run.carry)
         target = timeline.next_report(run.step)
         while run.step < target and not (asked := hooks.stop()):
             stop = min(target, run.step + pulse)
-            began = time.perf_counter()
+            began, before = time.perf_counter(), program.programs()
             run.carry = program.advance(run.carry, run.step, stop)
             seconds = time.perf_counter() - began
-            # The first call compiles, and its time says nothing of a step.
-            pulse = max(1, round(np.clip(PULSE_SECONDS / seconds, 0.25, 8) * (stop - run.step))) if compiled else 2
+            # A call that compiles, such as the first one, says nothing of the time of a step.
+            compiled = program.programs() > before
+            longer = 2 if compiled else np.clip(PULSE_SECONDS / seconds, 0.25, 8)
+            pulse = max(1, round(longer * (stop - run.step)))
             run.step = stop
-            hooks.on_pulse(run.step, seconds, not compiled)
-            compiled = True
+            hooks.on_pulse(run.step, seconds, compiled)
             if overdue():
                 break
         run.failures = _note_failures(task, key, program, run, timeline, hooks)

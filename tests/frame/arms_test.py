@@ -106,3 +106,16 @@ def test_precision_holds_inside_alone():
         assert jnp.zeros(1).dtype == jnp.float64
         assert jax.config.jax_default_matmul_precision == "highest"
     assert jnp.zeros(1).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("kind", ["pinn", "functions", "landscape"])
+def test_a_tpu_has_no_double_precision(kind, monkeypatch):
+    """Refused by the name of the field, before anything is built."""
+    config = config_lib.base_config(kind, "two_layer" if kind == "landscape" else "")
+    config.update(train_steps=2, reference="raw", arms={"raw": {}})
+    config.precision.x64 = True
+    plan = config_lib.read(config)
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    monkeypatch.setattr(type(plan.experiment), "prepare", lambda self, plan: pytest.fail("was built"))
+    with pytest.raises(config_lib.ConfigError, match=r"^precision.x64=True: a TPU has no float64.*JAX_PLATFORMS=cpu"):
+        runner.prepare(plan)
