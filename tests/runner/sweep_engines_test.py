@@ -64,7 +64,7 @@ def whole(request, tmp_path_factory):
     return folder, request.param
 
 
-def holder_of(sweep, *, but=()):
+def holder_of(sweep, driver, *, but=()):
     """The process of a cell that has reported, and the cell."""
     until = time.monotonic() + 240
     while time.monotonic() < until:
@@ -75,6 +75,7 @@ def holder_of(sweep, *, but=()):
                     return json.loads(path.read_text())["pid"], path.parent.name
             except (FileNotFoundError, ValueError):
                 continue
+        assert driver.poll() is None, driver.communicate()[0]
         time.sleep(0.02)
     raise AssertionError("no cell has reported")
 
@@ -94,9 +95,9 @@ def test_with_a_cell_and_the_driver_killed(whole, engine):
     run = ["sweep", "run", f"--workdir={sweep}", "--jobs=2", f"--engine={engine}", "--trust", "--cpu_devices=1"]
     run += ["--cluster=local"] if engine == "submitit" else []
     driver = sbjax(*run, home=folder, wait=False, alone=alone)
-    pid, killed = holder_of(sweep)
+    pid, killed = holder_of(sweep, driver)
     os.kill(pid, signal.SIGKILL)
-    holder_of(sweep, but=(killed,))
+    holder_of(sweep, driver, but=(killed,))
     os.kill(driver.pid, signal.SIGKILL)
     driver.communicate()
     code, said = sbjax(*run, home=folder, alone=alone)
@@ -117,7 +118,7 @@ def test_a_signal_stops_the_sweep_and_its_cells_have_saved(whole):
     sweep = folder / "stopped"
     sbjax("sweep", "plan", f"--config=config.py:{kind}", f"--workdir={sweep}", home=folder)
     driver = sbjax("sweep", "run", f"--workdir={sweep}", "--trust", "--cpu_devices=1", home=folder, wait=False)
-    _, cell = holder_of(sweep)
+    _, cell = holder_of(sweep, driver)
     os.kill(driver.pid, signal.SIGTERM)
     said, _ = driver.communicate(timeout=120)
     assert driver.returncode == 128 + signal.SIGTERM

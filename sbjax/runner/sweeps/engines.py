@@ -195,15 +195,15 @@ class Ray:
     """Tasks of a Ray cluster: of `$RAY_ADDRESS`, or started on this machine for the time of the sweep."""
 
     def __init__(self, limits: Limits):
-        self._ray = ray = _needed("ray", "ray")
         address = os.environ.get("RAY_ADDRESS")
+        if not address and "RAY_AUTH_MODE" not in os.environ:
+            # Read when Ray is imported; without it Ray writes a token for its workers into the home folder.
+            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+        self._ray = ray = _needed("ray", "ray")
         share = limits.cores or max(1, len(cores_here()) // limits.jobs)
         self._own = not ray.is_initialized()
         if self._own:
             here = {} if address else {"num_cpus": share * limits.jobs, "include_dashboard": False}
-            if not address and "RAY_AUTH_MODE" not in os.environ:
-                # Else Ray writes a token for its workers into the home folder.
-                os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
             ray.init(address=address, log_to_driver=False, **here)
         # The cell is a process of its own: what it sets (devices, precision) stays out of Ray's worker.
         self._task = ray.remote(_run_command).options(num_cpus=share, num_gpus=limits.gpus, max_retries=0)
