@@ -9,7 +9,8 @@ import pytest
 from sbjax.data import images as images_lib
 from sbjax.expansion.transform import ImageExpansion, expand
 from sbjax.models import make_model
-from sbjax.tasks.images import TEST, VALIDATION, make_image_task
+from sbjax.tasks.classification import TEST, VALIDATION
+from sbjax.tasks.images import make_image_task
 
 KEY = jax.random.key(0)
 
