@@ -53,7 +53,7 @@ def test_a_share_of_a_split_is_its_front_with_its_labels(digits):
         test_images=test, test_labels=y_test,
     )  # fmt: skip
     task = make(data, eval_share=0.4, eval_batch_size=8, probe_size=5)
-    numbers, labels, codes = (np.asarray(task.data[f"eval_{name}"]) for name in ("images", "labels", "split"))
+    numbers, labels, codes = (np.asarray(task.data[f"eval_{name}"]) for name in ("inputs", "labels", "split"))
     numbers = numbers[:, 0, 0, 0]
     for code, expected in ((VALIDATION, range(100, 109)), (TEST, range(150, 162))):
         assert numbers[codes == code].tolist() == list(expected)

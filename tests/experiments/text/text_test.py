@@ -29,7 +29,7 @@ def test_every_arm_is_built(model):
     plan = config_lib.read(load(f"{model},smoke"))
     arms = {arm.name: arm for arm in plan.experiment.prepare(plan).arms}
     assert next(iter(arms)) == "raw"
-    assert arms["widened"].parameters > 1.8 * arms["raw"].parameters
+    assert arms["widened"].parameters > 1.5 * arms["raw"].parameters
     extra = arms["features"].parameters - arms["raw"].parameters
     assert arms["features_zero"].parameters - arms["raw"].parameters == extra > 0
     assert ("tokens_learned" in arms) == (model != "bag") == ("matched_bias" not in arms)
@@ -38,6 +38,7 @@ def test_every_arm_is_built(model):
         assert arms["tokens"].flops_per_step > 1.5 * arms["raw"].flops_per_step
 
 
+@pytest.mark.extended
 def test_folds_of_a_bag_are_pooled(tmp_path):
     config = load("bag,folds,smoke", replicas=5, train_steps=40, **{"task.train_share": 1.0})
     config.arms = {arm: config.arms[arm] for arm in ("raw", "ends", "matched_bias", "shuffled")}
