@@ -119,3 +119,13 @@ def test_a_tpu_has_no_double_precision(kind, monkeypatch):
     monkeypatch.setattr(type(plan.experiment), "prepare", lambda self, plan: pytest.fail("was built"))
     with pytest.raises(config_lib.ConfigError, match=r"^precision.x64=True: a TPU has no float64.*JAX_PLATFORMS=cpu"):
         runner.prepare(plan)
+
+
+def test_a_table_of_placements_that_cannot_be_read_is_refused_first(monkeypatch, tmp_path):
+    config = config_lib.base_config("images")
+    config.update(train_steps=2, arms={"raw": {}})
+    plan = config_lib.read(config)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setenv("SBJAX_PLACEMENT_TABLE", str(tmp_path / "no.json"))
+    with pytest.raises(ConfigError, match=r"^placement: SBJAX_PLACEMENT_TABLE=.*no.json: No such file"):
+        runner.prepare(plan)
