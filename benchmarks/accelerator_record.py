@@ -38,8 +38,9 @@ def write(path: pathlib.Path, lines: list[dict], *, cpu: bool) -> None:
     for name, line in found.items():
         for layout, numbers in line.get("layouts", {}).items():
             if "step_ms" in numbers:
-                chosen = ", the fastest" if layout == line["choice"] and len(line["layouts"]) > 1 else ""
-                rows.append(_row(f"{name}: a step by {layout}{chosen}", numbers["step_ms"], None, "ms"))
+                chosen = ", the fastest" if layout == line["choice"] and len(line["layouts"]) > 1 and not cpu else ""
+                of = name.replace(" x ", " x small ") if cpu else name
+                rows.append(_row(f"{of}: a step by {layout}{chosen}", numbers["step_ms"], None, "ms"))
     for name, line in found.items():
         if "same_bytes_killed" in line:
             same = [line["same_bytes_again"], line["same_bytes_killed"]]
