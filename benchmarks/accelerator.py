@@ -175,7 +175,7 @@ def train(workdir, config, *flags, **environment):
 
 
 def resume(log, *, small):
-    """The same run twice, one of them killed in the middle; and twice whole, which tells what repeats at all."""
+    """The same run whole, whole and compiled anew (which may choose other algorithms), and killed in the middle."""
     model = "mlp" if small else "resnet20"
     flags = ["--config.train_epochs=0.0", "--config.train_steps=200", "--config.replicas=2"]
     flags += ["--config.reports=10", "--config.checkpoint.saves=10"]
@@ -188,11 +188,12 @@ def resume(log, *, small):
             continue
         xla = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {extra}".strip()}
         digests = {}
-        for kind in ("whole", "whole again", "killed"):
+        for kind in ("whole", "compiled anew", "killed"):
             if log.skipped(f"{name}, {kind}", 2 * took):
                 return
             workdir, began = log.out.absolute() / f"resume {name} {kind}".replace(" ", "_"), time.monotonic()
             words = (workdir, f"{config}:digits,{model}", *flags)
+            xla |= {"JAX_ENABLE_COMPILATION_CACHE": "0" if kind == "compiled anew" else "1"}
             process, killed = train(*words, **xla), {}
             if kind == "killed":
                 killed = {"killed": kill_after_a_checkpoint(process, workdir, log.left())}
@@ -204,8 +205,8 @@ def resume(log, *, small):
         if None in digests.values():
             log.tell(name, why=f"a run did not come to its end: see {log.out}/*.log")
             continue
-        again, killed = (digests[kind] == digests["whole"] for kind in ("whole again", "killed"))
-        log.tell(name, xla_flags=extra, same_bytes_again=again, same_bytes_killed=killed)
+        again, killed = (digests[kind] == digests["whole"] for kind in ("compiled anew", "killed"))
+        log.tell(name, xla_flags=extra, same_bytes_compiled_anew=again, same_bytes_killed=killed)
     log.tell("done")
 
 

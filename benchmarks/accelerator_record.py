@@ -43,8 +43,8 @@ def write(path: pathlib.Path, lines: list[dict], *, cpu: bool) -> None:
                 rows.append(_row(f"{of}: a step by {layout}{chosen}", numbers["step_ms"], None, "ms"))
     for name, line in found.items():
         if "same_bytes_killed" in line:
-            same = [line["same_bytes_again"], line["same_bytes_killed"]]
-            what = f"runs of three with the same bytes (one whole, one again, one killed and gone on with), {name}"
+            same = [line["same_bytes_compiled_anew"], line["same_bytes_killed"]]
+            what = f"runs of three with the same bytes (whole; compiled anew; killed and gone on with), {name}"
             rows.append(_row(what, 1 + sum(same), 3, better="more"))
     if "images" in found:
         rows.append(

@@ -98,7 +98,7 @@ def _flops(traced) -> float | None:
 
 
 def of_products(jaxpr: jax.extend.core.Jaxpr) -> float:
-    """FLOPs of matrix products and convolutions, of the body of a loop as often as `scan` runs it.
+    """FLOPs of matrix products and convolutions, with the zeros around an image; a body as often as `scan` runs it.
 
     >>> product = lambda x: jax.lax.scan(lambda x, _: (x @ x, None), x, None, length=3)[0]
     >>> of_products(jax.make_jaxpr(product)(jnp.ones((4, 4))).jaxpr)
