@@ -14,7 +14,7 @@ import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -146,8 +146,18 @@ class Workdir:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(self.path / name, target)
 
-    def open(self, *, overrides: list[str], config_file: str | None, extended: int = 0) -> None:
-        """Take the lock and write `config.json`: the first thing that is written at all."""
+    def open(
+        self,
+        *,
+        overrides: list[str],
+        config_file: str | None,
+        extended: int = 0,
+        environments: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        """Take the lock and write `config.json`: the first thing that is written at all.
+
+        `environments` are recorded in place of that of this process, where others have trained the arms.
+        """
         import tensorboardX  # noqa: F401 (slow: paid once at the start and not at the first report)
 
         self.check_writable()
@@ -170,6 +180,9 @@ class Workdir:
             }
             content |= {"config_file": config_file} if config_file else {}
             content |= {"extended": extended} if extended else {}
+            if environments:
+                content |= {"environment": environments[0]}
+                content |= {"continued": list(environments[1:])} if environments[1:] else {}
         else:
             content = found if found.get("extended", 0) == extended else {**found, "extended": extended}
             content = self._with_environment(content, json.loads(json.dumps(now)))

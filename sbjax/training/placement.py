@@ -139,16 +139,21 @@ def primitives_of(fn: Callable, *args: Any) -> tuple[set[str], str]:
 class Program:
     """The compiled functions of one arm: `place`, `advance`, `evaluate`, `collect`.
 
-    It holds no training state: a `carry` (list of rounds, each a stacked state) goes in and comes out.
+    It holds no training state: a `carry` (list of rounds, each a stacked state) goes in and comes out. Its replicas are
+    those from `first` on: each starts and trains alike whatever the others are.
     """
 
-    def __init__(self, task: Task, optimizer, *, placement: Placement, replicas: int, key: Key[Array, ""]):
+    def __init__(
+        self, task: Task, optimizer, *, placement: Placement, replicas: int, key: Key[Array, ""], first: int = 0
+    ):
         abstract = jax.eval_shape(lambda k: step_lib.init_state(task, optimizer, k, 0), key)
         batch, noise = jax.eval_shape(lambda k: step_lib.draw(task, task.data, k, 0, 0), key)
         primitives, dtype = primitives_of(task.loss, abstract.variables, batch, noise)
         rows = max((leaf.shape[0] for leaf in jax.tree.leaves(batch) if leaf.ndim), default=1)
         self.placement = placement = choose(placement, primitives=primitives, replicas=replicas, rows=rows, dtype=dtype)
         self.replicas = replicas
+        self.first = first
+        self._ids = first + jnp.arange(replicas, dtype=jnp.int32)
         self._task = task
         self._optimizer = optimizer
         self._key = key
@@ -180,7 +185,7 @@ class Program:
     def init(self) -> list[step_lib.TrainState]:
         """The carry before the first step. Replica r starts alike whatever the number of replicas and devices."""
         with jax.set_mesh(self.mesh):
-            rounds = self._rounds(jnp.arange(self.replicas, dtype=jnp.int32), devices.split(self.mesh))
+            rounds = self._rounds(self._ids, devices.split(self.mesh))
             return [jax.device_put(self._init(self._key, ids), self._home) for ids in rounds]
 
     def adopt(self, carry: list[step_lib.TrainState]) -> list[step_lib.TrainState]:
@@ -194,8 +199,8 @@ class Program:
 
     def abstract(self) -> step_lib.TrainState:
         """Shapes and dtypes of the stacked state."""
-        ids = jnp.arange(self.replicas, dtype=jnp.int32)
-        return jax.eval_shape(jax.vmap(lambda r: step_lib.init_state(self._task, self._optimizer, self._key, r)), ids)
+        init = jax.vmap(lambda r: step_lib.init_state(self._task, self._optimizer, self._key, r))
+        return jax.eval_shape(init, self._ids)
 
     def place(self, stacked: step_lib.TrainState) -> list[step_lib.TrainState]:
         """Stacked state of all replicas -> carry."""
