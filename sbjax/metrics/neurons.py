@@ -18,7 +18,7 @@ from sbjax.metrics.norms import moments, power_mean, root
 from sbjax.metrics.sorting import LITTLE, sort, to_host
 from sbjax.metrics.wasserstein import pair_work, pairwise_lp
 
-_AT_ONCE = 2**26  # entries of cost matrices of pairs that an accelerator takes at once: half a gigabyte of three a pair
+_AT_ONCE = 2**26  # entries of the cost matrices between pairs that an accelerator takes at once
 MOST_NEURONS = 4096  # limit for solvers with a dense cost matrix; 16k points take seconds and 3 GB per iteration
 
 

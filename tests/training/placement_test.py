@@ -200,21 +200,35 @@ def gpu(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
 
 
-@pytest.mark.parametrize("layout", [Placement("vmap", devices=1), Placement("map", devices=2)])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Placement("vmap", devices=1),
+        pytest.param(Placement("map", devices=2), marks=pytest.mark.extended),
+        pytest.param(Placement("vmap", "scan", "pmap", devices=2), marks=pytest.mark.extended),
+    ],
+    ids=["one device", "two devices", "pmap"],
+)
 def test_blocks_of_steps_train_the_same_networks(toys, layout, monkeypatch):
-    """Two programs however the steps are cut, and the state where a run is stopped and gone on with is the same."""
-    task = toys.classification()
-    _, expected, _ = train(task, layout, steps=70)
+    """Two programs however the steps are cut, and the same networks as by the one program of a CPU."""
+
+    def make():
+        task, optimizer = toys.classification(), Sgd(nesterov=False, weight_decay=0.0).make(0.1)
+        return placement_lib.Program(task, optimizer, placement=layout, replicas=3, key=jax.random.key(0))
+
+    plain = make()
+    expected = plain.collect(plain.advance(plain.init(), 0, 10))
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    for cuts in ([70], [3, 40, 64, 70], [32, 64, 70]):
-        optimizer = Sgd(nesterov=False, weight_decay=0.0).make(0.1)
-        program = placement_lib.Program(task, optimizer, placement=layout, replicas=3, key=jax.random.key(0))
-        carry, start = program.init(), 0
+    monkeypatch.setattr(placement_lib, "BLOCK", 4)
+    blocks = make()
+    for cuts in ([10], [3, 7, 10], [4, 8, 10]):
+        carry, start = blocks.init(), 0
         for stop in cuts:
-            carry, start = program.advance(carry, start, stop), stop
-        close(program.collect(carry), expected)
-        assert program.programs() == 2
-        assert program.collect(carry).count.tolist() == [70] * 3
+            carry, start = blocks.advance(carry, start, stop), stop
+        found = blocks.collect(carry)
+        close(found, expected)
+        assert found.count.tolist() == [10] * 3
+    assert (plain.programs(), blocks.programs()) == (1, 2)
 
 
 def test_under_pmap_the_old_state_is_given_up(toys):
