@@ -284,6 +284,27 @@ def test_two_cells_that_fail_alike_at_once_stop_the_sweep(planned):
     assert {state.status for state in going_on.states.values()} == {"failed"}
 
 
+def test_after_memory_ran_out_fewer_replicas_are_trained_at_once(planned, monkeypatch):
+    from sbjax.frame.training import TrainingExperiment
+
+    cell, used = planned.cells[0], []
+
+    def full(self, prepared, *args):
+        used.append(prepared.placement.replicas)
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12345 bytes.")
+
+    monkeypatch.setattr(TrainingExperiment, "train", full)
+    endings = [work.work(planned, cell) for _ in range(4)]
+    assert endings == ["out of memory"] * 4
+    assert used == ["auto", "map", "sequential", "sequential"]
+    state = status.state_of(planned.folder(cell))
+    assert (state.status, state.lost) == ("gave up", 4)
+    assert "RESOURCE_EXHAUSTED" in state.why
+    monkeypatch.setattr(TrainingExperiment, "train", lambda *args: 1 / 0)
+    assert work.work(planned, planned.cells[1]) == "failed"
+    assert "ZeroDivisionError" in status.state_of(planned.folder(planned.cells[1])).why
+
+
 def test_a_process_that_cannot_begin_has_failed(planned):
     def broken(workdir, cell, *, words=()):
         return [sys.executable, "-c", "import sys; sys.exit('error: no such module')"]

@@ -57,13 +57,13 @@ def work(sweep: Sweep, cell: Cell, *, wait: bool = True) -> str:
     lease = _take(folder, wait)
     ending, why, began = "interrupted", "", time.monotonic()
     try:
-        state = status.state_of(folder)
-        if state.status in status.FINISHED:  # by the one who had it before
-            return state.status
+        now = status.state_of(folder)
+        if now.status in status.FINISHED:  # by the one who had it before
+            return now.status
         sweep_plan = sweep.plan(cell.uses[0][0])
         began = status.begin(folder, lease.holder, environment=environment(sweep_plan.settings))
         write_json(folder / "cell.json", {**cell.as_json(), "settings": sweep_plan.settings})
-        ending, why = _attempt(sweep, cell, folder, lease, sweep_plan)
+        ending, why = _attempt(sweep, cell, folder, lease, sweep_plan, state)
         if ending in status.FINISHED:
             seconds = state.seconds + time.monotonic() - began
             status.finish(folder, ending, _digests(folder), round(seconds, 3))
@@ -89,9 +89,9 @@ def _take(folder: pathlib.Path, wait: bool) -> lease_lib.Lease:
         time.sleep(0.5)
 
 
-def _attempt(sweep, cell, folder, lease, plan) -> tuple[str, str]:
-    """How an attempt ended, and why."""
-    smaller = SHRUNK[: status.state_of(folder).lost] if status.state_of(folder).status == "out of memory" else ()
+def _attempt(sweep, cell, folder, lease, plan, before) -> tuple[str, str]:
+    """How an attempt ended, and why; `before` is the state that it found."""
+    smaller = SHRUNK[: before.lost] if before.status == "out of memory" else ()
     try:
         if plan.experiment.by_arm:
             return _train(sweep, cell, folder, lease, plan, smaller), ""
