@@ -5,11 +5,13 @@ fn = jax.jit(devices.per_device(fn, mesh, mapped=1))  # fn(shared, stacked)
 found = devices.collect(fn(shared, devices.place(stacked, mesh)), count)
 """
 
+import contextlib
 import math
 import os
 import pathlib
+import re
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -36,6 +38,61 @@ def memory() -> int:
         except (OSError, ValueError):  # none, or 'max'
             continue
     return min(limits)
+
+
+def cpus() -> list[jax.Device]:
+    """The CPU devices of this process; [] where jax was started without them, as by JAX_PLATFORMS=cuda.
+
+    >>> [device.platform for device in cpus()][:1]
+    ['cpu']
+    """
+    try:
+        return jax.local_devices(backend="cpu")
+    except RuntimeError:  # there is no such backend
+        return []
+
+
+@contextlib.contextmanager
+def double() -> Iterator[None]:
+    """Double precision for what is computed to its limits, whatever the run's own: on the CPU where jax has one, else
+    on the default device, which a GPU is good for.
+
+    Raises:
+        ValueError: the default device is a TPU, which has no float64, and jax was started without a CPU.
+
+    >>> import jax.numpy as jnp
+    >>> with double():
+    ...     print(jnp.ones(2).dtype)
+    float64
+    """
+    cpu = cpus()
+    if not cpu and jax.default_backend() == "tpu":
+        raise ValueError(
+            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r} leaves out the CPU, where float64 is computed "
+            "beside a TPU; set JAX_PLATFORMS=tpu,cpu, or leave it unset"
+        )
+    with jax.enable_x64(True), jax.default_device(cpu[0]) if cpu else contextlib.nullcontext():
+        yield
+
+
+def products(matmul: str, device: jax.Device) -> str:
+    """What factors of products of float32 matrices are rounded to on a device, as `jax.lax.Precision` describes it.
+
+    Args:
+        matmul: 'default', 'high' or 'highest', as `precision.matmul`.
+        device: of any kind; of NVIDIA GPUs those before the compute capability 8.0 have no TF32.
+
+    >>> products('default', jax.devices()[0])
+    'float32'
+    """
+    if device.platform == "tpu":
+        return {"default": "bfloat16", "high": "bfloat16, 3 passes"}.get(matmul, "bfloat16, 6 passes")
+    if device.platform == "cpu" or matmul == "highest":
+        return "float32"
+    capability = str(getattr(device, "compute_capability", ""))
+    if not re.fullmatch(r"\d+\.\d+", capability):  # not of NVIDIA
+        return "as the device chooses"
+    return "TF32" if float(capability) >= 8 else "float32"
 
 
 def in_words(count: int) -> str:
@@ -92,13 +149,27 @@ def mesh_for(count: int) -> Mesh:
     return Mesh(np.array(jax.devices()[: min(jax.device_count(), count)]), (REPLICA,))
 
 
-def local(count: int) -> list[jax.Device]:
-    """The devices of this process, at most one for each of `count`: for jobs that a thread a device takes in turn.
+def mesh_of_cores(count: int) -> Mesh:
+    """As `mesh_for`, of the CPU's devices also beside an accelerator, see `cores`.
 
-    >>> len(local(1)), local(0)
+    >>> dict(mesh_of_cores(1).shape)
+    {'replica': 1}
+    """
+    return Mesh(np.array(cores(count)), (REPLICA,))
+
+
+def cores(count: int) -> list[jax.Device]:
+    """Devices for small jobs that each end after iterations of their own, at most one for each of `count`: those of the
+    CPU, where jax has them, also beside an accelerator.
+
+    Such a job asks after every iteration whether it has ended, with a few thousand numbers to work on: an accelerator
+    would stand idle between the questions, and under `vmap` every job would wait for the longest one. This is an
+    argument and no measurement.
+
+    >>> len(cores(1)), cores(0)
     (1, [])
     """
-    return jax.local_devices()[:count]
+    return (cpus() or jax.local_devices())[:count]
 
 
 def split(mesh: Mesh) -> NamedSharding:

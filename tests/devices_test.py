@@ -1,4 +1,6 @@
-"""Stacked trees on two devices, as on one."""
+"""Stacked trees on two devices, as on one; and what is computed on the CPU beside an accelerator."""
+
+import types
 
 import jax
 import jax.numpy as jnp
@@ -64,3 +66,63 @@ def test_refusals():
         devices.make_mesh(2, 2)
     with pytest.raises(ValueError, match="width=0 and sharers=1 must be >= 1"):
         devices.make_mesh(0)
+
+
+@pytest.fixture
+def without_cpu(monkeypatch):
+    """As JAX_PLATFORMS=cuda starts it: asked for the CPU, jax says that there is none."""
+    real = jax.local_devices
+
+    def local_devices(*args, backend=None):
+        if backend == "cpu":
+            raise RuntimeError("Unknown backend cpu")
+        return real(*args)
+
+    monkeypatch.setattr(jax, "local_devices", local_devices)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+
+
+def test_double_precision_is_of_the_cpu():
+    with devices.double():
+        x = jax.numpy.ones(2)
+    assert (x.dtype, x.devices()) == (np.float64, {jax.devices("cpu")[0]})
+    assert jax.numpy.ones(2).dtype == np.float32
+    assert devices.cores(5) == jax.devices("cpu")
+
+
+def test_without_a_cpu_a_gpu_does_it_and_a_tpu_says_what_to_set(without_cpu, monkeypatch):
+    assert devices.cpus() == []
+    assert devices.cores(1) == jax.devices()[:1]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with devices.double():
+        assert jax.numpy.ones(2).dtype == np.float64
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu")
+    with pytest.raises(ValueError, match=r"JAX_PLATFORMS='tpu' leaves out the CPU.*set JAX_PLATFORMS=tpu,cpu"):
+        devices.double().__enter__()
+
+
+@pytest.mark.usefixtures("without_cpu")
+def test_references_of_physics_do_without_a_cpu():
+    from sbjax.physics import lattice
+    from sbjax.physics.equation import evaluate
+    from sbjax.physics.pdes import make_equation
+
+    assert evaluate(make_equation("heat"), [[0.5, 1.0]]) == pytest.approx(0.01929629, rel=1e-6)
+    assert lattice.reference("hotqcd_2014", 0.155).anomaly == pytest.approx(2.4482, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "expected"),
+    [
+        ("cpu", None, ["float32"] * 3),
+        ("gpu", "7.0", ["float32"] * 3),
+        ("gpu", "9.0", ["TF32", "TF32", "float32"]),
+        ("gpu", "12.1", ["TF32", "TF32", "float32"]),
+        ("gpu", "gfx942", ["as the device chooses"] * 2 + ["float32"]),
+        ("tpu", None, ["bfloat16", "bfloat16, 3 passes", "bfloat16, 6 passes"]),
+    ],
+)
+def test_what_products_are_rounded_to(platform, capability, expected):
+    device = types.SimpleNamespace(platform=platform, **({"compute_capability": capability} if capability else {}))
+    assert [devices.products(matmul, device) for matmul in ("default", "high", "highest")] == expected

@@ -116,7 +116,7 @@ def test_the_config_page_is_a_config():
         assert [arm.role for arm in plan.arms] == ["reference", "treatment", "control of resolution"]
 
 
-START = re.compile(r"(?:[A-Z_]+=\S+ )?(?:python|pip|mkdocs|python3) ")
+START = re.compile(r"(?:[A-Z_]+=\S+ )?(?:python|pip|mkdocs|python3|sbjax) ")
 
 
 def shell_commands(page):
@@ -131,7 +131,10 @@ COMMANDS = list(dict.fromkeys(line for page in PAGES for line in shell_commands(
 MADE_BY_READERS = ("PATH", "FILE", "DIR", ":list", "screened.py", "module:", "my_", "/me/")
 
 
-def flags_of(script):
+def flags_of(script, action=""):
+    if action:
+        module = importlib.import_module(f"sbjax.commands.{pathlib.Path(script).stem}")
+        return {*module.OWN_FLAGS[action], "help"}
     command = ROOT / "sbjax" / "commands" / pathlib.Path(script).name  # scripts in runs/ only start these
     text = (command if script.startswith("runs/") else ROOT / script).read_text()
     shared = ["config", "cpu_devices"] if "define_config" in text else []
@@ -144,6 +147,8 @@ def test_every_command_of_the_pages_names_what_there_is():
     for line in COMMANDS:
         words = shlex.split(line, comments=True)
         words = words[1:] if "=" in words[0] else words
+        if words[0] == "sbjax" and len(words) > 1 and not words[1].startswith("--"):
+            words = ["python", f"runs/{words[1]}.py", *words[2:]]
         if words[0] not in ("python", "python3") or len(words) < 2 or "FILE" in line or "<name>" in line:
             continue
         if words[1] == "-m":
@@ -151,7 +156,8 @@ def test_every_command_of_the_pages_names_what_there_is():
         else:
             assert (ROOT / words[1]).is_file(), line
         if words[1].startswith("runs/"):
-            known = flags_of(words[1])
+            action = words.pop(2) if len(words) > 2 and not words[2].startswith("--") else ""
+            known = flags_of(words[1], action)
             for word in words[2:]:
                 assert word.startswith("--"), line
                 assert re.split(r"[=.]", word.removeprefix("--"))[0] in known, (word, line)

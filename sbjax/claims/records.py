@@ -11,8 +11,8 @@ A record is one table of results, `results/<experiment>/<name>.json`:
 `command`
     what makes it, a shell command or a list of them; [] where there is none;
 `origin`
-    `{"how", "commit", "date"}`: how is 'recorded' (made from a workdir) or 'entered by hand'; the commit is that of the
-    code, or, of a table entered by hand, the one it was first written down in;
+    `{"how", "commit", "date"}`: how is 'recorded' (made from a workdir, or by benchmarks/record.py) or 'entered by
+    hand'; the commit is that of the code, or, of a table entered by hand, the one it was first written down in;
 `scale`
     any of `seeds`, `steps`, `epochs`, `data_share` (0 to 1), `words` (anything else);
 `hardware`

@@ -6,6 +6,7 @@ import sys
 COMMANDS = {
     "train": "train all arms of an experiment and write its report",
     "measure": "rank designs by the symmetry they break, or measure parameters from elsewhere",
+    "sweep": "the same in many processes or on a cluster: plan, run, status, merge",
     "report": "draw the report of a run again, or compare two runs",
     "claims": "published claims beside our numbers; --check runs one again",
     "export": "a trained network as safetensors with a model card",
@@ -20,13 +21,31 @@ def start(command: str) -> None:
 
     compile_cache.enable()
     module = importlib.import_module(f"sbjax.commands.{command}")
-    module.define_flags()
+    if actions := getattr(module, "ACTIONS", ()):
+        action = _action(command, actions)
+        flags.DEFINE_string(f"{command}_action", action, "", module_name="sbjax")
+        module.define_flags(action)
+    else:
+        module.define_flags()
     sys.modules["__main__"].__doc__ = module.__doc__
     # absl shows the flags of the script that was started; these are defined elsewhere.
     for owner in (module.__name__, cli.__name__):
         for flag in flags.FLAGS.get_flags_for_module(owner):
             flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     app.run(module.cli, flags_parser=cli.parse)
+
+
+def _action(command: str, actions: tuple[str, ...]) -> str:
+    """The word after a command that has several, taken out of `sys.argv`."""
+    given = sys.argv[1:2]
+    if given and given[0] in actions:
+        return sys.argv.pop(1)
+    if {*sys.argv[1:]} & {"--help", "-h", "-help"}:
+        return actions[0]
+    from sbjax.names import near
+
+    said = f"{given[0]!r} is no action of it{near(given[0], actions)}" if given else "say what to do"
+    sys.exit(f"error: {command}: {said}; {', '.join(actions)}, such as `sbjax {command} {actions[0]} --flags`")
 
 
 def main() -> None:

@@ -13,6 +13,9 @@ from jaxtyping import Array, Int, Int32, Key, UInt32
 # Even, so that both halves get the same number of updates. Four rounds suffice for large halves (Luby & Rackoff 1988);
 # with 5 or 6 examples, pairs of values are visibly non-uniform after 8 rounds, but not after 16.
 _ROUNDS = 16
+# Walks of a program that cannot ask whether another one is needed: so many that a value is out of range after them once
+# in 2^64.
+_BITS = 64
 
 
 def epoch_indices(
@@ -65,6 +68,9 @@ def permute(key: Key[Array, ""], positions: UInt32[Array, "*shape"], *, size: in
     Results in [size, a b) are mapped again until they are in range ("cycle walking", Black & Rogaway 2002), which keeps
     the map bijective on range(size). Since a b - size < a, this is rare.
 
+    On the CPU as long as a value is out of range. On accelerators, where a loop that depends on data makes the device
+    wait for the host at every step of a training, a fixed number of times (`walks`): the same values.
+
     >>> import jax, jax.numpy as jnp
     >>> values = permute(jax.random.key(0), jnp.arange(5, dtype=jnp.uint32), size=5)
     >>> sorted(values.tolist())
@@ -80,14 +86,34 @@ def permute(key: Key[Array, ""], positions: UInt32[Array, "*shape"], *, size: in
         right = (right + _hash(left, round_keys[2 * i + 1]) % b) % b
         return left, right
 
+    cpu = jax.default_backend() == "cpu"
+
     def walk(state):
         x, pending = state
-        left, right = jax.lax.fori_loop(0, _ROUNDS // 2, two_rounds, (x // b, x % b))
+        # Written out, the rounds of a walk are one kernel of a GPU.
+        left, right = jax.lax.fori_loop(0, _ROUNDS // 2, two_rounds, (x // b, x % b), unroll=None if cpu else True)
         x = jnp.where(pending, left * b + right, x)
         return x, x >= size
 
-    x, _ = jax.lax.while_loop(lambda state: jnp.any(state[1]), walk, (positions, jnp.ones(positions.shape, bool)))
-    return x
+    start = positions, jnp.ones(positions.shape, bool)
+    if cpu:
+        return jax.lax.while_loop(lambda state: jnp.any(state[1]), walk, start)[0]
+    return jax.lax.fori_loop(0, walks(size), lambda _, state: walk(state), start)[0] % size
+
+
+def walks(size: int) -> int:
+    """After how many maps every value is in range(size), or all but one in 2^64.
+
+    Of the a b values a b - size are out of range: never more of them follow one another, and of random values one in
+    a b / (a b - size) > b is.
+
+    >>> walks(5), walks(16), walks(50_000)
+    (2, 1, 9)
+    """
+    side = math.isqrt(size - 1) + 1
+    total = side * -(-size // side)
+    out = total - size
+    return 1 if not out else min(out + 1, math.ceil(_BITS / math.log2(total / out)))
 
 
 def _hash(x: UInt32[Array, "*shape"], key: UInt32[Array, "2"]) -> UInt32[Array, "*shape"]:

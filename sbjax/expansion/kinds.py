@@ -14,6 +14,7 @@ from jaxtyping import Array
 from sbjax.options import describe, option
 
 FILLS = ("mean", "noise", "nearest", "bilinear")
+SEQUENCE_FILLS = ("nearest", "noise")
 
 
 @runtime_checkable
@@ -185,7 +186,9 @@ class SequenceExpansion:
 
     Args:
       factor: K >= 1; 1 is the identity.
-      fill: the number that the new entries hold.
+      fill: what the new entries hold: a number; 'nearest', copies of the entry before them; 'noise', of floating
+        arrays, one draw of U(0, 1) for each of the K - 1 new tokens (or K - 1 new entries of each feature), the same at
+        every place, for every example and every call. The last two are controls.
       axis: 'feature' or 'token'.
       offset: first data site, 0 .. K-1.
 
@@ -199,14 +202,18 @@ class SequenceExpansion:
     """
 
     factor: int = option(2, "K: the axis becomes K times as long", least=1, most=10**4)
-    fill: float = option(0.5, "what the new entries hold", like=None)
+    fill: float | str = option(0.5, "what the new entries hold: a number, nearest, noise", like=None)
     axis: str = option("feature", "which axis grows", choices=("feature", "token"))
     offset: int = option(0, "first data site, 0 .. K-1", least=0)
+    seed: int = option(0, "of the noise", least=0)
 
     def __post_init__(self):
         _check_fields(self)
         _check_sites(self.factor, self.offset)
-        _check_number("fill", self.fill)
+        if isinstance(self.fill, str):
+            _check_choice("fill", self.fill, SEQUENCE_FILLS, " or a number")
+        else:
+            _check_number("fill", self.fill)
 
     def _axis(self, x: Array) -> int:
         """The axis that grows, counted from the front."""
@@ -223,9 +230,28 @@ class SequenceExpansion:
         return axis
 
     def expand(self, x: Array) -> Array:
+        axis = self._axis(x)
+        if isinstance(self.fill, str):
+            return self._filled(x, axis)
         gaps = [(0, 0, 0)] * x.ndim
-        gaps[self._axis(x)] = (self.offset, self.factor - 1 - self.offset, self.factor - 1)
+        gaps[axis] = (self.offset, self.factor - 1 - self.offset, self.factor - 1)
         return lax.pad(x, _cast("fill", self.fill, x.dtype), gaps)
+
+    def _filled(self, x: Array, axis: int) -> Array:
+        copies = jnp.repeat(x, self.factor, axis)
+        if self.fill == "nearest":
+            return copies
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"fill='noise' is for embeddings, not for token ids ({x.dtype}): use a whole number.")
+        # One token's worth of noise, or one for each feature, in single precision whatever the dtype.
+        width = x.shape[-1] if self.axis == "token" else x.shape[-1] * self.factor
+        shape = (self.factor, width) if self.axis == "token" else (width,)
+        noise = jax.random.uniform(jax.random.key(self.seed), shape, jnp.float32).astype(x.dtype)
+        place = jnp.arange(copies.shape[axis]) % self.factor
+        noise = noise[place] if self.axis == "token" else noise
+        sites = (place == self.offset).reshape((-1, 1) if self.axis == "token" else (-1,))
+        noise, sites = (a.reshape((1,) * (copies.ndim - a.ndim) + a.shape) for a in (noise, sites))
+        return jnp.where(sites, copies, noise)
 
     def contract(self, y: Array) -> Array:
         axis = self._axis(y)

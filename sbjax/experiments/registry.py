@@ -12,6 +12,7 @@ from sbjax.names import import_path, is_import_path, near
 # Modules with an EXPERIMENT, imported when asked for.
 KINDS = {
     "images": "sbjax.experiments.images.experiment",
+    "text": "sbjax.experiments.text.experiment",
     "pinn": "sbjax.experiments.pinn.experiment",
     "qcd": "sbjax.experiments.qcd.experiment",
     "functions": "sbjax.experiments.functions.experiment",

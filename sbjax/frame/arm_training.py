@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,7 +13,6 @@ import jax
 from sbjax import options
 from sbjax.frame.arms import Arm, counts_flops
 from sbjax.frame.plan import Plan
-from sbjax.frame.protocol import Experiment
 from sbjax.frame.workdir import Workdir
 from sbjax.training import checkpoint as checkpoint_lib
 from sbjax.training import fit as fit_lib
@@ -38,12 +37,14 @@ class ArmTraining:
         """Train from the newest checkpoint, if there is one, to the end or until asked to stop."""
         plan, arm, section = self.plan, self.arm, self.plan.checkpoint
         began = time.perf_counter()
+        # What is measured over all replicas together is measured once all blocks are there, from their checkpoints.
+        measured_later = arm.monitor_steps if plan.is_block else ()
         checkpoints = checkpoint_lib.Checkpoints(
             self.folder.path / "checkpoints" / arm.name,
-            keep=section.keep,
+            keep=section.keep + (section.saves + len(measured_later) if measured_later else 0),
             keep_best=section.keep_best,
             goal=arm.task.goal,
-            identity=identity(plan.experiment, plan.settings, arm.name),
+            identity=identity(plan, arm.name),
         )
         with contextlib.closing(checkpoints):
             fitted = fit_lib.fit(
@@ -53,12 +54,14 @@ class ArmTraining:
                 second_phase=arm.phases[1],
                 extend_steps=plan.extend_steps,
                 replicas=plan.replicas,
+                first=plan.first_replica,
                 key=jax.random.key(plan.seed),
                 reports=plan.reports,
                 saves=section.saves,
                 save_seconds=60 * section.minutes,
                 placement=self.placement,
-                monitor=arm.monitor,
+                save_steps=measured_later,
+                monitor=None if plan.is_block else arm.monitor,
                 monitor_steps=arm.monitor_steps,
                 checkpoints=checkpoints,
                 hooks=fit_lib.Hooks(
@@ -121,17 +124,17 @@ class ArmTraining:
         self.folder.add_timing(arm=self.arm.name, steps=[self.start, fitted.step], programs=fitted.programs, **numbers)
 
 
-def identity(experiment: Experiment, resolved: Mapping[str, Any], arm: str) -> dict[str, Any]:
+def identity(plan: Plan, arm: str) -> dict[str, Any]:
     """What ties a checkpoint to its run: arm, seed, replicas and a digest of everything that decides numbers.
 
-    Args:
-        experiment: whose free fields, such as where data lie, decide none.
-        resolved: the settings of the whole run, as `config.json` holds them.
+    Free fields of the experiment, such as where data lie, decide none.
     """
+    experiment, resolved = plan.experiment, plan.settings
     settings = {name: value for name, value in resolved.items() if name not in ("arms", "checkpoint", "callbacks")}
     own = {name: value for name, value in resolved["arms"][arm].items() if name not in ("order", "role", "labels")}
     free = {name for name, spec in options.describe(experiment.fields).items() if spec.free}
     settings["task"] = {name: value for name, value in settings["task"].items() if name not in free}
     text = json.dumps([settings, own], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return {"arm": arm, "seed": resolved["seed"], "replicas": resolved["replicas"], "settings": digest}
+    block = {"first_replica": plan.first_replica, "block": plan.replicas} if plan.is_block else {}
+    return {"arm": arm, "seed": resolved["seed"], "replicas": resolved["replicas"], "settings": digest, **block}

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import jax
 import jax.extend.core
 import jax.numpy as jnp
 
+from sbjax import devices
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.estimate import largest_array
 from sbjax.frame.plan import Plan
@@ -60,7 +62,8 @@ class Cost(NamedTuple):
 def step_cost(task: Task) -> Cost:
     """What one step of one replica costs, from its program alone.
 
-    XLA counts the body of a loop once; here it counts as often as `scan` runs it.
+    XLA counts the body of a loop once; here it counts as often as `scan` runs it. It counts on the CPU alone: where jax
+    was started without one, only matrix products and convolutions are counted.
     """
     key = jax.random.key(0)
     variables = jax.eval_shape(task.init, key)
@@ -73,7 +76,8 @@ def step_cost(task: Task) -> Cost:
     # Arms that differ in a constant alone are one program: lowering it costs as much as tracing it.
     digest = hashlib.sha256(str(traced.jaxpr).encode()).hexdigest()
     if digest not in _counted():
-        flops = _flops(traced.lower()) + _repeated(traced.jaxpr)
+        flops = _flops(traced)
+        flops = of_products(traced.jaxpr.jaxpr) if flops is None else flops + _repeated(traced.jaxpr)
         _counted()[digest] = Cost(flops, largest_array(traced.jaxpr.jaxpr))
     return _counted()[digest]
 
@@ -85,8 +89,34 @@ def counts_flops(plan: Plan) -> bool:
     return all(choice.options.one_gradient for choice in choices)
 
 
-def _flops(lowered) -> float:
-    return float(lowered.cost_analysis()["flops"])
+def _flops(traced) -> float | None:
+    """As XLA's client of the CPU counts them; those of accelerators are plugins, which tell nothing of a program that
+    is not compiled (jax-ml/jax#22713)."""
+    with jax.default_device(next(iter(devices.cpus()), None)):
+        found = traced.lower().cost_analysis()
+    return None if found is None else float(found["flops"])
+
+
+def of_products(jaxpr: jax.extend.core.Jaxpr) -> float:
+    """FLOPs of matrix products and convolutions, with the zeros around an image; a body as often as `scan` runs it.
+
+    >>> product = lambda x: jax.lax.scan(lambda x, _: (x @ x, None), x, None, length=3)[0]
+    >>> of_products(jax.make_jaxpr(product)(jnp.ones((4, 4))).jaxpr)
+    384.0
+    """
+    total = 0.0
+    for equation in jaxpr.eqns:
+        name, params = equation.primitive.name, equation.params
+        if name == "dot_general":
+            left, (contracted, _) = equation.invars[0].aval, params["dimension_numbers"][0]
+            total += 2.0 * equation.outvars[0].aval.size * math.prod(left.shape[axis] for axis in contracted)
+        elif name == "conv_general_dilated":
+            kernel, features = equation.invars[1].aval, params["dimension_numbers"].rhs_spec[0]
+            taps = kernel.size / kernel.shape[features] / math.prod(params["lhs_dilation"])  # the others meet zeros
+            total += 2.0 * equation.outvars[0].aval.size * taps
+        inside = sum(of_products(inner) for inner in jax.extend.core.jaxprs_in_params(params))
+        total += inside * (params["length"] if name == "scan" else 1)
+    return total
 
 
 def _repeated(jaxpr) -> float:
@@ -98,7 +128,7 @@ def _repeated(jaxpr) -> float:
         inside = sum(map(_repeated, inner))
         if equation.primitive.name == "scan":
             body, runs = equation.params["jaxpr"], equation.params["length"]
-            alone = jax.jit(jax.extend.core.jaxpr_as_fun(body)).lower(*(x.aval for x in body.jaxpr.invars))
+            alone = jax.jit(jax.extend.core.jaxpr_as_fun(body)).trace(*(x.aval for x in body.jaxpr.invars))
             total += runs * inside + (runs - 1) * _flops(alone)
         else:
             total += inside
@@ -138,6 +168,15 @@ def parse_steps(text: str, *, steps: int, reports: int) -> tuple[int, ...]:
 
 @contextlib.contextmanager
 def precision(section: Precision) -> Iterator[None]:
-    """Matmul precision and double precision of a run."""
+    """Matmul precision and double precision of a run.
+
+    Raises:
+        ConfigError: double precision on a TPU, which has no float64.
+    """
+    if section.x64 and jax.default_backend() == "tpu":
+        raise ConfigError(
+            "precision.x64=True: a TPU has no float64. Set precision.x64=False (and model.dtype='float32', if the "
+            "config says otherwise), or compute on the CPU of this machine with JAX_PLATFORMS=cpu"
+        )
     with jax.default_matmul_precision(section.matmul), jax.enable_x64(section.x64):
         yield

@@ -60,6 +60,7 @@ class Plan:
             `config.json` holds and what a continued run is compared with.
         arms: the reference first, then by order and name.
         extend_steps: steps beyond those of the configuration, by which a finished run is trained longer.
+        first_replica: the number of the first one, where `replicas` are a block of a larger run.
     """
 
     experiment: Any
@@ -80,6 +81,12 @@ class Plan:
     arms: tuple[ArmPlan, ...]
     settings: dict[str, Any]
     extend_steps: int = 0
+    first_replica: int = 0
+
+    @property
+    def is_block(self) -> bool:
+        """Whether these are not all replicas of the configuration."""
+        return self.replicas != self.settings.get("replicas", self.replicas)
 
     def steps(self, epoch_steps: int | None) -> int:
         """Steps of training, of `train_steps` or of `train_epochs` epochs of so many steps."""

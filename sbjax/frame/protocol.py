@@ -36,6 +36,8 @@ class Experiment(Protocol):
         smoke: what the word `smoke` changes, by path: {'task.points': 64}.
         kept: for a user who stopped a run: what is kept of it.
         extendable: whether a finished run can be trained longer.
+        by_arm: whether each arm, and each block of its replicas, can be trained in a process of its own; if not, a
+            whole run is the smallest piece.
     """
 
     name: ClassVar[str]
@@ -47,6 +49,7 @@ class Experiment(Protocol):
     smoke: ClassVar[Mapping[str, Any]] = {}
     kept: ClassVar[str] = "Nothing of it is kept"
     extendable: ClassVar[bool] = False
+    by_arm: ClassVar[bool] = False
 
     def select(self, task: Mapping[str, Any]) -> "Experiment":
         """The experiment itself, or the one of several variants that the (unchecked) fields of `task` name."""

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sbjax import hosts, options, rng, trees
 from sbjax.asymmetry import trainable_size
@@ -23,6 +24,7 @@ from sbjax.optimizers.population import Population, with_population
 from sbjax.report.results import save_arms
 from sbjax.tasks.task import Task
 from sbjax.training import fit as fit_lib
+from sbjax.training import placement_table
 from sbjax.training.placement import Placement
 from sbjax.training.progress import Progress
 
@@ -51,6 +53,7 @@ class TrainingExperiment(Experiment):
     data_fields: ClassVar[tuple[str, ...]] = ()
     kept: ClassVar[str] = "All is saved"
     extendable: ClassVar[bool] = True
+    by_arm: ClassVar[bool] = True
 
     def load_data(self, task: Any) -> Any:
         """The data of a section `task`: images, an equation, a name."""
@@ -63,10 +66,16 @@ class TrainingExperiment(Experiment):
     def after_arm(self, plan: Plan, arm: Arm, fitted: fit_lib.Fitted, folder: Workdir, progress: Progress) -> None:
         """What is measured once an arm is trained; of several processes, by the first one on its own devices."""
 
-    def prepare(self, plan: Plan) -> Prepared:
-        """Everything built that `run` uses."""
+    def source(self, task: Any) -> tuple:
+        """Which data a section `task` reads: arms with equal sources share them."""
+        return tuple(getattr(task, name) for name in self.data_fields)
+
+    def prepare(self, plan: Plan, *, loaded: dict[tuple, Any] | None = None) -> Prepared:
+        """Everything built that `run` uses; `loaded` are data by source that are read already."""
         with told_as("placement"):
             placement = Placement(**options.values_of(plan.placement))
+            if placement.replicas == "auto" and jax.default_backend() != "cpu":
+                placement_table.load()  # one that cannot be read is told now
         if placement.devices > jax.device_count():
             raise ConfigError(
                 f"placement.devices={placement.devices}: this process has {jax.device_count()}; lower it, or on CPU "
@@ -76,11 +85,10 @@ class TrainingExperiment(Experiment):
         for arm in plan.arms:  # before any data is read
             with named_arm(arm.name), told_as("expansion"):
                 expansions[arm.name] = make_expansion(arm.expansion)
-        loaded: dict[Any, Any] = {}
-        arms = []
+        loaded, arms = dict(loaded or {}), []
         logger.info("building %d arms: %s", len(plan.arms), ", ".join(arm.name for arm in plan.arms))
         for arm in plan.arms:
-            source = tuple(getattr(arm.task, name) for name in self.data_fields)
+            source = self.source(arm.task)
             if source not in loaded:
                 loaded[source] = self.load_data(arm.task)
             with named_arm(arm.name):
@@ -194,15 +202,19 @@ class TrainingExperiment(Experiment):
             )
         return monitor, parse_steps(section.at, steps=steps, reports=plan.reports)
 
+    def train(self, prepared: Prepared, arm: Arm, folder: Workdir, progress: Progress, stop) -> fit_lib.Fitted:
+        """Train one arm from where it was left."""
+        folder.set_status("running", arm=arm.name)
+        progress.show(f"{arm.name}: compiling")
+        return ArmTraining(prepared.plan, arm, prepared.placement, folder, progress, stop).fit()
+
     def run(self, prepared: Prepared, folder: Workdir, *, stop) -> bool:
         """Train the arms, each from where it was left."""
-        plan, placement, arms = prepared
+        plan, _placement, arms = prepared
         progress = Progress(sum((arm.steps + plan.extend_steps) * arm.flops_per_step for arm in arms))
         metrics, failures = {}, []
         for arm in arms:
-            folder.set_status("running", arm=arm.name)
-            progress.show(f"{arm.name}: compiling")
-            fitted = ArmTraining(plan, arm, placement, folder, progress, stop).fit()
+            fitted = self.train(prepared, arm, folder, progress, stop)
             if fitted.step < arm.steps + plan.extend_steps:
                 progress.end()
                 folder.set_status("interrupted", arm=arm.name, step=fitted.step, of=arm.steps + plan.extend_steps)
@@ -231,7 +243,9 @@ class TrainingExperiment(Experiment):
 
 
 def _save_grid(folder, arm, fitted):
-    folder.save_grid(arm.name, jax.jit(jax.vmap(arm.task.grid.predict))(fitted.variables), arm.task.grid)
+    predicted = np.array(jax.jit(jax.vmap(arm.task.grid.predict))(fitted.variables))
+    predicted[[failure.replica for failure in fitted.failures if failure.step < 0]] = np.nan  # not trained
+    folder.save_grid(arm.name, predicted, arm.task.grid)
 
 
 def _applied(task: Task) -> dict[str, Any]:

@@ -14,13 +14,13 @@ import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 
-from sbjax import hosts
+from sbjax import devices, hosts
 from sbjax.files import append_line, changed, read_json, write_atomically
 from sbjax.frame.callbacks import Callbacks, Event
 from sbjax.frame.errors import ConfigError, told_of_files
@@ -152,8 +152,18 @@ class Workdir:
                 os.replace(self.path / name, target)
 
     @hosts.by_first
-    def open(self, *, overrides: list[str], config_file: str | None, extended: int = 0) -> None:
-        """Take the lock and write `config.json`: the first thing that is written at all."""
+    def open(
+        self,
+        *,
+        overrides: list[str],
+        config_file: str | None,
+        extended: int = 0,
+        environments: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        """Take the lock and write `config.json`: the first thing that is written at all.
+
+        `environments` are recorded in place of that of this process, where others have trained the arms.
+        """
         import tensorboardX  # noqa: F401 (slow: paid once at the start and not at the first report)
 
         self.check_writable()
@@ -176,6 +186,9 @@ class Workdir:
             }
             content |= {"config_file": config_file} if config_file else {}
             content |= {"extended": extended} if extended else {}
+            if environments:
+                content |= {"environment": environments[0]}
+                content |= {"continued": list(environments[1:])} if environments[1:] else {}
         else:
             content = found if found.get("extended", 0) == extended else {**found, "extended": extended}
             content = self._with_environment(content, json.loads(json.dumps(now)))
@@ -288,7 +301,7 @@ class Workdir:
 
 def environment(settings: dict[str, Any]) -> dict[str, Any]:
     """What a number may depend on besides the config: versions, device, precision, commit."""
-    device = jax.devices()[0]
+    device, precision = jax.devices()[0], settings.get("precision", {"matmul": "default", "x64": False})
     return {
         "versions": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
@@ -298,7 +311,8 @@ def environment(settings: dict[str, Any]) -> dict[str, Any]:
         "backend": jax.default_backend(),
         "device": device.device_kind,
         "devices": jax.device_count(),
-        "precision": dict(settings.get("precision", {"matmul": "default", "x64": False})),
+        "precision": dict(precision),
+        "products": devices.products(precision.get("matmul", "default"), device),
         "commit": _commit(),
     }
 

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from sbjax import devices
+
 Network = Mapping[str, Any]
 """Parameters in one of the two forms."""
 
@@ -138,7 +140,7 @@ def activation_symmetry(activation: Activation) -> str | None:
     >>> activation_symmetry(lambda z: jax.nn.sigmoid(4 * z) + jax.nn.softplus(z))
     """
     z = np.linspace(0, 3, 61)
-    with jax.enable_x64(True):
+    with devices.double():
         plus, minus, double, double_minus = (
             np.asarray(activation(jnp.asarray(c * z)), np.float64) for c in (1, -1, 2, -2)
         )

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy  # subpackages are imported lazily
 from jaxtyping import Array, Float, Int
 
+from sbjax import devices
 from sbjax.landscape.layered import Activation
 from sbjax.landscape.manifold import Units
 from sbjax.landscape.unit_symmetry import form_of
@@ -194,5 +194,5 @@ def match_layers(
 
 def _outputs(params, inputs, activation):
     """`evaluate` in double precision for any jax precision."""
-    with jax.enable_x64(True):
+    with devices.double():
         return np.asarray(evaluate({name: jnp.asarray(part) for name, part in params.items()}, inputs, activation))

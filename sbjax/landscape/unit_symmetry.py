@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy  # subpackages are imported lazily
 from jaxtyping import Float
 
+from sbjax import devices
 from sbjax.landscape.layered import Activation, activation_symmetry
 
 
@@ -78,7 +78,7 @@ def form_of(activation: Activation) -> Form:
     symmetry = activation_symmetry(activation)
     if symmetry == "affine":
         raise ValueError("activation is affine: the units of such a network cannot be told apart; use another")
-    with jax.enable_x64(True):
+    with devices.double():
         minus, zero, plus = np.asarray(activation(jnp.asarray([-1.0, 0.0, 1.0])), float).tolist()
     flip = {None: 0, "odd": -1, "odd up to a constant": -1}.get(symmetry, 1)
     sloped = symmetry in ("even up to a linear function", "positively homogeneous")

@@ -18,6 +18,7 @@ from sbjax.metrics.norms import moments, power_mean, root
 from sbjax.metrics.sorting import LITTLE, sort, to_host
 from sbjax.metrics.wasserstein import pair_work, pairwise_lp
 
+_AT_ONCE = 2**26  # entries of the cost matrices between pairs that an accelerator takes at once
 MOST_NEURONS = 4096  # limit for solvers with a dense cost matrix; 16k points take seconds and 3 GB per iteration
 
 
@@ -165,15 +166,26 @@ def pairwise_sinkhorn(
     # Divided and centred, since the cost is computed from |x|^2, where a common offset would cause cancellation.
     points = (cloud - cloud.mean((0, 1))) / (scale * np.sqrt(cloud.shape[-1]))
     points = jnp.asarray(points, trees.wide_dtype(cloud))
-    unconverged = 0
+    first, second = np.array(list(itertools.combinations(range(len(cloud)), 2)), int).reshape(-1, 2).T
+    if jax.default_backend() == "cpu" or not len(first):
+        found = [_divergence(points[r], points[s], epsilon, max_iterations) for r, s in zip(first, second)]
+    else:  # one program, as many pairs at once as cost matrices may be large
+        at_once = max(1, _AT_ONCE // cloud.shape[1] ** 2)
+        found = list(zip(*_divergences(points, first, second, epsilon, max_iterations, min(at_once, len(first)))))
+    found = found if traced else jax.device_get(found)  # once, when all are under way
+    unconverged = sum(1 - converged if traced else int(not converged) for _, converged in found)
+    distances = iter(
+        [scale * (root(jnp.maximum(x, 0), 2.0) if traced else np.sqrt(max(float(x), 0.0))) for x, _ in found]
+    )
+    return _symmetric(len(cloud), lambda r, s: next(distances)), unconverged
 
-    def distance(r, s):
-        nonlocal unconverged
-        divergence, converged = _divergence(points[r], points[s], epsilon, max_iterations)
-        unconverged += 1 - converged if traced else int(not converged)
-        return scale * (root(jnp.maximum(divergence, 0), 2.0) if traced else np.sqrt(max(float(divergence), 0.0)))
 
-    return _symmetric(len(cloud), distance), unconverged
+@functools.partial(jax.jit, static_argnums=(3, 4, 5))
+def _divergences(points, first, second, epsilon, max_iterations, at_once):
+    def pair(rows):
+        return _divergence(points[rows[0]], points[rows[1]], epsilon, max_iterations)
+
+    return jax.lax.map(pair, (jnp.asarray(first), jnp.asarray(second)), batch_size=at_once)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))

@@ -74,7 +74,7 @@ def trace(product: Product, n: int, *, key: Key[Array, ""], probes: int = 30, dt
     Source: Hutchinson 1990, Communications in Statistics 19(2).
     """
     _check(n=(n, 1), probes=(probes, 2))
-    values = [float(v @ product(v)) for v in _signs(key, probes, n, dtype)]
+    values = [float(x) for x in jax.device_get([v @ product(v) for v in _signs(key, probes, n, dtype)])]
     return TraceEstimate(float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(probes)))
 
 

@@ -4,7 +4,7 @@ from sbjax.models.cnn import CNN
 from sbjax.models.equivariant import GroupCNN
 from sbjax.models.field import Field
 from sbjax.models.mlp import MLP
-from sbjax.models.registry import FAMILIES, make_field, make_model, make_quasi_partons, model_specs
+from sbjax.models.registry import FAMILIES, make_field, make_model, make_quasi_partons, make_text_model, model_specs
 from sbjax.models.resnet import ResNet
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "make_field",
     "make_model",
     "make_quasi_partons",
+    "make_text_model",
     "model_specs",
 ]

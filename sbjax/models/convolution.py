@@ -60,7 +60,7 @@ def conv2d(
       strides: (s_0, s_1).
       padding: zeros before (p) and after, for each of the two axes.
       implementation: 'xla': `jax.lax.conv_general_dilated`; 'cpu': this module; 'auto': 'cpu' if the default backend is
-        the CPU, else 'xla', which is better for convolutions under `vmap` on a GPU.
+        the CPU, else 'xla'.
 
     Returns:
       [batch, height_out, width_out, out] with height_out = (height + before + after - kh) // s_0 + 1.

@@ -41,6 +41,13 @@ FAMILIES: dict[str, dict[str, Model]] = {
         "resnet18": Model(_RESNET, {"stages": (2, 2, 2, 2), "base": 64}),
         "resnet20": Model(_RESNET, {"stages": (3, 3, 3), "base": 16}),
     },
+    # Places in a vocabulary [batch, length] -> logits [batch, classes].
+    "text": {
+        "bag": Model("sbjax.models.text:BagOfEmbeddings"),
+        "textcnn": Model("sbjax.models.text:TextCNN"),
+        "lstm": Model("sbjax.models.text:LSTM"),
+        "transformer": Model("sbjax.models.text:TextTransformer"),
+    },
     # Coordinates [.., d] -> unknowns [.., unknowns].
     "field": {"field": Model("sbjax.models.field:Field", defaults={"widths": (32, 32, 32)})},
     # Temperatures [..] -> masses [.., 3].
@@ -49,6 +56,7 @@ FAMILIES: dict[str, dict[str, Model]] = {
 # What a task says of a network, and not the user.
 _OF_THE_TASK = {
     "image": ("classes",),
+    "text": ("classes", "vocabulary", "expansion"),
     "field": ("unknowns", "lower", "upper", "expansion"),
     "quasi_parton": ("unknowns", "lower", "upper", "expansion"),
 }
@@ -59,7 +67,7 @@ def model_specs(name: str, family: str = "image") -> dict[str, options.Spec]:
 
     Args:
         name: of the table `FAMILIES`, or an import path.
-        family: 'image', 'field' or 'quasi_parton'.
+        family: 'image', 'text', 'field' or 'quasi_parton'.
 
     Raises:
         ValueError: an unknown name, with near ones.
@@ -94,6 +102,34 @@ def make_model(name: str, *, classes: int, **given: Any) -> Any:
     """
     module, own = _make(name, "image", {"classes": classes}, given)
     return OwnModel(module, classes) if own else module
+
+
+def make_text_model(
+    name: str, *, classes: int, vocabulary: int, expansion: Expansion | None = None, **given: Any
+) -> Any:
+    """A classifier of texts, called as `module.apply(variables, tokens, train=.., rngs={'dropout': key})`.
+
+    Args:
+        name: 'bag', 'textcnn', 'lstm', 'transformer', or the import path of a Linen module of your own, or of a
+            function that returns one. It takes `classes` and, if it likes, `vocabulary`.
+        classes: outputs.
+        vocabulary: words that there are; 0 is padding.
+        expansion: of the embeddings; a network of your own has to bring its own.
+        given: options, see `model_specs`.
+
+    Raises:
+        ValueError: as `make_model`; an expansion with a network of your own.
+
+    >>> make_text_model('bag', classes=2, vocabulary=100, width=8).width
+    8
+    """
+    told = {"classes": classes, "vocabulary": vocabulary, "expansion": expansion}
+    module, own = _make(name, "text", told, given)
+    if own and expansion is not None:
+        raise ValueError(
+            f"name={name!r}: an expansion acts on embeddings inside of our own networks; build it into yours"
+        )
+    return module
 
 
 def make_field(

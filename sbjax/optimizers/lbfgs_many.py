@@ -120,7 +120,7 @@ def run_all(
     on_done: Callable[[int, PyTree], None] = lambda number, fitted: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[PyTree | None]:
-    """`fit(*job)` of every job, spread over all devices, a thread a device; results as numpy, in the order of the jobs.
+    """`fit(*job)` of every job, a thread for each of `devices.cores`; results as numpy, in the order of the jobs.
 
     Threads and no mesh (`sbjax.devices.per_device`): whichever device is free takes the next job, where in one program
     all would wait for the device with the longest ones; each result is told, and `stop` asked, between two jobs.
@@ -133,7 +133,7 @@ def run_all(
     >>> run_all(jax.jit(lambda x: 2 * x), [(1.0,), (3.0,)])
     [array(2., dtype=float32), array(6., dtype=float32)]
     """
-    used = devices.local(len(jobs))
+    used = devices.cores(len(jobs))
     waiting = iter(range(len(jobs)))
     results: list[PyTree | None] = [None] * len(jobs)
     x64, matmul = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision

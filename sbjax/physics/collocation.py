@@ -18,10 +18,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float, Integer
 
+from sbjax import devices
 from sbjax.physics.collocation_rows import Box, continued, gauss_newton, make_rows
 from sbjax.physics.derivatives import parse_partial
 from sbjax.physics.equation import Equation, evaluate, spread
@@ -105,7 +105,7 @@ def solve(
         True
     """
     boxes = _boxes(equation, n, slabs, stretch)
-    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with devices.double():
         for rows in make_rows(equation, boxes[0]):
             rows.linearised(np.zeros((len(equation.unknowns), *n)))  # compiles; all slabs have these shapes
         began, found, iterations, residuals = time.perf_counter(), [], 0, []

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from sbjax import devices
 from sbjax.names import near
 from sbjax.physics.ansatz import Ansatz
 from sbjax.physics.derivatives import Solution, parse_partial, partials
@@ -300,7 +301,7 @@ def evaluate(equation: Equation, points: Float[ArrayLike, "n d"]) -> np.ndarray:
             f"points[{i}]={points[i].tolist()} lies outside of {equation.name}: {equation.lower} to {equation.upper}; "
             "the reference is defined inside only"
         )
-    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with devices.double():
         return np.asarray(_map(equation.reference.solution, np.clip(points, lower, upper)))
 
 

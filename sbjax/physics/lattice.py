@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from sbjax import devices
 from sbjax.names import near
 from sbjax.physics.qcd import FREE_PRESSURE, EquationOfState, check_temperature, equation_of_state, tied_masses
 
@@ -156,7 +157,7 @@ def reference(name: str, T: Float[ArrayLike, "*shape"]) -> EquationOfState:
     if name == POINTS:
         anomaly, pressure, energy, entropy, sound = np.moveaxis(_spline()(T), -1, 0)
         return EquationOfState(pressure, energy, entropy, anomaly, sound)
-    with jax.enable_x64(True):
+    with devices.double():
         return EquationOfState(*_in_blocks(_all(name), T))
 
 
@@ -175,7 +176,7 @@ def _all(name):
 def reference_masses(name: str, T: Float[ArrayLike, "*shape"]) -> Float[np.ndarray, "*shape 3"]:
     """`tied_masses` for the pressure of a parametrisation, in float64. Arguments and errors as `reference`."""
     pressure = reference(name, T).pressure
-    with jax.enable_x64(True):
+    with devices.double():
         (masses,) = _in_blocks(_tied_masses, np.asarray(T, np.float64), pressure)
     return masses
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sbjax import devices
 from sbjax.physics.derivatives import parse_partial, partials
 from sbjax.physics.equation import Condition, Equation, on_face, spread
 
@@ -88,7 +89,7 @@ def try_reference(equation: Equation, points: int = 7) -> None:
     reference = equation.reference
     smooth = reference.kind == "exact" or reference.floor <= SMOOTH
     inside = spread(equation, points)
-    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with devices.double():
         values = np.asarray(jax.jit(jax.vmap(reference.solution))(inside))
         if not np.isfinite(values).all():
             i = int((~np.isfinite(values)).any(1).argmax())

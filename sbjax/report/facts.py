@@ -15,7 +15,7 @@ WHAT = ("dataset", "equation", "function", "variant", "program", "batch_size", "
 
 
 def section(results: Results, workdir: str | os.PathLike) -> Section:
-    """Task, model, optimiser, length and seeds; the arms; date, hardware, wall time, versions; published claims.
+    """Task, model, optimiser, length and seeds; the arms; date, hardware, precision, wall time, versions; claims.
 
     Args:
         results: of the run.
@@ -29,6 +29,7 @@ def section(results: Results, workdir: str | os.PathLike) -> Section:
         "training": _length(config, results),
         "seeds": _seeds(config, results),
         "hardware": _hardware(environment),
+        "precision": _precision(environment),
         "date": results.started or "",
         "wall time": _wall_time(Path(workdir)),
         "software": _software(environment),
@@ -108,6 +109,15 @@ def _hardware(environment: Mapping[str, Any]) -> str:
     if device:
         said.append(f"JAX on {devices} x {device}" if devices else f"JAX on {device}")
     return "; ".join(said)
+
+
+def _precision(environment: Mapping[str, Any]) -> str:
+    """What factors of matrix products were rounded to, where that is not float32."""
+    products, asked = environment.get("products", "float32"), environment.get("precision", {})
+    if products == "float32" or (isinstance(asked, Mapping) and asked.get("x64")):
+        return ""
+    matmul = f" (precision.matmul={asked['matmul']})" if isinstance(asked, Mapping) and "matmul" in asked else ""
+    return f"factors of float32 matrix products were rounded to {products}{matmul}: other numbers than on a CPU"
 
 
 def _wall_time(workdir: Path) -> str:

@@ -82,6 +82,7 @@ def _build(workdir: Path, results: results_lib.Results, sections: Sections | Non
         _details(summary, shown.arms),
         _arms(summary, results),
         _distances(summary),
+        _missing(results),
         _failures(results),
         _reproduction(results),
     ]
@@ -117,7 +118,7 @@ def sentence(summary: Mapping[str, Any], entry: Mapping[str, Any], *, at: str) -
     return (
         f"{start}median {tables.difference(metric, comparison['difference'])}{points}, "
         f"{100 * summary['confidence']:g} % interval {tables.interval(metric, comparison)}, "
-        f"{comparison['improved']} of {_seeds(comparison['n'])} improved{tied}, "
+        f"{comparison['improved']} of {_seeds(comparison['n'])} improved{tied}{tables.of_planned(comparison, ', ')}, "
         f"Wilcoxon p = {tables.p_value(comparison['p_value'])}: {comparison['verdict']}{among}.{stopped}"
     )
 
@@ -279,6 +280,13 @@ def _failures(results: results_lib.Results) -> Section:
     columns = ("arm", "replica", "step", "what")
     rows = [[str(failure.get(column, tables.NONE)) for column in columns] for failure in results.failures]
     return Section("Replicas that stopped", [Table(columns, rows)] if rows else [])
+
+
+def _missing(results: results_lib.Results) -> Section:
+    rows = [[arm, ", ".join(map(str, sorted(found))), f"{results.replicas - len(found)} of {results.replicas}"]
+            for arm, found in results.missing.items()]  # fmt: skip
+    note = Note("Their cells of the sweep are not done: the tables compare the pairs that are there.")
+    return Section("Not trained yet", [Table(["arm", "replicas", "there"], rows), note] if rows else [])
 
 
 def _reproduction(results: results_lib.Results) -> Section:

@@ -21,6 +21,7 @@ import csv
 import io
 import math
 import os
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -107,6 +108,8 @@ class Results(NamedTuple):
     """When training began."""
     continued: tuple[dict[str, Any], ...] = ()
     """Environments in which the run was gone on with, where they differ from the first."""
+    missing: Mapping[str, frozenset[int]] = types.MappingProxyType({})
+    """Replicas by arm that were not trained yet: their cells of a sweep are not done."""
     changed: tuple[str, ...] = ()
     """Files of a finished run that hold something else now than when it finished."""
 
@@ -137,6 +140,8 @@ def load_results(workdir: str | os.PathLike) -> Results:
         return {arm: about[name][arm] for arm in arms if arm in about.get(name, {})}
 
     facts = {arm: about.get("about", {}).get(arm, {}) for arm in arms}
+    failures = tuple(about.get("failures", ()))
+    missing = {arm: frozenset(one["replica"] for one in failures if _is_missing(one, arm)) for arm in arms}
 
     return Results(
         arms=arms,
@@ -148,7 +153,7 @@ def load_results(workdir: str | os.PathLike) -> Results:
         parameters=by_arm("parameters"),
         flops_per_step=by_arm("flops_per_step"),
         steps=by_arm("steps"),
-        failures=tuple(about.get("failures", ())),
+        failures=tuple(one for one in failures if not _is_missing(one, one["arm"])),
         metrics={arm: about.get("metrics", {}).get(arm, {}) for arm in arms},
         roles={arm: own.get("role") or roles.default(arm, reference) for arm, own in facts.items()},
         labels={arm: dict(own.get("labels", {})) for arm, own in facts.items()},
@@ -159,6 +164,7 @@ def load_results(workdir: str | os.PathLike) -> Results:
         extended=settings.get("extended", 0),
         started=settings.get("started"),
         continued=tuple(settings.get("continued", ())),
+        missing={arm: found for arm, found in missing.items() if found},
         changed=changed_since_finished(workdir),
     )
 
@@ -188,7 +194,8 @@ def save_arms(
         parameters: trained parameters of one replica, by arm.
         flops_per_step: training FLOPs of one step of one replica, by arm.
         steps: training steps, by arm.
-        failures: one `{"arm", "replica", "step", "what"}` for each replica that stopped.
+        failures: one `{"arm", "replica", "step", "what"}` for each replica that stopped; a negative step says that it
+            was not trained yet.
         metrics: by arm, numbers of a whole arm such as `{"replica_distance/marginal": 0.012}`; a number may also be
             `{"value", "low", "high"}`.
         about: by arm, what it is for: `{"order", "role", "labels"}`, each of which may be left out, see
@@ -217,8 +224,9 @@ def save_arms(
 def save_table(workdir: str | os.PathLike, results: Results) -> Path:
     """Writes `results.csv`: one row an arm and replica, all read at the last report of the arm.
 
-    Columns: arm, replica, status ('done', or 'diverged' where the replica stopped), step and flops of that report, then
-    every metric in alphabetical order; a cell is empty where there is no finite number.
+    Columns: arm, replica, status ('done', 'diverged' where the replica stopped, or 'missing' where it was not trained
+    yet), step and flops of that report, then every metric in alphabetical order; a cell is empty where there is no
+    finite number.
     """
     return save_rows(workdir, table_rows(results), first=FACTS)
 
@@ -227,9 +235,10 @@ def table_rows(results: Results) -> list[dict[str, Any]]:
     """The rows of `results.csv` as {column: cell}, '' where there is no finite number."""
     rows = []
     for arm, report in ((arm, results.reports[arm][-1]) for arm in results.arms if results.reports[arm]):
-        stopped = stopped_replicas(results, arm)
+        stopped, missing = stopped_replicas(results, arm), results.missing.get(arm, ())
         for replica in range(results.replicas):
-            facts = (arm, replica, "diverged" if replica in stopped else "done", report.step, repr(report.flops))
+            status = "missing" if replica in missing else "diverged" if replica in stopped else "done"
+            facts = (arm, replica, status, report.step, repr(report.flops))
             numbers = {name: float(values[replica]) for name, values in report.values.items()}
             cells = {name: repr(x) if math.isfinite(x) else "" for name, x in numbers.items()}
             rows.append(dict(zip(FACTS, facts)) | cells)
@@ -261,7 +270,11 @@ def stopped_replicas(results: Results, arm: str) -> frozenset[int]:
         last = results.reports[arm][-1].values
         if results.primary in last:
             stopped |= set(np.flatnonzero(~np.isfinite(last[results.primary])).tolist())
-    return frozenset(stopped)
+    return frozenset(stopped - results.missing.get(arm, frozenset()))
+
+
+def _is_missing(failure: Mapping[str, Any], arm: str) -> bool:
+    return failure["arm"] == arm and failure.get("step", 0) < 0
 
 
 def _check(arms: tuple[str, ...], reference: str, goal: str) -> None:

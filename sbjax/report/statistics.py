@@ -193,6 +193,8 @@ def summarise(
       `corrected.with_corrected`), or a `reason` in its place;
     - `failures`.
 
+    Where replicas were not trained yet, an arm has their number as `missing`, and comparisons the pairs `planned`.
+
     Intervals, `p_value` and `verdict` are of single comparisons.
     """
     arms = {arm: _describe_arm(results, arm) for arm in results.arms}
@@ -218,6 +220,7 @@ def _describe_arm(results: results_lib.Results, arm: str) -> dict[str, Any]:
         "flops_per_step": results.flops_per_step.get(arm),
         "steps": results.steps.get(arm),
         "stopped": len(results_lib.stopped_replicas(results, arm)),
+        **({"missing": len(results.missing[arm])} if arm in results.missing else {}),
         "last": last and _position(last),
         "last_metrics": {name: describe(last.values[name])._asdict() for name in metrics},
         "metrics": dict(sorted(results.metrics[arm].items())),
@@ -227,7 +230,8 @@ def _describe_arm(results: results_lib.Results, arm: str) -> dict[str, Any]:
 def _compare_all(results: results_lib.Results, arms: list[str], **options: Any) -> list[dict[str, Any]]:
     entries = [compare(results, arm, **options) for arm in arms]
     found = with_corrected([entry["comparison"] for entry in entries], confidence=options["confidence"])
-    return [{**entry, "comparison": one} for entry, one in zip(entries, found)]
+    planned = {"planned": results.replicas} if results.missing else {}
+    return [{**entry, "comparison": one and {**one, **planned}} for entry, one in zip(entries, found)]
 
 
 def compare(results: results_lib.Results, arm: str, *, at: str, **options: Any) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def save_page(folder: Path, *, title: str, heading: str, sections: Sequence[Sect
     return folder / "report.html"
 
 
-def suite_report(folder: str | os.PathLike, names: Sequence[str]) -> SuiteReport:
+def suite_report(folder: str | os.PathLike, names: Sequence[str], *, first: Sequence[Section] = ()) -> SuiteReport:
     """Makes `results.csv`, `summary.json` and `report.html` of a suite from its runs `folder/<name>`.
 
     Every run's arms against its reference, one below the other, and links to the runs' own reports. The same input
@@ -139,6 +139,7 @@ def suite_report(folder: str | os.PathLike, names: Sequence[str]) -> SuiteReport
     Args:
         folder: the folder of the suite.
         names: of its runs, in the order in which they are shown.
+        first: sections that stand before all others.
 
     Raises:
         ValueError: no name.
@@ -165,6 +166,7 @@ def suite_report(folder: str | os.PathLike, names: Sequence[str]) -> SuiteReport
     note = Note(_NOTE.format(count=len(rows)))
     result = [Table(*brief), note, full] if rows else [Text("One arm alone, or no run that can be read.")]
     sections = [
+        *first,
         Section("Result", result),
         Section("Arms", [Table(["run", "arm", "parameters", "primary metric, median [quartiles]"], medians)]),
         links_section(problems, title="Reports of the runs"),

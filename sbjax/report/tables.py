@@ -151,7 +151,17 @@ def improved(comparison: Mapping[str, Any] | None) -> str:
     if not comparison:
         return NONE
     tied = f", {comparison['tied']} tied" if comparison["tied"] else ""
-    return f"{comparison['improved']}/{comparison['n']}{tied}"
+    return f"{comparison['improved']}/{comparison['n']}{tied}{of_planned(comparison, ', ')}"
+
+
+def of_planned(comparison: Mapping[str, Any], before: str = "") -> str:
+    """How many pairs there are of those that were planned, where some are not trained yet.
+
+    >>> of_planned({'n': 7, 'planned': 10}), of_planned({'n': 10})
+    ('7 of 10 pairs', '')
+    """
+    planned = comparison.get("planned", comparison["n"])
+    return f"{before}{comparison['n']} of {planned} pairs" if planned > comparison["n"] else ""
 
 
 def comparison_cells(metric: str, comparison: Mapping[str, Any]) -> list[str]:
@@ -287,6 +297,11 @@ def format_table(summary: Mapping[str, Any], *, at: Literal["equal_steps", "equa
             [f"{compared_arms} comparisons, each by itself; the report has verdicts corrected for their number"]
             * (compared_arms > 1)
         ),
+        *[
+            f"{name}: {arm['missing']} replicas are not trained yet"
+            for name, arm in summary["arms"].items()
+            if arm.get("missing")
+        ],
         *sorted(few),
         *filter(None, [distances_note(summary.get("replicas")).rstrip(".") if distance else ""]),
     ]

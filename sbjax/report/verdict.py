@@ -114,7 +114,7 @@ class _Words:
         self.seeds = f"{found['n']} seed" if found["n"] == 1 else f"{found['n']} seeds"
         interval = tables.interval(metric, found)
         interval = "" if interval == tables.NONE else f"{percent:g} % interval {interval}, "
-        lost = f", {found['left_out']} left out" if found["left_out"] else ""
+        lost = tables.of_planned(found, ", ") or (f", {found['left_out']} left out" if found["left_out"] else "")
         self.detail = f"{interval}{self.seeds} paired{lost}, {tables.WHERE[AT]}"
 
     def bare(self, size: float) -> str:

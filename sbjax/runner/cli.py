@@ -33,7 +33,7 @@ def define_cpu_devices() -> None:
     """The flag --cpu_devices."""
     flags.DEFINE_integer(
         "cpu_devices",
-        min(os.cpu_count() or 1, 8),
+        min(_cores(), 8),
         "Emulated devices where there is no accelerator; replicas are spread over them.",
         lower_bound=1,
     )
@@ -46,6 +46,11 @@ def define_distributed() -> None:
         None,
         "Several processes of one run: 'auto' under Slurm, Open MPI or on a TPU pod, else HOST:PORT,PROCESS,COUNT.",
     )
+
+
+def _cores() -> int:
+    """Those that this process may use, which on a cluster are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def require(flag: str, what: str) -> None:

@@ -1,5 +1,6 @@
 """Take a trained network home: model, variables, task and config of one arm, from the folder of its run."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -96,7 +97,7 @@ def load(
             variables, meta = load_variables(folder / "checkpoints" / arm, step=step, replica=replica)
         except (CheckpointError, ValueError, OSError) as error:
             raise ConfigError(str(error)) from error
-        _check_belongs(meta.get("identity", {}), identity(plan.experiment, settings, arm), folder)
+        _check_belongs(meta.get("identity", {}), identity(dataclasses.replace(plan, settings=settings), arm), folder)
         task = plan.experiment.task_of(plan, arm)
     metrics = _metrics_at(meta["history"], meta["step"], replica)
     return Loaded(task.model, variables, task, settings, arm, meta["step"], metrics)

@@ -7,6 +7,7 @@ import logging
 import os
 import pathlib
 import signal
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -120,8 +121,14 @@ def run_plan(
     overrides: list[str] | None = None,
     config_file: str | None = None,
     extend: int = 0,
+    environments: Sequence[dict[str, Any]] = (),
 ) -> Outcome:
-    """`run`, of a plan; `prepared` is what `prepare` gave for it, if that was done before."""
+    """`run`, of a plan.
+
+    Args:
+        prepared: what `prepare` gave for it, if that was done before.
+        environments: in which the arms were trained, where that was in other processes.
+    """
     if hosts.count() > 1 and not plan.experiment.extendable:
         raise ConfigError(
             f"--distributed: task.kind={plan.experiment.name!r} is not trained by the training loop; run it in one "
@@ -146,7 +153,7 @@ def run_plan(
         stack.enter_context(precision(plan.precision))
         stack.callback(folder.close)
         folder.set_aside(lost)
-        folder.open(overrides=overrides or [], config_file=config_file, extended=extended)
+        folder.open(overrides=overrides or [], config_file=config_file, extended=extended, environments=environments)
         asked = stack.enter_context(listening())
         folder.set_status("running")
 

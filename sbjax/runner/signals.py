@@ -1,4 +1,7 @@
-"""Being asked to stop: Ctrl-C, SIGTERM and SIGHUP, once to save and twice to stop at once."""
+"""Being asked to stop: Ctrl-C, SIGTERM, SIGHUP, and SIGUSR1 and SIGUSR2, by which clusters announce the end of a job.
+
+Once to save, twice to stop at once.
+"""
 
 import contextlib
 import logging
@@ -8,7 +11,7 @@ from collections.abc import Iterator
 
 logger = logging.getLogger(__name__)
 
-CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interrupted(Exception):

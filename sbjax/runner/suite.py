@@ -5,7 +5,7 @@ import logging
 import os
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -59,6 +59,11 @@ def members(config: ConfigDict | dict[str, Any]) -> dict[str, Plan]:
     return found
 
 
+def listed(names: Iterable[str]) -> str:
+    """The content of `suite.json`."""
+    return json.dumps({"members": list(names)}, indent=1)
+
+
 def first_plan(config: ConfigDict | dict[str, Any]) -> Plan:
     """The plan of a config, or of the first member of a suite."""
     return next(iter(members(config).values())) if config.get("suite") else config_lib.read(config)
@@ -102,8 +107,7 @@ def run(
         if name not in finished and not extend:
             logger.info("building %s: %d of %d", name, number, len(plans))
             prepared[name] = run_lib.prepare(plan)
-    listed = json.dumps({"members": list(plans)}, indent=1)
-    hosts.from_first(lambda: _list(folder, listed))
+    hosts.from_first(lambda: _list(folder, listed(plans)))
     began, trained, outcomes = time.perf_counter(), 0, {}
     for number, (name, plan) in enumerate(plans.items(), start=1):
         if name not in finished:

@@ -3,7 +3,8 @@
 import itertools
 from collections.abc import Iterator
 
-from sbjax.symmetry._factors import FREE, SUM, Axes, Axis, Factor, leaves, resolve, size
+from sbjax.symmetry._factors import FREE, SUM, Axes, Axis, Factor, axis, leaves, resolve, size
+from sbjax.symmetry._stacks import LAYER, Stack
 from sbjax.symmetry.permutation import Move, Spec
 
 _Place = tuple[int, list[tuple[int, int]], int]  # first position, loops (count, stride), size of a unit
@@ -18,24 +19,43 @@ def permuted_twice(factors: Axis) -> list[Factor]:
     return twice + [leaf for part in deeper for leaf in permuted_twice(part)]
 
 
-def moves_of(arrays: dict[str, Axes]) -> tuple[dict[Factor, list[Move]], dict[str, str]]:
+def moves_of(arrays: dict[str, Axes | Stack]) -> tuple[dict[Factor, list[Move]], dict[str, str]]:
     """Moves of each free factor, and the reason for each fixed axis."""
     moves: dict[Factor, list[Move]] = {}
     fixed: dict[str, str] = {}
     for name, array in arrays.items():
-        for number, factors in enumerate(array):
-            total, reasons = size(factors), []
-            places: dict[Factor, list[_Place]] = {}
-            for factor, *place in _walk(factors, 0, [], 1):
-                if factor.kind == FREE:
-                    places.setdefault(factor, []).append(tuple(place))
-                elif factor.kind not in reasons:
-                    reasons.append(factor.kind)
-            for factor, found in places.items():
-                moves.setdefault(factor, []).extend(_moves(name, number, total, factor.size, found))
-            if reasons or not places:
-                fixed[f"{name}[{number}]"] = ("in part: " if places else "") + ("; ".join(reasons) or "size 1")
+        for number, layers in enumerate(_columns(array)):
+            reasons, found = [], False
+            for layer, factors in enumerate(layers):
+                only = (array.place, layer) if isinstance(array, Stack) and len(layers) > 1 else ()
+                total, places = size(factors), {}
+                for factor, *place in _walk(factors, 0, [], 1):
+                    if factor.kind == FREE:
+                        places.setdefault(factor, []).append(tuple(place))
+                    elif factor.kind not in reasons:
+                        reasons.append(factor.kind)
+                for factor, at in places.items():
+                    found = True
+                    made = _moves(name, number, total, factor.size, at)
+                    moves.setdefault(factor, []).extend(Move(*move[:7], *only) for move in made)
+            if reasons or not found:
+                fixed[f"{name}[{number}]"] = ("in part: " if found else "") + ("; ".join(reasons) or "size 1")
     return moves, fixed
+
+
+def _columns(array: Axes | Stack) -> list[list[Axis]]:
+    """Each axis of an array, for each layer if the layers differ in it."""
+    if not isinstance(array, Stack):
+        return [[factors] for factors in array]
+    columns = [list(column) for column in zip(*array.slices)]
+    columns = [column if len({*map(_shape, column)}) > 1 else column[:1] for column in columns]
+    return [*columns[: array.place], [axis(len(array.slices), LAYER)], *columns[array.place :]]
+
+
+def _shape(factors: Axis) -> tuple:
+    """What distinguishes an axis of one layer from that of another."""
+    found = _walk(factors, 0, [], 1)
+    return tuple((f if f.kind == FREE else f.kind, start, *loops, unit) for f, start, loops, unit in found)
 
 
 def _walk(factors: Axis, start: int, loops: list[tuple[int, int]], unit: int) -> Iterator[tuple]:
@@ -77,10 +97,10 @@ def named(moves: dict[Factor, list[Move]], fixed: dict[str, str], used: list[str
     """The spec with permutations in order of first use, each named after the first array it acts on."""
     order = {leaf: place for place, leaf in enumerate(used)}
     first = {
-        factor: min(places, key=lambda move: (order[move.leaf], move.axis, move.before))
+        factor: min(places, key=lambda move: (order[move.leaf], move.layer, move.axis, move.before))
         for factor, places in moves.items()
     }
-    place = lambda move: (order[move.leaf], move.axis, move.before, move.outer)  # noqa: E731
+    place = lambda move: (order[move.leaf], move.layer, move.axis, move.before, move.outer)  # noqa: E731
     found = sorted(moves, key=lambda factor: place(first[factor]))
     stems: dict[str, list[Factor]] = {}
     for factor in found:

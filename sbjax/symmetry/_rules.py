@@ -191,7 +191,7 @@ def order_matters(operand: Axes, places: Sequence[int], reason: str, shape: Sequ
 
 
 # fmt: off
-_ELEMENTWISE = [
+ELEMENTWISE = [
     "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e",
     "bessel_i1e", "bitcast_convert_type", "cbrt", "ceil", "clamp", "clz", "complex", "conj", "convert_element_type",
     "copy", "cos", "cosh", "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge",
@@ -202,10 +202,11 @@ _ELEMENTWISE = [
     "square", "stop_gradient", "sub", "tan", "tanh", "xor", "zeta",
 ]
 # fmt: on
+PASSED = ["device_put", "optimization_barrier", "pvary", "sharding_constraint"]
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(_ELEMENTWISE, _elementwise),
-    **dict.fromkeys(["device_put", "optimization_barrier", "pvary", "sharding_constraint"], _pass),
+    **dict.fromkeys(ELEMENTWISE, _elementwise),
+    **dict.fromkeys(PASSED, _pass),
     **dict.fromkeys(["debug_callback", "debug_print"], _print),
     **{f"reduce_{name}": _reduce for name in ("sum", "max", "min", "prod", "and", "or", "xor")},
     **dict.fromkeys(["argmax", "argmin"], _arg_reduce),

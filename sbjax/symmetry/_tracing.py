@@ -10,6 +10,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from sbjax.symmetry._factors import CONSTANT, Axes, axes, axis, fix, freed
 from sbjax.symmetry._indexing_rules import INDEXING_RULES
 from sbjax.symmetry._rules import RULES, join_all, unknown
+from sbjax.symmetry._stacks import Stack, plain, result, row, scanned
 
 _RULES = RULES | INDEXING_RULES
 FOLLOWED = frozenset(_RULES)
@@ -29,12 +30,14 @@ _CALLS = {
 }
 
 
-def follow(closed: ClosedJaxpr, arguments: Sequence[Axes], see: Callable[[Axes], None]) -> list[Axes]:
+def follow(
+    closed: ClosedJaxpr, arguments: Sequence[Axes | Stack], see: Callable[[Axes | Stack], None]
+) -> list[Axes | Stack]:
     """Propagate axes through a function and return those of its results.
 
     Args:
         closed: the function.
-        arguments: axes of its arguments.
+        arguments: axes of its arguments, or of each of their layers.
         see: callback, called with the axes of every operand in order of use.
     """
     jaxpr = closed.jaxpr
@@ -51,7 +54,8 @@ def follow(closed: ClosedJaxpr, arguments: Sequence[Axes], see: Callable[[Axes],
         else:
             for operand in operands:
                 see(operand)
-            results = _applied(equation, operands)
+            apart = result(equation, operands) if any(isinstance(operand, Stack) for operand in operands) else None
+            results = _applied(equation, [*map(plain, operands)]) if apart is None else apart
         known.update(zip(equation.outvars, results))
     return [read(var) for var in jaxpr.outvars]
 
@@ -97,9 +101,8 @@ def called(equation: Any) -> ClosedJaxpr | None:
 
 
 def _cond(params, operands, see):
-    return [
-        join_all(*results) for results in zip(*(follow(branch, operands[1:], see) for branch in params["branches"]))
-    ]
+    branches = [follow(branch, operands[1:], see) for branch in params["branches"]]
+    return [join_all(*map(plain, results)) for results in zip(*branches)]
 
 
 def scan_ends(params: Mapping[str, Any]) -> tuple[int, int]:
@@ -111,8 +114,11 @@ def scan_ends(params: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _scan(params, operands, see):
-    """Carried values have the same factors in every iteration; scanned axes are fixed."""
+    """Scanned axes are fixed, and carried values have the same factors in every iteration; layers are told apart."""
     first, last = scan_ends(params)
+    if scanned(operands[last:]):
+        return _scan_of_layers(params, operands, see)
+    operands = [*operands[:first], *map(plain, operands[first:])]
     carry = [_carried(operand) for operand in operands[first:last]]
     for operand in operands[last:]:
         fix(operand[0], "scan")
@@ -121,19 +127,41 @@ def _scan(params, operands, see):
     results = follow(params["jaxpr"], [*operands[:first], *carry, *rows], see)
     for operand in operands[first:last]:
         see(operand)
+    results = [*map(plain, results)]
     carry = [join_all(*pair) for pair in zip(carry, results)]
-    return carry + [(axis(params["length"], "scan"), *result) for result in results[len(carry) :]]
+    return carry + [(axis(params["length"], "scan"), *rows) for rows in results[len(carry) :]]
+
+
+def _scan_of_layers(params, operands, see):
+    """Iteration by iteration, as if the loop were written out: each has its own layer and its own carry."""
+    first, last = scan_ends(params)
+    carry, rows = operands[first:last], operands[last:]
+    rows = [operand if scanned([operand]) else plain(operand) for operand in rows]
+    for operand in rows:
+        if not isinstance(operand, Stack):
+            fix(operand[0], "scan")
+    numbers, made, inside, kept = range(params["length"]), {}, see, []
+    for number in reversed(numbers) if params["reverse"] else numbers:
+        now = [*map(list, map(plain, carry)), *(row(operand, number) for operand in rows)]
+        kept.append(now)  # `see` goes by identity
+        inside = _seen_as([*carry, *rows], now, inside)
+        results = follow(params["jaxpr"], [*operands[:first], *now], inside)
+        carry, made[number] = results[: len(carry)], [*map(plain, results[len(carry) :])]
+    for operand in operands[first:last]:
+        see(operand)
+    return carry + [Stack(0, column, frozenset(), set()) for column in zip(*(made[number] for number in numbers))]
 
 
 def _while(params, operands, see):
     tested, total = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+    operands = [*operands[:total], *map(plain, operands[total:])]
     carry = [_carried(operand) for operand in operands[total:]]
     see = _seen_as(operands[total:], carry, see)
     follow(params["cond_jaxpr"], [*operands[:tested], *carry], see)
     results = follow(params["body_jaxpr"], [*operands[tested:total], *carry], see)
     for operand in operands[total:]:
         see(operand)
-    return [join_all(*pair) for pair in zip(carry, results)]
+    return [join_all(*pair) for pair in zip(carry, map(plain, results))]
 
 
 def _carried(start: Axes) -> Axes:

@@ -153,7 +153,8 @@ def recorded(spec: Spec, variables: PyTree, intermediates: PyTree) -> Activation
     """Activations from captured Flax intermediates: outputs of every module whose kernel, bias or scale has its last
     axis moved by the permutation.
 
-    Outputs of modules are pre-activations; of one that acts on a concatenation, the range of the permutation is taken.
+    Outputs of modules are pre-activations; of one that acts on a concatenation, the range of the permutation is taken,
+    and of layers stacked by `nn.scan` the layer, along axis 0 (`variable_axes={'params': 0, 'intermediates': 0}`).
     Permutations that act on blocks of an axis (group norm) are omitted, since they do not act on single units.
 
     Args:
@@ -173,14 +174,19 @@ def recorded(spec: Spec, variables: PyTree, intermediates: PyTree) -> Activation
     for name, moves in spec.moves.items():
         n = spec.sizes[name]
         ranges = dict.fromkeys(
-            (move.leaf.removeprefix("params/").rpartition("/")[0], move.before)
+            (move.leaf.removeprefix("params/").rpartition("/")[0], move.before, move.stack != -1, move.layer)
             for move in moves
-            if move.leaf in leaves and move.axis == jnp.ndim(leaves[move.leaf]) - 1 and move.outer == move.inner == 1
+            if move.leaf in leaves and _on_last_axis(move, leaves[move.leaf]) and move.outer == move.inner == 1
         )
-        for module, start in ranges:
+        for module, start, stacked, layer in ranges:
             calls = [out for key, out in outputs.items() if key.rpartition("/")[0] == f"{module}/__call__"]
+            calls = [out[layer] if stacked else out for out in calls]
             found.setdefault(name, []).extend(out[..., start : start + n] for out in calls)
     return {name: places for name, places in found.items() if places}
+
+
+def _on_last_axis(move, leaf):
+    return move.inside(move.stack).axis == jnp.ndim(leaf) - 1 - (move.stack != -1)
 
 
 def _places(activations):

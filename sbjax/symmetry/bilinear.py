@@ -172,8 +172,18 @@ def _product_of_all(a, b) -> float:
 def _terms_of_leaf(leaf, a, b, moves, sizes):
     """Terms of one leaf, with axes reshaped into the parts that the moves permute, and the product of what none moves.
 
-    Without ranges there is one block, the leaf itself.
+    Without ranges there is one block, the leaf itself. Layers of a stack with moves of their own are leaves.
     """
+    stack = next((move.stack for _, move in moves if move.stack != -1), None)
+    if stack is not None:
+        terms, constant = [], 0.0
+        for layer in range(a.shape[stack]):
+            acting = [(name, move.inside(stack)) for name, move in moves if move.stack != stack or move.layer == layer]
+            slices = (x.take(layer, stack) for x in (a, b))
+            found, rest = _terms_of_leaf(f"{leaf} layer {layer}", *slices, acting, sizes)
+            terms += found
+            constant += rest
+        return terms, constant
     axes = [
         _cells(size, [(name, move) for name, move in moves if move.axis == axis], sizes)
         for axis, size in enumerate(a.shape)

@@ -33,6 +33,8 @@ class Move(NamedTuple):
             [h, w, c], the kernel of the next dense layer has outer = h w.
         before, after, gap: entries of the axis that are not moved: in front of this view, behind it, and between two of
             its `outer` blocks. They belong to other ranges of an axis that reads a concatenation.
+        stack, layer: only the slice `layer` along the axis `stack` is moved: one layer of weights stacked for a `scan`.
+            stack = -1: all are.
     """
 
     leaf: str
@@ -42,6 +44,8 @@ class Move(NamedTuple):
     before: int = 0
     after: int = 0
     gap: int = 0
+    stack: int = -1
+    layer: int = 0
 
     def positions(self, n: int) -> Int[np.ndarray, "outer n inner"]:
         """Indices of the axis that belong to each of n units.
@@ -59,6 +63,27 @@ class Move(NamedTuple):
         8
         """
         return self.before + self.outer * n * self.inner + (self.outer - 1) * self.gap + self.after
+
+    def meets(self, other: "Move") -> bool:
+        """Whether both act on one layer of a leaf.
+
+        >>> first, second = (Move('w', 1, stack=0, layer=layer) for layer in (0, 1))
+        >>> first.meets(Move('w', 1)), first.meets(second)
+        (True, False)
+        """
+        apart = -1 != self.stack == other.stack and self.layer != other.layer
+        return self.leaf == other.leaf and not apart
+
+    def inside(self, stack: int) -> "Move":
+        """The same move of one slice along the axis `stack`, an array with an axis less.
+
+        >>> Move('w', 2, stack=0, layer=3).inside(0), Move('w', 1).inside(2).axis
+        (Move(leaf='w', axis=1, outer=1, inner=1, before=0, after=0, gap=0, stack=-1, layer=0), 1)
+        """
+        left = lambda axis: axis - (-1 < stack < axis)  # noqa: E731
+        if self.stack in (-1, stack):
+            return self._replace(axis=left(self.axis), stack=-1, layer=0)
+        return self._replace(axis=left(self.axis), stack=left(self.stack))
 
 
 class Spec(NamedTuple):
@@ -175,7 +200,8 @@ def check_spec(spec: Spec, tree: PyTree) -> None:
 
     Raises:
         ValueError: sizes and moves with different names; a missing leaf or axis; an axis whose size is not that of the
-            move; a permutation that acts twice on one entry; two on one axis that do not commute.
+            move; a permutation that acts twice on one entry; two on one axis that do not commute; a layer that is not
+            there, or of a stack whose layers another permutation moves.
 
     >>> check_spec(Spec({'p': 2}, {'p': (Move('a', 0),)}, {}), {'a': np.zeros(2)})
     """
@@ -188,11 +214,19 @@ def check_spec(spec: Spec, tree: PyTree) -> None:
         for move in moves:
             _check_move(name, spec.sizes[name], move, leaves)
             by_axis.setdefault((move.leaf, move.axis), []).append((name, move))
+    for name, move in (pair for moves in [*by_axis.values()] for pair in moves):
+        if across := by_axis.get((move.leaf, move.stack)):
+            raise ValueError(
+                f"permutation {name!r} acts on single layers of leaf {move.leaf!r} along axis {move.stack}, which "
+                f"permutation {across[0][0]!r} moves: fix one"
+            )
     for (leaf, axis), acting in by_axis.items():
         n = jnp.shape(leaves[leaf])[axis]
         acting = [(name, move, *_labels(move, spec.sizes[name], n)) for name, move in acting]
         for (name, move, *own), (other, second, *its) in itertools.combinations(acting, 2):
             where = f"axis {axis} of leaf {leaf!r}"
+            if not move.meets(second):
+                continue
             if name == other and ((own[0] >= 0) & (its[0] >= 0)).any():
                 raise ValueError(f"permutation {name!r} acts twice on {where}: drop one of {move} and {second}")
             if name != other and not _commute(own, its):
@@ -223,9 +257,16 @@ def _check_move(name: str, n: int, move: Move, leaves: dict[str, Any]) -> None:
     shape = jnp.shape(leaves[move.leaf])
     if not 0 <= move.axis < len(shape):
         raise ValueError(f"permutation {name!r} acts on axis {move.axis} of leaf {move.leaf!r} of shape {shape}")
+    if move.stack != -1 and not (
+        0 <= move.stack < len(shape) and move.stack != move.axis and 0 <= move.layer < shape[move.stack]
+    ):
+        raise ValueError(
+            f"permutation {name!r} acts on layer {move.layer} along axis {move.stack} of leaf {move.leaf!r} of shape "
+            f"{shape}: give another axis than the moved one, and a layer of it"
+        )
     right = min(move.outer, n, move.inner) >= 1 and min(move.before, move.after, move.gap) >= 0
     if not right or move.length(n) != shape[move.axis]:
-        around = f" with {move.before} before, {move.after} after and {move.gap} between" if any(move[4:]) else ""
+        around = f" with {move.before} before, {move.after} after and {move.gap} between" if any(move[4:7]) else ""
         must = "size" if around else "product"
         raise ValueError(
             f"permutation {name!r} of {n} units acts on axis {move.axis} of leaf {move.leaf!r} of shape {shape}, seen "
@@ -237,6 +278,14 @@ def _take(leaf: Array, order: Array, n: int, move: Move) -> Array:
     """Reorder the units of the moved axis."""
     library = np if isinstance(leaf, np.ndarray) and isinstance(order, np.ndarray) else jnp
     leaf = library.asarray(leaf)
+    if move.stack != -1:
+        place = (slice(None),) * move.stack + (move.layer,)
+        layer = _take(leaf[place], order, n, move.inside(move.stack))
+        if library is not np:
+            return leaf.at[place].set(layer)
+        leaf = leaf.copy()
+        leaf[place] = layer
+        return leaf
     if move[2:] == Move("", 0)[2:]:
         return library.take(leaf, order, axis=move.axis)
     places = move.positions(n)

@@ -93,8 +93,8 @@ def _canonical(spec: Spec, tree: PyTree, names, factor: Callable[[Float[Array, "
                 )
     for name in _from_the_input(spec, leaves, names):
         n = spec.sizes[name]
-        incoming = [m for m in spec.moves[name] if m.axis == leaves[m.leaf].ndim - 1]
-        outgoing = [m for m in spec.moves[name] if m.axis != leaves[m.leaf].ndim - 1]
+        incoming = [m for m in spec.moves[name] if _is_incoming(m, leaves)]
+        outgoing = [m for m in spec.moves[name] if not _is_incoming(m, leaves)]
         if not incoming:
             continue
         c = factor(jnp.concatenate([_rows(leaves[move.leaf], move, n) for move in incoming]))
@@ -110,11 +110,12 @@ def _from_the_input(spec, leaves, names):
     moved = {}
     for name in names:
         for move in spec.moves[name]:
-            moved.setdefault(move.leaf, []).append((name, move.axis == leaves[move.leaf].ndim - 1))
+            moved.setdefault(move.leaf, []).append((name, move))
     before = {name: set() for name in names}
     for moves in moved.values():
-        for name, _ in (item for item in moves if item[1]):
-            before[name] |= {other for other, incoming in moves if not incoming}
+        for name, move in moves:
+            if _is_incoming(move, leaves):
+                before[name] |= {other for other, m in moves if m.meets(move) and not _is_incoming(m, leaves)}
     try:
         return list(graphlib.TopologicalSorter(before).static_order())
     except graphlib.CycleError as error:
@@ -125,13 +126,22 @@ def _from_the_input(spec, leaves, names):
         ) from error
 
 
+def _is_incoming(move, leaves):
+    return move.inside(move.stack).axis == leaves[move.leaf].ndim - 1 - (move.stack != -1)
+
+
 def _rows(leaf, move, n):
     """The entries of each unit, as columns."""
+    if move.stack != -1:
+        leaf, move = jnp.take(leaf, move.layer, move.stack), move.inside(move.stack)
     rows = jnp.take(leaf, move.positions(n), axis=move.axis)  # [.., outer, n, inner, ..]
     return jnp.moveaxis(rows, move.axis + 1, -1).reshape(-1, n)
 
 
 def _times(leaf, move, factor):
+    if move.stack != -1:
+        layer = (slice(None),) * move.stack + (move.layer,)
+        return leaf.at[layer].set(_times(leaf[layer], move.inside(move.stack), factor))
     places = (slice(None),) * move.axis + (move.positions(len(factor)),)
     factor = factor.astype(leaf.dtype)[:, None].reshape(-1, 1, *(1,) * (leaf.ndim - move.axis - 1))
     return leaf.at[places].multiply(factor, unique_indices=True)

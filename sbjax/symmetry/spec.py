@@ -18,10 +18,12 @@ Supported:
   shorter.
 - Equal parts of an axis that are sliced: gates of a recurrent cell, one kernel for queries, keys and values. All parts
   are permuted alike.
+- Layers stacked along an axis that a `scan` runs over, or of which one after the other is taken by its index: each has
+  permutations of its own (`Move.stack`), also after casts and transposes. Where the stack is used in another way, in
+  the inner of two nested loops, and in stacks of more than 256, all layers are permuted alike.
 
 Not supported, so that the axes are fixed: slices of other parts of an axis, linear algebra, `shard_map`, random numbers
-with the shape of a layer (dropout in training). In a loop over stacked weights, as in one that is written out, all
-layers are permuted alike.
+with the shape of a layer (dropout in training).
 
 Source of the format: Ainsworth, Hayase, Srinivasa, "Git Re-Basin", arXiv 2209.04836.
 """
@@ -30,6 +32,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array, Key, PyTree
 
 from sbjax import trees
@@ -38,6 +41,7 @@ from sbjax.symmetry import verification
 from sbjax.symmetry._factors import FREE, Axes, axes, fix
 from sbjax.symmetry._modules import split
 from sbjax.symmetry._moves import moves_of, named, permuted_twice
+from sbjax.symmetry._stacks import Stack, depths, layers, leaf_stack
 from sbjax.symmetry._tracing import follow
 from sbjax.symmetry.permutation import Move, Spec, check_spec
 from sbjax.symmetry.verification import verify
@@ -82,10 +86,9 @@ def derive_spec(
     """
     apply_fn, variables = split(apply_fn, variables)
     shapes = {name: jnp.shape(leaf) for name, leaf in trees.flatten(variables).items()}
-    leaves = {name: axes(shape, "empty" if 0 in shape else FREE) for name, shape in shapes.items()}
-    used = _follow_leaves(apply_fn, variables, inputs, leaves)
+    leaves, used = _follow_leaves(apply_fn, variables, inputs, shapes)
     for name, leaf in leaves.items():
-        for factors in leaf:
+        for factors in (factors for layer in layers(leaf) for factors in layer):
             if name not in used:
                 fix(factors, "not used by the function")
             fix(permuted_twice(factors), "would be permuted twice on one axis")
@@ -156,22 +159,48 @@ def spec_from_axes(
     return spec
 
 
-def _follow_leaves(apply_fn: Callable, variables: PyTree, inputs: tuple, leaves: dict[str, Axes]) -> list[str]:
+def _follow_leaves(
+    apply_fn: Callable, variables: PyTree, inputs: tuple, shapes: dict[str, tuple[int, ...]]
+) -> tuple[dict[str, Axes | Stack], list[str]]:
+    """Axes of the leaves after they were followed through the function, and the leaves used, in order of first use.
+
+    A leaf that may be a stack of layers, by the size of one of its axes, is taken for one until a use of it says
+    otherwise.
+    """
+    closed = jax.make_jaxpr(apply_fn)(variables, *inputs)
+    found = depths(closed.jaxpr)
+    places = {name: [i for i, n in enumerate(shape) if n in found] for name, shape in shapes.items() if len(shape) > 1}
+    while True:
+        joined: set[str] = set()
+        leaves = {
+            name: leaf_stack(name, shape, places[name][0], joined)
+            if places.get(name) and 0 not in shape
+            else axes(shape, "empty" if 0 in shape else FREE)
+            for name, shape in shapes.items()
+        }
+        used = _follow_once(closed, inputs, leaves)
+        unused = {name for name, leaf in leaves.items() if isinstance(leaf, Stack) and name not in used}
+        if not joined | unused:
+            return leaves, used
+        for name in joined | unused:
+            places[name].pop(0)
+
+
+def _follow_once(closed: ClosedJaxpr, inputs: tuple, leaves: dict[str, Axes | Stack]) -> list[str]:
     """Propagate the axes of the leaves through the function, joining and fixing their factors in place.
 
     Returns the leaves that are used, in order of first use.
     """
-    closed = jax.make_jaxpr(apply_fn)(variables, *inputs)
     fixed = [axes(jnp.shape(leaf), "input") for leaf in jax.tree.leaves(inputs)]
     owners = {id(leaf): name for name, leaf in leaves.items() if leaf}
     used: dict[str, None] = {}
 
-    def see(operand: Axes) -> None:
+    def see(operand: Axes | Stack) -> None:
         if id(operand) in owners:
             used.setdefault(owners[id(operand)])
 
     for result in follow(closed, [*leaves.values(), *fixed], see):
         see(result)
-        for factors in result:
+        for factors in (factors for layer in layers(result) for factors in layer):
             fix(factors, "output")
     return list(used)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
-from sbjax import trees
+from sbjax import devices, trees
 from sbjax.symmetry import _widened as widened
 from sbjax.symmetry._modules import split
 from sbjax.symmetry.permutation import Spec, check_spec, permute
@@ -58,7 +58,7 @@ def verify(
         return 0.0
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
     closed = jax.make_jaxpr(apply_fn)(variables, *inputs)
-    with jax.enable_x64(True):
+    with devices.double():
         return _verify(spec, closed, variables, inputs, generator, trials)
 
 

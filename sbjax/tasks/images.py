@@ -3,7 +3,6 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from sbjax import rng
@@ -12,9 +11,8 @@ from sbjax.data.images import ImageData
 from sbjax.data.shuffle import epoch_indices
 from sbjax.expansion import transform as expansion_lib
 from sbjax.metrics.interpolation import recalibrate_batch_stats
+from sbjax.tasks import classification
 from sbjax.tasks.task import Aux, Average, Lines, Task
-
-VALIDATION, TEST, PADDING = 0, 1, 2
 
 
 def make_image_task(
@@ -67,8 +65,9 @@ def make_image_task(
     if expansion is not None:
         expansion_lib.check_expansion(expansion, data.train_images.shape[1:])
         expansion = expansion_lib.resolve(expansion, mean=data.mean, std=data.std)
-    arrays, parts = _evaluation_parts(data, eval_batch_size, eval_share)
-    arrays |= {"images": data.train_images, "labels": data.train_labels}
+    held = (data.validation_images, data.validation_labels), (data.test_images, data.test_labels)
+    evaluated, parts = classification.evaluation_parts(*held, size=eval_batch_size, share=eval_share)
+    arrays = {**evaluated, "images": data.train_images, "labels": data.train_labels}
     arrays["probe"] = data.validation_images[:probe_size]
 
     def prepare(images):
@@ -101,23 +100,8 @@ def make_image_task(
         return value, Aux(dict(updates), {"train/accuracy": correct.mean(dtype=jnp.float32)})
 
     def evaluate(arrays, variables, part):
-        def rows(name):
-            return jax.lax.dynamic_slice_in_dim(arrays[name], part * eval_size, eval_size)
-
-        eval_size = len(arrays["eval_images"]) // parts
-        logits = module.apply(variables, prepare(rows("eval_images")), train=False)
-        labels, split = rows("eval_labels"), rows("eval_split")
-        per_example = {
-            "accuracy": (logits.argmax(-1) == labels).astype(jnp.float32),
-            "loss": optax.softmax_cross_entropy_with_integer_labels(logits, labels),
-        }
-        return {
-            f"{name}/{metric}": Average(
-                jnp.sum(jnp.where(split == code, value, 0.0)), jnp.sum(split == code, dtype=jnp.float32)
-            )
-            for name, code in (("validation", VALIDATION), ("test", TEST))
-            for metric, value in per_example.items()
-        }
+        rows = classification.part_of(arrays, part, parts)
+        return classification.averages(module.apply(variables, prepare(rows["eval_inputs"]), train=False), rows)
 
     def outputs(arrays, variables):
         return module.apply(variables, prepare(arrays["probe"]), train=False)
@@ -170,20 +154,3 @@ def make_image_task(
         lines=lines,
         model=module,
     )
-
-
-def _evaluation_parts(data: ImageData, eval_batch_size: int, eval_share: float) -> tuple[dict[str, np.ndarray], int]:
-    """Validation and test images in one array, padded so that it splits into `parts` equal parts."""
-    counts = [max(1, round(eval_share * len(held))) for held in (data.validation_labels, data.test_labels)]
-    images = np.concatenate([data.validation_images[: counts[0]], data.test_images[: counts[1]]])
-    labels = np.concatenate([data.validation_labels[: counts[0]], data.test_labels[: counts[1]]])
-    split = np.repeat([VALIDATION, TEST], counts)
-    parts = -(-len(images) // eval_batch_size)
-    size = -(-len(images) // parts)
-    padding = parts * size - len(images)
-    arrays = {
-        "eval_images": np.concatenate([images, np.zeros((padding, *images.shape[1:]), np.uint8)]),
-        "eval_labels": np.concatenate([labels, np.zeros(padding, labels.dtype)]),
-        "eval_split": np.concatenate([split, np.full(padding, PADDING)]).astype(np.int8),
-    }
-    return arrays, parts

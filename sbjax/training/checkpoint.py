@@ -188,7 +188,7 @@ class Checkpoints:
                 "checkpoints are untouched: make room or give write access, then start the same command again"
             ) from error
 
-    def restore(self, abstract: Callable[[int], Mapping[str, PyTree]]) -> Checkpoint | None:
+    def restore(self, abstract: Callable[[int], Mapping[str, PyTree]], *, at: int | None = None) -> Checkpoint | None:
         """The newest whole checkpoint, or None.
 
         A damaged or unfinished one is named in the log, moved to `<folder>/damaged/` and passed over.
@@ -196,6 +196,7 @@ class Checkpoints:
         Args:
             abstract: `(step) -> items`, the shapes and dtypes expected of a checkpoint of that step, as from
                 `jax.eval_shape`.
+            at: the step of another one than the newest.
 
         Raises:
             CheckpointError: the checkpoint has another format or identity, or arrays of other names, shapes or dtypes.
@@ -217,6 +218,8 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         for step in self._whole_steps():
+            if at not in (None, step):
+                continue
             folder = self.folder / str(step)
             meta = read_meta(folder)
             check_format(meta, folder)

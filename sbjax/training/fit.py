@@ -96,11 +96,13 @@ def fit(
     steps: int,
     replicas: int,
     key: Key[Array, ""],
+    first: int = 0,
     second_phase: Phase | None = None,
     extend_steps: int = 0,
     reports: int = 10,
     saves: int = 0,
     save_seconds: float = 300.0,
+    save_steps: Sequence[int] = (),
     placement: Placement = Placement(),  # noqa: B008 (frozen)
     monitor: Monitor | None = None,
     monitor_steps: Sequence[int] = (),
@@ -117,6 +119,8 @@ def fit(
 
     Args:
         steps: of `optimizer`.
+        first: number of the first replica: this is the block of replicas `first` to `first + replicas - 1` of a larger
+            run, which trains as it does there.
         second_phase: another optimiser that starts, with a fresh state, from where the first one ends: Adam, then a
             quasi-Newton method. Steps count on. The end of the first phase is a report as well.
         extend_steps: further steps of the last phase; its optimiser's state and step count are carried on. Reports up
@@ -127,6 +131,7 @@ def fit(
         saves: how many checkpoints, evenly spaced and moved to the next report; with `checkpoints`, the last step is
             always saved.
         save_seconds: save also once so much time has passed since the last save, between reports too; 0 = never.
+        save_steps: reports at which a checkpoint is saved besides.
         monitor: numbers about all replicas together, such as replica distances.
         monitor_steps: where they are taken, from 0 to the last step; each is a report as well.
 
@@ -142,6 +147,7 @@ def fit(
         saves=saves,
         extend_steps=extend_steps,
         monitor_steps=monitor_steps,
+        save_steps=save_steps,
     )
     if replicas < 1:
         raise ValueError(f"replicas={replicas} must be >= 1")
@@ -151,7 +157,9 @@ def fit(
     if hosts.count() > 1 and placement.compile == "pmap":
         raise ValueError("compile='pmap' is for one process; use 'jit' with several")
     began = time.perf_counter()
-    programs = [Program(task, phase.optimizer, placement=placement, replicas=replicas, key=key) for phase in phases]
+    programs = [
+        Program(task, phase.optimizer, placement=placement, replicas=replicas, key=key, first=first) for phase in phases
+    ]
     run = _restore(checkpoints, programs, timeline, monitor)
     if run is None:
         program = programs[0]
@@ -179,22 +187,24 @@ def fit(
             return False
         return hosts.from_first(lambda: save_seconds < time.monotonic() - saved_at)
 
-    pulse, compiled = 1, False
+    pulse = 1
     while run.step < timeline.steps:
         if run.step in timeline.ends:  # of the first phase
-            program, pulse, compiled = programs[timeline.ends.index(run.step) + 1], 1, False
+            program, pulse = programs[timeline.ends.index(run.step) + 1], 1
             run.carry = program.adopt(run.carry)
         target = timeline.next_report(run.step)
         while run.step < target and not (asked := hooks.stop()):
             stop = min(target, run.step + pulse)
-            began = time.perf_counter()
+            began, before = time.perf_counter(), program.programs()
             run.carry = program.advance(run.carry, run.step, stop)
-            seconds = hosts.from_first(lambda began=began: time.perf_counter() - began)  # pulses are alike in all
-            # The first call compiles, and its time says nothing of a step.
-            pulse = max(1, round(np.clip(PULSE_SECONDS / seconds, 0.25, 8) * (stop - run.step))) if compiled else 2
+            # A call that compiles, such as the first one, says nothing of the time of a step. Pulses are alike in all
+            # processes: the first one's clock counts.
+            spent = time.perf_counter() - began, program.programs() > before
+            seconds, compiled = hosts.from_first(lambda spent=spent: spent)
+            longer = 2 if compiled else np.clip(PULSE_SECONDS / seconds, 0.25, 8)
+            pulse = max(1, round(longer * (stop - run.step)))
             run.step = stop
-            hooks.on_pulse(run.step, seconds, not compiled)
-            compiled = True
+            hooks.on_pulse(run.step, seconds, compiled)
             if overdue():
                 break
         run.failures = _note_failures(task, key, program, run, timeline, hooks)
@@ -240,13 +250,13 @@ def _reset(state: step_lib.TrainState) -> step_lib.TrainState:
 
 def _note_failures(task, key, program, run, timeline, hooks):
     failed = program.collect([state.failed_step for state in run.carry])
-    new = sorted(set(np.flatnonzero(failed >= 0)) - {failure.replica for failure in run.failures})
+    new = sorted(set(np.flatnonzero(failed >= 0)) - {failure.replica - program.first for failure in run.failures})
     if not new:
         return run.failures
     failures, states = list(run.failures), program.collect(run.carry)
     for replica in new:
         what, evidence = step_lib.diagnose(task, key, trees.take(states, int(replica)))
-        failures.append(Failure(int(replica), int(failed[replica]), what))
+        failures.append(Failure(program.first + int(replica), int(failed[replica]), what))
         hooks.on_failure(failures[-1], evidence)
     # In the order of reports, whenever they were found: checkpoints by time look for them in between.
     return sorted(failures, key=lambda failure: (timeline.next_report(failure.step), failure.replica))
@@ -269,7 +279,7 @@ def _save(checkpoints, program, run, task, hooks, *, stopgap):
     selection = [] if stopgap else [value for value in run.history[-1].get(task.selection, []) if value is not None]
     checkpoints.save(
         run.step,
-        _items(program.collect(run.carry), run.monitored),
+        items_of(program.collect(run.carry), run.monitored),
         meta={"history": run.history, "failures": [failure._asdict() for failure in run.failures]},
         metric=float(np.median(selection)) if selection else None,
         stopgap=stopgap,
@@ -289,7 +299,7 @@ def _restore(checkpoints, programs, timeline, monitor) -> _Run | None:
                 f"run. Extend the run by {step - timeline.steps} steps more, or use another --workdir"
             )
         state = programs[timeline.phase(step)].abstract()
-        return _items(state, None if monitor is None else jax.eval_shape(monitor.init, state.variables))
+        return items_of(state, None if monitor is None else jax.eval_shape(monitor.init, state.variables))
 
     found = checkpoints.restore(abstract)
     if found is None:
@@ -302,7 +312,7 @@ def _restore(checkpoints, programs, timeline, monitor) -> _Run | None:
     return _Run(found.step, carry, found.meta["history"], failures, monitored)
 
 
-def _items(state: step_lib.TrainState, monitored: Any) -> dict[str, Any]:
+def items_of(state: step_lib.TrainState, monitored: Any) -> dict[str, Any]:
     """Stacked state -> items of a checkpoint; `load_variables` reads the first two without knowing the optimiser."""
     fields = state._asdict()
     variables = dict(fields.pop("variables"))

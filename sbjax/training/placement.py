@@ -1,12 +1,13 @@
 """How replicas and steps are laid on devices; every choice gives the same numbers to round-off.
 
 Devices form one mesh with the axes `replica` and `data`. Replicas go to different devices first; devices left over
-share each replica's batch. Within a device, replicas are vectorised (`vmap`: right for dense layers and for
-accelerators), trained one after another in one program (`map`), or in one dispatch each (`sequential`). Steps run in a
-`fori_loop` whose trip count is an argument, so that one program serves every interval (`scan`), or are dispatched one
-by one (`loop`).
+share each replica's batch. Within a device, replicas are vectorised (`vmap`: right for dense layers), trained one after
+another in one program (`map`), or in one dispatch each (`sequential`). Steps run in a `fori_loop` whose trip count is
+an argument, so that one program serves every interval (`scan`), or are dispatched one by one (`loop`). A GPU waits for
+the host before every round of such a loop: there whole blocks of steps run in a second program, of a fixed trip count.
 """
 
+import collections
 import contextlib
 import dataclasses
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from sbjax import devices, hosts, trees
 from sbjax.asymmetry.weights import hold, release
 from sbjax.names import near
 from sbjax.tasks.task import Task
-from sbjax.training import placement_pmap
+from sbjax.training import placement_pmap, placement_table
 from sbjax.training import step as step_lib
 
 CHOICES = {
@@ -62,9 +63,13 @@ class Placement:
 
 
 MANY_ROWS = 256  # in a batch
+BLOCK = 32  # steps of the program with a fixed trip count; two programs in all, however long the intervals are
+CONVOLUTIONS = {"conv_general_dilated", "sbjax_conv2d"}
 
 
-def choose(placement: Placement, *, primitives: set[str], replicas: int, rows: int = 1) -> Placement:
+def choose(
+    placement: Placement, *, primitives: set[str], replicas: int, rows: int = 1, dtype: str = "float32"
+) -> Placement:
     """Replace 'auto' by a choice, and 0 devices by their number.
 
     On CPU, a convolution vmapped over its weights is a grouped one and slow, so replicas with convolutions train one
@@ -75,13 +80,17 @@ def choose(placement: Placement, *, primitives: set[str], replicas: int, rows: i
     points 2.9 against 3.7). Everything else is vectorised and rolled. The figures behind
     this rule are printed by `benchmarks/replicas.py` and `benchmarks/pinn_step.py`.
 
+    On other devices steps are rolled, and replicas laid as `placement_table` says, by measurement; where it has no row
+    they are vectorised, and the log says so.
+
     Args:
         primitives: names of the primitives in the loss.
         rows: the largest leading axis in a batch.
         replicas: how many there are.
+        dtype: of products in the loss.
 
     Raises:
-        ValueError: more devices than this process has.
+        ValueError: more devices than this process has; a table that cannot be read.
     """
     cpu = jax.default_backend() == "cpu"
     # Emulated devices beyond one a replica gain nothing: they share the cores.
@@ -93,42 +102,60 @@ def choose(placement: Placement, *, primitives: set[str], replicas: int, rows: i
             f"devices={used}: this process has {jax.device_count()}; lower it, or on CPU start with "
             f"--cpu_devices={used}"
         )
-    replicas, steps = "vmap", "scan"
+    laid, steps = "vmap", "scan"
     if cpu and "conv_general_dilated" in primitives:
-        replicas, steps = "sequential", "loop"
+        laid, steps = "sequential", "loop"
     elif cpu and ("sbjax_conv2d" in primitives or (rows > MANY_ROWS and used > 1)):
-        replicas = "map"
+        laid = "map"
+    elif not cpu and placement.replicas == "auto" and (each := -(-replicas // min(used, replicas))) > 1:
+        program = "convolution" if CONVOLUTIONS & primitives else "many rows" if rows > MANY_ROWS else "dense"
+        case = jax.devices()[0].device_kind, program, dtype
+        laid = placement_table.choice(*case, each)
+        if laid is None:
+            laid = "vmap"
+            placement_table.tell_unmeasured(*case)
     return dataclasses.replace(
         placement,
-        replicas=replicas if placement.replicas == "auto" else placement.replicas,
+        replicas=laid if placement.replicas == "auto" else placement.replicas,
         steps=steps if placement.steps == "auto" else placement.steps,
         devices=used,
     )
 
 
-def primitives_of(fn: Callable, *args: Any) -> set[str]:
-    """Names of the primitives in the jaxpr of `fn(*args)`, at any depth."""
+def primitives_of(fn: Callable, *args: Any) -> tuple[set[str], str]:
+    """Names of the primitives in the jaxpr of `fn(*args)`, at any depth, and the dtype of most of its products."""
+    names, dtypes = set(), collections.Counter(float32=0)
 
-    def search(jaxpr) -> set[str]:
-        inner = (search(sub) for equation in jaxpr.eqns for sub in jaxprs_in_params(equation.params))
-        return {equation.primitive.name for equation in jaxpr.eqns}.union(*inner)
+    def search(jaxpr):
+        for equation in jaxpr.eqns:
+            names.add(equation.primitive.name)
+            if equation.primitive.name in {"dot_general", *CONVOLUTIONS}:
+                dtypes[str(equation.invars[0].aval.dtype)] += 1
+            for inner in jaxprs_in_params(equation.params):
+                search(inner)
 
-    return search(jax.make_jaxpr(fn)(*args).jaxpr)
+    search(jax.make_jaxpr(fn)(*args).jaxpr)
+    return names, dtypes.most_common(1)[0][0]
 
 
 class Program:
     """The compiled functions of one arm: `place`, `advance`, `evaluate`, `collect`.
 
-    It holds no training state: a `carry` (list of rounds, each a stacked state) goes in and comes out.
+    It holds no training state: a `carry` (list of rounds, each a stacked state) goes in and comes out. Its replicas are
+    those from `first` on: each starts and trains alike whatever the others are.
     """
 
-    def __init__(self, task: Task, optimizer, *, placement: Placement, replicas: int, key: Key[Array, ""]):
+    def __init__(
+        self, task: Task, optimizer, *, placement: Placement, replicas: int, key: Key[Array, ""], first: int = 0
+    ):
         abstract = jax.eval_shape(lambda k: step_lib.init_state(task, optimizer, k, 0), key)
         batch, noise = jax.eval_shape(lambda k: step_lib.draw(task, task.data, k, 0, 0), key)
-        primitives = primitives_of(task.loss, abstract.variables, batch, noise)
+        primitives, dtype = primitives_of(task.loss, abstract.variables, batch, noise)
         rows = max((leaf.shape[0] for leaf in jax.tree.leaves(batch) if leaf.ndim), default=1)
-        self.placement = placement = choose(placement, primitives=primitives, replicas=replicas, rows=rows)
+        self.placement = placement = choose(placement, primitives=primitives, replicas=replicas, rows=rows, dtype=dtype)
         self.replicas = replicas
+        self.first = first
+        self._ids = first + jnp.arange(replicas, dtype=jnp.int32)
         self._task = task
         self._optimizer = optimizer
         self._key = key
@@ -146,6 +173,8 @@ class Program:
             self._home = devices.split(self.mesh) if width > 1 else devices.shared(self.mesh)
         self._data = hosts.put(task.data, devices.shared(self.mesh))
         self._advance = self._compile_advance(sharers)
+        fixed = self.placement.steps == "scan" and jax.default_backend() != "cpu"
+        self._advance_block = self._compile_advance(sharers, BLOCK) if fixed else None
         self._evaluate = jax.jit(
             self._shard(lambda data, variables, part: task.evaluate(data, variables, part), mapped=1)
         )
@@ -158,7 +187,7 @@ class Program:
     def init(self) -> list[step_lib.TrainState]:
         """The carry before the first step. Replica r starts alike whatever the number of replicas and devices."""
         with jax.set_mesh(self.mesh):
-            rounds = self._rounds(jnp.arange(self.replicas, dtype=jnp.int32), devices.split(self.mesh))
+            rounds = self._rounds(self._ids, devices.split(self.mesh))
             return [jax.device_put(self._init(self._key, ids), self._home) for ids in rounds]
 
     def adopt(self, carry: list[step_lib.TrainState]) -> list[step_lib.TrainState]:
@@ -172,8 +201,8 @@ class Program:
 
     def abstract(self) -> step_lib.TrainState:
         """Shapes and dtypes of the stacked state."""
-        ids = jnp.arange(self.replicas, dtype=jnp.int32)
-        return jax.eval_shape(jax.vmap(lambda r: step_lib.init_state(self._task, self._optimizer, self._key, r)), ids)
+        init = jax.vmap(lambda r: step_lib.init_state(self._task, self._optimizer, self._key, r))
+        return jax.eval_shape(init, self._ids)
 
     def place(self, stacked: step_lib.TrainState) -> list[step_lib.TrainState]:
         """Stacked state of all replicas -> carry."""
@@ -204,10 +233,16 @@ class Program:
 
     def programs(self) -> int:
         """How many times the training step was compiled."""
-        return self._advance._cache_size()
+        return sum(fn._cache_size() for fn in (self._advance, self._advance_block) if fn is not None)
 
     def _advance_round(self, state, start, stop):
         if self.placement.steps == "scan":
+            blocks = 0 if self._advance_block is None else (stop - start) // BLOCK
+            for first in range(start, start + blocks * BLOCK, BLOCK):
+                state = self._advance_block(self._data, self._key, state, jnp.int32(first))
+            start += blocks * BLOCK
+            if blocks and start == stop:
+                return state
             return self._advance(self._data, self._key, state, jnp.int32(start), jnp.int32(stop))
         for step in range(start, stop):
             state = self._advance(self._data, self._key, state, jnp.int32(step))
@@ -215,7 +250,8 @@ class Program:
                 jax.block_until_ready(state)
         return state
 
-    def _compile_advance(self, sharers):
+    def _compile_advance(self, sharers, count=None):
+        """A step, steps from `start` to `stop`, or `count` steps from `start`."""
         pmap = self.placement.compile == "pmap"
         if pmap:
             step = placement_pmap.make_step(self._task, self._optimizer, sharers)
@@ -224,15 +260,19 @@ class Program:
             step = step_lib.make_step(self._task, self._optimizer, **split)
         if self.placement.steps == "scan":
 
-            def advance(data, key, state, start, stop):
+            def advance(data, key, state, start, *stop):
                 held = state._replace(variables=hold(state.variables))
-                held = jax.lax.fori_loop(start, stop, lambda i, state: step(data, key, state, i), held)
+                if stop:
+                    held = jax.lax.fori_loop(start, *stop, lambda i, state: step(data, key, state, i), held)
+                else:
+                    bounds = np.int32(0), np.int32(count)
+                    held = jax.lax.fori_loop(*bounds, lambda i, state: step(data, key, state, start + i), held)
                 return held._replace(variables=release(held.variables, state.variables.get("frozen", {})))
         else:
             advance = step
         if pmap:
             mapped = _over_replicas(advance, 2, rolled=self.placement.replicas == "map")
-            bounds = 2 if self.placement.steps == "scan" else 1
+            bounds = 2 if self.placement.steps == "scan" and count is None else 1
             return placement_pmap.PmapAdvance(mapped, self.mesh.devices.ravel(), bounds=bounds)
         return jax.jit(self._shard(advance, mapped=2), donate_argnums=2)
 

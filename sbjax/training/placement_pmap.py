@@ -32,7 +32,8 @@ def sharding(devices: Sequence[Any]) -> NamedSharding:
 class PmapAdvance:
     """`(data, key, state, *bounds) -> state`, compiled by pmap and called like the function that `jax.jit` returns.
 
-    The state is broadcast in and one copy comes out; it is never stacked over devices.
+    The state is broadcast in and one copy comes out; it is never stacked over devices. The old state's buffers are
+    given up.
     """
 
     def __init__(self, advance: Callable, devices: Sequence[Any], *, bounds: int):
@@ -49,6 +50,7 @@ class PmapAdvance:
             in_axes=(0, None, None, None, *(None,) * bounds),
             out_axes=None,
             devices=list(devices),
+            donate_argnums=3,
         )
 
     def __call__(self, *args: Any) -> step_lib.TrainState:

@@ -37,6 +37,13 @@ def measure(
 ) -> tuple[PyTree, Record]:
     """The monitor's new state and what it reports, over the replicas that are still running."""
     variables, failed = program.collect([(s.variables, s.failed_step) for s in carry])
+    return measure_variables(step, variables, failed, monitor, state)
+
+
+def measure_variables(
+    step: int, variables: PyTree, failed: np.ndarray, monitor: Monitor, state: PyTree
+) -> tuple[PyTree, Record]:
+    """`measure` of stacked variables; `failed` is -1 for each replica that is still running."""
     # The last update may have produced NaNs that the next step's check has not seen; skip those replicas instead of
     # failing the metric.
     finite = [np.isfinite(leaf.reshape(len(leaf), -1)).all(1) for leaf in jax.tree.leaves(variables["params"])]

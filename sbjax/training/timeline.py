@@ -39,11 +39,12 @@ def make_timeline(
     saves: int = 0,
     extend_steps: int = 0,
     monitor_steps: Sequence[int] = (),
+    save_steps: Sequence[int] = (),
 ) -> Timeline:
     """Reports and saves of a training in phases.
 
     Reports are evenly spaced over all phases; the end of a phase and every monitor step is a report as well. Saves are
-    evenly spaced and moved to the next report.
+    evenly spaced and moved to the next report; those of `save_steps`, which are reports, come on top.
 
     An extension makes the last phase longer and changes nothing before: its reports and saves come on top, as dense as
     those before and at least one, at its end.
@@ -71,8 +72,10 @@ def make_timeline(
 
     ends = [sum(phase_steps[: i + 1]) for i in range(len(phase_steps))]
     report_steps = sorted({*spread(reports), *ends, *monitor_steps, total} - {0})
-    save_steps = {min(report for report in report_steps if report >= step) for step in spread(saves)}
-    return Timeline((*ends[:-1], total), tuple(report_steps), frozenset(save_steps | {planned, total}))
+    saved = {min(report for report in report_steps if report >= step) for step in spread(saves)}
+    return Timeline(
+        (*ends[:-1], total), tuple(report_steps), frozenset(saved | {planned, total} | ({*save_steps} - {0}))
+    )
 
 
 def boundaries(steps: int, count: int) -> list[int]:

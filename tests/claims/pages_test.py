@@ -96,12 +96,12 @@ def test_numbers_of_claims_come_from_records():
 
 def test_speed_says_which_bars_are_met():
     page = PAGES["docs/speed.md"]
-    assert (
-        "| sigma, MLP (a square product more an activation: 1.64x of the FLOPs) | 1.4x to 1.44x | 1.1x | missed |"
-        in page
-    )
-    assert "| the steps alone, at 2000 points, by process | 0.4x to 0.73x | 0.6x | missed by some |" in page
-    assert "| spin updates a second, Metropolis, without a field (a C loop: 3.4e8) | 6.3e9 | 1e8 | met |" in page
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    said = {tuple(row[:2]): row[-1] for row in rows if len(row) == 4}
+    missed = [figure for (figure, _), verdict in said.items() if verdict.startswith("missed")]
+    assert any(figure.startswith("| sigma-asymmetric mlp 3x512, training step") for figure in missed)
+    met = [figure for (figure, _), verdict in said.items() if verdict.startswith("met")]
+    assert any(figure.startswith("| time of a spin update on 2 devices, h = 0 (") for figure in met)
 
 
 def test_pages_are_written_and_those_without_records_go(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from sbjax.data.shuffle import epoch_indices, permute
+from sbjax.data.shuffle import epoch_indices, permute, walks
 
 
 @partial(jax.jit, static_argnames="size")
@@ -21,6 +21,30 @@ def test_permutes(size):
     for seed in range(3):
         values = np.asarray(permutation(jax.random.key(seed), size))
         np.testing.assert_array_equal(np.sort(values), np.arange(size))
+
+
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 13, 97, 128, 1294, 65537])
+def test_a_fixed_number_of_walks_gives_the_same_values(size, monkeypatch):
+    """As accelerators do it: every position, against the loop that asks."""
+    keys, positions = [jax.random.key(seed) for seed in range(3)], jnp.arange(size, dtype=jnp.uint32)
+    expected = [np.asarray(permutation(key, size)) for key in keys]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    traced = jax.jit(lambda key: permute(key, positions, size=size)).trace(keys[0])
+    assert "while" not in str(traced.jaxpr)
+    found = traced.lower().compile()
+    for key, values in zip(keys, expected):
+        np.testing.assert_array_equal(found(key), values)
+
+
+@pytest.mark.parametrize("size", [3, 5, 12, 50_000, 60_000, 2**31 - 1])
+def test_walks_are_enough(size):
+    """Exactly so for few values; else values that are left out of range are as rare as said."""
+    side = int(np.ceil(np.sqrt(size)))
+    side += side * side < size
+    total = side * -(-size // side)
+    assert walks(size) >= total - size + 1 or ((total - size) / total) ** walks(size) <= 2.0**-64
+    assert walks(size) <= 16
 
 
 @pytest.mark.parametrize("size", [3, 5, 6, 12, 13])

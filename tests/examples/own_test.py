@@ -90,14 +90,14 @@ def test_an_equation_of_ones_own(tmp_path):
     flags = ["--config=configs/pdes.py:poisson,quick", f"--config.task.equation={EXAMPLES}/my_equation.py:decay"]
     flags += ["--config.task.coefficients=rate=2", "--config.replicas=2", "--config.train_steps=300"]
     flags += ["--config.second_phase.steps=60", "--config.model.widths=(8,8)", "--config.reports=2"]
-    config = tmp_path / "two_arms.py"
+    config = tmp_path / "one_arm.py"
     config.write_text(
         f"""
 import runpy
 
 def get_config(argument=None):
     config = runpy.run_path({str(ROOT / "configs" / "pdes.py")!r})["get_config"]("poisson,quick")
-    config.arms = {{name: config.arms[name] for name in ("raw", "expanded")}}
+    config.arms = {{"raw": config.arms["raw"]}}
     return config
 """
     )

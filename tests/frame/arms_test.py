@@ -16,6 +16,7 @@ from sbjax.runner import run as runner
 from sbjax.runner import suite
 
 ROOT = pathlib.Path(__file__).parents[2]
+LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def test_flops_are_counted_once_a_program(monkeypatch):
@@ -52,6 +53,31 @@ def test_a_loop_counts_as_often_as_it_runs():
     expected = arms_lib.step_cost(task(written)).flops
     for found in (loop(6, step), loop(3, loop(2, step))):
         assert arms_lib.step_cost(task(found)).flops == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "convolution"])
+def test_products_alone_are_nearly_all_flops(kind, monkeypatch):
+    """What is counted where XLA tells nothing, as of accelerators: against XLA's own count for the CPU."""
+    x = jnp.ones((16, 12, 12, 8))
+    weights = {"mlp": [jnp.ones((64, 64))] * 2, "convolution": [jnp.ones((3, 3, 8, 8)), jnp.ones((3, 3, 8, 8))]}[kind]
+
+    def forward(params, x):
+        for w in params:
+            if kind == "mlp":
+                x = jax.nn.relu(x.reshape(-1, 64) @ w)
+            else:
+                x = jax.nn.relu(jax.lax.conv_general_dilated(x, w, (1, 1), "VALID", dimension_numbers=LAYOUT))
+        return jnp.sum(x)
+
+    task = types.SimpleNamespace(
+        init=lambda key: {"params": weights}, sample=lambda data, key, step: (), data=(),
+        loss=lambda variables, batch, key: (forward(variables["params"], x), None),
+    )  # fmt: skip
+    arms_lib._counted().clear()
+    expected = arms_lib.step_cost(task).flops
+    arms_lib._counted().clear()
+    monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda self: None)
+    assert arms_lib.step_cost(task).flops == pytest.approx(expected, rel=0.1)
 
 
 @pytest.mark.parametrize(("second", "counted"), [("adam", True), ("lbfgs", False), ("gauss_newton", False)])
@@ -106,3 +132,26 @@ def test_precision_holds_inside_alone():
         assert jnp.zeros(1).dtype == jnp.float64
         assert jax.config.jax_default_matmul_precision == "highest"
     assert jnp.zeros(1).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("kind", ["pinn", "functions", "landscape"])
+def test_a_tpu_has_no_double_precision(kind, monkeypatch):
+    """Refused by the name of the field, before anything is built."""
+    config = config_lib.base_config(kind, "two_layer" if kind == "landscape" else "")
+    config.update(train_steps=2, reference="raw", arms={"raw": {}})
+    config.precision.x64 = True
+    plan = config_lib.read(config)
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    monkeypatch.setattr(type(plan.experiment), "prepare", lambda self, plan: pytest.fail("was built"))
+    with pytest.raises(config_lib.ConfigError, match=r"^precision.x64=True: a TPU has no float64.*JAX_PLATFORMS=cpu"):
+        runner.prepare(plan)
+
+
+def test_a_table_of_placements_that_cannot_be_read_is_refused_first(monkeypatch, tmp_path):
+    config = config_lib.base_config("images")
+    config.update(train_steps=2, arms={"raw": {}})
+    plan = config_lib.read(config)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setenv("SBJAX_PLACEMENT_TABLE", str(tmp_path / "no.json"))
+    with pytest.raises(ConfigError, match=r"^placement: SBJAX_PLACEMENT_TABLE=.*no.json: No such file"):
+        runner.prepare(plan)

@@ -161,3 +161,13 @@ def test_epsilon(epsilon):
 def test_projections():
     with pytest.raises(ValueError, match="projections=0 must be >= 1"):
         pairwise_sliced(CLOUD, projections=0)
+
+
+def test_sinkhorn_in_one_program_as_on_accelerators(monkeypatch):
+    expected, unconverged = pairwise_sinkhorn(CLOUD)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for at_once in (1, 2 * CLOUD.shape[1] ** 2):
+        monkeypatch.setattr(neurons, "_AT_ONCE", at_once)
+        found, still = pairwise_sinkhorn(CLOUD)
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+        assert still == unconverged

@@ -82,3 +82,27 @@ def test_channel_sum(shape):
     x = values(shape)
     expected = np.asarray(x, np.float64).sum(tuple(range(len(shape) - 1)))
     np.testing.assert_allclose(channel_sum(x), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_on_accelerators_the_same_and_kept_in_its_own_dtype(dtype, monkeypatch):
+    """What the backward pass keeps of the input has its dtype; all else agrees with the CPU."""
+    x, weights = values((16, 4, 4, 8)).astype(dtype), values((16, 4, 4, 8), 1)
+    module = BatchNorm(train=True, dtype=dtype)
+    variables = module.init(jax.random.key(0), x)
+
+    def everything(x):
+        def apply(params, x):
+            return module.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+
+        (y, updates), back = jax.vjp(apply, variables["params"], x)
+        kept = {str(leaf.dtype) for leaf in jax.tree.leaves(back) if np.size(leaf) == x.size}
+        return y, updates, back((weights.astype(dtype), jax.tree.map(jnp.zeros_like, updates))), kept
+
+    *expected, before = everything(x)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    *found, kept = everything(x)
+    assert (before, kept) == ({"float32"}, {dtype})
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), rtol=2e-5, atol=2e-5)

@@ -17,7 +17,7 @@ def test_what_was_trained_on_what_and_when(write_member):
         },
         "environment": {
             "processor": "Some CPU", "cores": 2, "device": "cpu", "devices": 1, "versions": {"jax": "0.10.1"},
-            "commit": "0123456789abcdef",
+            "commit": "0123456789abcdef", "products": "TF32", "precision": {"matmul": "default", "x64": False},
         },
         "overrides": [],
         "started": "2026-01-02 03:04 UTC",
@@ -35,6 +35,8 @@ def test_what_was_trained_on_what_and_when(write_member):
         "training": "30 steps",
         "seeds": "6 independently initialised replicas an arm, the same seeds for all arms; seed 3",
         "hardware": "Some CPU, 2 cores; JAX on 1 x cpu",
+        "precision": "factors of float32 matrix products were rounded to TF32 (precision.matmul=default): other "
+        "numbers than on a CPU",
         "date": "2026-01-02 03:04 UTC",
         "wall time": "50 s, of which training steps 40 s",
         "software": "jax 0.10.1, commit 0123456789",

@@ -52,7 +52,7 @@ def test_what_is_loaded_gives_the_reported_accuracy(run):
         loss = sum(p.total for p in parts) / sum(p.weight for p in parts)
         assert float(loss) == pytest.approx(reported(run, "raw", "test/loss", replica), rel=1e-5)
         assert net.metrics["test/loss"] == reported(run, "raw", "test/loss", replica)
-        images = np.asarray(net.task.data["eval_images"])[np.asarray(net.task.data["eval_split"]) == 1]
+        images = np.asarray(net.task.data["eval_inputs"])[np.asarray(net.task.data["eval_split"]) == 1]
         labels = np.asarray(net.task.data["eval_labels"])[np.asarray(net.task.data["eval_split"]) == 1]
         from sbjax.data import images as images_lib
 

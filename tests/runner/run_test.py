@@ -70,6 +70,7 @@ def test_files_of_a_run(finished):
     assert saved["config"]["replicas"] == 5
     assert saved["environment"]["versions"]["jax"] == jax.__version__
     assert saved["environment"]["precision"] == {"matmul": "default", "x64": False}
+    assert saved["environment"]["products"] == "float32"
     rows = read_rows(workdir)
     assert len(rows) == 5 * 5
     assert {row["arm"] for row in rows} == set(arms)

@@ -284,13 +284,17 @@ def rearrange(spec, tree, orders):
     """`permute` written out: every entry of an axis is taken from where its unit was."""
     tree = dict(tree)
     for name, moves in spec.moves.items():
-        for leaf, axis, outer, inner, before, after, gap in moves:
+        for leaf, axis, outer, inner, before, after, gap, stack, layer in moves:
             n, new = spec.sizes[name], np.arange(tree[leaf].shape[axis])
             for i, j, k in itertools.product(range(outer), range(n), range(inner)):
                 block = before + i * (n * inner + gap) + k
                 new[block + j * inner] = block + orders[name][j] * inner
             assert before + outer * n * inner + (outer - 1) * gap + after == len(new)
-            tree[leaf] = tree[leaf].take(new, axis)
+            moved = tree[leaf].take(new, axis)
+            if stack != -1:
+                layers = [moved if i == layer else tree[leaf] for i in range(moved.shape[stack])]
+                moved = np.stack([array.take(i, stack) for i, array in enumerate(layers)], stack)
+            tree[leaf] = moved
     return tree
 
 

@@ -9,7 +9,8 @@ import pytest
 from sbjax.data import images as images_lib
 from sbjax.expansion.transform import ImageExpansion, expand
 from sbjax.models import make_model
-from sbjax.tasks.images import TEST, VALIDATION, make_image_task
+from sbjax.tasks.classification import TEST, VALIDATION
+from sbjax.tasks.images import make_image_task
 
 KEY = jax.random.key(0)
 
@@ -52,7 +53,7 @@ def test_a_share_of_a_split_is_its_front_with_its_labels(digits):
         test_images=test, test_labels=y_test,
     )  # fmt: skip
     task = make(data, eval_share=0.4, eval_batch_size=8, probe_size=5)
-    numbers, labels, codes = (np.asarray(task.data[f"eval_{name}"]) for name in ("images", "labels", "split"))
+    numbers, labels, codes = (np.asarray(task.data[f"eval_{name}"]) for name in ("inputs", "labels", "split"))
     numbers = numbers[:, 0, 0, 0]
     for code, expected in ((VALIDATION, range(100, 109)), (TEST, range(150, 162))):
         assert numbers[codes == code].tolist() == list(expected)

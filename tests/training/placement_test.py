@@ -1,5 +1,8 @@
 """Every way of laying replicas and steps on devices trains the same networks."""
 
+import json
+import logging
+
 import jax
 import numpy as np
 import optax
@@ -8,6 +11,7 @@ import pytest
 from sbjax import rng
 from sbjax.optimizers import Lbfgs, Sgd
 from sbjax.training import placement as placement_lib
+from sbjax.training import placement_table
 from sbjax.training.placement import Placement
 
 LAYOUTS = {
@@ -188,3 +192,164 @@ def test_impossible_placements_are_named(fields, words):
 def test_more_devices_than_there_are(toys):
     with pytest.raises(ValueError, match=r"^devices=64: this process has 2"):
         train(toys.classification(), Placement(devices=64))
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Branches for accelerators, on the CPU."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Placement("vmap", devices=1),
+        pytest.param(Placement("map", devices=2), marks=pytest.mark.extended),
+        pytest.param(Placement("vmap", "scan", "pmap", devices=2), marks=pytest.mark.extended),
+    ],
+    ids=["one device", "two devices", "pmap"],
+)
+def test_blocks_of_steps_train_the_same_networks(toys, layout, monkeypatch):
+    """Two programs however the steps are cut, and the same networks as by the one program of a CPU."""
+
+    def make():
+        task, optimizer = toys.classification(), Sgd(nesterov=False, weight_decay=0.0).make(0.1)
+        return placement_lib.Program(task, optimizer, placement=layout, replicas=3, key=jax.random.key(0))
+
+    plain = make()
+    expected = plain.collect(plain.advance(plain.init(), 0, 10))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(placement_lib, "BLOCK", 4)
+    blocks = make()
+    for cuts in ([10], [3, 7, 10], [4, 8, 10]):
+        carry, start = blocks.init(), 0
+        for stop in cuts:
+            carry, start = blocks.advance(carry, start, stop), stop
+        found = blocks.collect(carry)
+        close(found, expected)
+        assert found.count.tolist() == [10] * 3
+    assert (plain.programs(), blocks.programs()) == (1, 2)
+
+
+def test_under_pmap_the_old_state_is_given_up(toys):
+    optimizer = Sgd(nesterov=False, weight_decay=0.0).make(0.1)
+    for steps in ("loop", "scan"):
+        placement = Placement("vmap", steps, "pmap", devices=2)
+        program = placement_lib.Program(
+            toys.classification(), optimizer, placement=placement, replicas=2, key=jax.random.key(0)
+        )
+        before = program.init()
+        program.advance(before, 0, 2)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """Writer of a table, which is then in force."""
+
+    def write(*rows):
+        path = tmp_path / "table.json"
+        path.write_text(json.dumps({"format": 1, "rows": rows}))
+        monkeypatch.setenv("SBJAX_PLACEMENT_TABLE", str(path))
+        return path
+
+    placement_table.tell_unmeasured.cache_clear()
+    return write
+
+
+KIND = jax.devices()[0].device_kind
+ROW = {"device": KIND, "program": "convolution", "dtype": "float32", "replicas": 10, "choice": "map"}
+CONV = {"primitives": {"conv_general_dilated"}, "replicas": 10}
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        (CONV, "map"),
+        (CONV | {"replicas": 1}, "vmap"),  # one replica is laid in one way only
+        (CONV | {"replicas": 4}, "map"),  # the nearest that was measured
+        (CONV | {"replicas": 100}, "sequential"),
+        (CONV | {"dtype": "bfloat16"}, "vmap"),  # not measured
+        ({"primitives": {"dot_general"}, "replicas": 10}, "sequential"),
+        ({"primitives": {"dot_general"}, "replicas": 10, "rows": 2000}, "vmap"),
+    ],
+    ids=["measured", "one", "nearest", "more", "dtype", "dense", "many rows"],
+)
+def test_off_the_cpu_the_table_says_how(table, case, expected):
+    more = ROW | {"replicas": 50, "choice": "sequential"}
+    table(ROW, more, ROW | {"program": "dense", "choice": "sequential"}, ROW | {"device": "other", "choice": "vmap"})
+    chosen = placement_lib.choose(Placement(devices=1), **case)
+    assert (chosen.replicas, chosen.steps) == (expected, "scan")
+    asked = placement_lib.choose(Placement("map", devices=1), **case)
+    assert asked.replicas == "map"
+
+
+@pytest.mark.usefixtures("gpu")
+def test_replicas_of_a_device_count(table):
+    table(ROW | {"replicas": 2, "choice": "map"}, ROW | {"replicas": 10, "choice": "sequential"})
+    chosen = [placement_lib.choose(Placement(devices=n), **CONV).replicas for n in (1, 2)]
+    assert chosen == ["sequential", "sequential"]
+    chosen = [placement_lib.choose(Placement(devices=n), **CONV | {"replicas": 4}).replicas for n in (1, 2)]
+    assert chosen == ["map", "map"]
+
+
+@pytest.mark.usefixtures("gpu")
+def test_what_was_not_measured_is_said_once_with_the_command(table, caplog):
+    caplog.set_level(logging.INFO, logger="sbjax")
+    table()
+    for _ in range(2):
+        assert placement_lib.choose(Placement(devices=1), **CONV).replicas == "vmap"
+    assert caplog.text.count("nothing was measured") == 1
+    assert f"convolution programs in float32 on {KIND}" in caplog.text
+    assert "python benchmarks/accelerator.py" in caplog.text
+    placement_lib.choose(Placement("vmap", devices=1), **CONV | {"dtype": "bfloat16"})  # was asked for
+    assert caplog.text.count("nothing was measured") == 1
+
+
+def test_on_the_cpu_there_is_no_table(table, monkeypatch):
+    table(ROW | {"choice": "vmap"})
+    monkeypatch.setattr(placement_table, "load", lambda *_: pytest.fail("was read"))
+    assert placement_lib.choose(Placement(devices=1), primitives={"sbjax_conv2d"}, replicas=10).replicas == "map"
+
+
+def test_a_program_in_bfloat16_is_seen_as_one(toys):
+    import jax.numpy as jnp
+
+    half = lambda x, w: (x.astype(jnp.bfloat16) @ w.astype(jnp.bfloat16)).astype(jnp.float32)  # noqa: E731
+    x = jnp.ones((2, 2))
+    fn = jax.jit(lambda x, w: half(half(x, w), w) @ w)
+    assert placement_lib.primitives_of(fn, x, x) == ({"jit", "dot_general", "convert_element_type"}, "bfloat16")
+    assert placement_lib.primitives_of(lambda x: x + 1, x) == ({"add"}, "float32")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file"),
+        ("{", "is no JSON"),
+        ('{"format": 7, "rows": []}', "no table of format 1"),
+        ('{"format": 1, "rows": [3]}', r"rows\[0\]=3 must be an object"),
+        (
+            json.dumps({"format": 1, "rows": [ROW | {"choice": "vmapp"}]}),
+            r"rows\[0\]: choice='vmapp' must be one of vmap",
+        ),
+        (json.dumps({"format": 1, "rows": [ROW | {"replicas": 0}]}), r"rows\[0\]: replicas=0 must be >= 1"),
+        (json.dumps({"format": 1, "rows": [{"device": "Q"}]}), r"rows\[0\]: program=None must be str"),
+    ],
+)
+def test_tables_that_cannot_be_read(tmp_path, monkeypatch, content, words):
+    path = tmp_path / "table.json"
+    if content is not None:
+        path.write_text(content)
+    monkeypatch.setenv("SBJAX_PLACEMENT_TABLE", str(path))
+    with pytest.raises(ValueError, match=rf"^SBJAX_PLACEMENT_TABLE=.*table.json.*{words}"):
+        placement_table.load()
+
+
+def test_rows_are_added_and_replaced(tmp_path):
+    path = tmp_path / "table.json"
+    placement_table.save(path, [ROW])
+    placement_table.save(path, [ROW | {"choice": "vmap"}, ROW | {"replicas": 2}])
+    assert [(row["replicas"], row["choice"]) for row in placement_table.load(path)] == [(2, "map"), (10, "vmap")]
+    assert placement_table.load(placement_table.OWN) == []

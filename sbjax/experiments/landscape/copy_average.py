@@ -18,7 +18,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, Int, Key, PyTree
 
-from sbjax import rng
+from sbjax import devices, rng
 from sbjax.experiments.landscape.arm_results import ArmResult
 from sbjax.experiments.landscape.experiment import LandscapeExperiment
 from sbjax.frame.errors import ConfigError
@@ -249,7 +249,8 @@ def _ends(starts, times, k, steps):
             "curvature": jnp.linalg.eigvalsh(jax.jacfwd(slope)(flat)),
         }
 
-    return jax.jit(jax.vmap(one))(starts)
+    with devices.double():  # of the CPU: diffrax asks its host whether each flow is well
+        return jax.jit(jax.vmap(one))(starts)
 
 
 EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm)

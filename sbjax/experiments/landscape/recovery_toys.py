@@ -134,6 +134,7 @@ class Program:
 
             local = len(jax.tree.leaves(students)[0])
             group = next(size for size in (5, 4, 3, 2, 1) if local % size == 0)
+            group = group if jax.default_backend() == "cpu" else local
             return jax.lax.map(lambda s: jax.lax.fori_loop(0, count, step, s), students, batch_size=group)
 
         def finish(data, students):
@@ -154,8 +155,9 @@ class Program:
             return jax.lax.map(one, students)
 
         self.count = len(jax.tree.leaves(starts)[0])
-        self.mesh = devices.mesh_for(self.count)
-        self._advance, self._finish = (jax.jit(devices.per_device(fn, self.mesh, mapped=1)) for fn in (advance, finish))
+        self.mesh, self.cores = devices.mesh_for(self.count), devices.mesh_of_cores(self.count)
+        self._advance = jax.jit(devices.per_device(advance, self.mesh, mapped=1))
+        self._finish = jax.jit(devices.per_device(finish, self.cores, mapped=1))
 
     def train(self, starts: PyTree, data: Any, stop: Callable[[], bool]) -> tuple[PyTree, np.ndarray] | None:
         """Students after Adam and Levenberg-Marquardt and their losses; None if stopped.
@@ -173,7 +175,7 @@ class Program:
 
     def finish(self, data: Any, students: PyTree) -> tuple[PyTree, np.ndarray]:
         """The second part of `train`."""
-        found, losses = devices.collect(self._finish(data, devices.place(students, self.mesh)), self.count)
+        found, losses = devices.collect(self._finish(data, devices.place(students, self.cores)), self.count)
         sound = np.isfinite(losses)
         for leaf in jax.tree.leaves(found):
             sound &= np.isfinite(leaf.reshape(len(losses), -1)).all(1)

@@ -1,8 +1,9 @@
 """Many students of one shape trained at once: Adam on all data, then polished to critical points.
 
-Students lie on the devices of one mesh, and each device takes its own one after another: the activations of one at 1681
-points fill the vector units and stay in the cache, so that several at once are no faster, and one that has converged
-does not wait for the others.
+Students lie on the devices of one mesh, and each CPU device takes its own one after another: the activations of one at
+1681 points fill the vector units and stay in the cache, so that several at once are no faster, and one that has
+converged does not wait for the others. Adam takes the same number of steps for all, so an accelerator trains them at
+once; what ends at its own time stays on the CPU, see `sbjax.devices.cores`.
 """
 
 from collections.abc import Callable
@@ -169,7 +170,7 @@ def train_adam(
             params, state = jax.lax.fori_loop(0, count, step, student)
             return (params, state), loss(params)
 
-        return jax.lax.map(one, students)
+        return jax.lax.map(one, students) if jax.default_backend() == "cpu" else jax.vmap(one)(students)
 
     seeds = len(jax.tree.leaves(starts)[0])
     mesh = devices.mesh_for(seeds)
@@ -232,8 +233,8 @@ def polish_students(
 
     seeds = len(jax.tree.leaves(starts)[0])
     # Chunks of one size, or the last one would be compiled anew.
-    size = min(chunk * min(jax.device_count(), seeds), seeds)
-    mesh = devices.mesh_for(size)
+    size = min(chunk * len(devices.cores(seeds)), seeds)
+    mesh = devices.mesh_of_cores(size)
     run, parts = jax.jit(devices.per_device(run, mesh, mapped=1)), []
     for first in range(0, seeds, size):
         if stop():

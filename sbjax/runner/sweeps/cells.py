@@ -1,0 +1,169 @@
+"""Cells: the smallest pieces of a run or a suite that can be trained by themselves, and what names them.
+
+A cell is an arm of a run, or a block of its replicas; of an experiment that the training loop does not train, a whole
+run. Its id is a digest of everything that its numbers depend on, and of nothing else: arms that agree in all of it,
+such as the reference arm of several runs, are one cell, and a renamed arm keeps its own.
+"""
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sbjax import options
+from sbjax.frame.plan import ArmPlan, Plan
+from sbjax.names import is_import_path
+from sbjax.runner.load import code_in
+from sbjax.training.checkpoint_files import FORMAT
+
+ID_DIGITS = 16
+
+
+class Cell(NamedTuple):
+    """One piece of work.
+
+    Attributes:
+        id: see `cell_id`.
+        uses: where its numbers go: [(run, arm)]; the run is '' without a suite, the arm '' of a whole run.
+        start, stop: its replicas.
+    """
+
+    id: str
+    uses: tuple[tuple[str, str], ...]
+    start: int
+    stop: int
+
+    @property
+    def label(self) -> str:
+        """For people: 'heat/raw 0:5'."""
+        run, arm = self.uses[0]
+        name = "/".join(filter(None, (run, arm))) or "all arms"
+        return f"{name} {self.start}:{self.stop}"
+
+    def as_json(self) -> dict[str, Any]:
+        """As in `sweep.json`."""
+        return {"id": self.id, "uses": [list(use) for use in self.uses], "replicas": [self.start, self.stop]}
+
+
+def make_cells(plans: Mapping[str, Plan], *, block: int = 0, data: Mapping[tuple, str] | None = None) -> list[Cell]:
+    """The cells of a run (under the name '') or of the runs of a suite, references first within each.
+
+    Args:
+        block: replicas of a cell at most; 0 = all of an arm.
+        data: digests of the data by (experiment, source), see `sources_of`.
+
+    >>> from sbjax import config as config_lib
+    >>> config = config_lib.base_config('pinn')
+    >>> config.update(train_steps=10, replicas=3, arms={'raw': {}, 'wide': {'model': {'widths': (64, 64)}}})
+    >>> [cell.label for cell in make_cells({'': config_lib.read(config)}, block=2)]
+    ['raw 0:2', 'raw 2:3', 'wide 0:2', 'wide 2:3']
+    """
+    found: dict[str, Cell] = {}
+    for run, plan in plans.items():
+        for arm in plan.arms if plan.experiment.by_arm else (None,):
+            step = (block or plan.replicas) if arm else plan.replicas
+            source = "" if arm is None else (data or {}).get((plan.experiment.name, source_of(plan, arm)), "")
+            for start in range(0, plan.replicas, step):
+                stop = min(start + step, plan.replicas)
+                own = cell_id(plan, arm, start, stop, data=source)
+                before = found.get(own, Cell(own, (), start, stop))
+                found[own] = before._replace(uses=(*before.uses, (run, arm.name if arm else "")))
+    return list(found.values())
+
+
+def cell_id(plan: Plan, arm: ArmPlan | None, start: int, stop: int, *, data: str = "") -> str:
+    """The first digits of the SHA-256 of all that decides a cell's numbers, as canonical JSON.
+
+    These are the resolved settings of the arm (or of the whole run), the range of replicas, the digests of the data and
+    of code of the user's own, and the format of checkpoints. Not among them: names, paths, the placement on devices,
+    and how many checkpoints are kept.
+    """
+    settings = {k: v for k, v in plan.settings.items() if k not in ("arms", "placement", "checkpoint", "callbacks")}
+    free = {name for name, spec in options.describe(plan.experiment.fields).items() if spec.free}
+    if arm is None:
+        own = plan.settings["arms"]
+    else:
+        settings = {k: v for k, v in settings.items() if k not in ("reference", "replicas", "interpolation", "task")}
+        settings = {k: v for k, v in settings.items() if k not in ("model", "expansion", "optimizer", "second_phase")}
+        second = arm.second_phase
+        own = {
+            "task": {name: value for name, value in options.values_of(arm.task).items() if name not in free},
+            "model": arm.model,
+            "expansion": arm.expansion,
+            "optimizer": arm.optimizer and arm.optimizer.fields(),
+            "second_phase": second and {"steps": second.steps, **second.optimizer.fields()},
+        }
+    content = {
+        "format": FORMAT,
+        "kind": plan.settings["task"]["kind"],
+        "settings": settings,
+        "own": own,
+        "replicas": [start, stop],
+        # Numbers of all replicas together are in the history of a whole arm alone.
+        "measured": bool(plan.monitor.kinds) and (start, stop) == (0, plan.replicas),
+        "data": data,
+        "code": code_digests({"settings": plan.settings if arm is None else settings, "own": own}),
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=_listed)
+    return hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
+
+
+def source_of(plan: Plan, arm: ArmPlan) -> tuple:
+    """Which data an arm reads; () where the experiment does not say."""
+    return getattr(plan.experiment, "source", lambda task: ())(arm.task)
+
+
+def cell_plan(plan: Plan, cell: Cell, arm: str) -> Plan:
+    """The plan of one arm and block of replicas; its settings stay those of the whole run."""
+    own = tuple(one for one in plan.arms if one.name == arm)
+    return dataclasses.replace(plan, arms=own, first_replica=cell.start, replicas=cell.stop - cell.start)
+
+
+def tree_digest(tree: Any) -> str:
+    """SHA-256 of the arrays of a tree, with their places, shapes and dtypes; whatever is no array does not count.
+
+    >>> tree_digest({'x': np.ones(2), 'name': 'a'}) == tree_digest({'x': np.ones(2), 'name': 'b'})
+    True
+    """
+    found = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if isinstance(leaf, np.ndarray | jax.Array) and leaf.dtype != object:
+            leaf = np.ascontiguousarray(leaf)
+            found.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}".encode())
+            found.update(leaf.reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
+
+
+def code_digests(fields: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of the files of a user's own parts, by import path."""
+    found = {}
+    for entry in code_in(dict(fields)):
+        path = entry.partition("=")[2]
+        module = path.rpartition(":")[0]
+        if not is_import_path(path) or not (file := _file_of(module)):
+            continue
+        found[path] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
+
+
+def _file_of(module: str) -> pathlib.Path | None:
+    if module.endswith(".py"):
+        file = pathlib.Path(module).expanduser()
+    else:
+        try:
+            spec = importlib.util.find_spec(module)
+        except (ImportError, ValueError):
+            return None
+        file = pathlib.Path(spec.origin) if spec is not None and spec.origin else pathlib.Path()
+    return file if file.is_file() else None
+
+
+def _listed(value: Any) -> Any:
+    """What JSON does not know: tuples in a mapping proxy, sets."""
+    return dict(value) if isinstance(value, Mapping) else sorted(value)

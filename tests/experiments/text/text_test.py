@@ -1,0 +1,100 @@
+"""Text classification from config to report: folds together, documents, and what cannot be."""
+
+import json
+import pathlib
+import runpy
+
+import numpy as np
+import pytest
+
+from sbjax import config as config_lib
+from sbjax.experiments.text import report
+from sbjax.frame.errors import ConfigError
+from sbjax.runner import run as run_lib
+from sbjax.runner import suite
+
+ROOT = pathlib.Path(__file__).parents[3]
+TOY = f"{ROOT / 'tests' / 'toy_texts.py'}:load"
+
+
+def load(words, **changes):
+    config = runpy.run_path(str(ROOT / "configs" / "text.py"))["get_config"](words)
+    config.task.dataset = TOY
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.mark.parametrize("model", ["bag", "textcnn", "lstm", "transformer"])
+def test_every_arm_is_built(model):
+    plan = config_lib.read(load(f"{model},smoke"))
+    arms = {arm.name: arm for arm in plan.experiment.prepare(plan).arms}
+    assert next(iter(arms)) == "raw"
+    assert arms["widened"].parameters > 1.5 * arms["raw"].parameters
+    extra = arms["features"].parameters - arms["raw"].parameters
+    assert arms["features_zero"].parameters - arms["raw"].parameters == extra > 0
+    assert ("tokens_learned" in arms) == (model != "bag") == ("matched_bias" not in arms)
+    if model == "textcnn":
+        assert arms["tokens"].parameters == arms["raw"].parameters == arms["dilated"].parameters
+        assert arms["tokens"].flops_per_step > 1.5 * arms["raw"].flops_per_step
+
+
+@pytest.mark.extended
+def test_folds_of_a_bag_are_pooled(tmp_path):
+    config = load("bag,folds,smoke", replicas=5, train_steps=40, **{"task.train_share": 1.0})
+    config.arms = {arm: config.arms[arm] for arm in ("raw", "ends", "matched_bias", "shuffled")}
+    outcome = suite.run(config, tmp_path / "folds")
+    pooled = json.loads((tmp_path / "folds" / "summary.json").read_text())["pooled"]
+    right = [np.load(tmp_path / "folds" / f"fold{i}" / "predictions" / "raw.npz")["correct"] for i in range(5)]
+    assert sum(part.shape[1] for part in right) == 600
+    whole = np.concatenate(right, axis=1).mean(1)
+    np.testing.assert_allclose(pooled["accuracy"]["raw"], whole)
+    assert min(whole) > 0.9  # the words say the label
+    assert max(pooled["accuracy"]["shuffled"]) < 0.7
+    # By Adam too, constants of a bag are a bias of its head.
+    np.testing.assert_allclose(pooled["accuracy"]["ends"], pooled["accuracy"]["matched_bias"], atol=2e-3)
+    assert "All folds together" in outcome.report.read_text()
+    assert "Paired over 600 documents" in outcome.report.read_text()
+    last = json.loads((tmp_path / "folds" / "fold0" / "metrics.jsonl").read_text().splitlines()[-1])
+    named = np.load(tmp_path / "folds" / "fold0" / "predictions" / f"{last['arm']}.npz")["correct"].mean(1)
+    np.testing.assert_allclose(named, last["test/accuracy"], atol=1e-6)
+    words = json.loads((tmp_path / "folds" / "fold0" / "vocabulary.json").read_text())
+    assert words["words"][:2] == ["<padding>", "<unknown>"]
+
+
+def test_differences_over_documents_against_brute_force():
+    rng = np.random.default_rng(1)
+    a, b = rng.random((3, 200)) < 0.7, rng.random((3, 200)) < 0.8
+    found = report.over_documents(a, b)
+    assert found.value == pytest.approx(b.mean() - a.mean())
+    width = 2 * 1.96 * (b.mean(0) - a.mean(0)).std() / np.sqrt(200)
+    assert found.high - found.low == pytest.approx(width, rel=0.15)
+    assert found.low < found.value < found.high
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"task.batch_size": 10_000}, "task.batch_size=10000 must lie between 1 and the"),
+        ({"task.dataset": "rotten_tomatos"}, "task.dataset='rotten_tomatos'"),
+        ({"model.heads": 5}, "heads=5 must divide the width"),
+        ({"task.test_fold": 5}, "task.test_fold=5"),
+        ({"model.name": "textcn"}, "did you mean 'textcnn'"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_its_field(changes, said, tmp_path):
+    config = load("transformer,smoke")
+    config.arms = {"raw": {}}
+    with config.unlocked():
+        for path, value in changes.items():
+            section, field = path.split(".")
+            config[section][field] = value
+    with pytest.raises(ConfigError, match=said):
+        run_lib.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_constants_that_are_no_bias_are_refused(tmp_path):
+    config = load("textcnn,smoke")
+    config.arms = {"raw": {}, "no": {"task": {"fold": True}, "expansion": {"kind": "vector"}}}
+    with pytest.raises(ConfigError, match="fold=True: constants are a bias of the head"):
+        run_lib.run(config, tmp_path / "run")

@@ -1,0 +1,326 @@
+"""Cells of a sweep: what names them, who works on them, and that merged they are the run of one process."""
+
+import json
+import pathlib
+import runpy
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sbjax import config as config_lib
+from sbjax.frame.errors import ConfigError
+from sbjax.runner import run as run_lib
+from sbjax.runner.sweeps import cells, drive, engines, folder, lease, merge, plan, status, work
+
+ROOT = pathlib.Path(__file__).parents[2]
+TABLES = ("metrics.jsonl", "arms.json", "summary.json", "results.csv")
+
+
+def images(words="digits,mlp,smoke", **changes):
+    config = runpy.run_path(str(ROOT / "configs/images.py"))["get_config"](words)
+    config.arms = {arm: config.arms[arm] for arm in ("raw", "expanded")}
+    config.model.widths = (8,)
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def ids(config, **options):
+    return {(use, cell.start): cell.id for cell in cells.make_cells({"": config_lib.read(config)}, **options)
+            for use in cell.uses}  # fmt: skip
+
+
+def test_an_id_depends_on_what_decides_numbers_and_on_nothing_else():
+    before = ids(images())
+    assert ids(images(**{"placement.replicas": "map", "checkpoint.keep": 5, "task.cache_dir": "/tmp/x"})) == before
+    for path, value in {"seed": 3, "train_steps": 5, "model.widths": (9,), "task.train_share": 0.06}.items():
+        assert not set(ids(images(**{path: value})).values()) & set(before.values()), path
+    config = images()
+    config.arms = {"raw": config.arms.raw.to_dict(), "renamed": config.arms.expanded.to_dict()}
+    assert sorted(ids(config).values()) == sorted(before.values())
+    # Another arm beside it changes nothing of an arm; an arm that differs is another cell.
+    config.arms["nearest"] = {"expansion": {"kind": "image", "factor": 2, "fill": "nearest"}}
+    assert set(before.values()) < set(ids(config).values())
+    assert ids(images(), data={}) == before
+    assert not set(ids(images(replicas=4), block=2).values()) & set(ids(images(replicas=4)).values())
+
+
+def test_a_reference_that_runs_share_is_one_cell():
+    config = images()
+    config.suite = {"a": {}, "b": {"arms": {"raw": {}, "wide": {"model": {"widths": (16,)}}}}}
+    from sbjax.runner import suite
+
+    made = cells.make_cells(suite.members(config))
+    assert sorted(cell.label for cell in made) == ["a/expanded 0:2", "a/raw 0:2", "b/wide 0:2"]
+    assert [cell.uses for cell in made if cell.uses[0] == ("a", "raw")] == [(("a", "raw"), ("b", "raw"))]
+
+
+def test_data_and_own_code_are_part_of_an_id(tmp_path):
+    config = images()
+    source = cells.source_of(config_lib.read(config), config_lib.read(config).arms[0])
+    one, other = (ids(config, data={("images", source): digest}) for digest in "ab")
+    assert not set(one.values()) & set(other.values())
+    own = tmp_path / "own.py"
+    found = []
+    for text in ("x = 1\n", "x = 2\n"):
+        own.write_text(text)
+        found.append(cells.code_digests({"model": {"name": f"{own}:Net"}}))
+    assert list(found[0]) == [f"{own}:Net"]
+    assert found[0] != found[1]
+
+
+def test_lease_of_a_process_that_is_gone_is_taken_over_at_once(tmp_path):
+    child = subprocess.run(
+        [sys.executable, "-c", "import pathlib, sys, os, signal\nfrom sbjax.runner.sweeps import lease\n"
+         f"assert lease.take(pathlib.Path({str(tmp_path)!r})) is not None\nos.kill(os.getpid(), signal.SIGKILL)"],
+    )  # fmt: skip
+    assert child.returncode == -signal.SIGKILL
+    assert lease.read(tmp_path).gone()
+    taken = lease.take(tmp_path)
+    assert taken is not None
+    assert lease.read(tmp_path) == taken.holder
+    assert lease.take(tmp_path) is None  # this process lives
+    taken.release()
+    assert lease.read(tmp_path) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_lease_of_another_host_is_free_once_its_heartbeat_stands_still(tmp_path):
+    elsewhere = lease.Holder("abc", "another-host", "another-boot", 1, 1)
+    (tmp_path / lease.NAME).write_text(json.dumps(elsewhere._asdict()))
+    beat, watch = tmp_path / "lease.abc.beat", lease.Watch(seconds=0.2)
+    for count in range(4):
+        beat.write_text(str(count))
+        assert lease.take(tmp_path, watch) is None
+        time.sleep(0.1)
+    assert lease.take(tmp_path) is None  # without having watched nothing is known
+    time.sleep(0.2)
+    taken = lease.take(tmp_path, watch, beat_seconds=0.02)
+    assert taken is not None
+    (tmp_path / lease.NAME).write_text(json.dumps(elsewhere._asdict()))  # somebody takes it over in turn
+    time.sleep(0.2)
+    assert taken.lost
+    taken.release()
+    assert lease.read(tmp_path) == elsewhere
+
+
+def test_a_new_lease_is_not_put_away_by_one_who_is_late(tmp_path):
+    late = lease.Holder("old", "another-host", "b", 1, 1)
+    (tmp_path / lease.NAME).write_text(json.dumps(late._replace(uuid="new")._asdict()))
+    assert not lease._put_away(tmp_path, late)
+    assert lease.read(tmp_path).uuid == "new"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+WORKER = """
+import pathlib, sys
+from sbjax.runner.sweeps import lease
+root, me = pathlib.Path(sys.argv[1]), sys.argv[2]
+for i in range(1000):
+    cell = root / f"{i:04}"
+    if (cell / "DONE.json").exists():
+        continue
+    held = lease.take(cell, beat_seconds=60)
+    if held is None:
+        continue
+    if not (cell / "DONE.json").exists():
+        with open(cell / "worked", "a") as file:
+            file.write(me)
+        (cell / "DONE.json").write_text("{}")
+    held.release()
+"""
+
+
+def test_eight_workers_do_each_of_a_thousand_cells_once(tmp_path):
+    workers = [subprocess.Popen([sys.executable, "-c", WORKER, tmp_path, str(i)]) for i in range(8)]
+    assert [worker.wait() for worker in workers] == [0] * 8
+    worked = [(tmp_path / f"{i:04}" / "worked").read_text() for i in range(1000)]
+    assert all(len(who) == 1 for who in worked)
+    assert len(set(worked)) > 1
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run in one process, with what is measured over all replicas at several steps."""
+    config = images(replicas=4, train_steps=8, **{"monitor.kinds": "marginal, function", "monitor.at": "start,50%,end"})
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    run_lib.run(config, workdir)
+    return config, workdir
+
+
+@pytest.fixture(scope="module", params=[pytest.param(0, marks=pytest.mark.extended), 3])
+def worked(request, whole, tmp_path_factory):
+    """The same run as cells, all but the last of them done."""
+    sweep = plan.plan(whole[0], tmp_path_factory.mktemp("sweep") / "sweep", block=request.param).sweep
+    for cell in sweep.cells[:-1]:
+        assert work.work(sweep, cell) == "done"
+    return sweep
+
+
+def test_merged_cells_are_the_run_of_one_process(whole, worked):
+    if (worked.path / "merged").exists():
+        pytest.fail("the order of the tests of this fixture changed")
+    partial = merge.merge(worked)
+    last = worked.cells[-1]
+    assert partial.missing == (last,)
+    summary = json.loads((partial.folder / "summary.json").read_text())
+    if last.start:  # one replica of the last arm is missing
+        assert "3 of 4 pairs" in partial.table
+        assert summary["arms"]["expanded"]["missing"] == 1
+        assert "Not trained yet" in (partial.folder / "report.html").read_text()
+        [entry] = summary["comparisons"]["equal_steps"]
+        assert (entry["comparison"]["n"], entry["comparison"]["planned"]) == (3, 4)
+    else:
+        assert list(summary["arms"]) == ["raw"]
+    assert work.work(worked, last) == "done" == work.work(worked, last)
+    merged = merge.merge(worked)
+    assert not merged.missing
+    for name in TABLES:
+        assert (merged.folder / name).read_bytes() == (whole[1] / name).read_bytes(), name
+    assert json.loads((merged.folder / "status.json").read_text())["status"] == "done"
+
+
+def test_a_damaged_cell_is_left_out_and_can_be_made_again(worked):
+    last = worked.cells[-1]
+    if status.state_of(worked.folder(last)).status == "waiting":
+        work.work(worked, last)
+    path = worked.folder(last) / "metrics.jsonl"
+    before = path.read_bytes()
+    path.write_bytes(before[:-5])
+    assert merge.merge(worked).missing == (last,)
+    status.reopen(worked.folder(last))
+    assert work.work(worked, last) == "done"
+    assert path.read_bytes() == before
+    assert not merge.merge(worked).missing
+
+
+def test_a_plan_is_kept_and_another_one_refused(tmp_path):
+    config = images()
+    first = plan.plan(config, tmp_path / "sweep")
+    assert first.new
+    assert "checkpoints take" in first.said
+    again = plan.plan(config, tmp_path / "sweep")
+    assert not again.new
+    assert folder.load(tmp_path / "sweep") == first.sweep
+    with pytest.raises(ConfigError, match="holds another sweep"):
+        plan.plan(images(seed=1), tmp_path / "sweep")
+    with pytest.raises(ConfigError, match="none of the 2 cells is done"):
+        merge.merge(first.sweep)
+    with pytest.raises(ConfigError, match="--cell=zz: is not in"):
+        first.sweep.cell("zz")
+
+
+def test_a_thousand_cells_are_planned_and_listed_in_seconds(tmp_path):
+    config = images()
+    config.suite = {f"s{i}": {"optimizer": {"learning_rate": 1e-4 * (i + 1)}} for i in range(250)}
+    began = time.perf_counter()
+    sweep = plan.plan({**config.to_dict(), "replicas": 2}, tmp_path / "sweep", block=1).sweep
+    assert len(sweep.cells) == 1000
+    planned = time.perf_counter()
+    sweep = folder.load(tmp_path / "sweep")
+    assert "1000 waiting" in status.table(sweep, status.states(sweep))
+    assert planned - began < 15
+    assert time.perf_counter() - planned < 5
+
+
+class Fake:
+    """An engine that plays exit codes, and what a cell would have written."""
+
+    def __init__(self, sweep, plays):
+        self.sweep, self.plays, self.started = sweep, plays, []
+
+    def start(self, command, log):
+        cell = self.sweep.cell(next(word for word in command if word.startswith("--cell=")).partition("=")[2])
+        self.started.append(cell.id)
+        code, ending = self.plays[cell.id].pop(0)
+        where = self.sweep.folder(cell)
+        holder = lease.Holder(f"u{len(self.started)}", "", "", 0, 0)
+        began = status.begin(where, holder)
+        if ending in status.FINISHED:
+            status.finish(where, ending, {}, 1.0)
+        if ending:
+            status.end(where, holder, ending, "because", began)
+        return code
+
+    def poll(self, job):
+        return job
+
+    def stop(self, job, *, kill=False):
+        raise AssertionError("nothing is to be stopped")
+
+
+@pytest.fixture
+def planned(tmp_path):
+    return plan.plan(images(replicas=3), tmp_path / "sweep", block=1, build_seconds=0).sweep
+
+
+def test_what_is_started_again_and_what_is_not(planned):
+    one, two, three, *rest = [cell.id for cell in planned.cells]
+    killed = (engines.KILLED, "")
+    plays = {cell: [(0, "done")] for cell in rest}
+    plays[one] = [killed, (143, "interrupted"), killed, killed, killed]  # the fourth kill is one too many
+    plays[two] = [(1, "failed")]
+    plays[three] = [(12, "out of memory"), killed, (3, "diverged")]
+    engine = Fake(planned, plays)
+    swept = drive.drive(planned, engine, jobs=2)
+    found = [swept.states[cell].status for cell in (one, two, three)]
+    assert found == ["gave up", "failed", "diverged"]
+    assert not any(plays.values())
+    assert swept.exit_code == 4
+    assert not swept.stopped
+    assert drive.drive(planned, engine, jobs=2).states == swept.states  # nothing is left to start
+
+
+def test_two_cells_that_fail_alike_at_once_stop_the_sweep(planned):
+    engine = Fake(planned, {cell.id: [(1, "failed")] for cell in planned.cells})
+    swept = drive.drive(planned, engine, jobs=1)
+    assert "two cells failed alike" in swept.stopped
+    assert "because" in swept.stopped
+    assert len(engine.started) == 2
+    going_on = drive.drive(planned, engine, jobs=1, keep_going=True)
+    assert not going_on.stopped
+    assert {state.status for state in going_on.states.values()} == {"failed"}
+
+
+def test_after_memory_ran_out_fewer_replicas_are_trained_at_once(planned, monkeypatch):
+    from sbjax.frame.training import TrainingExperiment
+
+    cell, used = planned.cells[0], []
+
+    def full(self, prepared, *args):
+        used.append(prepared.placement.replicas)
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12345 bytes.")
+
+    monkeypatch.setattr(TrainingExperiment, "train", full)
+    endings = [work.work(planned, cell) for _ in range(4)]
+    assert endings == ["out of memory"] * 4
+    assert used == ["auto", "map", "sequential", "sequential"]
+    state = status.state_of(planned.folder(cell))
+    assert (state.status, state.lost) == ("gave up", 4)
+    assert "RESOURCE_EXHAUSTED" in state.why
+    monkeypatch.setattr(TrainingExperiment, "train", lambda *args: 1 / 0)
+    assert work.work(planned, planned.cells[1]) == "failed"
+    assert "ZeroDivisionError" in status.state_of(planned.folder(planned.cells[1])).why
+
+
+def test_a_process_that_cannot_begin_has_failed(planned):
+    def broken(workdir, cell, *, words=()):
+        return [sys.executable, "-c", "import sys; sys.exit('error: no such module')"]
+
+    engine = engines.Local(engines.Limits(jobs=2))
+    swept = drive.drive(planned, engine, jobs=2, command=broken)
+    assert "no such module" in swept.stopped
+
+
+def test_local_limits_an_attempt_and_ends_its_whole_group(tmp_path):
+    code = "import subprocess, sys, time; subprocess.Popen(['sleep', '100']); print('up', flush=True); time.sleep(100)"
+    engine = engines.Local(engines.Limits(jobs=1, minutes=0.01))
+    job = engine.start([sys.executable, "-c", code], tmp_path / "log.txt")
+    until = time.monotonic() + 30
+    while (ended := engine.poll(job)) is None and time.monotonic() < until:
+        time.sleep(0.05)
+    assert ended == -signal.SIGTERM
+    living = subprocess.run(["pgrep", "-g", str(job)], capture_output=True, text=True).stdout.split()
+    assert not [pid for pid in living if "Z" not in pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2]]
