@@ -75,7 +75,7 @@ def start(config, workdir, *, processes):
         else ["--cpu_devices=1", f"--distributed=127.0.0.1:{port},{i},{processes}"]
         for i in range(processes)
     ]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "SBJAX_HEARTBEAT_SECONDS": "10"}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "SBJAX_HEARTBEAT_SECONDS": "20"}
     return [
         subprocess.Popen(
             [*command, *own], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -84,7 +84,7 @@ def start(config, workdir, *, processes):
     ]
 
 
-def end(started, seconds=120):
+def end(started, seconds=400):
     """Exit codes, and what was written; none outlives the test."""
     try:
         said = [process.communicate(timeout=seconds) for process in started]
@@ -122,10 +122,10 @@ def test_a_killed_process(digits, killed, then, tmp_path, resume):
     assert resume.wait_until(started[0], lambda: any(workdir.glob("checkpoints/*/*.sha256")))
     started[killed].send_signal(signal.SIGKILL)
     began = time.monotonic()
-    codes, _ = end(started, seconds=60)
+    codes, _ = end(started, seconds=200)
     assert codes[killed] == -signal.SIGKILL
     assert codes[1 - killed] not in (0, -signal.SIGKILL)
-    assert time.monotonic() - began < 50
+    assert time.monotonic() - began < 150
     codes, said = end(start(DIGITS, workdir, processes=then))
     assert codes == [0] * then, said
     assert "goes on from the checkpoint" in said[0][1]

@@ -205,7 +205,7 @@ class Checkpoints:
 
         def read():
             nonlocal found
-            found = self._restore(abstract)
+            found = self._restore(abstract, at)
             return None if found is None else [found.step, found.meta]
 
         said = hosts.from_first(read)
@@ -214,7 +214,7 @@ class Checkpoints:
         step, meta = said
         return Checkpoint(step, hosts.share(dict(abstract(step)) if found is None else found.items), meta)
 
-    def _restore(self, abstract):
+    def _restore(self, abstract, at):
         import orbax.checkpoint as ocp
 
         for step in self._whole_steps():
