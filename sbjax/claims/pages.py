@@ -23,6 +23,7 @@ SPEED = "speed"
 EXPERIMENTS = {
     "quickstart": "Quickstart",
     "images": "Images",
+    "text": "Sentiment of texts",
     "pdes": "Differential equations",
     "qcd": "QCD equation of state",
     "functions": "Functions of one variable",

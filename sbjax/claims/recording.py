@@ -14,7 +14,7 @@ from sbjax.claims.records import SCHEMA, Record, RecordError
 from sbjax.files import plain, read_json
 
 Rows = tuple[list[dict[str, Any]], list[dict[str, Any]]]  # columns and rows
-TABLES = ("arms", "shares")
+TABLES = ("arms", "shares", "pooled")
 _SHARE = {"key": "share_pairs", "name": "pairs improved [95 %]", "unit": "%", "decimals": 0}
 
 
@@ -70,8 +70,8 @@ def record_of(
         workdir: of a finished run, or a folder with `suite.json`.
         title, about, notes, order: what the record says in words; `about` also tells what intervals are.
         hardware: what it ran on; '' takes what `config.json` says.
-        table: 'arms', a row an arm (of a suite: a row a run and arm), or, of a suite of equations, 'shares', a row a
-            pair of arms: how many runs and pairs improve.
+        table: 'arms', a row an arm (of a suite: a row a run and arm); of a suite of equations, 'shares', a row a pair
+            of arms: how many runs and pairs improve; of folds of one set of texts, 'pooled', a row an arm over all.
         show: patterns of the metrics of arms that tables show, such as 'replica_distance/marginal'; None shows all. The
             others are kept as data.
         folder_name: what the command calls its workdir.
@@ -87,10 +87,15 @@ def record_of(
         status = read_json(path / "status.json").get("status")
         if status not in ("done", "diverged"):
             raise RecordError(f"{path}: status={status!r}; start the run again, it goes on where it stopped")
+    first = next(iter(runs.values()))
     if table not in TABLES:
         raise RecordError(f"--table={table!r} must be one of {', '.join(TABLES)}")
-    columns, rows = _shares(folder) if table == "shares" else _arms(runs, show)
-    first = next(iter(runs.values()))
+    made = {
+        "shares": lambda: _shares(folder),
+        "pooled": lambda: _pooled(folder, first),
+        "arms": lambda: _arms(runs, show),
+    }
+    columns, rows = made[table]()
     settings = read_json(first / "config.json")
     config, environment = settings["config"], settings["environment"]
     finished = datetime.datetime.fromtimestamp((first / "status.json").stat().st_mtime, datetime.UTC)
@@ -172,6 +177,39 @@ def _shares(folder: pathlib.Path) -> Rows:
             cells = {"metric": metric, "arm": found["arm"], "against": found["reference"], _SHARE["key"]: share}
             cells |= {"runs": {"count": found["runs_improved"], "of": found["runs"]}, "verdict": found["verdict"]}
             rows.append({"cells": cells})
+    return columns, rows
+
+
+def _pooled(folder: pathlib.Path, first: pathlib.Path) -> Rows:
+    from sbjax.claims.readings import of_one
+    from sbjax.report.results import load_results
+    from sbjax.report.roles import is_control
+
+    pooled = read_json(folder / "summary.json").get("pooled")
+    if not pooled:
+        raise RecordError(f"{folder / 'summary.json'}: no folds together; --table=pooled is for folds of one set")
+    results, percent = load_results(first), {"decimals": 2, "unit": "%"}
+    points = {"decimals": 3, "unit": "points", "signed": True}
+    columns = [
+        {"key": "arm", "name": "arm"},
+        {"key": "parameters", "name": "parameters"},
+        {"key": "primary", "name": "accuracy over all texts", **percent},
+        {"key": "against", "name": f"minus {pooled['reference']}, over seeds", **points},
+        {"key": "documents", "name": "the same, over texts", **points},
+        {"key": "improved", "name": "seeds improved"},
+        {"key": "verdict", "name": "corrected"},
+    ]
+    rows = []
+    for arm, values in pooled["accuracy"].items():
+        cells = {"arm": arm, "parameters": results.parameters.get(arm), "primary": of_one(values, "median", 100)}
+        if arm in pooled["comparisons"]:
+            one, texts = pooled["comparisons"][arm], pooled["documents"][arm]
+            cells["against"] = {"value": 100 * one["difference"], "low": 100 * one["low"], "high": 100 * one["high"]}
+            cells["documents"] = {name: 100 * texts[name] for name in ("value", "low", "high")}
+            cells["improved"] = {"count": one["improved"], "of": one["n"]}
+            cells["verdict"] = one["verdict_corrected"]
+        row = {"cells": cells, "seeds": [100 * x for x in values]}
+        rows.append(row | ({"mark": "control"} if is_control(results, arm) else {}))
     return columns, rows
 
 
