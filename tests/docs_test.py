@@ -138,6 +138,7 @@ def flags_of(script, action=""):
     command = ROOT / "sbjax" / "commands" / pathlib.Path(script).name  # scripts in runs/ only start these
     text = (command if script.startswith("runs/") else ROOT / script).read_text()
     shared = ["config", "cpu_devices"] if "define_config" in text else []
+    shared += ["distributed"] * ("define_distributed" in text)
     return {*re.findall(r'DEFINE_\w+\(\s*"(\w+)"', text), *shared, "help", "helpfull"}
 
 

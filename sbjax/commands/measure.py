@@ -65,3 +65,5 @@ def cli(argv: list[str]) -> None:
     sys.stdout.write(measured.table + "\n")
     for path in measured.files:
         sys.stdout.write(f"{path}\n")
+    if measured.page is not None:
+        sys.stdout.write(f"\nreport: {measured.page}\n")

@@ -76,7 +76,8 @@ def from_arrays(value: Any, *, image_size: int | None = None) -> cache.Splits:
         arrays[f"{part}_images"] = checked[split][0][indices]
         arrays[f"{part}_labels"] = labels[split][indices]
     note = "float images are kept in 8 bits, as round(255 x)" if floats else ""
-    return cache.Splits(classes=classes, **arrays, note=note)
+    names = tuple(getattr(value, "class_names", ()))
+    return cache.Splits(classes=classes, **arrays, note=note, class_names=names)
 
 
 def _given(value: Any) -> tuple[dict[str, tuple[Any, Any]], int | None]:

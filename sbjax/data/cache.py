@@ -22,6 +22,7 @@ class Splits(NamedTuple):
 
     Attributes:
         note: what decoding changed, for the log.
+        class_names: of the labels 0, 1, ..; () if they have none.
     """
 
     classes: int
@@ -32,6 +33,7 @@ class Splits(NamedTuple):
     validation_images: UInt8[np.ndarray, "validation height width channel"] | None = None
     validation_labels: Int32[np.ndarray, "validation"] | None = None
     note: str = ""
+    class_names: tuple[str, ...] = ()
 
 
 def folder(cache_dir: str | os.PathLike | None = None) -> Path:
@@ -54,8 +56,12 @@ def load_splits(path: Path) -> Splits | None:
     """
     try:
         with open(path, "rb") as stream, np.load(stream) as file:
+            if unknown := set(file.files) - set(Splits._fields):  # a damaged name, of what would seem to be absent
+                raise ValueError(f"unknown member {min(unknown)!r}")
             stored = {name: file[name] for name in Splits._fields if name in file}
-        splits = Splits(**stored | {"classes": int(stored["classes"]), "note": str(stored.get("note", ""))})
+        names = tuple(map(str, stored.get("class_names", ())))
+        words = {"note": str(stored.get("note", "")), "class_names": names}
+        splits = Splits(**stored | {"classes": int(stored["classes"])} | words)
     except FileNotFoundError:
         return None
     # A damaged file may raise BadZipFile, zlib.error, KeyError, ValueError, MemoryError, .., depending on the position.

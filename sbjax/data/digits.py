@@ -29,6 +29,5 @@ def load_digits() -> Splits:
     with resources.files("sbjax.data").joinpath("digits.npz").open("rb") as stream, np.load(stream) as file:
         stored, labels = file["images"], file["labels"].astype(np.int32)
     images = np.rint(stored * (255 / 16)).astype(np.uint8)[..., None]
-    return Splits(
-        10, images[:-TEST_EXAMPLES], labels[:-TEST_EXAMPLES], images[-TEST_EXAMPLES:], labels[-TEST_EXAMPLES:]
-    )
+    train, test = slice(None, -TEST_EXAMPLES), slice(-TEST_EXAMPLES, None)
+    return Splits(10, images[train], labels[train], images[test], labels[test], class_names=tuple("0123456789"))

@@ -68,7 +68,7 @@ def load_splits(
         splits = _read(root, files, len(classes), image_size)
         cache.save_splits(stored, splits)
     logger.info("%s: classes %s", root, some([f"{i} = {name}" for i, name in enumerate(classes)], most=20))
-    return splits
+    return splits._replace(class_names=tuple(classes))
 
 
 def locate(path: str) -> Path:

@@ -27,6 +27,7 @@ class ImageData(NamedTuple):
       train_images, validation_images, test_images: uint8 [n, height, width, channel].
       train_labels, validation_labels, test_labels: int32 [n].
       mean, std: of the training images per channel, in units where 255 is 1.
+      class_names: of the labels 0, 1, ..; () if they have none.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ImageData(NamedTuple):
     test_labels: Int32[np.ndarray, "test"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    class_names: tuple[str, ...] = ()
 
 
 def names() -> tuple[str, ...]:
@@ -164,6 +166,7 @@ def _divide(name: str, splits: cache.Splits, train_share: float) -> ImageData:
         splits.test_images,
         splits.test_labels,
         *_moments(images),
+        class_names=splits.class_names,
     )
 
 

@@ -85,9 +85,10 @@ def decode(folder: Path, *, image_size: int | None = None) -> cache.Splits:
     held_out = [
         split for split in ("test", "validation") if split in builder.info.splits and source(split)[0][label_key] >= 0
     ]
-    classes = builder.info.features[label_key].num_classes
+    label = builder.info.features[label_key]
+    classes, named = label.num_classes, {"class_names": tuple(getattr(label, "names", None) or ())}
     if "train" in builder.info.splits and held_out:
-        return cache.Splits(classes, *arrays("train"), *arrays(held_out[0]))
+        return cache.Splits(classes, *arrays("train"), *arrays(held_out[0]), **named)
     single = ["train"] if "train" in builder.info.splits else held_out
     if len(single) != 1:
         raise ValueError(
@@ -97,7 +98,7 @@ def decode(folder: Path, *, image_size: int | None = None) -> cache.Splits:
     logger.info("%s has one labelled split: every fifth example is taken as its test split.", builder.info.full_name)
     images, labels = arrays(single[0])
     test = np.arange(len(labels)) % 5 == 4
-    return cache.Splits(classes, images[~test], labels[~test], images[test], labels[test])
+    return cache.Splits(classes, images[~test], labels[~test], images[test], labels[test], **named)
 
 
 def _keys(tfds, builder) -> tuple[str, str]:

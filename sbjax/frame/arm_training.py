@@ -84,7 +84,8 @@ class ArmTraining:
 
     def _on_resume(self, step, history):
         self.start = self.at = step
-        self.progress.skip(step * self.arm.flops_per_step)
+        done = sum(end <= step for end in self.arm.phase_ends(self.plan.extend_steps))
+        self.progress.skip(step * self.arm.flops_per_step, programs=done)
         self.folder.resume_metrics(self.arm.name, [self._complete(record) for record in history])
         last = self.arm.steps + self.plan.extend_steps
         if step < last:
@@ -110,6 +111,8 @@ class ArmTraining:
 
     def _on_spent(self, what, seconds):
         self.spent[what] += seconds
+        if what == "compile":
+            self.progress.compiling(seconds)
 
     def _add_timing(self, fitted, seconds):
         if self.start == fitted.step:  # all of it was there already

@@ -46,6 +46,11 @@ class Arm(NamedTuple):
     monitor: Monitor | None
     monitor_steps: tuple[int, ...]
 
+    def phase_ends(self, extend_steps: int = 0) -> tuple[int, ...]:
+        """The last step of each phase, of a training that is so many steps longer."""
+        first = (self.phases[0].steps,) if self.phases[1] else ()
+        return (*first, self.steps + extend_steps)
+
 
 class Cost(NamedTuple):
     """Of loss and gradient of one replica and step.

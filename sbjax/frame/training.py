@@ -211,7 +211,8 @@ class TrainingExperiment(Experiment):
     def run(self, prepared: Prepared, folder: Workdir, *, stop) -> bool:
         """Train the arms, each from where it was left."""
         plan, _placement, arms = prepared
-        progress = Progress(sum((arm.steps + plan.extend_steps) * arm.flops_per_step for arm in arms))
+        work = sum((arm.steps + plan.extend_steps) * arm.flops_per_step for arm in arms)
+        progress = Progress(work, programs=sum(len(arm.phase_ends(plan.extend_steps)) for arm in arms))
         metrics, failures = {}, []
         for arm in arms:
             fitted = self.train(prepared, arm, folder, progress, stop)

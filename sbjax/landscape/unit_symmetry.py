@@ -68,6 +68,7 @@ def form_of(activation: Activation) -> Form:
     Raises:
         ValueError: an affine activation, whose units cannot be identified.
 
+    >>> import jax
     >>> form_of(jnp.tanh)
     Form(symmetry='odd', flip=-1, offset=0.0, slope=0.0, scales=False)
     >>> form_of(jax.nn.relu)

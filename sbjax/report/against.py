@@ -18,6 +18,9 @@ from sbjax.report.whole import said_of_changes
 
 ABSENT = "absent"
 VERDICTS = ("verdict", "corrected")
+TREES = {"Settings that differ": "config", "Environments": "environment"}
+MOST_FIELDS = 8
+"""Fields that differ and are named on a terminal; the page has all."""
 HEADERS = ("arm", "median in B", "median in A", "B minus A", "95 % interval", "Wilcoxon p", "improved", "left out")
 _NOTE = (
     "Arms of the same name, paired by seed, each read at its last report; {better} is better. 'Better' and 'worse' are "
@@ -122,17 +125,27 @@ def write_against(a: str | os.PathLike, b: str | os.PathLike) -> Against:
 
 
 def format_against(a: Results, b: Results) -> str:
-    """The comparison for a terminal: a line an arm, and how many settings differ."""
+    """The comparison for a terminal: a line an arm, and the settings that differ."""
     arms = compare_arms(a, b)
     # Without what the page alone has room for.
     kept = [i for i, header in enumerate(HEADERS) if header != "left out"]
     rows = [[row[i] for i in kept] + [tables.starred(*row[-2:])] for row in _rows(a.primary, arms)]
     lines = tables.columns([[*(HEADERS[i] for i in kept), VERDICTS[0]], *rows])
-    config, environment = (len(differences(getattr(a, t), getattr(b, t))) for t in ("config", "environment"))
-    about = f"{a.primary} at the last report; {config} fields of the config differ, {environment} of the environment"
+    about = f"{a.primary} at the last report, B minus A"
+    named = (_named(title, differences(getattr(a, tree), getattr(b, tree))) for title, tree in TREES.items())
     stars = [tables.STAR] if any(row[-1].endswith("*") for row in rows) else []
-    said = [line for text in (about, *stars, *_warnings(a, b, arms)) for line in tables.wrap(text)]
+    said = [line for text in (about, *named, *stars, *_warnings(a, b, arms)) for line in tables.wrap(text)]
     return "\n".join([*lines, *said])
+
+
+def _named(title: str, rows: list[tuple[str, str, str]]) -> str:
+    """The fields that differ, with their values where these are short."""
+    said = [
+        f"{field} {ours} -> {theirs}" if max(len(ours), len(theirs)) <= 24 else field
+        for field, ours, theirs in rows[:MOST_FIELDS]
+    ]
+    more = [f"{len(rows) - MOST_FIELDS} more, see the page"] if len(rows) > MOST_FIELDS else []
+    return f"{title} (A -> B): {', '.join([*said, *more]) or 'none'}"
 
 
 def _sections(a: Results, b: Results) -> list[Section]:
@@ -154,7 +167,7 @@ def _sections(a: Results, b: Results) -> list[Section]:
     full = Folded("All numbers of the comparison", [Table(headers, rows, notes=notes[1:])])
     warned = map(Text, _warnings(a, b, arms))
     found = [Section(a.primary, [Lead(_headline(a.primary, arms)), *warned, brief, Note(notes[0]), full])]
-    for title, tree in (("Settings that differ", "config"), ("Environments", "environment")):
+    for title, tree in TREES.items():
         rows = differences(getattr(a, tree), getattr(b, tree))
         found.append(Section(title, [Table(["field", "A", "B"], rows) if rows else Note("No difference.")]))
     return found

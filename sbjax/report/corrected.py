@@ -70,16 +70,18 @@ def note(comparisons: Sequence[dict[str, Any] | None]) -> str:
     """How many comparisons a table makes, and what its column 'corrected' says.
 
     >>> note([{'p_corrected': 0.1}])
-    'One comparison.'
+    'One comparison. A verdict takes 5 seeds that finished in both arms.'
     """
+    least = f"A verdict takes {FEWEST_SEEDS} seeds that finished in both arms"
     count = sum(one is not None and one["p_corrected"] is not None for one in comparisons)
     if count < 2:
-        return "One comparison." if count else "No comparison."
+        return f"One comparison. {least}." if count else f"No comparison. {least}."
     needed = fewest_seeds(count)
     few = [one["n"] for one in comparisons if one is not None and 0 < one["n"] < needed]
-    said = f" {min(few)} seeds are fewer than such a verdict needs among {count}, which are {needed}." if few else ""
+    said = f"; there are {min(few)}" if few else ""
     return (
         f"{count} comparisons. Intervals, p and 'verdict' are of each one by itself: without any effect one in "
         f"{count} is 'better' or 'worse' more often than one alone. 'Corrected': the same verdict where Wilcoxon's p, "
-        f"corrected for the {count} by Holm's procedure, is at most 0.05.{said}"
+        f"corrected for the {count} by Holm's procedure, is at most 0.05. {least}, one "
+        f"corrected for {count} takes {needed}{said}."
     )

@@ -22,7 +22,8 @@ Sections = Callable[[results_lib.Results, Path], Sequence[Section]]
 """What an experiment adds to the page: (results, folder of the run) -> sections; it writes its figures there."""
 
 _DISTANCE_NOTE = (
-    "Mean over the pairs of replicas [95 % interval], as measured last. A smaller distance = symmetry more broken; "
+    f"Mean over the pairs of replicas [95 % interval, which takes {tables.FEWEST_REPLICAS} replicas], measured last. "
+    "A smaller distance = symmetry more broken; "
     "compare at similar accuracy. Null: independent normal draws of the same shapes and scales; excess: distance minus "
     "null."
 )

@@ -139,8 +139,8 @@ def final(results: Results, arm: str) -> float | None:
     return float(np.median(values)) if len(values) else None
 
 
-def ranking_table(rows: Sequence[Ranked], *, by: str, primary: str) -> str:
-    """The ranking for a terminal."""
+def ranking_rows(rows: Sequence[Ranked], *, by: str, primary: str) -> tuple[list[str], list[list[str]]]:
+    """Headers and cells of the ranking: place, design, distance, null, excess, parameters, accuracy."""
     header = ["", "design", by, "null", "excess", "parameters", primary]
     body = [
         [
@@ -152,18 +152,30 @@ def ranking_table(rows: Sequence[Ranked], *, by: str, primary: str) -> str:
         ]
         for place, row in enumerate(rows, start=1)
     ]
+    return header, body
+
+
+def ranking_table(rows: Sequence[Ranked], *, by: str, primary: str) -> str:
+    """The ranking for a terminal."""
+    header, body = ranking_rows(rows, by=by, primary=primary)
     note = "smallest distance = most symmetry broken; 95 % intervals over replicas; read beside accuracy"
     return "\n".join([*tables.columns([header, *body]), note])
 
 
-def correlation_table(rows: Sequence[Correlation], *, primary: str) -> str:
-    """The correlations for a terminal, replica distances by kind and step, then the controls."""
+def correlation_rows(rows: Sequence[Correlation]) -> tuple[list[str], list[list[str]]]:
+    """Headers and cells of the correlations: replica distances by kind and step, then the controls."""
     header = ["early measure", "step", "rho", "p", "designs"]
     body = []
     for row in sorted(rows, key=lambda row: (not row.measure.startswith("replica"), row.measure, row.step)):
         place = tables.NONE if row.measure in ("parameters", "flops_per_step") else str(row.step)
         name = row.measure.removeprefix("replica_distance/")
         body.append([name, place, tables.measure(row.rho._asdict(), 2), tables.p_value(row.p_value), str(row.n)])
+    return header, body
+
+
+def correlation_table(rows: Sequence[Correlation], *, primary: str) -> str:
+    """The correlations for a terminal."""
+    header, body = correlation_rows(rows)
     note = (
         f"Spearman's rho over designs with {primary} of the full runs [95 % bootstrap interval]; p by permutation; "
         "neither is corrected for the number of rows. rho < 0: designs whose replicas lie closer together end up more "

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sbjax.files import plain, read_lines, write_atomically
-from sbjax.report import markup, statistics, tables
+from sbjax.report import markup, statistics, tables, verdict
 from sbjax.report import results as results_lib
-from sbjax.report.sections import Folded, Links, Note, Section, Table, Text
+from sbjax.report.sections import Folded, Lead, Links, Note, Section, Table
 from sbjax.report.whole import said_of_changes
 
 _AT = "equal_steps"
@@ -20,7 +20,8 @@ _NOTE = (
     "Medians of differences paired by seed at equal steps, each run by itself. 'Better' and 'worse' are said only "
     "where the bootstrap interval excludes zero; 'no difference shown' is no proof that there is none. {count} "
     "comparisons; intervals, p and 'verdict' are of each one by itself, 'corrected' is the verdict where Wilcoxon's p, "
-    "corrected by Holm's procedure for all arms of a run, is at most 0.05."
+    "corrected by Holm's procedure for all arms of a run, is at most 0.05. A verdict takes {least} seeds that "
+    "finished in both arms."
 )
 
 
@@ -163,11 +164,10 @@ def suite_report(folder: str | os.PathLike, names: Sequence[str], *, first: Sequ
     told = [[*row[:-2], tables.judged(*row[-2:])] for row in rows]
     brief = tables.brief(headers[:-1], told, ("run", "arm", "difference", "95 % interval", "verdict"))
     full = Folded("All numbers of the comparisons", [Table(headers, rows)])
-    note = Note(_NOTE.format(count=len(rows)))
-    result = [Table(*brief), note, full] if rows else [Text("One arm alone, or no run that can be read.")]
+    note = Note(_NOTE.format(count=len(rows), least=statistics.FEWEST_SEEDS))
     sections = [
         *first,
-        Section("Result", result),
+        Section("", [Lead(headline(summaries)), *([Table(*brief), note, full] if rows else [])]),
         Section("Arms", [Table(["run", "arm", "parameters", "primary metric, median [quartiles]"], medians)]),
         links_section(problems, title="Reports of the runs"),
         problems_section(problems, title="Runs that could not be read", what="run"),
@@ -177,6 +177,31 @@ def suite_report(folder: str | os.PathLike, names: Sequence[str], *, first: Sequ
     lost = [line for name, why in problems.items() if why for line in tables.wrap(f"{name}: {why}")]
     lost = [tables.STAR] * any(line.endswith("*") for line in listed) + lost
     return SuiteReport("\n".join([*listed, *lost]), path, summary)
+
+
+def headline(summaries: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which arms are better than the reference of their run, which worse, and where no difference is shown.
+
+    Args:
+        summaries: by run, what `statistics.summarise` makes of it.
+    """
+    groups: dict[str, list[str]] = {"better": [], "worse": [], "no difference shown": [], "no verdict": []}
+    metrics = {one["primary"]["name"] for one in summaries.values()}
+    for name, one in summaries.items():
+        for entry in one["comparisons"][_AT]:
+            found = entry["comparison"]
+            judged = found["verdict"] if found and found["verdict"] in groups else "no verdict"
+            groups[judged].append(verdict.named(f"{name} {entry['arm']}", one["primary"]["name"], found))
+    count = sum(map(len, groups.values()))
+    if not count:
+        return "Nothing to compare: one arm alone in each run, or no run that can be read."
+    if not groups["no verdict"]:
+        del groups["no verdict"]
+    said = "; ".join(f"{word}: {verdict.some(names)}" for word, names in groups.items())
+    points = ", differences in points" if all(map(tables.in_percent, metrics)) else ""
+    what = f"{metrics.pop()} against" if len(metrics) == 1 else "Against"
+    several = "comparison" if count == 1 else "comparisons"
+    return f"{what} the reference of each run, {tables.WHERE[_AT]}{points}: {said} ({count} {several})."
 
 
 def _rows(name: str, summary: Mapping[str, Any]) -> list[list[str]]:

@@ -1,7 +1,7 @@
 """What came out, in one sentence: the first that a reader of a report sees, whichever way it points."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import scipy
@@ -139,7 +139,7 @@ def _counted(summary: Mapping[str, Any], entries: list[Mapping[str, Any]]) -> st
     if not groups["no verdict"]:
         del groups["no verdict"]
     unit = ", differences in points" if tables.in_percent(metric) else ""
-    said = "; ".join(f"{word}: {_some(names)}" for word, names in groups.items())
+    said = "; ".join(f"{word}: {some(names)}" for word, names in groups.items())
     return (
         f"{metric} of {len(entries)} treatments minus {reference}, {tables.WHERE[AT]}{unit}: {said} "
         f"({summary['replicas']} seeds)."
@@ -159,7 +159,12 @@ def named(arm: str, metric: str, found: Mapping[str, Any] | None) -> str:
     return f"{arm} ({tables.difference(metric, found['difference'])}{', not once corrected' if lost else ''})"
 
 
-def _some(names: list[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first `MOST` names of a list, and how many more.
+
+    >>> some(['a', 'b', 'c', 'd', 'e'])
+    'a, b, c, d and 1 more'
+    """
     rest = len(names) - MOST
     return ", ".join(names[:MOST]) + (f" and {rest} more" if rest > 0 else "") if names else "none"
 

@@ -12,6 +12,7 @@ from sbjax.files import plain, write_atomically
 from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.names import expanded
 from sbjax.runner.load import Loaded, load
+from sbjax.tasks.task import Task
 
 
 class Exported(NamedTuple):
@@ -71,6 +72,7 @@ def model_card(net: Loaded, replica: int | None, arrays: dict[str, np.ndarray], 
         f"- parameters: {_size(arrays, replica):,} in {len(arrays)} arrays",
         f"- role in its run: {own['role']}",
         f"- task: {_listed(task)}",
+        *(f"- {name}: {text}" for name, text in about(net.task)),
         *(
             f"- {name}: {_listed(net.config[name])}"
             for name in ("model", "expansion", "optimizer")
@@ -95,6 +97,16 @@ def model_card(net: Loaded, replica: int | None, arrays: dict[str, np.ndarray], 
         "The metadata of the file hold the resolved config as JSON.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def about(task: Task) -> tuple[tuple[str, str], ...]:
+    """What the network takes and gives, pairs (name, text): what the task says, or what its grid of points shows."""
+    grid = task.grid
+    if task.about or grid is None:
+        return task.about
+    coordinates, unknowns = ", ".join(grid.coordinates), ", ".join(grid.unknowns)
+    taken = f"points [n, {len(grid.coordinates)}]: {coordinates}"
+    return ("input", taken), ("output", f"[n, {len(grid.unknowns)}]: {unknowns}")
 
 
 def _differs(own: dict[str, Any]) -> dict[str, Any]:

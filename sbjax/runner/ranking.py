@@ -16,18 +16,19 @@ from sbjax.metrics import replica
 from sbjax.metrics.monitor import SUFFIXES
 from sbjax.names import expanded, near
 from sbjax.options import words
-from sbjax.report import figures, ranking, tables
+from sbjax.report import figures, ranking, ranking_page, tables
 from sbjax.report import results as results_lib
 from sbjax.runner import run as experiment
 from sbjax.training.params_files import ParamsError, read_params
 
 
 class Measurement(NamedTuple):
-    """Tables for a terminal, the files written, and the numbers."""
+    """Tables for a terminal, the files written, the numbers, and the page, of a ranking."""
 
     table: str
     files: list[pathlib.Path]
     numbers: Any
+    page: pathlib.Path | None = None
 
 
 def rank_designs(
@@ -41,7 +42,8 @@ def rank_designs(
 ) -> Measurement:
     """Train the arms of `config` (or go on with what is there), rank them by replica distance, compare with full runs.
 
-    Writes `ranking.json`, `figures/ranking.png` and, with `against`, `figures/rank_correlation.png` to the workdir.
+    Writes `ranking.json`, `ranking.html`, `figures/ranking.png` and, with `against`, `figures/rank_correlation.png` to
+    the workdir.
 
     Args:
         config: its arms are the designs; `monitor.kinds` says what is measured.
@@ -78,16 +80,15 @@ def rank_designs(
         raise ConfigError(f"--by={by}: {error}") from error
     text = [ranking.ranking_table(rows, by=by, primary=early.primary)]
     numbers = {"by": by, "ranking": [row._asdict() for row in rows]}
-    files = [figures.save_png(folder, "ranking", ranking.ranking_figure(rows, by=by))]
+    found = None
     if full is not None:
         found = ranking.correlate(early, full)
         text.append(ranking.correlation_table(found, primary=full.primary))
         numbers["against"] = str(against)
         numbers["correlations"] = [row._asdict() | {"rho": row.rho._asdict()} for row in found]
-        figure = ranking.correlation_figure(early, full, kinds)
-        files.append(figures.save_png(folder, "rank_correlation", figure))
     write_json(folder / "ranking.json", numbers)
-    return Measurement("\n\n".join(text), [folder / "ranking.json", *files], numbers)
+    page, drawn = ranking_page.save_ranking(folder, early, rows, by=by, found=found, full=full, kinds=kinds)
+    return Measurement("\n\n".join(text), [folder / "ranking.json", *drawn], numbers, page)
 
 
 def measure_params(

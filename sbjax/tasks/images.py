@@ -139,6 +139,7 @@ def make_image_task(
         inputs=lambda arrays: prepare(arrays["images"][:2]),
     )
     return Task(
+        about=_about(data, jax.eval_shape(prepare, jnp.zeros((1, *data.train_images.shape[1:]), jnp.uint8))),
         data=jax.tree.map(jnp.asarray, arrays),
         init=init,
         sample=sample,
@@ -154,3 +155,16 @@ def make_image_task(
         lines=lines,
         model=module,
     )
+
+
+def _about(data: ImageData, prepared) -> tuple[tuple[str, str], ...]:
+    """What the network takes and gives, see `Task.about`."""
+    numbers = lambda values: ", ".join(f"{x:.4g}" for x in values)  # noqa: E731
+    height, width, channels = data.train_images.shape[1:]
+    shape = ", ".join(map(str, prepared.shape[1:]))
+    taken = (
+        f"{prepared.dtype} [n, {shape}]: images [n, {height}, {width}, {channels}] divided by 255, minus the mean "
+        f"({numbers(data.mean)}), over the standard deviation ({numbers(data.std)}) of each channel, expanded as below"
+    )
+    names = f": {', '.join(f'{i} = {name}' for i, name in enumerate(data.class_names))}" if data.class_names else ""
+    return ("input", taken), ("output", f"logits [n, {data.classes}]"), ("classes", f"{data.classes}{names}")

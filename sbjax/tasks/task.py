@@ -90,6 +90,7 @@ class Task(NamedTuple):
         grid: points for plots of predictions; None if there are none.
         lines: functions for evaluation between networks; None if not supported.
         model: the network itself, such as a Linen module; for users who load a trained one.
+        about: what goes in and comes out, in words, for the card of an exported network: pairs (name, text).
     """
 
     data: PyTree
@@ -108,3 +109,4 @@ class Task(NamedTuple):
     grid: Grid | None = None
     lines: Lines | None = None
     model: Any = None
+    about: tuple[tuple[str, str], ...] = ()

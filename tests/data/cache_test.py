@@ -13,13 +13,14 @@ def splits():
     def images(n):
         return rng.integers(0, 256, (n, 5, 4, 3), np.uint8)
 
-    return cache.Splits(7, images(9), np.arange(9, dtype=np.int32), images(3), np.arange(3, dtype=np.int32))
+    labels = (np.arange(n, dtype=np.int32) for n in (9, 3))
+    return cache.Splits(7, images(9), next(labels), images(3), next(labels), class_names=tuple("abcdefg"))
 
 
 def assert_same(a, b):
     assert a.classes == b.classes
-    assert a.note == b.note
-    for x, y in zip(a[1:-1], b[1:-1], strict=True):
+    assert (a.note, a.class_names) == (b.note, b.class_names)
+    for x, y in zip(a[1:7], b[1:7], strict=True):
         assert (x is None) == (y is None)
         if x is not None:
             assert x.dtype == y.dtype

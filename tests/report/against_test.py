@@ -50,6 +50,9 @@ def test_the_page_and_the_table(runs):
     assert "+10.00" in line
     assert line.endswith("better")
     assert max(map(len, table.splitlines())) <= 110
+    said = " ".join(table.split())
+    assert "Settings that differ (A -> B): note, seed absent -> 3" in said
+    assert 'Environments (A -> B): jax "0.10.1" -> "0.12.0"' in said
     comparison, settings, environments = lib.compare_runs(*runs)
     assert len(comparison.tables[0].rows) == 3
     assert settings.tables[0].rows == (("note", '"<script>alert(1)</script>"', "absent"), ("seed", "absent", "3"))

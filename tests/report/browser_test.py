@@ -9,8 +9,10 @@ import subprocess
 import pytest
 
 from sbjax.experiments.pinn.report import report as pinn_report
-from sbjax.report import build_report
+from sbjax.experiments.pinn.suite_report import suite_report as pinn_suite
+from sbjax.report import build_report, ranking, ranking_page
 from sbjax.report.against import write_against
+from sbjax.report.results import load_results
 from sbjax.report.suite import suite_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -118,6 +120,12 @@ def pages(tmp_path_factory, planted):
     found["equation"] = build_report(equation, sections=pinn_report)
     found["against"] = write_against(accuracy, other).path
     found["suite"] = suite_report(folder, ["accuracy", "other", "lost"]).path
+    early = load_results(accuracy)
+    found["ranking"], _ = ranking_page.save_ranking(accuracy, early, ranking.rank(early, "matched"), by="matched")
+    equations = tmp_path_factory.mktemp("equations")
+    for name in ("heat", "wave"):
+        planted.write_member(equations, name, shape=(12, 8), unknowns="u")
+    found["equations"] = pinn_suite(equations, ["heat", "wave"]).path
     return found
 
 

@@ -58,4 +58,6 @@ def test_what_is_said():
     assert {one["verdict_corrected"] for one in lib.with_corrected(few)} == {
         "too few seeds for a verdict among 4 (fewer than 8)"
     }
-    assert "6 seeds are fewer than such a verdict needs among 4, which are 8" in lib.note(lib.with_corrected(few))
+    assert "A verdict takes 5 seeds that finished in both arms, one corrected for 4 takes 8; there are 6." in lib.note(
+        lib.with_corrected(few)
+    )

@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 
 from sbjax.report import ranking as lib
+from sbjax.report import ranking_page
 from sbjax.report.results import Report, Results
 
 
@@ -135,6 +136,50 @@ def test_too_few_designs_in_common():
     other = make_results(dict.fromkeys(["design_0", "b", "c"], 1), dict.fromkeys(["design_0", "b", "c"], 1))
     with pytest.raises(ValueError, match=r"1 designs in common \(design_0\)"):
         lib.correlate(one, other)
+
+
+def test_the_page_says_the_verdict_first(tmp_path):
+    """Then the ranking, then pictures with words; the same input gives the same bytes."""
+    values = dict(zip(ARMS, [3, 1, 2, 8, 7, 6, 5, 4]))
+    early = make_results(values, dict.fromkeys(ARMS, 0.3))
+    full = make_results(dict.fromkeys(ARMS, 1), {arm: 0.9 - 0.05 * values[arm] for arm in ARMS})
+    rows, found = lib.rank(early, "marginal"), lib.correlate(early, full)
+    options = {"by": "marginal", "found": found, "full": full, "kinds": ["marginal"]}
+    page, drawn = ranking_page.save_ranking(tmp_path, early, rows, **options)
+    text = page.read_text()
+    said = [
+        '<p class="lead">Of 8 designs, design_1 has the smallest marginal distance between replicas, 1 [1, 1], and '
+        "design_3 the largest, 8 [8, 8]. Intervals of neighbours overlap in 0 of 7 places",
+        "Designs whose replicas lie closer together end up more accurate in test/accuracy of the full runs (rho -1",
+        '<tr><th scope="row">design_1</th>',
+        "All numbers of the ranking",
+        'role="img" aria-label="',
+        "Correlation with the full runs",
+        'href="report.html"',
+    ]
+    places = [text.index(piece) for piece in said]
+    assert places == sorted(places)
+    assert [path.name for path in drawn] == ["ranking.png", "rank_correlation.png"]
+    assert all(path.stat().st_size > 1000 for path in drawn)
+    assert ranking_page.save_ranking(tmp_path, early, rows, **options)[0].read_text() == text
+    alone, _ = ranking_page.save_ranking(tmp_path, early, rows, by="marginal")
+    assert "full runs" not in alone.read_text()
+
+
+def test_what_a_ranking_does_not_show():
+    """Intervals that meet, none at all, one design, a correlation that may be chance."""
+    wide = make_results(dict(zip(ARMS, range(1, 9))), dict.fromkeys(ARMS, 0.5))
+    rows = [row._replace(distance=row.distance | {"low": 0.0, "high": 9.0}) for row in lib.rank(wide, "marginal")]
+    assert "overlap in 7 of 7 places" in ranking_page.ranking_sentence(rows, by="marginal")
+    bare = [row._replace(distance=row.distance | {"low": None, "high": None}) for row in rows]
+    assert "Without intervals, which take 4 replicas" in ranking_page.ranking_sentence(bare, by="marginal")
+    assert "nothing to rank" in ranking_page.ranking_sentence(rows[:1], by="marginal")
+    accuracy = dict(zip(ARMS, [0.1, 0.2, 0.1, 0.3, 0.2, 0.1, 0.3, 0.15]))
+    found = lib.correlate(wide, make_results(dict.fromkeys(ARMS, 1), accuracy))
+    said = ranking_page.correlation_sentence(found, by="marginal", primary="test/accuracy")
+    assert said.startswith("No rank correlation shown")
+    said = ranking_page.correlation_sentence(found, by="matched", primary="test/accuracy")
+    assert said.endswith("not measured in enough designs.")
 
 
 def test_figures_are_drawn():

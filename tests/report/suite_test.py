@@ -21,6 +21,12 @@ def test_every_run_beside_the_others(write_run, tmp_path):
     assert (entry["arm"], entry["comparison"]["improved"]) == ("expanded", 0)
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     page = path.read_text()
+    assert (
+        '<p class="lead">test/accuracy against the reference of each run, at equal steps, differences in points: '
+        "better: good expanded (+4.96); worse: bad expanded (-5.04); no difference shown: "
+    ) in page
+    assert "(4 comparisons).</p>" in page
+    assert "A verdict takes 5 seeds" in page
     for piece in ('href="good/report.html"', "Runs that could not be read", "1,234"):
         assert piece in page
     assert 'href="lost/report.html"' not in page
@@ -33,7 +39,9 @@ def test_every_run_beside_the_others(write_run, tmp_path):
 def test_a_suite_has_a_run(tmp_path):
     with pytest.raises(ValueError, match="at least one run"):
         lib.suite_report(tmp_path, [])
-    assert "wave: workdir='wave' is not a directory" in lib.suite_report(tmp_path, ["wave"]).table
+    found = lib.suite_report(tmp_path, ["wave"])
+    assert "wave: workdir='wave' is not a directory" in found.table
+    assert '<p class="lead">Nothing to compare: ' in found.path.read_text()
 
 
 def test_seconds_are_summed_over_the_parts_of_an_arm(tmp_path):

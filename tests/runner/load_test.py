@@ -129,6 +129,9 @@ def test_export_holds_the_weights_and_says_what_they_are(run, tmp_path):
         "test/accuracy",
         '"factor": 2',
         '"dataset": "digits"',
+        "- input: float32 [n, 16, 16, 1]: images [n, 8, 8, 1] divided by 255",
+        "- output: logits [n, 10]",
+        "- classes: 10: 0 = 0, 1 = 1, 2 = 2",
     ):
         words = words.replace('"factor": 2', "factor").replace('"dataset": "digits"', 'dataset="digits"')
         assert words in card

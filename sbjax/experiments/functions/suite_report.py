@@ -11,7 +11,7 @@ import numpy as np
 from sbjax.experiments.functions import report as grid
 from sbjax.report import controls, figures, roles, statistics, suite, tables
 from sbjax.report import results as results_lib
-from sbjax.report.sections import Section, Table, Text
+from sbjax.report.sections import Lead, Section, Table, Text
 from sbjax.report.suite import SuiteReport, load_members, save_members_table, save_page
 from sbjax.tasks.regression import TARGETS
 
@@ -129,6 +129,32 @@ def verdicts(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def headline(summary: Mapping[str, Any]) -> str:
+    """With how many arms each measure is smaller than with the reference, with how many larger, and the best."""
+    arms, functions = summary["arms"], len(summary["functions"])
+    if not arms:
+        return "Nothing to compare: one arm alone."
+    said = []
+    for what, title in MEASURES.items():
+        counts = dict.fromkeys(("smaller", "larger", "no difference shown", "no verdict"), 0)
+        words = {"better": "smaller", "worse": "larger"}
+        for own in arms.values():
+            judged = words.get(own[what]["verdict"], own[what]["verdict"])
+            counts[judged if judged in counts else "no verdict"] += 1
+        known = {arm: own[what]["median"] for arm, own in arms.items() if own[what]["median"] is not None}
+        best = min(known, key=known.get, default=None)
+        listed = ", ".join(f"{word} with {count}" for word, count in counts.items() if count)
+        smallest = f", smallest ratio {known[best]:.3g} with {best}" if best else ""
+        said.append(f"{title}: {listed} of {len(arms)}{smallest}")
+    few = (
+        f" {functions} functions are too few for a verdict (fewer than {statistics.FEWEST_SEEDS})."
+        if functions < statistics.FEWEST_SEEDS
+        else ""
+    )
+    what = "function" if functions == 1 else "functions"
+    return f"Against {summary['reference']}, over {functions} {what}: {'; '.join(said)}.{few}"
+
+
 def _ratio(found):
     return controls.Ratio(found["median"], found["low"], found["high"], found["verdict"])
 
@@ -167,7 +193,7 @@ def _sections(summary, results, drawn):
     said = [Text(sentence) for sentence in verdicts(summary)]
     note = _NOTE.format(reference=summary["reference"], **summary["published"])
     table = Table(_headers(summary), _rows(summary), notes=[note])
-    found = [Section("Result", [*said, *(controls.note(results) if said else []), table, *drawn])]
+    found = [Section("", [Lead(headline(summary)), *said, *(controls.note(results) if said else []), table, *drawn])]
     for what, title in MEASURES.items():
         rows = []
         for arm, own in summary["arms"].items():

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sbjax.report import suite, tables
-from sbjax.report.sections import Figure, Folded, Note, Part, Section, Table, Text
+from sbjax.report.corrected import FEWEST_SEEDS
+from sbjax.report.sections import Figure, Folded, Lead, Note, Part, Section, Table, Text
 
 COMPARED = (
     "median",
@@ -23,7 +24,8 @@ _SHARES_NOTE = (
     "equation and a seed that improve. Share: (improved + tied / 2) / all. Intervals: bootstrap over whole equations. "
     "The verdict is on the pairs: 'better' or 'worse' only where the interval excludes 50 %; 'no difference shown' is "
     "no proof that there is none. Seeds that stopped in one of the two arms are left out and counted. Final "
-    "train/loss: the mean over the steps since the report before, with each equation's own weights."
+    "train/loss: the mean over the steps since the report before, with each equation's own weights. A verdict takes "
+    f"{FEWEST_SEEDS} equations, one on a single equation as many seeds."
 )
 RATIO_NOTE = (
     "log10 ratio: median over seeds of log10(arm / reference), with its bootstrap interval; -1 = ten times smaller. "
@@ -59,7 +61,7 @@ def suite_sections(summary: Mapping[str, Any], drawn: Sequence[Figure]) -> list[
         "numbers on this page are of the runs below."
     )
     return [
-        Section("Result", [Text(headline(summary)), *map(Text, said), Note(beside)]),
+        Section("", [Lead(headline(summary)), *map(Text, said), Note(beside)]),
         Section("Shares that improve", _shares(summary)),
         *_medians(summary),
         *_pairs(summary),
