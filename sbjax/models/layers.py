@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jaxtyping import Array, Float
 
 from sbjax.asymmetry.figlu import Gate, figlu
@@ -68,6 +69,8 @@ class Conv(nn.Module):
         stride: step in both directions.
         padding: zeros on each side; None = (kernel_size - 1) // 2.
         use_bias: add a bias; not needed before a normalisation.
+        groups: number of groups; as many as input channels = depthwise.
+        kernel_init: distribution of the kernel at the start.
         dtype: compute dtype; parameters are float32 or wider.
     """
 
@@ -76,20 +79,18 @@ class Conv(nn.Module):
     stride: int = 1
     padding: int | None = None
     use_bias: bool = False
+    groups: int = 1
+    kernel_init: Callable = he_normal_fan_out
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 features"]:
         size = self.kernel_size
-        shape = (size, size, x.shape[-1], self.features)
-        kernel = self.param("kernel", he_normal_fan_out, shape, param_dtype(self.dtype))
+        shape = (size, size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, param_dtype(self.dtype))
         pad = (size - 1) // 2 if self.padding is None else self.padding
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        if size == 1 and pad == 0:
-            # Slice and multiply: ten times faster on XLA:CPU than a strided 1x1 convolution.
-            y = x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
-        else:
-            y = conv2d(x, kernel, strides=(self.stride,) * 2, padding=((pad, pad),) * 2)
+        y = conv2d(x, kernel, strides=(self.stride,) * 2, padding=((pad, pad),) * 2, groups=self.groups)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,), param_dtype(self.dtype)).astype(
                 self.dtype
@@ -161,6 +162,41 @@ def max_pool_2x2(x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c"
     """
     b, h, w, c = x.shape
     return x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c).max((2, 4))
+
+
+def max_pool_3x3(x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c"]:
+    """3x3 max-pooling of stride 2, with one border of minus infinity: `flax.linen.max_pool` of a ResNet's stem.
+
+    Of equal entries the first one gets the gradient, and NaN stays, as there. As maxima of even and odd rows and
+    columns, ten times faster on CPU than the backward pass of `reduce_window`.
+
+    >>> max_pool_3x3(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
+    [[5.0, 7.0], [13.0, 15.0]]
+    """
+    for axis in (2, 1):
+        if x.shape[axis] % 2:
+            x = _lowest(x, axis, 0, 1)
+        x = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
+        even, odd = (lax.index_in_dim(x, i, axis + 1, keepdims=False) for i in (0, 1))
+        before = _lowest(lax.slice_in_dim(odd, 0, odd.shape[axis] - 1, axis=axis), axis, 1, 0)
+        x = _first_of_largest(_first_of_largest(before, even), odd)
+    return x
+
+
+def _lowest(x, axis, before, after):
+    pad = [(0, 0)] * x.ndim
+    pad[axis] = (before, after)
+    return jnp.pad(x, pad, constant_values=-jnp.inf)
+
+
+def _first_of_largest(a, b):
+    return jnp.where((a >= b) | jnp.isnan(a), a, b)
+
+
+def avg_pool_2x2(x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c"]:
+    """2x2 mean-pooling; an odd last row or column is dropped. A map of one row or column is pooled to none."""
+    b, h, w, c = x.shape
+    return x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
 def dropout(x: Array, rate: float, *, train: bool) -> Array:

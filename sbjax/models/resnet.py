@@ -76,7 +76,7 @@ class ResNet(nn.Module):
         x = layers.make_norm(self.norm, train=train, name="norm_stem", dtype=self.dtype)(x)
         x = layers.make_activation(self.activation, name="act_stem")(x)
         if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+            x = layers.max_pool_3x3(x)
         for stage, (blocks, features) in enumerate(zip(self.stages, channels, strict=True)):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
