@@ -17,6 +17,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "celu": nn.celu,
     "elu": nn.elu,
     "gelu": nn.gelu,
+    "hard_sigmoid": nn.hard_sigmoid,
+    "hard_swish": nn.hard_swish,
     "identity": lambda x: x,
     "leaky_relu": nn.leaky_relu,
     "relu": nn.relu,
@@ -29,12 +31,30 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 # Highest order of differentiation that an activation is of use for; others have all orders. Above it, derivatives are
 # zero between kinks or lack the jump of the order before.
-ORDERS = {"identity": 1, "leaky_relu": 1, "relu": 1, "celu": 2, "elu": 2, "selu": 2}
+ORDERS = {"hard_sigmoid": 1, "hard_swish": 2, "identity": 1, "leaky_relu": 1, "relu": 1, "celu": 2, "elu": 2, "selu": 2}
 NORMS = ("batch", "group", "layer", "none")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 # He et al., arXiv 1502.01852: variance 2 / (kh kw out), which preserves the scale of gradients through relu.
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# PyTorch's default for dense layers: uniform on +-1 / sqrt(fan-in).
+torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def sub_kernel_init(size: int, full: Callable = he_normal_fan_out) -> Callable:
+    """Rows and columns 1, 3, .. of a kernel that `full` draws with sides of `size`.
+
+    A convolution of stride 2 meets the pixels of an image that is expanded by K = 2 with these taps only; the others
+    meet the fill. With the same key, a network with this stem starts at the same function of the raw image.
+
+    >>> sub_kernel_init(7)(jax.random.key(0), (3, 3, 3, 8)).shape
+    (3, 3, 3, 8)
+    """
+
+    def init(key, shape, dtype=jnp.float32):
+        return full(key, (size, size, *shape[2:]), dtype)[1::2, 1::2]
+
+    return init
 
 
 # Options that the architectures share, as fields of their classes.
@@ -45,9 +65,15 @@ def norm_option(default: str) -> Any:
     return option(default, "normalisation", choices=NORMS)
 
 
-def dropout_option() -> Any:
+def stem_option() -> Any:
+    """`stem`, see `stem_conv`."""
+    said = "3x3 ('cifar'), 7x7 and pooling ('imagenet'), or its 'sub_kernel'"
+    return option("cifar", said, choices=("cifar", "imagenet", "sub_kernel"))
+
+
+def dropout_option(default: float = 0.0) -> Any:
     """`dropout`."""
-    return option(0.0, "rate of dropout", least=0, below=1)
+    return option(default, "rate of dropout", least=0, below=1)
 
 
 def activation_option(default: str) -> Any:
@@ -98,23 +124,43 @@ class Conv(nn.Module):
         return y
 
 
-def make_norm(kind: str, *, train: bool, name: str, dtype: Any = jnp.float32) -> Callable:
+def stem_conv(features: int, stem: str, *, kernel_init: Callable = he_normal_fan_out, **given: Any) -> Conv:
+    """The first convolution of ResNets and DenseNets, `conv_stem`.
+
+    'cifar': 3x3, stride 1. 'imagenet': 7x7, stride 2; 3x3 max-pooling of stride 2 comes later. 'sub_kernel': 3x3,
+    stride 1, with that pooling: what 'imagenet' does with an image expanded by K = 2, but for a constant; see
+    `sub_kernel_init`."""
+    size, stride = (7, 2) if stem == "imagenet" else (3, 1)
+    kernel_init = sub_kernel_init(7, kernel_init) if stem == "sub_kernel" else kernel_init
+    return Conv(features, size, stride, kernel_init=kernel_init, name="conv_stem", **given)
+
+
+def make_norm(
+    kind: str,
+    *,
+    train: bool,
+    name: str,
+    dtype: Any = jnp.float32,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+) -> Callable:
     """A normalisation as a function of an array [..., channels].
 
     'batch' keeps running statistics in `batch_stats`. 'layer' on vectors is the usual layer norm; on images it
     normalises over (height, width, channel) with one scale and shift per channel (a group norm with one group), as
-    usual for ResNets. 'group' uses the largest number of groups up to 32 with at least two channels each.
+    usual for ResNets. 'group' uses the largest number of groups up to 32 with at least two channels each. `epsilon` is
+    added to all variances, `momentum` is that of running statistics.
     """
     if kind == "batch":
-        return BatchNorm(train=train, dtype=dtype, name=name)
+        return BatchNorm(train=train, momentum=momentum, epsilon=epsilon, dtype=dtype, name=name)
     if kind == "none":
         return lambda x: x
 
     def grouped(x):
         if kind == "layer" and x.ndim == 2:
-            return nn.LayerNorm(epsilon=1e-5, dtype=dtype, param_dtype=param_dtype(dtype), name=name)(x)
+            return nn.LayerNorm(epsilon=epsilon, dtype=dtype, param_dtype=param_dtype(dtype), name=name)(x)
         groups = 1 if kind == "layer" else number_of_groups(x.shape[-1])
-        return nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype, param_dtype=param_dtype(dtype), name=name)(x)
+        return nn.GroupNorm(groups, epsilon=epsilon, dtype=dtype, param_dtype=param_dtype(dtype), name=name)(x)
 
     return grouped
 
