@@ -10,6 +10,7 @@ from sbjax import config as config_lib
 from sbjax import trees
 from sbjax.physics.pdes import EQUATIONS
 from sbjax.runner import run as experiment
+from sbjax.runner.suite import members
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 SHAPES = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
@@ -39,7 +40,21 @@ def load(name, words, data, arms=None, **model):
 
 def test_all_configs_are_known_here():
     assert {path.stem for path in CONFIGS.glob("*.py")} == {
-        *("quickstart", "images", "designs", "pdes", "lmc", "mli", "qcd", "ising", "functions", "landscape", "text"),
+        *(
+            "quickstart",
+            "images",
+            "designs",
+            "pdes",
+            "lmc",
+            "mli",
+            "qcd",
+            "ising",
+            "functions",
+            "landscape",
+            "figure1",
+            "figure2",
+            "text",
+        ),
     }
 
 
@@ -63,6 +78,50 @@ def test_every_image_config_builds(words, data):
     assert raw.task.batch_size == 8
     # Twice the resolution is four times the positions; the later layers of an MLP stay as they are.
     assert 1.5 < expanded.flops_per_step / raw.flops_per_step < 4.5
+
+
+FAMILIES = ("resnet18", "resnet50", "densenet121", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0")
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("model", FAMILIES)
+def test_every_network_of_the_first_figure_builds(model, data):
+    """The control of the stem has the raw image and fewer weights, and costs what the expanded network does."""
+    full = config_lib.check(load("figure1.py", f"cifar10,{model}", data))
+    assert list(full["arms"]) == ["raw", "expanded", "zero", "nearest", "bilinear", "stem_control"]
+    smoke = load("figure1.py", f"cifar10,{model},smoke", data, ("raw", "expanded", "stem_control"))
+    arms = {arm.name: arm for arm in experiment.prepare(config_lib.read(smoke)).built.arms}
+    taps = arms["raw"].parameters - arms["stem_control"].parameters
+    width = {"resnet18": 16, "resnet50": 16, "densenet121": 16}.get(model, 8)
+    assert taps == 3 * width * (40 if width == 16 else 8)
+    raw, expanded, control = (arms[name].flops_per_step for name in ("raw", "expanded", "stem_control"))
+    assert 1.2 < expanded / raw < 5
+    assert 0.7 < control / expanded < 1.01
+
+
+def test_suites_of_the_figures(data):
+    column = members(load("figure1.py", "cifar10,all", data))
+    assert sorted(column) == sorted(f"cifar10_{model}" for model in FAMILIES if model != "mobilenet_v3_large")
+    assert [plan.settings["model"]["name"] for plan in column.values()] == [
+        name.removeprefix("cifar10_") for name in column
+    ]
+    assert len(members(load("figure1.py", "all", data))) == 20
+    second = members(load("figure2.py", "all,smoke", data))
+    assert {plan.settings["task"]["dataset"] for plan in second.values()} >= {"dtd", "eurosat", "folder:fgvc_aircraft"}
+    assert second["svhn"].settings["task"]["flip"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("figure1.py", "all,resnet50", "'all' and 'resnet50': give one"),
+        ("figure1.py", "resnet50,stride1", "stem='stride1' is one of mobilenet_v3_small.*resnet50 has 'imagenet'"),
+        ("figure2.py", "all,dtd", "'all' and 'dtd': give one"),
+    ],
+)
+def test_words_of_the_figures_that_do_not_go_together(name, words, message, data):
+    with pytest.raises(config_lib.ConfigError, match=message):
+        load(name, words, data)
 
 
 def test_every_design_builds(data):
@@ -151,6 +210,7 @@ def test_the_list_of_equations(capsys):
         pytest.param("images.py", "fashion_mnist,cnn,smoke", ("raw", "bilinear"), {}, marks=pytest.mark.extended),
         pytest.param("images.py", "cifar10,resnet20,smoke", ("raw",), {"width": 0.25}, marks=pytest.mark.extended),
         pytest.param("images.py", "digits,resnet18,smoke", ("raw",), {"width": 0.25}, marks=pytest.mark.extended),
+        pytest.param("figure1.py", "cifar10,mobilenet_v3_small,smoke", None, {}, marks=pytest.mark.extended),
         pytest.param("pdes.py", "kovasznay,smoke", None, {}, marks=pytest.mark.extended),
     ],
 )

@@ -1,6 +1,6 @@
 """Two-dimensional convolution that is fast on XLA:CPU.
 
-Same bilinear map as `jax.lax.conv_general_dilated`, differentiable to any order in both modes. It avoids four slow
+Same bilinear map as `jax.lax.conv_general_dilated`, differentiable to any order in both modes. It avoids five slow
 paths of XLA:CPU:
 
 - XLA converts convolutions to the layout of its fast kernels only at the top level of a program; gradients inside
@@ -9,7 +9,10 @@ paths of XLA:CPU:
   the batch that fit in cache.
 - `vmap` over kernels gives a grouped convolution, which is a naive loop nest again. Here convolutions run one by one.
 - If a map is smaller than the kernel, XLA swaps the two and runs the reversed window as a loop nest. Here the map is
-  padded explicitly first.
+  padded explicitly first, and taps that never meet the map are left out: 5x5 on a map of 2x2 is 3x3, 3x3 on a single
+  cell a matrix product.
+- Convolutions with groups are loop nests as well. Here groups run one by one, and those of single channels by
+  `sbjax.models.depthwise`.
 
 Milliseconds on 2 x86-64 cores (jax 0.10.1, float32, batch 128, SGD with momentum); PyTorch 2.13 (NCHW) trains
 replicas one after another:
@@ -36,7 +39,10 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from sbjax.models.depthwise import depthwise
+
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+_UNDILATED = {"lhs_dilation": (1, 1), "rhs_dilation": (1, 1)}
 
 # More than 8 groups do not help on ResNet-20 and increase compilation time (4, 8, 16 groups: 370, 343, 353 ms per step,
 # 3.4, 5.2, 7.3 s to the first step); for contractions shorter than 1024 extra additions cost more than the cache gains.
@@ -46,45 +52,90 @@ _MIN_CONTRACTION = 1024
 
 def conv2d(
     x: Float[Array, "batch height width in"],
-    kernel: Float[Array, "kh kw in out"],
+    kernel: Float[Array, "kh kw in_of_a_group out"],
     *,
     strides: tuple[int, int] = (1, 1),
     padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0)),
+    groups: int = 1,
     implementation: str = "auto",
 ) -> Float[Array, "batch height_out width_out out"]:
     """y[b, i, j, o] = sum_{u, v, c} x[b, s_0 i + u - p_0, s_1 j + v - p_1, c] kernel[u, v, c, o].
 
+    With groups, output channel o reads the input channels of its group only: c runs over `in_of_a_group` channels from
+    (o // (out / groups)) in_of_a_group on. As many groups as channels make a depthwise convolution.
+
     Args:
       x: images [batch, height, width, in], of the kernel's dtype.
-      kernel: [kh, kw, in, out].
+      kernel: [kh, kw, in / groups, out].
       strides: (s_0, s_1).
       padding: zeros before (p) and after, for each of the two axes.
+      groups: number of groups, a divisor of both numbers of channels.
       implementation: 'xla': `jax.lax.conv_general_dilated`; 'cpu': this module; 'auto': 'cpu' if the default backend is
-        the CPU, else 'xla'.
+        the CPU, else 'xla', which leaves out taps that meet zeros alone and takes 1x1 kernels as matrix products.
 
     Returns:
       [batch, height_out, width_out, out] with height_out = (height + before + after - kh) // s_0 + 1.
 
     Raises:
-      ValueError: ranks, channels or dtypes that do not fit; an unknown implementation.
+      ValueError: ranks, channels, groups or dtypes that do not fit; an unknown implementation.
 
     >>> y = conv2d(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 5)), padding=((1, 1), (1, 1)))
     >>> y.shape, float(y[0, 1, 1, 0]), float(y[0, 0, 0, 0])
     ((1, 4, 4, 5), 18.0, 8.0)
+    >>> conv2d(jnp.ones((1, 4, 4, 6)), jnp.ones((3, 3, 1, 6)), groups=6)[0, 0, 0].tolist()
+    [9.0, 9.0, 9.0, 9.0, 9.0, 9.0]
     """
-    if x.ndim != 4 or kernel.ndim != 4 or x.shape[3] != kernel.shape[2]:
+    if groups < 1:
+        raise ValueError(f"groups={groups} must be >= 1")
+    if x.ndim != 4 or kernel.ndim != 4 or x.shape[3] != groups * kernel.shape[2]:
         raise ValueError(
             f"x has shape {x.shape} and kernel {kernel.shape}: give [batch, height, width, in] and [kh, kw, in, out] "
-            "with the same number of input channels"
+            + (
+                "with the same number of input channels"
+                if groups == 1
+                else f"with in / {groups} channels in the kernel"
+            )
         )
+    if kernel.shape[3] % groups:
+        raise ValueError(f"groups={groups} does not divide the {kernel.shape[3]} output channels of the kernel")
     if x.dtype != kernel.dtype:
         raise ValueError(f"x has dtype {x.dtype} and kernel {kernel.dtype}: cast one to the other's")
     if implementation not in ("auto", "cpu", "xla"):
         raise ValueError(f"implementation={implementation!r} is unknown: give 'auto', 'cpu' or 'xla'")
-    params = {"strides": strides, "padding": padding, "lhs_dilation": (1, 1), "rhs_dilation": (1, 1)}
-    if implementation == "xla" or (implementation == "auto" and jax.default_backend() != "cpu"):
-        return _plain(x, kernel, **params)
-    return _conv_p.bind(*_same_axes(x, kernel), **params)
+    params = {"strides": strides, "padding": padding}
+    if implementation == "xla":
+        return _plain(x, kernel, **params, **_UNDILATED, groups=groups)
+    kernel, params["padding"] = _used_taps(x, kernel, **params)
+    if groups == 1 and kernel.shape[:2] == (1, 1) and params["padding"] == ((0, 0), (0, 0)):
+        # Slice and multiply: ten times faster on XLA:CPU than a strided 1x1 convolution.
+        return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
+    if implementation == "auto" and jax.default_backend() != "cpu":
+        return _plain(x, kernel, **params, **_UNDILATED, groups=groups)
+    x, kernel = _same_axes(x, kernel)
+    bind = partial(_conv_p.bind, **params, **_UNDILATED)
+    if groups == 1:
+        return bind(x, kernel)
+    if groups == x.shape[3]:
+        several = kernel.shape[3] // groups
+        return depthwise(x if several == 1 else jnp.repeat(x, several, 3), kernel[:, :, 0], **params)
+    xs, kernels = x.reshape(*x.shape[:3], groups, -1), kernel.reshape(*kernel.shape[:3], groups, -1)
+    y = jax.vmap(bind, (3, 3), 3)(xs, kernels)
+    return y.reshape(*y.shape[:3], -1)
+
+
+def _used_taps(x: Array, kernel: Array, *, strides, padding) -> tuple[Array, tuple[tuple[int, int], ...]]:
+    """The kernel without rows and columns that meet zeros alone, and the padding that goes with it."""
+    ranges, ends = [], []
+    for n, m, s, (low, high) in zip(x.shape[1:3], kernel.shape[:2], strides, padding):
+        starts = range(-low, n + high - m + 1, s)  # of the window
+        used = [u for u in range(m) if any(0 <= start + u < n for start in starts)]
+        first, last = (used[0], used[-1]) if used else (0, m - 1)
+        ranges.append(slice(first, last + 1))
+        ends.append((low - first, high - (m - 1 - last)))
+    if any(min(pair) < 0 for pair in ends):  # with strides that pass by a border
+        return kernel, padding
+    whole = kernel.shape[:2] == tuple(part.stop - part.start for part in ranges)
+    return kernel if whole else kernel[*ranges], tuple(ends)
 
 
 def _same_axes(x: Array, kernel: Array) -> tuple[Array, Array]:
@@ -101,7 +152,7 @@ def _same_axes(x: Array, kernel: Array) -> tuple[Array, Array]:
     )
 
 
-def _plain(x: Array, kernel: Array, *, strides, padding, lhs_dilation, rhs_dilation) -> Array:
+def _plain(x: Array, kernel: Array, *, strides, padding, lhs_dilation, rhs_dilation, groups=1) -> Array:
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -110,6 +161,7 @@ def _plain(x: Array, kernel: Array, *, strides, padding, lhs_dilation, rhs_dilat
         lhs_dilation=lhs_dilation,
         rhs_dilation=rhs_dilation,
         dimension_numbers=_LAYOUT,
+        feature_group_count=groups,
     )
 
 

@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from sbjax import options
 from sbjax.expansion.transform import Expansion, check_expansion
+from sbjax.models import efficientnet, mobilenet
 from sbjax.models.own import OwnField, OwnMasses, OwnModel, own_dtype
 from sbjax.names import check_choice, import_path, is_import_path
 
@@ -28,6 +29,7 @@ class Model(NamedTuple):
     defaults: Mapping[str, Any] = {}
 
 
+_MOBILE = "sbjax.models.mobilenet:MobileNetV3"
 _RESNET, _GROUP = "sbjax.models.resnet:ResNet", "sbjax.models.equivariant:GroupCNN"
 
 FAMILIES: dict[str, dict[str, Model]] = {
@@ -37,9 +39,14 @@ FAMILIES: dict[str, dict[str, Model]] = {
         "cnn": Model("sbjax.models.cnn:CNN"),
         "p4cnn": Model(_GROUP, {"group": "p4"}, {"channels": (16, 32, 32)}),
         "p4mcnn": Model(_GROUP, {"group": "p4m"}, {"channels": (12, 22, 22)}),
-        "resnet8": Model(_RESNET, {"stages": (1, 1, 1), "base": 16}),
-        "resnet18": Model(_RESNET, {"stages": (2, 2, 2, 2), "base": 64}),
-        "resnet20": Model(_RESNET, {"stages": (3, 3, 3), "base": 16}),
+        "resnet8": Model(_RESNET, {"stages": (1, 1, 1), "base": 16, "bottleneck": False}),
+        "resnet18": Model(_RESNET, {"stages": (2, 2, 2, 2), "base": 64, "bottleneck": False}),
+        "resnet20": Model(_RESNET, {"stages": (3, 3, 3), "base": 16, "bottleneck": False}),
+        "resnet50": Model(_RESNET, {"stages": (3, 4, 6, 3), "base": 64, "bottleneck": True}),
+        "densenet121": Model("sbjax.models.densenet:DenseNet", {"depths": (6, 12, 24, 16)}),
+        "mobilenet_v3_large": Model(_MOBILE, {"blocks": mobilenet.LARGE, "hidden": 1280}),
+        "mobilenet_v3_small": Model(_MOBILE, {"blocks": mobilenet.SMALL, "hidden": 1024}),
+        "efficientnet_b0": Model("sbjax.models.efficientnet:EfficientNet", {"stages": efficientnet.B0}),
     },
     # Places in a vocabulary [batch, length] -> logits [batch, classes].
     "text": {
@@ -84,9 +91,10 @@ def make_model(name: str, *, classes: int, **given: Any) -> Any:
     """An image classifier, called as `module.apply(variables, x, train=.., rngs={'dropout': key}, mutable=[..])`.
 
     Args:
-        name: 'mlp', 'cnn', 'p4cnn', 'p4mcnn', 'resnet8', 'resnet18', 'resnet20', or the import path of a Linen module
-            of your own, or of a function that returns one ('my_models:Depthwise', 'path/my_models.py:Depthwise'). It
-            takes `classes`; see `sbjax.models.own.OwnModel` for what its `__call__` has to do.
+        name: of `FAMILIES["image"]`, such as 'mlp', 'cnn', 'resnet18', 'resnet50', 'densenet121', 'mobilenet_v3_small',
+            'efficientnet_b0'; or the import path of a Linen module of your own, or of a function that returns one
+            ('my_models:Depthwise', 'path/my_models.py:Depthwise'). It takes `classes`; see
+            `sbjax.models.own.OwnModel` for what its `__call__` has to do.
         classes: number of outputs.
         given: options, see `model_specs`: the other fields of the class or arguments of the function.
 

@@ -1,4 +1,4 @@
-"""Residual networks: ResNet-8, ResNet-18 and ResNet-20 (He et al., arXiv 1512.03385)."""
+"""Residual networks: ResNet-8, ResNet-18, ResNet-20 and ResNet-50 (He et al., arXiv 1512.03385)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -14,7 +14,10 @@ from sbjax.options import option
 
 
 class Block(nn.Module):
-    """Residual block: two 3x3 convolutions and a shortcut, with the last activation after the sum."""
+    """Residual block: convolutions and a shortcut, with the last activation after the sum.
+
+    Two 3x3 convolutions, or with `bottleneck` a 1x1, a 3x3 that has the stride, and a 1x1 to four times the features.
+    """
 
     features: int
     stride: int
@@ -22,22 +25,28 @@ class Block(nn.Module):
     norm: str
     activation: str | Gate
     dtype: str
+    bottleneck: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch h w c"], train: bool = False) -> Float[Array, "batch h2 w2 features"]:
         act = partial(layers.make_activation, self.activation)
         norm = partial(layers.make_norm, self.norm, train=train, dtype=self.dtype)
-        conv = partial(layers.Conv, self.features, use_bias=self.norm == "none", dtype=self.dtype)
-        y = act(name="act_0")(norm(name="norm_0")(conv(stride=self.stride, name="conv_0")(x)))
-        y = norm(name="norm_1")(conv(name="conv_1")(y))
+        conv = partial(layers.Conv, use_bias=self.norm == "none", dtype=self.dtype)
+        plan = [(self.features, 3, self.stride), (self.features, 3, 1)]
+        if self.bottleneck:
+            plan = [(self.features, 1, 1), (self.features, 3, self.stride), (4 * self.features, 1, 1)]
+        y, last = x, len(plan) - 1
+        for i, (features, size, stride) in enumerate(plan):
+            y = norm(name=f"norm_{i}")(conv(features, size, stride, name=f"conv_{i}")(y))
+            y = y if i == last else act(name=f"act_{i}")(y)
         if x.shape != y.shape:
             if self.shortcut == "projection":
-                x = norm(name="norm_shortcut")(conv(kernel_size=1, stride=self.stride, name="conv_shortcut")(x))
+                x = norm(name="norm_shortcut")(conv(y.shape[-1], 1, self.stride, name="conv_shortcut")(x))
             else:  # option A of the paper: subsample, and pad the new channels with zeros
                 x = x[:, :: self.stride, :: self.stride]
-                missing = self.features - x.shape[-1]
+                missing = y.shape[-1] - x.shape[-1]
                 x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)))
-        return act(name="act_1")(x + y)
+        return act(name=f"act_{last}")(x + y)
 
 
 class ResNet(nn.Module):
@@ -47,8 +56,10 @@ class ResNet(nn.Module):
         classes: outputs.
         stages: blocks in each stage.
         base: channels of the first stage at width 1.
+        bottleneck: blocks of three convolutions, with four times as many channels between them.
         width: multiplies all channels.
-        stem: 'cifar' (3x3, stride 1) or 'imagenet' (7x7, stride 2, then 3x3 max-pooling of stride 2).
+        stem: 'cifar' (3x3, stride 1), 'imagenet' (7x7, stride 2, then 3x3 max-pooling of stride 2), or 'sub_kernel'
+            (3x3 and pooling: what 'imagenet' does with an image expanded by K = 2, see `layers.sub_kernel_init`).
         shortcut: if shapes change: 'projection' (1x1 convolution and normalisation) or 'identity' (option A).
         norm: 'batch', 'group', 'layer' or 'none'.
         dropout: rate in [0, 1) before the head.
@@ -59,8 +70,9 @@ class ResNet(nn.Module):
     classes: int
     stages: Sequence[int]
     base: int
+    bottleneck: bool = False
     width: float = option(1.0, "multiplies all channels", above=0)
-    stem: str = option("cifar", "3x3 ('cifar') or 7x7 and pooling ('imagenet')", choices=("cifar", "imagenet"))
+    stem: str = layers.stem_option()
     shortcut: str = option("projection", "where shapes change", choices=("projection", "identity"))
     norm: str = layers.norm_option("batch")
     dropout: float = layers.dropout_option()
@@ -71,17 +83,19 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch h w c"], train: bool = False) -> Float[Array, "batch classes"]:
         channels = [round(self.base * self.width) * 2**i for i in range(len(self.stages))]
-        size, stride = (3, 1) if self.stem == "cifar" else (7, 2)
-        x = layers.Conv(channels[0], size, stride, use_bias=self.norm == "none", dtype=self.dtype, name="conv_stem")(x)
+        x = layers.stem_conv(channels[0], self.stem, use_bias=self.norm == "none", dtype=self.dtype)(x)
         x = layers.make_norm(self.norm, train=train, name="norm_stem", dtype=self.dtype)(x)
         x = layers.make_activation(self.activation, name="act_stem")(x)
-        if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        if self.stem != "cifar":
+            x = layers.max_pool_3x3(x)
         for stage, (blocks, features) in enumerate(zip(self.stages, channels, strict=True)):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"stage_{stage}_block_{block}"
-                x = Block(features, stride, self.shortcut, self.norm, self.activation, self.dtype, name=name)(x, train)
+                given = (self.shortcut, self.norm, self.activation, self.dtype, self.bottleneck)
+                x = Block(features, stride, *given, name=name)(x, train)
         x = layers.dropout(x.mean((1, 2)), self.dropout, train=train)
         wide = layers.param_dtype(self.dtype)
-        return nn.Dense(self.classes, dtype=self.dtype, param_dtype=wide, name="head")(x).astype(wide)
+        # ResNet-50 starts as torchvision's does.
+        start = {"kernel_init": layers.torch_uniform} if self.bottleneck else {}
+        return nn.Dense(self.classes, dtype=self.dtype, param_dtype=wide, name="head", **start)(x).astype(wide)

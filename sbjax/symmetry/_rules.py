@@ -159,6 +159,15 @@ def _conv2d(equation, operands):
     return _windows(equation, operands, (0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2), 1)
 
 
+def _depthwise(equation, operands):
+    """Sets and channels of a map and of its kernel are the same; see `sbjax.models.depthwise`."""
+    (sets, batch, *space, channels), (k_sets, *window, k_channels) = operands
+    for factors in (*space, *window):
+        fix(factors, "window of a convolution")
+    rows, columns = (axis(n, "window of a convolution") for n in equation.outvars[0].aval.shape[2:4])
+    return [(join(sets, k_sets), batch, rows, columns, join(channels, k_channels))]
+
+
 def _windows(equation, operands, lhs_spec, rhs_spec, out_spec, groups):
     """y[b, (g, o), ..] = sum_{i, window} x[b, (g, i), ..] kernel[(g, o), i, window]; specs begin batch, feature."""
     (batch, x_features, *space), (k_out, k_in, *window) = (
@@ -220,6 +229,7 @@ RULES: dict[str, Rule] = {
     "reshape": _reshape,
     "rev": _reverse,
     "sbjax_conv2d": _conv2d,
+    "sbjax_depthwise": _depthwise,
     "sort": _sort,
     "squeeze": _squeeze,
     "tile": _tile,

@@ -1,15 +1,18 @@
 """conv2d against jax.lax.conv_general_dilated: values, derivatives of both modes, vmap, loops, devices."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from sbjax.models.convolution import conv2d
+from sbjax.models.layers import max_pool_3x3
 
 # shape of x, shape of the kernel, strides, padding; with what each is there for
 CASES = {
@@ -25,18 +28,31 @@ CASES = {
     "tiny map": ((4, 2, 2, 3), (3, 3, 3, 5), (1, 1), ((1, 1), (1, 1))),
     "to a tiny map": ((4, 4, 4, 3), (3, 3, 3, 5), (2, 2), ((1, 1), (1, 1))),
     "one cell": ((4, 1, 1, 3), (3, 3, 3, 5), (1, 1), ((1, 1), (1, 1))),
+    "taps beside the map": ((4, 2, 3, 3), (7, 5, 3, 5), (2, 1), ((3, 3), (2, 2))),
+    "padding alone": ((2, 1, 1, 2), (3, 3, 2, 3), (1, 1), ((3, 3), (3, 3))),
+    "depthwise": ((3, 7, 6, 4), (3, 3, 1, 4), (1, 1), ((1, 1), (1, 1))),
+    "depthwise, strided": ((4, 8, 7, 3), (5, 3, 1, 3), (2, 2), ((2, 2), (1, 1))),
+    "depthwise, uneven": ((3, 9, 8, 2), (3, 2, 1, 2), (3, 2), ((2, 0), (0, 1))),
+    "depthwise, tiny map": ((4, 2, 2, 3), (5, 5, 1, 3), (1, 1), ((2, 2), (2, 2))),
+    "depthwise, several of each": ((3, 5, 5, 2), (3, 3, 1, 6), (2, 2), ((1, 1), (1, 1))),
+    "grouped": ((3, 6, 6, 6), (3, 3, 2, 9), (1, 1), ((1, 1), (1, 1))),
+    "grouped, strided": ((3, 7, 6, 4), (3, 3, 2, 4), (2, 2), ((1, 1), (1, 1))),
 }
 
 
 def operands(case, dtype=np.float64):
     x, kernel, strides, padding = CASES[case]
     rng = np.random.default_rng(0)
+    groups = x[3] // kernel[2]
 
     def ours(x, kernel):
-        return conv2d(x, kernel, strides=strides, padding=padding)
+        return conv2d(x, kernel, strides=strides, padding=padding, groups=groups)
 
     def reference(x, kernel):
-        return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        layout = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(
+            x, kernel, strides, padding, dimension_numbers=layout, feature_group_count=groups
+        )
 
     return jnp.asarray(rng.normal(size=x), dtype), jnp.asarray(rng.normal(size=kernel), dtype), ours, reference
 
@@ -53,7 +69,7 @@ def loss(f):
     return lambda x, kernel: jnp.sin(f(x, kernel)).sum()
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients(case, x64):
     x, kernel, ours, reference = operands(case)
@@ -64,8 +80,8 @@ def test_values_and_gradients(case, x64):
     assert_close(both(ours), both(reference))
 
 
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("case", ["groups", "strided", "to a tiny map"])
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize("case", ["groups", "strided", "to a tiny map", "depthwise, strided", "grouped"])
 @pytest.mark.parametrize("order", ["forward over reverse", "reverse over reverse", "reverse over forward"])
 def test_second_derivatives(case, order, x64):
     x, kernel, ours, reference = operands(case)
@@ -83,10 +99,11 @@ def test_second_derivatives(case, order, x64):
     assert_close(second(ours), second(reference))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(5)
+@pytest.mark.parametrize("case", ["strided", "depthwise, strided", "grouped"])
 @pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0), (2, 3), (None, 4)])
-def test_vmap_is_a_loop(axes, x64):
-    x, kernel, ours, reference = operands("strided")
+def test_vmap_is_a_loop(axes, case, x64):
+    x, kernel, ours, reference = operands(case)
     stacked = [
         a if axis is None else jnp.stack([a, 2 * a, a + 1], axis) for a, axis in zip((x, kernel), axes, strict=True)
     ]
@@ -116,12 +133,56 @@ def test_gradients_in_a_loop_keep_the_fast_layout(case):
     assert layouts(reference) != ({"b01f_01io->b01f"}, False), "XLA has learned it: the module may be unnecessary"
 
 
+@pytest.mark.parametrize("case", ["depthwise, strided", "depthwise, tiny map", "grouped"])
+def test_groups_need_no_convolution_with_groups(case, x64):
+    """In a loop, under vmap twice, and in the gradient of a gradient: values of `lax`, and no loop nest of XLA."""
+    x, kernel, ours, reference = operands(case)
+    stacked = jnp.stack([kernel, kernel + 1])
+
+    def program(f):
+        def body(carry, scale):
+            x, kernels = carry
+            inner = jax.vmap(lambda kernel: loss(f)(x, scale * kernel))
+            outer = lambda kernels: jax.vmap(inner)(jnp.stack([kernels, kernels * 2])).sum()  # noqa: E731
+            gradient = jax.grad(lambda kernels: (jax.grad(outer)(kernels) ** 2).sum())(kernels)
+            return (x, kernels - 1e-3 * gradient), outer(kernels)
+
+        return jax.jit(lambda: jax.lax.scan(body, (x, stacked), jnp.arange(1.0, 3.0, dtype=x.dtype)))
+
+    assert_close(program(ours)(), program(reference)())
+    groups = {int(n) for n in re.findall(r"feature_group_count = (\d+)", program(ours).lower().as_text())}
+    assert groups <= {1}
+    assert "batch_group_count = 1" in (text := program(ours).lower().as_text()) or "convolution" not in text
+
+
+@pytest.mark.parametrize("side", [1, 2, 5, 8])
+def test_max_pool_3x3_is_that_of_flax(side, x64):
+    """Values, gradients and second derivatives, with ties, an infinity and a NaN."""
+    rng = np.random.default_rng(side)
+    x = jnp.asarray(rng.integers(0, 3, (2, side, side + 1, 3)), jnp.float64)
+
+    def reference(x):
+        return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+
+    @partial(jax.jit, static_argnums=0)
+    def all_of(f):
+        weights = jnp.asarray(np.random.default_rng(0).normal(size=reference(x).shape))
+        squares = lambda x: (weights * f(x) ** 2).sum()  # noqa: E731
+        return f(x), jax.grad(squares)(x), jax.jvp(jax.grad(squares), (x,), (jnp.cos(x),))[1]
+
+    for ours, theirs in zip(all_of(max_pool_3x3), all_of(reference), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+    special = x.at[0, 0, 0, 0].set(jnp.nan).at[1, 0, 1, 1].set(-jnp.inf)
+    np.testing.assert_array_equal(max_pool_3x3(special), reference(special))
+
+
 def mesh():
     return jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
 
 
-def test_gradient_of_a_replicated_kernel_in_shard_map(x64):
-    x, kernel, ours, reference = operands("groups")
+@pytest.mark.parametrize("case", ["groups", "depthwise, strided"])
+def test_gradient_of_a_replicated_kernel_in_shard_map(case, x64):
+    x, kernel, ours, reference = operands(case)
     data, everywhere = PartitionSpec("data"), PartitionSpec()
     sharded = jax.shard_map(
         jax.grad(loss(ours), (0, 1)), mesh=mesh(), in_specs=(data, everywhere), out_specs=(data, everywhere)
@@ -129,8 +190,9 @@ def test_gradient_of_a_replicated_kernel_in_shard_map(x64):
     assert_close(jax.jit(sharded)(x, kernel), jax.grad(loss(reference), (0, 1))(x, kernel))
 
 
-def test_a_sharded_batch_is_not_moved(x64):
-    x, kernel, ours, reference = operands("groups")
+@pytest.mark.parametrize("case", ["groups", "depthwise, strided"])
+def test_a_sharded_batch_is_not_moved(case, x64):
+    x, kernel, ours, reference = operands(case)
     gradient = jax.jit(jax.grad(loss(ours), 1))
     sharded = jax.device_put(x, NamedSharding(mesh(), PartitionSpec("data")))
     assert_close(gradient(sharded, kernel), jax.grad(loss(reference), 1)(x, kernel))
@@ -171,3 +233,16 @@ def test_errors(x, kernel, message):
 def test_unknown_implementation():
     with pytest.raises(ValueError, match="implementation='gpu' is unknown: give 'auto', 'cpu' or 'xla'"):
         conv2d(jnp.ones((2, 5, 5, 2)), jnp.ones((3, 3, 2, 4)), implementation="gpu")
+
+
+@pytest.mark.parametrize(
+    ("groups", "outputs", "message"),
+    [
+        (0, 4, "groups=0 must be >= 1"),
+        (2, 4, "with in / 2 channels in the kernel"),
+        (4, 6, "groups=4 does not divide the 6 output channels"),
+    ],
+)
+def test_groups_that_do_not_fit(groups, outputs, message):
+    with pytest.raises(ValueError, match=message):
+        conv2d(jnp.ones((2, 5, 5, 4)), jnp.ones((3, 3, 1, outputs)), groups=groups)

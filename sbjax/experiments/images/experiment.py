@@ -20,6 +20,8 @@ from sbjax.report.results import CONFIG
 from sbjax.tasks.images import make_image_task
 from sbjax.tasks.task import Task
 
+_LARGE = ("resnet", "densenet", "mobilenet", "efficientnet")
+
 
 @dataclasses.dataclass(frozen=True)
 class Fields:
@@ -51,7 +53,7 @@ class Images(TrainingExperiment):
     )
 
     def shrink(self, config):
-        """Little data, and small pictures for a ResNet-18, which takes minutes of a CPU at full size."""
+        """Little data, and small pictures for large networks, which take minutes of a CPU at full size."""
         if config.interpolation.between:
             config.interpolation.update(points=5, examples=64)
         config.task.batch_size = 8
@@ -59,7 +61,7 @@ class Images(TrainingExperiment):
         if not (config.task.dataset.startswith("folder:") or is_import_path(config.task.dataset)):
             config.task.train_share = 0.05  # of one's own set, which may be small, all is taken
             config.task.eval_share = 0.05 if config.task.dataset == "digits" else 0.005
-        if str(config.model.name).startswith("resnet"):
+        if str(config.model.get("name", "resnet")).startswith(_LARGE):
             config.task.image_size = 16
 
     def check(self, plan: Plan) -> list[str]:
