@@ -15,7 +15,7 @@ import subprocess
 import sys
 
 from sbjax.claims import records
-from sbjax.frame.workdir import environment
+from sbjax.frame.environment import environment
 
 ROOT = pathlib.Path(__file__).parents[1]
 KEPT = ("schema", "title", "order", "about", "command", "columns", "notes")

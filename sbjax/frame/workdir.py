@@ -4,25 +4,22 @@
 """
 
 import fcntl
-import importlib.metadata
 import io
 import json
 import logging
 import os
 import pathlib
-import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import jax
 import numpy as np
 
-from sbjax import devices, hosts
+from sbjax import hosts
 from sbjax.files import append_line, changed, read_json, write_atomically
 from sbjax.frame.callbacks import Callbacks, Event
+from sbjax.frame.environment import environment
 from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.names import expanded
 from sbjax.report import against, results, whole
@@ -31,8 +28,6 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 2
 """Of `config.json` and what lies beside it; 1 had sections `lines`, `finish` and `mapping`, and no number."""
-
-PACKAGES = ("sbjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ott-jax", "numpy", "scipy")
 
 
 @runtime_checkable
@@ -297,56 +292,6 @@ class Workdir:
                 return read_json(self.path / name, form)
         except FileNotFoundError:
             return None
-
-
-def environment(settings: dict[str, Any]) -> dict[str, Any]:
-    """What a number may depend on besides the config: versions, device, precision, commit."""
-    device, precision = jax.devices()[0], settings.get("precision", {"matmul": "default", "x64": False})
-    return {
-        "versions": {name: _version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "backend": jax.default_backend(),
-        "device": device.device_kind,
-        "devices": jax.device_count(),
-        "precision": dict(precision),
-        "products": devices.products(precision.get("matmul", "default"), device),
-        "commit": _commit(),
-    }
-
-
-def _processor():
-    """The model of the CPU as Linux names it, else what Python knows."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return (names or [platform.processor() or platform.machine()])[0]
-
-
-def _version(package):
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _commit():
-    """The commit of the source tree, '+' if it was changed, None where the package is not in a git checkout."""
-    here = pathlib.Path(__file__).parent
-
-    def git(*words):
-        return subprocess.run(
-            ["git", "-C", here, *words], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _arm(line):

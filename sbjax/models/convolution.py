@@ -71,7 +71,8 @@ def conv2d(
       padding: zeros before (p) and after, for each of the two axes.
       groups: number of groups, a divisor of both numbers of channels.
       implementation: 'xla': `jax.lax.conv_general_dilated`; 'cpu': this module; 'auto': 'cpu' if the default backend is
-        the CPU, else 'xla', which leaves out taps that meet zeros alone and takes 1x1 kernels as matrix products.
+        the CPU, else that of `jax.lax`. All but 'xla' leave out taps that meet zeros alone, and take 1x1 kernels as
+        matrix products.
 
     Returns:
       [batch, height_out, width_out, out] with height_out = (height + before + after - kh) // s_0 + 1.

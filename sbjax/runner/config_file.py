@@ -82,7 +82,7 @@ def check_second_phase(given: Mapping[str, Any], config: Mapping[str, Any]) -> N
     Raises:
         ConfigError: naming the flag.
     """
-    from sbjax.frame.config import flat
+    from sbjax.frame.differences import flat
     from sbjax.frame.errors import ConfigError
 
     tree = flat(config.to_dict() if hasattr(config, "to_dict") else config)

@@ -16,7 +16,7 @@ from sbjax import config as config_lib
 from sbjax import hosts
 from sbjax.frame.arms import precision
 from sbjax.frame.callbacks import Callbacks
-from sbjax.frame.config import differences
+from sbjax.frame.differences import differences
 from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.frame.estimate import check_disk
 from sbjax.frame.plan import Plan

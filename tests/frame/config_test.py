@@ -7,7 +7,7 @@ import pytest
 from sbjax import config as config_lib
 from sbjax.config import base_config, check, parse_words, read, shrink
 from sbjax.experiments import registry
-from sbjax.frame.config import differences
+from sbjax.frame.differences import differences
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.sections import SHARED, General
 from sbjax.options import Spec, describe

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from sbjax.frame import environment as environment_lib
 from sbjax.frame import workdir as lib
 from sbjax.frame.errors import ConfigError
 from sbjax.report.page import build_report
@@ -53,7 +54,7 @@ def test_another_environment_is_told_and_kept(tmp_path, monkeypatch, caplog, wri
     monkeypatch.setattr(lib, "environment", real)
     assert len(opened(tmp_path / "run")["continued"]) == 2  # back again: a third part
     caplog.clear()
-    monkeypatch.setattr(lib, "_processor", lambda: "Another CPU")
+    monkeypatch.setattr(environment_lib, "_processor", lambda: "Another CPU")
     assert opened(tmp_path / "run")["continued"][-1]["processor"] == "Another CPU"
     assert '-> "Another CPU"' in caplog.text
     run = write_run()

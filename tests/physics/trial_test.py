@@ -296,7 +296,17 @@ def of_order(order):
 @pytest.mark.parametrize("activation", layers.ACTIVATIONS)
 def test_activations_have_the_derivatives_of_the_equation(activation):
     """As seen from the derivatives themselves: none of order 2 of piecewise linear ones, a jump in those of elu."""
-    highest = {"relu": 1, "leaky_relu": 1, "identity": 1, "elu": 2, "celu": 2, "selu": 2}.get(activation, 4)
+    kinks = {
+        "relu": 1,
+        "leaky_relu": 1,
+        "identity": 1,
+        "hard_sigmoid": 1,
+        "elu": 2,
+        "celu": 2,
+        "selu": 2,
+        "hard_swish": 2,
+    }
+    highest = kinks.get(activation, 4)
     field = Field(unknowns=1, widths=(4,), lower=(0.0,), upper=(1.0,), activation=activation)
     for order in (1, 2, 3, 4):
         if order <= highest:

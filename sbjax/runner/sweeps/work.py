@@ -10,9 +10,9 @@ from typing import Any
 
 from sbjax.files import digest, write_json
 from sbjax.frame.arms import precision
+from sbjax.frame.environment import environment
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.estimate import check_disk
-from sbjax.frame.workdir import environment
 from sbjax.runner import run as run_lib
 from sbjax.runner.signals import Interrupted, listening
 from sbjax.runner.sweeps import lease as lease_lib
