@@ -8,8 +8,7 @@ Words: one of digits, mnist, fashion_mnist, cifar10; `brief` (10 % of the data, 
 (every image turned by a multiple of 90 degrees: there the p4 network has the right symmetry and the wrongly equivariant
 one cannot fit); `smoke`.
 
-Measured on 2 x86-64 cores, 10 seeds: 20 % of Fashion-MNIST for 2 epochs, half of the test images, 54 minutes beside
-other work: plain 83.5 %, double width 84.9 %, p4 70.4 %, expanded 77.8 %. docs/results/designs.md has the tables.
+What came out, on 2 x86-64 cores in 54 minutes: docs/results/designs.md.
 
 Arms: `plain`, a CNN with batch norm; dropout 0.2, 0.4, 0.6; group norm, layer norm, no norm; half and double width;
 tanh; input expansion K = 2 with fill 0.5, and its controls zero fill and nearest; p4 equivariance; `wrong`, the p4

@@ -17,8 +17,7 @@ Arms: raw; sizes 3, 5, 7 with the constants 0, 0.5, 1, e, pi, 10 around the data
 [pi, pi, x, pi, pi]) or behind it (`size5_first_pi`); `matched_bias`, raw with the starting values and the unit of the
 bias that size5_middle_pi amounts to; `widened`, raw with a first layer wide enough for as many parameters.
 
-Measured: `all`, 2 x86-64 cores: 13 minutes. size5_middle_pi over raw, median of ten functions:
-iterations 1.00 [0.55, 2.76], test MSE 1.50 [0.21, 3.41]; over `matched_bias` 1.00 [0.97, 1.00] and 1.02 [0.91, 1.23].
+`all` takes 13 minutes of 2 x86-64 cores. What came out: docs/results/functions.md.
 """
 
 import math

@@ -8,8 +8,7 @@ Words: one of digits, mnist, fashion_mnist, cifar10; one of mlp, cnn, resnet18, 
 knows: `--config.task.dataset=NAME`. All but `digits` need `pip install 'sbjax[tfds]'` and data prepared by TFDS
 (`--config.task.data_dir=DIR`).
 
-Measured on 2 x86-64 cores: CNN of channels (16, 32, 32), 5 seeds, 20 % of Fashion-MNIST, 4 epochs, 44 minutes beside
-other work: raw 86.2 %, expanded 82.0 %, nearest 81.8 %. docs/results/images.md has the table.
+What came out, on 2 x86-64 cores in 44 minutes: docs/results/images.md.
 
 Arms: raw; `expanded` (K = 2, fill 0.5); `zero` (fill value control); `nearest` and `bilinear` (resolution controls).
 """

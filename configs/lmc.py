@@ -10,9 +10,7 @@ disjoint pairs), cifar10 (ResNet-20, layer norm; AdamW to 1e-2, batch 128, crop 
 digits (the MLP at width 128 on embedded images); quick (mnist: 3 epochs, 6 replicas; cifar10: 10 % of the data, 5
 epochs, 4 replicas, 16 pixels, five arms, 5 % of the test images; digits: 6 replicas); smoke.
 
-Measured on 2 x86-64 cores: mnist with 5 replicas and 4 epochs, 15 minutes: standard 0.269, re-based -0.003, W -0.021,
-standard from W's start -0.029; cifar10,quick, 14 minutes beside other work: standard 0.286, re-based 0.134, W 0.090,
-standard from W's start 0.096. docs/results/lmc.md has the tables.
+What came out, on 2 x86-64 cores in a quarter of an hour each: docs/results/lmc.md.
 
 Arms: `standard`, and re-based, that is, with the second network's units matched to the first's; `w` (W-asymmetric, the
 published masks) and its controls `kappa_0` (frozen zeros) and `from_w` (a standard network from `w`'s effective start);

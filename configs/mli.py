@@ -11,8 +11,7 @@ training, then a cosine (published: a triangle, and 10 to 40 epochs by network; 
 Words: cifar10 or digits; quick (50 networks a kind, 10 % of the data at 16 pixels, batch 128, 5 epochs, 250 examples
 for losses on lines); smoke.
 
-Measured on 2 x86-64 cores: cifar10,quick, 9 minutes; monotonic: standard 62 %, sigma 50 %, w 74 %, whose 95 % intervals
-overlap. docs/results/mli.md has the table.
+What came out of cifar10,quick, on 2 x86-64 cores in 9 minutes: docs/results/mli.md.
 
 Arms: `standard`, `sigma`, `w` (eight whole filters frozen for each output channel).
 

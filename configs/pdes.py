@@ -11,8 +11,8 @@ Words: the name of an equation, or all (the fifteen of three groups), or list; o
     quick       20-20-20 tanh, 500 + 50 + 50 points, Adam for 2000 steps, then L-BFGS for 200; 10 seeds
     accurate    raw only: conditions by the ansatz, Adam, then self-scaled Broyden on adaptive points; 5 seeds
 
-and smoke. All in float64. Hardware: 2 x86-64 cores, 2 GiB. Measured: `all,quick` 58 minutes beside other work
-(docs/results/pdes.md has the table); `poisson,accurate` 5 seeds to a median relative L2 error of 8e-11 in a minute.
+and smoke. All in float64. Hardware: 2 x86-64 cores, 2 GiB; `all,quick` takes an hour. What came
+out: docs/results/pdes.md.
 
 Arms: raw; `expanded` [pi, pi, x, pi, pi]; `ones` [x, 1, 1, 1, 1]; `matched_bias`, raw with the bias that the expansion
 amounts to: its starting values (folded from the same draw) and its step size, for whichever optimiser; `widened`, raw
