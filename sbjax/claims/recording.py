@@ -14,7 +14,7 @@ from sbjax.claims.records import SCHEMA, Record, RecordError
 from sbjax.files import plain, read_json
 
 Rows = tuple[list[dict[str, Any]], list[dict[str, Any]]]  # columns and rows
-TABLES = ("arms", "shares")
+TABLES = ("arms", "shares", "cells")
 _SHARE = {"key": "share_pairs", "name": "pairs improved [95 %]", "unit": "%", "decimals": 0}
 
 
@@ -70,8 +70,8 @@ def record_of(
         workdir: of a finished run, or a folder with `suite.json`.
         title, about, notes, order: what the record says in words; `about` also tells what intervals are.
         hardware: what it ran on; '' takes what `config.json` says.
-        table: 'arms', a row an arm (of a suite: a row a run and arm), or, of a suite of equations, 'shares', a row a
-            pair of arms: how many runs and pairs improve.
+        table: 'arms', a row an arm (of a suite: a row a run and arm); of a suite of equations, 'shares', a row a pair of
+            arms: how many runs and pairs improve; of kind 'exact', 'cells', a row an arm with the cells of its table.
         show: patterns of the metrics of arms that tables show, such as 'replica_distance/marginal'; None shows all. The
             others are kept as data.
         folder_name: what the command calls its workdir.
@@ -89,7 +89,7 @@ def record_of(
             raise RecordError(f"{path}: status={status!r}; start the run again, it goes on where it stopped")
     if table not in TABLES:
         raise RecordError(f"--table={table!r} must be one of {', '.join(TABLES)}")
-    columns, rows = _shares(folder) if table == "shares" else _arms(runs, show)
+    columns, rows = _arms(runs, show) if table == "arms" else _shares(folder) if table == "shares" else _cells(folder)
     first = next(iter(runs.values()))
     settings = read_json(first / "config.json")
     config, environment = settings["config"], settings["environment"]
@@ -173,6 +173,22 @@ def _shares(folder: pathlib.Path) -> Rows:
             cells |= {"runs": {"count": found["runs_improved"], "of": found["runs"]}, "verdict": found["verdict"]}
             rows.append({"cells": cells})
     return columns, rows
+
+
+def _cells(folder: pathlib.Path) -> Rows:
+    """The table of an experiment of kind 'exact': its own columns, cells as records have them."""
+    from sbjax.experiments import registry
+    from sbjax.report.results import load_results
+    from sbjax.report.roles import is_control
+
+    results = load_results(folder)
+    experiment = registry.find(results.config["task"])
+    if not hasattr(experiment, "cells"):
+        raise RecordError(f"{folder}: --table=cells is for experiments of kind 'exact', not of {experiment.name!r}")
+    found = experiment.cells(folder, results.arms)
+    for row in found["rows"]:
+        row |= {"mark": "control"} if is_control(results, row["cells"]["arm"]) else {}
+    return found["columns"], found["rows"]
 
 
 def _measure(found: Any) -> Any:
