@@ -70,8 +70,8 @@ def record_of(
         workdir: of a finished run, or a folder with `suite.json`.
         title, about, notes, order: what the record says in words; `about` also tells what intervals are.
         hardware: what it ran on; '' takes what `config.json` says.
-        table: 'arms', a row an arm (of a suite: a row a run and arm); of a suite of equations, 'shares', a row a pair of
-            arms: how many runs and pairs improve; of kind 'exact', 'cells', a row an arm with the cells of its table.
+        table: 'arms', a row an arm (of a suite: a row a run and arm); of a suite of equations, 'shares', a row a pair
+            of arms: how many runs and pairs improve; of kind 'exact', 'cells', a row an arm: the cells of its table.
         show: patterns of the metrics of arms that tables show, such as 'replica_distance/marginal'; None shows all. The
             others are kept as data.
         folder_name: what the command calls its workdir.

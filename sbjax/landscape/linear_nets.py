@@ -100,8 +100,8 @@ def random_weights(
 def steps_between(start: Weights, end: Weights) -> list[Step]:
     """The g_1, .., g_(l-1) that move `start` to `end`: g_j = (W'_j .. W'_1) (W_j .. W_1)^-1, each by its polar factors.
 
-    A matrix exponential of a real matrix does not reach all of GL(n) with det > 0; the product of one of an antisymmetric
-    and one of a symmetric matrix does.
+    The exponential of one real matrix does not reach all of GL(n) with det > 0; the product of that of an antisymmetric
+    and that of a symmetric matrix does.
 
     Raises:
         ValueError: different products, or different components.

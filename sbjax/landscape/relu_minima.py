@@ -8,7 +8,8 @@ weights 1. With t the angle between a and b,
 so that loss, gradient and Hessian need no samples. Arrays have the network in their last two axes; axes before them are
 batches.
 
-Spurious minima come in families by their isotropy (the permutations of units and coordinates that leave them as they are):
+Spurious minima come in families by their isotropy, the permutations of units and coordinates that leave them as they
+are:
 
 - 'A': all k! permutations, near -1 + 2/k on the diagonal and 2/k elsewhere;
 - 'I': those of the first k - 1, where W is as in A, with a last unit near e_k;
@@ -120,8 +121,8 @@ def spectrum(w: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "nd"]:
 def critical_point(family: str, k: int) -> Point:
     """The critical point of a family, to round-off, in its 2 or 5 symmetric coordinates.
 
-    By symmetry the gradient vanishes once its entries (1, 1), (1, 2), (1, k), (k, 1), (k, k) do, which needs two rows of
-    kernels: k = 400 takes a second.
+    By symmetry the gradient vanishes once its entries (1, 1), (1, 2), (1, k), (k, 1), (k, k) do, which needs two rows
+    of kernels: k = 400 takes a second.
 
     Raises:
         ValueError: an unknown family, k < 4, or no convergence.
@@ -249,7 +250,7 @@ def _angles(a, b):
 
 
 def _perpendicular(a, b):
-    """Unit parts [m, d] of b_j orthogonal to the unit vector a, and of a orthogonal to b_j; zero where they are parallel."""
+    """Unit parts [m, d] of b_j orthogonal to the unit vector a, and of a orthogonal to b_j; 0 if parallel."""
     cosines = b @ a
     parts = (b - cosines[:, None] * a, a - cosines[:, None] * b)
     sizes = [np.linalg.norm(part, axis=1, keepdims=True) for part in parts]

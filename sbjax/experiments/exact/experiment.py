@@ -1,7 +1,7 @@
 """Experiments with closed forms: works on symmetry whose numbers can be checked without training, a module each.
 
-`task.experiment` names the module, which has a dataclass `Fields` and an `EXPERIMENT`. An arm leaves the cells of one row
-of a table, under `summary['cells']`, in the form of a record (`sbjax.claims.records`): a number, `{"value", "low",
+`task.experiment` names the module, which has a dataclass `Fields` and an `EXPERIMENT`. An arm leaves the cells of one
+row of a table, under `summary['cells']`, in the form of a record (`sbjax.claims.records`): a number, `{"value", "low",
 "high"}`, or `{"count", "of"}` with `low` and `high` in percent: `runs/claims.py --record=WORKDIR --table=cells`.
 """
 
@@ -19,7 +19,7 @@ from sbjax.report import tables
 from sbjax.report.results import Results
 from sbjax.report.sections import Section, Table
 
-EXPERIMENTS = ("linear_nets", "relu_minima")
+EXPERIMENTS = ("linear_nets", "relu_minima", "involution")
 
 PART = "exact"
 
@@ -69,6 +69,8 @@ def _text(cell: Any) -> str:
         return cell
     if isinstance(cell, Mapping) and "count" in cell:
         return f"{cell['count']} of {cell['of']}"
+    if isinstance(cell, Mapping) and "value" not in cell:
+        return f"{cell['low']:.7g} to {cell['high']:.7g}"
     return tables.measure(cell, 7)
 
 

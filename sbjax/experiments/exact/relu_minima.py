@@ -1,7 +1,8 @@
-"""Spurious minima of two-layer ReLU networks (arXiv 2210.06088): families in closed form, and a search from random starts.
+"""Spurious minima of two-layer ReLU networks (arXiv 2210.06088): families in closed form, and a search from starts.
 
-`part='families'` needs no randomness: loss and Hessian of the three families, what splitting a unit does, and the slope in
-a new unit of zero norm. `part='search'` descends from `replicas` starts with `extra` spare units and says where they end.
+`part='families'` needs no randomness: loss and Hessian of the three families, what splitting a unit does, and the slope
+in a new unit of zero norm. `part='search'` descends from `replicas` starts with `extra` spare units and says where they
+end.
 """
 
 import collections
@@ -120,7 +121,7 @@ EXPERIMENT = ExactExperiment(
     Fields,
     title="Spurious minima of two-layer ReLU networks",
     columns=COLUMNS,
-    note="Closed forms; after a split: over both kinds of units of all three families. Shares with 95 % Wilson intervals.",
+    note="After a split: over both kinds of units of all three families. Shares with 95 % Wilson intervals.",
     primary="train/loss",
     smoke={},
     check_arm=check,

@@ -6,7 +6,7 @@ import runpy
 import pytest
 
 from sbjax import config as config_lib
-from sbjax.claims import records, recording
+from sbjax.claims import recording, records
 from sbjax.experiments.exact import experiment
 from sbjax.frame.errors import ConfigError
 from sbjax.runner import run as runner
