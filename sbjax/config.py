@@ -29,7 +29,7 @@ def base_config(kind: str = "images", experiment: str = "") -> ConfigDict:
 
     Args:
         kind: a name of `sbjax.experiments.registry.KINDS`, or 'module:EXPERIMENT' of yours.
-        experiment: of kind 'landscape', which one.
+        experiment: of kinds 'landscape' and 'exact', which one.
 
     >>> base_config("pinn").task.equation
     'burgers'

@@ -29,6 +29,7 @@ EXPERIMENTS = {
     "functions": "Functions of one variable",
     "ising": "Ising model",
     "landscape": "Geometry of the loss landscape",
+    "exact": "Closed forms",
     "lmc": "Linear mode connectivity",
     "mli": "Monotonic linear interpolation",
     "designs": "Designs and the replica distance",

@@ -14,7 +14,7 @@ from sbjax.claims.records import SCHEMA, Record, RecordError
 from sbjax.files import plain, read_json
 
 Rows = tuple[list[dict[str, Any]], list[dict[str, Any]]]  # columns and rows
-TABLES = ("arms", "shares", "pooled")
+TABLES = ("arms", "shares", "pooled", "cells")
 _SHARE = {"key": "share_pairs", "name": "pairs improved [95 %]", "unit": "%", "decimals": 0}
 
 
@@ -71,7 +71,8 @@ def record_of(
         title, about, notes, order: what the record says in words; `about` also tells what intervals are.
         hardware: what it ran on; '' takes what `config.json` says.
         table: 'arms', a row an arm (of a suite: a row a run and arm); of a suite of equations, 'shares', a row a pair
-            of arms: how many runs and pairs improve; of folds of one set of texts, 'pooled', a row an arm over all.
+            of arms: how many runs and pairs improve; of folds of one set of texts, 'pooled', a row an arm over all;
+            of kind 'exact', 'cells', a row an arm: the cells of its table.
         show: patterns of the metrics of arms that tables show, such as 'replica_distance/marginal'; None shows all. The
             others are kept as data.
         folder_name: what the command calls its workdir.
@@ -93,6 +94,7 @@ def record_of(
     made = {
         "shares": lambda: _shares(folder),
         "pooled": lambda: _pooled(folder, first),
+        "cells": lambda: _cells(folder),
         "arms": lambda: _arms(runs, show),
     }
     columns, rows = made[table]()
@@ -211,6 +213,22 @@ def _pooled(folder: pathlib.Path, first: pathlib.Path) -> Rows:
         row = {"cells": cells, "seeds": [100 * x for x in values]}
         rows.append(row | ({"mark": "control"} if is_control(results, arm) else {}))
     return columns, rows
+
+
+def _cells(folder: pathlib.Path) -> Rows:
+    """The table of an experiment of kind 'exact': its own columns, cells as records have them."""
+    from sbjax.experiments import registry
+    from sbjax.report.results import load_results
+    from sbjax.report.roles import is_control
+
+    results = load_results(folder)
+    experiment = registry.find(results.config["task"])
+    if not hasattr(experiment, "cells"):
+        raise RecordError(f"{folder}: --table=cells is for experiments of kind 'exact', not of {experiment.name!r}")
+    found = experiment.cells(folder, results.arms)
+    for row in found["rows"]:
+        row |= {"mark": "control"} if is_control(results, row["cells"]["arm"]) else {}
+    return found["columns"], found["rows"]
 
 
 def _measure(found: Any) -> Any:

@@ -31,7 +31,9 @@ def define_flags() -> None:
     flags.DEFINE_string("notes", None, "With --record: what was found, in Markdown.")
     flags.DEFINE_string("hardware", None, "With --record: what it ran on; by default what config.json says.")
     flags.DEFINE_string(
-        "table", "arms", "With --record: arms; of a suite of equations, shares; of folds of texts, pooled."
+        "table",
+        "arms",
+        "With --record: arms; of a suite of equations, shares; of folds of texts, pooled; of kind exact, cells.",
     )
     flags.DEFINE_list("show", None, "With --record: metrics of arms that the table shows; default all.")
     flags.DEFINE_bool("write", False, "Make all generated pages again.")

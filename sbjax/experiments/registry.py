@@ -18,6 +18,7 @@ KINDS = {
     "functions": "sbjax.experiments.functions.experiment",
     "ising": "sbjax.experiments.ising.experiment",
     "landscape": "sbjax.experiments.landscape.experiment",
+    "exact": "sbjax.experiments.exact.experiment",
 }
 
 

@@ -1,5 +1,6 @@
 """Which fields a configuration reads, as text and as a page of the docs."""
 
+import importlib
 import inspect
 import sys
 from collections.abc import Mapping
@@ -108,12 +109,13 @@ def fields_page() -> str:
 
 
 def _kinds() -> list[tuple[str, Experiment]]:
-    from sbjax.experiments.landscape.experiment import EXPERIMENTS
-
-    kinds = [(f"`kind='{kind}'`", registry.find({"kind": kind})) for kind in registry.KINDS if kind != "landscape"]
+    """Kinds of one experiment, then those of several, which name them in `EXPERIMENTS` of their module."""
+    several = {kind: getattr(importlib.import_module(path), "EXPERIMENTS", ()) for kind, path in registry.KINDS.items()}
+    kinds = [(f"`kind='{kind}'`", registry.find({"kind": kind})) for kind, names in several.items() if not names]
     return kinds + [
-        (f"`kind='landscape'`, `experiment='{name}'`", registry.find({"kind": "landscape", "experiment": name}))
-        for name in EXPERIMENTS
+        (f"`kind='{kind}'`, `experiment='{name}'`", registry.find({"kind": kind, "experiment": name}))
+        for kind, names in several.items()
+        for name in names
     ]
 
 

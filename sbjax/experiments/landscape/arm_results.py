@@ -33,9 +33,9 @@ class ArmResult(NamedTuple):
     history: Mapping[int, dict[str, list[float]]] = {}
 
 
-def save_arm(workdir: Path, arm: str, result: ArmResult) -> None:
-    """Write `landscape/<arm>.npz`, then `landscape/<arm>.json`, which says that the arm is finished."""
-    folder = Path(workdir) / FOLDER
+def save_arm(workdir: Path, arm: str, result: ArmResult, part: str = FOLDER) -> None:
+    """Write `<part>/<arm>.npz`, then `<part>/<arm>.json`, which says that the arm is finished."""
+    folder = Path(workdir) / part
     folder.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     np.savez_compressed(content, **result.arrays)
@@ -45,9 +45,9 @@ def save_arm(workdir: Path, arm: str, result: ArmResult) -> None:
     write_atomically(folder / f"{arm}.json", to_json(rest))
 
 
-def load_arm(workdir: Path, arm: str) -> ArmResult | None:
+def load_arm(workdir: Path, arm: str, part: str = FOLDER) -> ArmResult | None:
     """What `save_arm` wrote; None for an arm that is not finished. Numbers that are not finite come back as None."""
-    path = Path(workdir) / FOLDER / f"{arm}.json"
+    path = Path(workdir) / part / f"{arm}.json"
     if not path.exists():
         return None
     found = read_json(path, FORM)

@@ -48,6 +48,7 @@ class LandscapeExperiment(Experiment):
     name: ClassVar[str] = "landscape"
     fixed: ClassVar[tuple[str, ...]] = ("experiment",)
     sections: ClassVar[tuple[str, ...]] = ("precision",)
+    part: ClassVar[str] = FOLDER  # of the workdir
     kept: ClassVar[str] = f"Arms that were finished are kept in {FOLDER}/"
 
     def __init__(
@@ -78,7 +79,7 @@ class LandscapeExperiment(Experiment):
         plan, finished = prepared, {}
         key, steps = jax.random.key(plan.seed), plan.train_steps
         for arm in plan.arms:
-            found = load_arm(folder.path, arm.name)
+            found = load_arm(folder.path, arm.name, self.part)
             if found is None:
                 if stop():
                     return False
@@ -90,7 +91,7 @@ class LandscapeExperiment(Experiment):
                 found = self.run_arm(plan, arm, key, log, stop)
                 if found is None:
                     return False
-                save_arm(folder.path, arm.name, found)
+                save_arm(folder.path, arm.name, found, self.part)
                 folder.add_timing(arm=arm.name, steps=[0, steps], train_seconds=round(time.perf_counter() - began, 3))
             folder.resume_metrics(arm.name, [])
             for step, metrics in [*sorted(found.history.items()), (steps, found.metrics)]:
@@ -122,12 +123,19 @@ class Landscape(Experiment):
 
     def select(self, task: Mapping[str, Any]) -> Experiment:
         """The experiment that `task.experiment` names, 'two_layer' if it names none."""
-        name = task.get("experiment", "two_layer")
-        if name not in EXPERIMENTS:
-            raise ConfigError(
-                f"task.experiment={name!r} is unknown{near(str(name), EXPERIMENTS)}; known: {', '.join(EXPERIMENTS)}"
-            )
-        return importlib.import_module(f"sbjax.experiments.landscape.{name}").EXPERIMENT
+        return named(task, EXPERIMENTS, "sbjax.experiments.landscape")
+
+
+def named(task: Mapping[str, Any], known: Sequence[str], package: str) -> Experiment:
+    """`EXPERIMENT` of the module of a package that `task.experiment` names, the first one known if it names none.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    name = task.get("experiment", known[0])
+    if name not in known:
+        raise ConfigError(f"task.experiment={name!r} is unknown{near(str(name), known)}; known: {', '.join(known)}")
+    return importlib.import_module(f"{package}.{name}").EXPERIMENT
 
 
 EXPERIMENT = Landscape()

@@ -1,0 +1,115 @@
+"""Experiments with closed forms: works on symmetry whose numbers can be checked without training, a module each.
+
+`task.experiment` names the module, which has a dataclass `Fields` and an `EXPERIMENT`. An arm leaves the cells of one
+row of a table, under `summary['cells']`, in the form of a record (`sbjax.claims.records`): a number, `{"value", "low",
+"high"}`, or `{"count", "of"}` with `low` and `high` in percent: `runs/claims.py --record=WORKDIR --table=cells`.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sbjax.experiments.landscape.arm_results import ArmResult, load_arm
+from sbjax.experiments.landscape.experiment import LandscapeExperiment, named
+from sbjax.frame.protocol import Experiment
+from sbjax.metrics.shares import share
+from sbjax.report import tables
+from sbjax.report.results import Results
+from sbjax.report.sections import Section, Table
+
+EXPERIMENTS = ("linear_nets", "relu_minima", "involution")
+
+PART = "exact"
+
+
+class ExactExperiment(LandscapeExperiment):
+    """One of them: run arm by arm as an experiment on the loss landscape, with one table.
+
+    Args:
+        title: of the table.
+        columns: {name of a cell: heading}, in the order of the table.
+        note: below the table.
+        options: as `LandscapeExperiment` takes them.
+    """
+
+    name: ClassVar[str] = "exact"
+    part: ClassVar[str] = PART
+    kept: ClassVar[str] = f"Arms that were finished are kept in {PART}/"
+
+    def __init__(self, fields: type, *, title: str, columns: Mapping[str, str], note: str = "", **options: Any):
+        super().__init__(fields, **options)
+        self.title, self.columns, self.note = title, dict(columns), note
+
+    def cells(self, workdir: Path, arms: Sequence[str]) -> dict[str, Any]:
+        """Columns and rows as a record has them, of the arms that are finished."""
+        rows = [
+            {"cells": {"arm": arm, **found.summary["cells"]}}
+            for arm in arms
+            if (found := load_arm(workdir, arm, PART)) is not None
+        ]
+        shown = [name for name in self.columns if any(name in row["cells"] for row in rows)]
+        columns = [{"key": name, "name": self.columns[name], "digits": 7} for name in shown]
+        return {"columns": [{"key": "arm", "name": "arm"}, *columns], "rows": rows}
+
+    def report(self, results: Results, workdir: Path) -> list[Section]:
+        """The table."""
+        found = self.cells(workdir, results.arms)
+        if not found["rows"]:
+            return []
+        heads = [column["name"] for column in found["columns"]]
+        keys = [column["key"] for column in found["columns"]]
+        rows = [[_text(row["cells"].get(key)) for key in keys] for row in found["rows"]]
+        return [Section(self.title, [Table(heads, rows, notes=[self.note] if self.note else [])])]
+
+
+def _text(cell: Any) -> str:
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, Mapping) and "count" in cell:
+        return f"{cell['count']} of {cell['of']}"
+    if isinstance(cell, Mapping) and "value" not in cell:
+        return f"{cell['low']:.7g} to {cell['high']:.7g}"
+    return tables.measure(cell, 7)
+
+
+def counted(flags: Any) -> dict[str, Any]:
+    """The cell of a share: how many of how many, and the 95 % Wilson interval in percent.
+
+    >>> counted([True, True, False, True])
+    {'count': 3, 'of': 4, 'low': 30.1, 'high': 95.4}
+    """
+    flags = np.asarray(flags, bool)
+    found = share(flags)
+    ends = {"low": round(100 * found.low, 1), "high": round(100 * found.high, 1)}
+    return {"count": int(flags.sum()), "of": int(flags.size), **ends}
+
+
+def measured(values: Any) -> dict[str, float]:
+    """The cell of a median over seeds with its quartiles.
+
+    >>> measured([1.0, 2.0, 3.0])
+    {'value': 2.0, 'low': 1.5, 'high': 2.5}
+    """
+    low, middle, high = np.quantile(np.asarray(values, float), (0.25, 0.5, 0.75)).tolist()
+    return {"value": middle, "low": low, "high": high}
+
+
+def result(metrics: Mapping[str, Sequence[float]], cells: Mapping[str, Any], parameters: int = 0) -> ArmResult:
+    """What an arm leaves: metrics a seed each, and the cells of its row."""
+    plain = {name: [float(value) for value in values] for name, values in metrics.items()}
+    return ArmResult(plain, {"cells": dict(cells)}, {}, parameters)
+
+
+class Exact(Experiment):
+    """All of them: `select` finds the one that `task.experiment` names."""
+
+    name: ClassVar[str] = "exact"
+
+    def select(self, task: Mapping[str, Any]) -> Experiment:
+        """The experiment that `task.experiment` names, the first one if it names none."""
+        return named(task, EXPERIMENTS, "sbjax.experiments.exact")
+
+
+EXPERIMENT = Exact()

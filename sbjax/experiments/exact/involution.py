@@ -1,0 +1,139 @@
+"""A target with f(T x) = p f(x) learned from few points: plain, augmented, with a penalty, and by the projector.
+
+T is a reflection of the plane at a skew line, along a direction that is not orthogonal to it. With `side='one'` all
+training points lie on one side of the line. Source of the task: arXiv 2106.12891; sizes are ours.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sbjax import rng, trees
+from sbjax.experiments.exact.experiment import ExactExperiment, measured, result
+from sbjax.experiments.exact.training import init_mlp, train
+from sbjax.frame.errors import ConfigError
+from sbjax.landscape.layered import forward
+from sbjax.options import one_of, option
+from sbjax.symmetry import involution as symmetry
+
+METHODS = ("plain", "augmented", "penalty", "projector")
+WAVES, TESTED = 10, 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """Fields of `task`."""
+
+    experiment: str = option("involution", "which experiment with closed forms")
+    method: str = option("plain", "how the symmetry is used", choices=METHODS)
+    sign: int = option(1, "p of f(T x) = p f(x): 1 or -1", least=-1, most=1)
+    side: str = option("both", "of the fixed line on which training points lie", choices=("both", "one"))
+    points: int = option(200, "for training", least=2, most=10**5)
+    width: int = option(32, "of both hidden layers", least=1, most=1000)
+    learning_rate: float = option(3e-3, "of Adam, falling to zero", above=0)
+    penalty: float = option(1.0, "factor of |f(T x) - p f(x)|^2", above=0, only={"method": one_of("penalty")})
+
+
+def check(plan, arm):
+    """Refuse a sign of zero.
+
+    Raises:
+        ConfigError: sign 0, single precision.
+    """
+    if arm.task.sign == 0:
+        raise ConfigError("task.sign=0 must be 1 or -1")
+    if not plan.precision.x64:
+        raise ConfigError("precision.x64=False: a symmetry to 1e-12 needs double precision; set it to True")
+
+
+REFLECTION = symmetry.oblique_reflection([1.0, 0.4], [1.0, -0.7], 0.3)
+
+
+def run_arm(plan, arm, key, log, stop):
+    """Train `replicas` networks, each on its own target and points."""
+    task, seeds = arm.task, plan.replicas
+    drawn = [_draw(rng.replica_stream(key, "points", seed), task) for seed in range(seeds)]
+    data, tests = (jax.tree.map(lambda *leaves: jnp.stack(leaves), *part) for part in zip(*drawn))
+    keys = jnp.stack([rng.replica_stream(key, "start", seed) for seed in range(seeds)])
+    params = jax.vmap(lambda one: init_mlp(one, (2, task.width, task.width, 1)))(keys)
+    apply = _network(task)
+
+    def loss(params, data, _):
+        x, y = data
+        error = jnp.mean((apply(params, x) - y) ** 2)
+        if task.method == "penalty":
+            error += task.penalty * jnp.mean((apply(params, REFLECTION(x)) - task.sign * apply(params, x)) ** 2)
+        return error
+
+    params = train(loss, params, data, keys, steps=plan.train_steps, rate=task.learning_rate, stop=stop)
+    if params is None:
+        return None
+    errors, violations = jax.vmap(lambda params, test: _measures(apply, params, test, task.sign))(params, tests)
+    log(f"relative error {np.median(errors):.3g}, violation {np.median(violations):.1e}")
+    metrics = {"test/error": np.asarray(errors).tolist(), "test/violation": np.asarray(violations).tolist()}
+    cells = {
+        "method": task.method,
+        "sign": task.sign,
+        "side": task.side,
+        "error": measured(errors),
+        "violation": measured(violations),
+    }
+    return result(metrics, cells, trees.size(jax.tree.map(lambda leaf: leaf[0], params)))
+
+
+def _network(task):
+    """`(params, x) -> outputs` of the arm, by the projector or not."""
+
+    def plain(params, x):
+        return forward(params, x, jnp.tanh)
+
+    if task.method != "projector":
+        return plain
+    return lambda params, x: symmetry.projected(lambda x: plain(params, x), REFLECTION, task.sign)(x)
+
+
+def _draw(key, task):
+    """Training data and test data of one seed: a sum of plane waves, projected."""
+    waves, phases, inputs, others = jax.random.split(key, 4)
+    frequencies = jax.random.normal(waves, (2, WAVES)) * 1.5
+    shifts = jax.random.uniform(phases, (WAVES,), maxval=2 * np.pi)
+
+    def target(x):
+        found = symmetry.projected(lambda x: jnp.sin(x @ frequencies + shifts).sum(-1), REFLECTION, task.sign)(x)
+        return found[:, None] / np.sqrt(WAVES / 4)
+
+    x, tested = jax.random.normal(inputs, (task.points, 2)), jax.random.normal(others, (TESTED, 2))
+    if task.side == "one":
+        across = x @ jnp.asarray([1.0, 0.4]) < 0.3
+        x = jnp.where(across[:, None], REFLECTION(x), x)
+    y = target(x)
+    if task.method == "augmented":
+        x, y = jnp.concatenate([x, REFLECTION(x)]), jnp.concatenate([y, task.sign * y])
+    return (x, y), (tested, target(tested))
+
+
+def _measures(apply, params, test, sign):
+    x, y = test
+    size = jnp.sqrt(jnp.mean(y**2))
+    found, moved = apply(params, x), apply(params, REFLECTION(x))
+    return jnp.sqrt(jnp.mean((found - y) ** 2)) / size, jnp.sqrt(jnp.mean((moved - sign * found) ** 2)) / size
+
+
+EXPERIMENT = ExactExperiment(
+    Fields,
+    title="A target with an involution",
+    columns={
+        "method": "method",
+        "sign": "p",
+        "side": "training points on sides",
+        "error": "relative test error",
+        "violation": "relative violation of f(T x) = p f(x)",
+    },
+    note="Medians and quartiles over seeds; root mean squares over test points, relative to that of the target.",
+    primary="test/error",
+    smoke={"points": 20, "width": 4},
+    check_arm=check,
+    run_arm=run_arm,
+)

@@ -1,0 +1,122 @@
+"""The tables of the three families to their last digit, and the closed forms by sampling and finite differences."""
+
+import numpy as np
+import pytest
+
+from sbjax.landscape import relu_minima as rm
+
+# k: (loss, least eigenvalue, number of negative ones, largest / k) of A, I, II
+TABLE = {
+    6: ((0.05566858, 0.00150, 0, 0.332), (0.04739578, -0.00583, 6, 0.335), (0.02508058, 0.00470, 0, 0.337)),
+    7: ((0.06221098, 0.00685, 0, 0.322), (0.05532161, 0.00166, 0, 0.324), (0.02320271, 0.01406, 0, 0.328)),
+    8: ((0.06773169, 0.01106, 0, 0.315), (0.06183462, 0.00710, 0, 0.316), (0.02150804, 0.02135, 0, 0.321)),
+    10: ((0.07663666, 0.01749, 0, 0.304), (0.07205671, 0.01488, 0, 0.305), (0.01870219, 0.03196, 0, 0.310)),
+    12: ((0.08359924, 0.02233, 0, 0.296), (0.07984700, 0.02044, 0, 0.297), (0.01652379, 0.03935, 0, 0.302)),
+    15: ((0.09171816, 0.02786, 0, 0.289), (0.08875219, 0.02657, 0, 0.289), (0.01406388, 0.04703, 0, 0.293)),
+    20: ((0.10150546, 0.03447, 0, 0.281), (0.09928651, 0.03367, 0, 0.281), (0.01127558, 0.05509, 0, 0.284)),
+}
+LARGE = {
+    50: (0.12745076, 0.12651194, 0.25918 / 50),
+    120: (0.14528636, 0.14486059, 0.27702 / 120),
+    200: (0.15305939, 0.15279177, 0.28321 / 200),
+    400: (0.16114503, 0.16100385, 0.28859 / 400),
+}
+
+
+@pytest.fixture(scope="module")
+def points():
+    return {(family, k): rm.critical_point(family, k) for k in TABLE for family in rm.FAMILIES}
+
+
+@pytest.mark.parametrize("k", TABLE)
+def test_families_of_the_table(points, k):
+    """Type I is a saddle at k = 6 and a minimum from k = 7 on."""
+    for family, (loss, least, negative, top) in zip(rm.FAMILIES, TABLE[k], strict=True):
+        point = points[family, k]
+        values = rm.spectrum(point.weights)
+        assert point.gradient < 1e-14
+        assert point.loss == pytest.approx(loss, abs=6e-9)
+        assert values[0] == pytest.approx(least, abs=6e-6)
+        assert int(np.sum(values < -1e-9)) == negative
+        assert values[-1] / k == pytest.approx(top, abs=6e-4)
+
+
+@pytest.mark.parametrize("k", [50, 120, 200, pytest.param(400, marks=pytest.mark.extended)])
+def test_families_of_many_units(k):
+    for family, loss in zip(rm.FAMILIES, LARGE[k], strict=True):
+        found = rm.critical_point(family, k)
+        assert found.gradient < 1e-13
+        assert found.loss == pytest.approx(loss, abs=6e-9 if family != "II" else 6e-6 / k)
+
+
+@pytest.mark.parametrize("k", [7, 8, 12])
+def test_a_unit_in_two_halves_gives_k_minus_1_negative_eigenvalues(points, k):
+    for family in rm.FAMILIES:
+        w = points[family, k].weights
+        for unit in (0, k - 1):
+            wider = rm.split(w, unit)
+            assert rm.loss(wider) == pytest.approx(points[family, k].loss, abs=1e-12)
+            assert int(np.sum(rm.spectrum(wider) < -1e-9)) == k - 1
+        slope = rm.first_descent(w)
+        assert (-0.0360 < slope < -0.0275) if family == "II" else (-0.0195 < slope < -0.0175)
+
+
+def test_multiplicities_are_dimensions_of_representations(points):
+    """Under S_k, acting on both sides at once, k^2 = 2 (trivial) + 3 (k - 1) + k (k - 3) / 2 + (k - 1) (k - 2) / 2."""
+    k = 8
+    values = rm.spectrum(points["A", k].weights)
+    sizes = np.diff(np.flatnonzero(np.r_[True, np.diff(values) > 1e-9, True]))
+    assert sorted(sizes) == sorted([1, 1, k - 1, k - 1, k - 1, k * (k - 3) // 2, (k - 1) * (k - 2) // 2])
+
+
+def test_loss_by_sampling_gradient_and_hessian_by_differences():
+    random = np.random.default_rng(0)
+    w, x = random.normal(size=(5, 4)), random.normal(size=(200_000, 4))
+    errors = np.maximum(x @ w.T, 0).sum(1) - np.maximum(x, 0).sum(1)
+    sampled = 0.5 * errors**2
+    assert abs(sampled.mean() - rm.loss(w)) < 4 * sampled.std() / np.sqrt(len(x))
+    step, flat = 1e-6, np.eye(w.size)
+
+    def moved(direction, sign):
+        return w + sign * step * direction.reshape(w.shape)
+
+    slopes = [(rm.loss(moved(e, 1)) - rm.loss(moved(e, -1))) / (2 * step) for e in flat]
+    np.testing.assert_allclose(np.reshape(slopes, w.shape), rm.gradient(w), atol=1e-8)
+    rows = [(rm.gradient(moved(e, 1)) - rm.gradient(moved(e, -1))).ravel() / (2 * step) for e in flat]
+    np.testing.assert_allclose(np.stack(rows), rm.hessian(w), atol=1e-8)
+
+
+def test_invariances_and_batches():
+    random = np.random.default_rng(1)
+    w = random.normal(size=(3, 5, 4))
+    rows, columns = random.permutation(5), random.permutation(4)
+    moved = w[:, rows][:, :, columns]
+    np.testing.assert_allclose(rm.loss(moved), rm.loss(w), rtol=1e-13)
+    np.testing.assert_allclose(rm.gradient(moved), rm.gradient(w)[:, rows][:, :, columns], atol=1e-13)
+    np.testing.assert_allclose(rm.spectrum(moved[0]), rm.spectrum(w[0]), atol=1e-12)
+    np.testing.assert_allclose(rm.loss(w), [rm.loss(one) for one in w], rtol=1e-14)
+    assert rm.loss(np.eye(4)[random.permutation(4)]) < 1e-15
+
+
+def test_descent_ends_at_type_ii_and_orbits_say_so(points):
+    """From near it, k = 8 comes back to its loss and isotropy; a random matrix has none."""
+    near = points["II", 8].weights + 1e-3 * np.random.default_rng(2).normal(size=(1, 8, 8))
+    ends, slopes = rm.descend(near, steps=3000, rate=1.5 / 8)
+    assert slopes[0] < 1e-9
+    assert rm.loss(ends)[0] == pytest.approx(points["II", 8].loss, abs=1e-9)
+    assert rm.orbits(ends[0]) == ((7, 1), (7, 1))
+    assert rm.orbits(points["A", 8].weights) == ((8,), (8,))
+    assert rm.orbits(np.random.default_rng(3).normal(size=(3, 2))) == ((1, 1, 1), (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: rm.critical_point("B", 8), "must be one of A, I, II"),
+        (lambda: rm.critical_point("A", 3), "k=3 >= 4"),
+        (lambda: rm.hessian(np.zeros((2, 2))), "zero norm"),
+    ],
+)
+def test_refusals(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
