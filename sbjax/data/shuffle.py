@@ -108,7 +108,7 @@ def walks(size: int) -> int:
     a b / (a b - size) > b is.
 
     >>> walks(5), walks(16), walks(50_000)
-    (2, 1, 9)
+    (2, 1, 8)
     """
     side = math.isqrt(size - 1) + 1
     total = side * -(-size // side)

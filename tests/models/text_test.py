@@ -27,6 +27,7 @@ def made(name, expansion=None, **given):
     return model, model.init(jax.random.key(0), jnp.ones((1, 6), jnp.int32))
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", NAMES)
 def test_padding_changes_nothing(name, kind):

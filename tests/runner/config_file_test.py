@@ -51,8 +51,8 @@ BROKEN = [
         for name, value in NO_SECTION
     ),
     (
-        FILE.replace("return config", "config.model = {}\n    return config_lib.shrink(config)"),
-        "^model has no field 'name'",
+        FILE.replace("return config", "config.second_phase = {}\n    return config_lib.shrink(config)"),
+        "^second_phase has no field 'steps'",
     ),
 ]
 

@@ -182,6 +182,7 @@ def test_merged_cells_are_the_run_of_one_process(whole, worked):
     assert json.loads((merged.folder / "status.json").read_text())["status"] == "done"
 
 
+@pytest.mark.extended
 def test_a_damaged_cell_is_left_out_and_can_be_made_again(worked):
     last = worked.cells[-1]
     if status.state_of(worked.folder(last)).status == "waiting":
