@@ -47,12 +47,12 @@ def define_flags(action: str = "plan") -> None:
     ):
         if name in own:
             flags.DEFINE_integer(name, default, help, lower_bound=1 if name == "jobs" else 0)
-    for name, default, help in (
+    for name, share, help in (
         ("minutes", 0.0, "An attempt at a cell takes at most so long; 0 = no limit (submitit: a day)."),
         ("memory_gb", 0.0, "Memory of a job of Slurm; 0 = its default."),
     ):
         if name in own:
-            flags.DEFINE_float(name, default, help, lower_bound=0)
+            flags.DEFINE_float(name, share, help, lower_bound=0)
     if "engine" in own:
         flags.DEFINE_enum("engine", "local", ["local", "submitit", "ray"], "What runs the cells.")
         flags.DEFINE_string("cluster", "", "Of submitit: 'slurm' or 'local'; '' = Slurm where it is found.")
