@@ -36,6 +36,7 @@ def _config():
     config.task.equation = "burgers"
     config.task.points = 500
     config.model.widths = (32, 32, 32)
+    config.optimizer = {"name": "adam", "learning_rate": 1e-3}
     config.checkpoint.saves = 1
     config.arms = {"raw": {}}
     return config
