@@ -118,7 +118,11 @@ def sentence(summary: Mapping[str, Any], metric: str, reading: Mapping[str, Any]
 def _shares(summary: Mapping[str, Any]) -> list[Part]:
     header, *rows = share_rows(summary)
     note = f"{_SHARES_NOTE} {len(rows)} comparisons, each by itself."
-    return [Table(header, rows, notes=[note])] if rows else []
+    if not rows:
+        return []
+    short = [[f"{row[1]} against {row[2]}, {row[0]}", row[4].replace(" ", "\n", 1), row[6]] for row in rows]
+    brief = Table(["arm", "pairs improved", "verdict"], short, notes=[note])
+    return [brief, Folded("All numbers of the shares", [Table(header, rows)])]
 
 
 def share_rows(summary: Mapping[str, Any]) -> list[list[str]]:

@@ -248,4 +248,4 @@ def test_all_errors_have_spread_and_paired_tests(write_suite, tmp_path):
     cell = f"{described['median']:.3g} [{described['q1']:.2g}, {described['q3']:.2g}]"
     for piece in ("Final test/l1, median", "Final test/max by equation", f"<td>{cell}</td>"):
         assert piece in page
-    assert page.count("<details>") == page.count("</details>") == 3
+    assert page.count("<details>") == page.count("</details>") == 4
