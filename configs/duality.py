@@ -34,15 +34,19 @@ def get_config(argument=None):
         config.task.part, config.task.target = "training", words["part"]
         arms = {"zero": {"role": "reference"}}
         for shifted, mean in PLACES:
-            arms[f"k{shifted}_{mean}"] = {"role": "treatment", "task": {"shifted": shifted, "mean": mean}}
+            arms[f"k{shifted:02}_{_name(mean)}"] = {"role": "treatment", "task": {"shifted": shifted, "mean": mean}}
         for direction, role in (("outputs", "control of the direction"), ("entries", "control of the norm")):
             for mean in (0.1, 0.2):
                 task = {"shifted": 10, "mean": mean, "direction": direction}
-                arms[f"{direction}_{mean}"] = {"role": role, "labels": {"treatment": f"k10_{mean}"}, "task": task}
-        for rate in (3e-4, 3e-3):
-            arms[f"zero_rate_{rate}"] = {"role": "treatment", "task": {"learning_rate": rate}}
+                arms[f"{direction}_{_name(mean)}"] = {
+                    "role": role,
+                    "labels": {"treatment": f"k10_{_name(mean)}"},
+                    "task": task,
+                }
+        for name, rate in (("slow", 3e-4), ("fast", 3e-3)):
+            arms[f"zero_{name}"] = {"role": "treatment", "task": {"learning_rate": rate}}
             task = {"shifted": 10, "mean": 0.2, "learning_rate": rate}
-            arms[f"k10_0.2_rate_{rate}"] = {"role": "treatment", "task": task}
+            arms[f"k10_m20_{name}"] = {"role": "treatment", "task": task}
         config.replicas, config.train_steps = 10, 5 * EPOCH
     for order, arm in enumerate(arms.values()):
         arm["order"] = order
@@ -59,3 +63,7 @@ def get_config(argument=None):
     config.arms = arms
     config.monitor.kinds = ""
     return config
+
+
+def _name(mean):
+    return f"m{round(100 * mean):02}"
