@@ -9,7 +9,7 @@ points, lines and all regions: what sampling misses), `all` of them (the default
 from sbjax import config as config_lib
 
 WIDTHS, DEPTHS = (2, 4, 8, 16), (1, 2, 3, 4)
-# Inputs and width; each with 1 to 4 hidden layers.
+# Inputs and width; each with 1 to 4 hidden layers, the last with 1 and 2.
 SHAPES = ((2, 2), (2, 4), (2, 8), (4, 2), (4, 4), (4, 8), (8, 8), (8, 16))
 # Inputs, width, depth, and whether all regions can be enumerated.
 WATCHED = ((1, 4, 2, "line"), (2, 4, 2, "regions"), (4, 4, 3, "regions"), (4, 8, 3, ""))
@@ -38,6 +38,7 @@ def get_config(argument=None):
             }
             for inputs, width in SHAPES
             for depth in DEPTHS
+            if width < 16 or depth < 3
         }
     if words["part"] in ("all", "bias"):
         for inputs, width, depth, exact in WATCHED:

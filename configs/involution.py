@@ -35,6 +35,8 @@ def get_config(argument=None):
                 "labels": labels,
                 "task": {"method": method, **shared},
             }
+    if words["smoke"]:
+        arms = {name: arm for name, arm in arms.items() if name in ROLES}
     config.arms = arms
     config.reference = "plain"
     if plane:

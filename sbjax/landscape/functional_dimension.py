@@ -206,23 +206,25 @@ def functional_dimension(
     _, firsts = np.unique(np.packbits(seen, axis=1), axis=0, return_index=True)
     if whole_regions:
         x = x[firsts]
-    triangle = np.zeros((0, parameters(_sizes(params))))
+    sizes = _sizes(params)
+    dead = [int((~one.any(0)).sum()) for one in active]
+    alive = bound((sizes[0], *(size - gone for size, gone in zip(sizes[1:-1], dead)), sizes[-1]))
+    triangle, rank, values = np.zeros((0, parameters(sizes))), 0, np.zeros(0)
     for first in range(0, len(x), step := max(1, _ROWS // (x.shape[1] + 1))):
         rows = region_rows(params, x[first : first + step])
         rows = (rows if whole_regions else rows[:, 0]).reshape(-1, rows.shape[-1])
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         rows = rows[norms[:, 0] > 0] / norms[norms[:, 0] > 0]
         triangle = np.linalg.qr(np.concatenate([triangle, rows]), mode="r")
-    values = np.linalg.svd(triangle, compute_uv=False)
-    values = values / max(values[:1], default=1.0)
-    rank = int(np.sum(values > tolerance))
-    dead = [int((~one.any(0)).sum()) for one in active]
-    sizes = _sizes(params)
-    alive = (sizes[0], *(size - gone for size, gone in zip(sizes[1:-1], dead)), sizes[-1])
+        values = np.linalg.svd(triangle, compute_uv=False)
+        values = values / max(values[:1], default=1.0)
+        rank = int(np.sum(values > tolerance))
+        if rank >= alive:  # more points could not raise it
+            break
     return Dimension(
         rank=rank,
         bound=bound(sizes),
-        bound_alive=bound(alive),
+        bound_alive=alive,
         regions=len(firsts),
         dead=sum(dead),
         always_on=sum(int(one.all(0).sum()) for one in active),
