@@ -36,7 +36,7 @@ def get_config(argument=None):
                 "task": {"method": method, **shared},
             }
     if words["smoke"]:
-        arms = {name: arm for name, arm in arms.items() if name in ROLES}
+        arms = {name: arm for name, arm in arms.items() if name in (ROLES if plane else ("plain", "projector", "tied"))}
     config.arms = arms
     config.reference = "plain"
     if plane:

@@ -23,7 +23,7 @@ def get_config(argument=None):
         config.replicas, config.train_steps = 1, 1
     else:
         arms = {f"k{k:02}_n{k + extra:02}": {"k": k, "extra": extra} for k in SEARCH for extra in (0, 1, 2)}
-        config.replicas, config.train_steps = 100, 10_000
+        config.replicas, config.train_steps = 100, 5_000
     if words["smoke"]:
         config = config_lib.shrink(config)
         arms = dict(list(arms.items())[:3])

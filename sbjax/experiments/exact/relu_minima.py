@@ -3,7 +3,7 @@
 `part='families'` needs no randomness: loss and Hessian of the three families, how far their spectra are from that of
 the global minimum, what splitting a unit does, and the slope in a new unit of zero norm. `part='turning'` finds the
 real k at which a family turns from saddle to minimum. `part='search'` descends from `replicas` starts with `extra`
-spare units and says where they end.
+spare units, by gradient descent and then by L-BFGS where the loss is not small yet, and says where they end.
 """
 
 import collections
@@ -104,9 +104,15 @@ def _search(plan, task, key, log, stop):
         steps = min(200, plan.train_steps - done)
         w, slopes = rm.descend(w, steps=steps, rate=task.pace / k)
         done += steps
-    losses = rm.loss(w)
-    trapped = (losses > GLOBAL) & (slopes < CRITICAL)
-    least = [float(rm.spectrum(one)[0]) for one in w[trapped]]
+    for number in np.flatnonzero(rm.loss(w) > GLOBAL):
+        if stop():
+            return None
+        w[number] = rm.polish(w[number])
+    losses, slopes = rm.loss(w), np.abs(rm.gradient(w)).max((-1, -2))
+    critical = (losses > GLOBAL) & (slopes < CRITICAL)
+    least = np.full(len(w), np.inf)
+    least[critical] = [rm.spectrum(one)[0] for one in w[critical]]
+    trapped = critical & (least > -CRITICAL)
     kinds = collections.Counter(
         f"{value:.5f} {'+'.join(map(str, rm.orbits(one)[1]))}" for value, one in zip(losses[trapped], w[trapped])
     )
@@ -114,8 +120,9 @@ def _search(plan, task, key, log, stop):
         "n": n,
         "k": k,
         "trapped": counted(trapped),
-        "open": int(np.sum((losses > GLOBAL) & ~trapped)),
-        "least": min(least) if least else None,
+        "saddles": int(np.sum(critical & ~trapped)),
+        "open": int(np.sum((losses > GLOBAL) & ~critical)),
+        "least": float(least[trapped].min()) if trapped.any() else None,
         "kinds": "; ".join(f"{number} at {kind}" for kind, number in kinds.most_common(4)) or "-",
     }
     log(f"n = {n}, k = {k}: {cells['trapped']['count']} of {len(w)} trapped ({cells['kinds']})")
@@ -134,9 +141,10 @@ COLUMNS = {
     "k_loss_II": "k loss, II",
     "split": "negative eigenvalues after a split",
     **{f"slope_{family}": f"least slope of a new unit, {family}" for family in rm.FAMILIES},
-    "trapped": "ends at a spurious critical point",
+    "trapped": "ends at a spurious minimum",
+    "saddles": "at a saddle",
     "open": "not converged above 1e-3",
-    "least": "least eigenvalue there",
+    "least": "least eigenvalue at minima",
     "kinds": "loss and classes of inputs",
 }
 

@@ -78,6 +78,17 @@ def test_duality_runs(part, tmp_path):
             assert found.metrics["test/best"] >= found.metrics["test/accuracy"]
 
 
+def test_what_is_built_in_is_exact_in_the_plane(tmp_path):
+    """By the projector and by tied layers f(T x) = -f(x) to round-off after training; not so without."""
+    config = load("involution", "smoke")
+    config.arms = {method: {"task": {"method": method, "sign": -1}} for method in ("plain", "projector", "tied")}
+    runner.run(config, tmp_path / "run")
+    found = {arm: load_arm(tmp_path / "run", arm, "exact").metrics["test/violation"] for arm in config.arms}
+    assert max(found["projector"]) < 1e-13
+    assert max(found["tied"]) < 1e-13
+    assert min(found["plain"]) > 1e-3
+
+
 @pytest.mark.parametrize("method", involution.METHODS)
 def test_flipped_digits(method):
     """The projector is symmetric to the last bit, tied kernels to round-off; all have one number of parameters."""
