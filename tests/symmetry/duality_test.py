@@ -35,7 +35,7 @@ def test_two_point_function_of_sampled_networks(width, means, x64):
     found = duality.sample_outputs(jax.random.key(1), POINTS, networks=40_000, means=means, width=width)
     exact = duality.two_point(POINTS, POINTS, means=means, width=width)
     assert np.abs(duality.scores(duality.products(found), exact)).max() < 4
-    assert np.abs(duality.scores(duality.products(found), 1.05 * exact)).max() > 4  # it would see five percent
+    assert np.abs(duality.scores(duality.products(found), 1.2 * exact)).max() > 4  # it would see a fifth
 
 
 def test_rotations_of_the_outputs_are_a_symmetry_without_a_mean_only(x64):
