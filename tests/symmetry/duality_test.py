@@ -82,7 +82,7 @@ def test_rotations_of_the_inputs_are_a_symmetry_with_any_mean():
 
 def test_sampling_goes_on_in_chunks(monkeypatch):
     monkeypatch.setattr(duality, "CHUNK", 2)
-    found = duality.sample_outputs(jax.random.key(0), jnp.eye(2), networks=5, means=[0.0], width=1)
+    found = duality.sample_outputs(jax.random.key(0), jnp.eye(2), networks=5, means=[0.0], width=8)
     assert found.shape == (5, 1, 2)
     assert len(np.unique(found.sum((1, 2)))) == 5
 
