@@ -36,7 +36,7 @@ class Fields:
     inputs: int = option(3, "d of the correlators", least=1, most=100, only=CORRELATORS)
     outputs: int = option(3, "o of the correlators", least=1, most=20, only=CORRELATORS)
     networks: int = option(100_000, "that are drawn", least=100, most=10**7, only=CORRELATORS)
-    rotations: int = option(20, "by which outputs are rotated", least=1, most=1000, only=CORRELATORS)
+    rotations: int = option(10, "by which outputs are rotated", least=1, most=1000, only=CORRELATORS)
     direction: str = option(
         "common",
         "the mean: equal in all shifted readouts, of a random sign an output, or a random sign a readout",
