@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 
 from sbjax import rng, trees
 from sbjax.asymmetry.weights import KEY, effective
@@ -22,13 +22,13 @@ VARIANCE = 0.9
 """Share of the variance of a layer's inputs that its subspace holds, as published."""
 
 
-def outputs(task: Task, variables: Variables, part: Any) -> dict[str, Any]:
+def outputs(task: Task, data: PyTree, variables: Variables, part: Any) -> dict[str, Any]:
     """What every module gives on a part of the training examples, as `activation_matching.recorded` reads it."""
-    seen = _watched(task, variables, part, lambda module, args, out: out)
-    return {f"{name}/__call__": out for name, out in seen.items()}
+    seen = _watched(task, data, variables, part, lambda module, args, out: out)
+    return {f"{name}/__call__": (out,) for name, out in seen.items()}
 
 
-def dense_layers(task: Task, variables: Variables, part: Any) -> dict[str, tuple[Array, Array]]:
+def dense_layers(task: Task, data: PyTree, variables: Variables, part: Any) -> dict[str, tuple[Array, Array]]:
     """Inputs and outputs of the hidden dense layers on a part of the training examples, by name, in order of use.
 
     The last dense layer is the output: its neurons are the classes, and are told apart by what they are asked for.
@@ -37,7 +37,7 @@ def dense_layers(task: Task, variables: Variables, part: Any) -> dict[str, tuple
     def look(module, args, out):
         return (args[0], out) if isinstance(module, nn.Dense) else None
 
-    seen = _watched(task, variables, part, look)
+    seen = _watched(task, data, variables, part, look)
     return dict(list(seen.items())[:-1])
 
 
@@ -48,7 +48,7 @@ def check(task: Task) -> None:
         ConfigError: naming the field.
     """
     variables = jax.eval_shape(task.init, jax.random.key(0))
-    if not jax.eval_shape(lambda v: dense_layers(task, v, 0), variables):
+    if not jax.eval_shape(lambda v: dense_layers(task, task.data, v, 0), variables):
         raise ConfigError(
             "interpolation.identifiability=True needs a network with a hidden dense layer, and this one has none; "
             "set it to False"
@@ -72,7 +72,7 @@ def identify(
         a number a pair: the share of its units that the best permutation, by correlation of their pre-activations,
         leaves in place. 'swap', a number a replica, is the mean of 'relative' over layers, 'in_place' that of its.
     """
-    watch = jax.jit(lambda v, part: dense_layers(task, v, part))
+    watch = jax.jit(lambda data, v, part: dense_layers(task, data, v, part))
     used = sorted({replica for pair in pairs for replica in pair})
     seen = {replica: _all_parts(task, watch, trees.take(variables, replica)) for replica in used}
     layers: dict[str, dict[str, list[float]]] = {}
@@ -92,7 +92,9 @@ def identify(
     }
 
 
-def _watched(task: Task, variables: Variables, part: Any, look: Callable[[Any, Any, Any], Any]) -> dict[str, Any]:
+def _watched(
+    task: Task, data: PyTree, variables: Variables, part: Any, look: Callable[[Any, Any, Any], Any]
+) -> dict[str, Any]:
     """What `look(module, arguments, output)` says of every call of a module that is not None, by name of the module."""
     seen: dict[str, Any] = {}
 
@@ -104,12 +106,12 @@ def _watched(task: Task, variables: Variables, part: Any, look: Callable[[Any, A
         return out
 
     with nn.intercept_methods(intercept):
-        task.lines.evaluate(task.data, variables, part)
+        task.lines.evaluate(data, variables, part)
     return seen
 
 
 def _all_parts(task: Task, watch: Callable, network: Variables) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    parts = [jax.device_get(watch(network, part)) for part in range(task.lines.parts)]
+    parts = [jax.device_get(watch(task.data, network, part)) for part in range(task.lines.parts)]
     flat = lambda x: x.reshape(-1, x.shape[-1])  # noqa: E731
     return {
         name: tuple(np.concatenate([flat(part[name][side]) for part in parts]) for side in (0, 1)) for name in parts[0]

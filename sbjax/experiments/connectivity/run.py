@@ -151,13 +151,13 @@ class Alignment:
                 found = match_weights(self.spec, a, b, key=key, where="params/*").permutations
             else:
                 a, b = trees.take(self._variables, i), trees.take(self._variables, j)
-                found = match_activations(self.spec, self._record, a, b, range(self._task.lines.parts), kind=self.by)
+                batches = ((self._task.data, part) for part in range(self._task.lines.parts))
+                found = match_activations(self.spec, self._record, a, b, batches, kind=self.by)
             self._known[i, j] = found
         return self._known[i, j]
 
-    def _record(self, variables, part):
-        seen = neurons.outputs(self._task, variables, part)
-        return recorded(self.spec, variables, seen)
+    def _record(self, variables, batch):
+        return recorded(self.spec, variables, neurons.outputs(self._task, batch[0], variables, batch[1]))
 
     def moved(self, variables: Variables, i: int, j: int) -> Variables:
         """Replica j in the order of replica i."""

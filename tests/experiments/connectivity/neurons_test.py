@@ -32,7 +32,7 @@ def stacked(task, count=2):
 def test_hidden_dense_layers_are_watched_part_by_part():
     task = task_of(MLP)
     variables = trees.take(stacked(task), 0)
-    seen = neurons.dense_layers(task, variables, 1)
+    seen = neurons.dense_layers(task, task.data, variables, 1)
     assert list(seen) == ["dense_0", "dense_1"]  # not the output
     x = DATA.train[0][50:100]
     np.testing.assert_array_equal(seen["dense_0"][0], x)
