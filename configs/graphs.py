@@ -7,7 +7,7 @@
 
 Words: csbm, a contextual stochastic block model (3,000 nodes, 10 classes, mean degree 10), a synthetic graph that
 stands in for a citation graph, none of which ships inside a package; arxiv, ogbn-arxiv from its files (hours of a CPU
-for each network); quick (100 steps, 6 replicas); smoke.
+for each network); quick (1,500 nodes, 200 steps, 5 replicas); smoke.
 
 The network of arXiv 2405.20231: three layers of 256 on features plus the mean of the neighbours, batch norm, gelu; Adam
 1e-3 after 25 linear steps, full batch, 500 epochs; barriers from three points with batch statistics estimated again in
@@ -51,9 +51,11 @@ def get_config(argument=None):
     config.reference = "standard"
     config.task = {"kind": "graphs", "dataset": {"csbm": "csbm", "arxiv": "ogbn_arxiv"}[data]}
     config.model = {"name": "graph", "widths": (256, 256, 256), "norm": "batch", "activation": "gelu"}
-    steps = 100 if quick else 500
+    steps = 200 if quick else 500
+    if quick and data == "csbm":
+        config.task.nodes = 1500
     config.optimizer.update(name="adam", learning_rate=1e-3, schedule="constant", warmup_share=25 / steps)
-    config.replicas, config.train_epochs, config.reports = 6 if quick else 10, float(steps), 5
+    config.replicas, config.train_epochs, config.reports = 5 if quick else 10, float(steps), 4
     config.monitor.kinds = ""
     config.checkpoint.saves = 2
     config.interpolation.update(
