@@ -33,19 +33,19 @@ def get_config(argument=None):
     words = config_lib.parse_words(argument, {"what": ("drops", "scatter")}, flags=("quick", "smoke"))
     what, quick = words["what"], words["quick"]
     config = config_lib.base_config()
-    config.reference = "standard"
     config.monitor.kinds = ""
     config.optimizer.update(name="adamw", learning_rate=1e-3, weight_decay=0.01, schedule="constant", warmup_share=0.0)
     config.reports, config.checkpoint.saves, config.replicas = 2, 1, 5 if quick else 10
     config.interpolation.update(between="pairs", points=25 if not quick else 11, pairs=10, identifiability=True)
-    (drops if what == "drops" else scatter)(config, quick)
-    for order, (name, arm) in enumerate(config.arms.items()):
-        arm.update(order=order, role="reference" if name == config.reference else "treatment")
+    arms = (drops if what == "drops" else scatter)(config, quick)
+    for order, (name, arm) in enumerate(arms.items()):
+        arm |= {"order": order, "role": "treatment" if order else "reference"}
+    config.reference, config.arms = next(iter(arms)), arms
     return config_lib.shrink(config) if words["smoke"] else config
 
 
 def drops(config, quick):
-    """A standard and a W-asymmetric network at every dimension."""
+    """Arms: a standard and a W-asymmetric network at every dimension."""
     width = 256 if quick else 512
     config.task = {"kind": "identifiability", "dataset": "gaussian", "batch_size": 128}
     config.task.examples, config.train_epochs = (10_000, 10.0) if quick else (50_000, 100.0)
@@ -57,11 +57,11 @@ def drops(config, quick):
         arms[f"standard_k{k}"] = {"task": {"dimension": k}, "labels": {"k": k, "kind": "standard"}}
         labels = {"k": k, "kind": "w", "claim": CLAIM.format(DROPS[k])}
         arms[f"w_k{k}"] = {"task": {"dimension": k}, "model": {"asymmetry": w(masks)}, "labels": labels}
-    config.reference, config.arms = f"standard_k{DIMENSIONS[0]}", arms
+    return arms
 
 
 def scatter(config, quick):
-    """Kappa, masks and coherence, and the other kinds."""
+    """Arms: kappa, masks and coherence, and the other kinds."""
     config.task = {"kind": "identifiability", "dataset": "digits", "batch_size": 32}
     config.train_epochs = 15.0
     config.interpolation.rebase = not quick
@@ -80,7 +80,7 @@ def scatter(config, quick):
     arms["sigma"] = {"model": {"asymmetry": {"kind": "sigma", "gate_scale": 1.0}}}
     arms["fixed_bias"] = {"model": {"asymmetry": {"kind": "fixed_bias", "bias_bound": 1.0}}}
     arms["from_w"] = {"model": {"asymmetry": w(alike(16, 1.0)) | {"start_only": True}}}
-    config.arms = arms
+    return arms
 
 
 def alike(n_fix, kappa):
