@@ -7,7 +7,8 @@
 
 Words: csbm, a contextual stochastic block model (3,000 nodes, 10 classes, mean degree 10), a synthetic graph that
 stands in for a citation graph, none of which ships inside a package; arxiv, ogbn-arxiv from its files (hours of a CPU
-for each network); quick (1,500 nodes, 200 steps, 5 replicas); smoke.
+for each network); quick (1,500 nodes, 200 steps, 5 replicas); smoke (three
+arms).
 
 The network of arXiv 2405.20231: three layers of 256 on features plus the mean of the neighbours, batch norm, gelu; Adam
 1e-3 after 25 linear steps, full batch, 500 epochs; barriers from three points with batch statistics estimated again in
@@ -70,5 +71,7 @@ def get_config(argument=None):
         if name in CONTROLS:
             explanation, about = CONTROLS[name]
             arm |= {"role": f"control of {explanation}", "labels": {"treatment": "w", "about": about}}
+    if words["smoke"]:
+        arms = {name: arms[name] for name in ("standard", "w_sigma", "from_w")}
     config.arms = arms
     return config_lib.shrink(config) if words["smoke"] else config

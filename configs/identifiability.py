@@ -10,7 +10,7 @@ Words: drops, Gaussian classes on subspaces of k = 2, 8, 32 of 512 dimensions, a
 batch 128, 50,000 examples, 100 epochs, 10 replicas: as published, of which the epochs are those of its other runs);
 scatter, the embedded digits as vectors, W masks over kappa and frozen entries, inputs turned to three coherences, and
 the other kinds of asymmetry; quick (drops: 10,000 examples, 10 epochs, widths of 256, 5 replicas; scatter: 5 replicas,
-without matching); smoke.
+without matching); smoke (three or four arms).
 
 Published: at k = 2, 8, 32 the accuracy of the W-asymmetric network drops by 46.4, 15.7 and 6.1 points in the middle of
 the line (arXiv 2606.04754, sigma_F = 1).
@@ -25,6 +25,7 @@ KAPPAS = (0.0, 0.1, 0.3, 1.0, 3.0)
 FROZEN = (4, 16)  # of the 64 inputs
 COHERENCES = (0.4, 1.0)
 CLAIM = "the accuracy drops by {} points in the middle (arXiv 2606.04754)"
+SMOKE = {"drops": ("standard_k2", "w_k2", "w_k8"), "scatter": ("standard", "w_16_kappa_1", "syre", "from_w")}
 DROPS = {2: 46.4, 8: 15.7, 32: 6.1}
 
 
@@ -38,7 +39,9 @@ def get_config(argument=None):
     config.reports, config.checkpoint.saves, config.replicas = 2, 1, 5 if quick else 10
     config.interpolation.update(between="pairs", points=25 if not quick else 11, pairs=10, identifiability=True)
     arms = (drops if what == "drops" else scatter)(config, quick)
-    for order, (name, arm) in enumerate(arms.items()):
+    if words["smoke"]:
+        arms = {name: arms[name] for name in SMOKE[what]}
+    for order, arm in enumerate(arms.values()):
         arm |= {"order": order, "role": "treatment" if order else "reference"}
     config.reference, config.arms = next(iter(arms)), arms
     return config_lib.shrink(config) if words["smoke"] else config

@@ -43,13 +43,14 @@ def test_barriers_matching_and_neurons_are_measured(run):
 
 
 def test_the_full_configs_are_the_published_network():
-    arms = runner.prepare(config_lib.read(config("csbm", arms=None))).built.arms
+    arms = runner.prepare(config_lib.read(config("csbm,quick", arms=None))).built.arms
     parameters = {arm.name: arm.parameters for arm in arms}
     # 10 classes instead of 40: 30 rows of 257 fewer, of which 6 are frozen.
     assert parameters["standard"] == 176_424 - 30 * 257
     assert parameters["w"] == parameters["w_sigma"] == 171_576 - 30 * 251
     assert parameters["standard"] == parameters["sigma"] == parameters["from_w"]
-    assert arms[0].steps == 500
+    assert arms[0].steps == 200
+    assert config_lib.read(config("csbm", arms=None)).steps(1) == 500
 
 
 @pytest.mark.parametrize(
