@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sbjax import config as config_lib
+from sbjax.claims import recording, records
 from sbjax.experiments.connectivity.report import load_lines
 from sbjax.frame.errors import ConfigError
 from sbjax.runner import run as runner
@@ -40,6 +41,26 @@ def test_barriers_matching_and_neurons_are_measured(run):
     page = outcome.report.read_text()
     for said in ("Barriers between replicas", "Which neurons can be told apart", "standard_rebased"):
         assert said in page
+
+
+def test_a_record_of_lines_holds_what_was_measured(run):
+    folder, _, found = run
+    record = recording.record_of(folder, title="Graphs", table="lines")
+    records.check(record)
+    by_arm = {row["cells"]["arm"]: row for row in record["rows"]}
+    assert list(by_arm) == ["standard", "standard_rebased", "w_sigma"]
+    for arm, row in by_arm.items():
+        lines = found[arm.removesuffix("_rebased")]["rebased" if arm.endswith("_rebased") else "pairs"]
+        curve = np.array(lines["curves"]["test/loss"])
+        heights = curve[:, 1] - (curve[:, 0] + curve[:, 2]) / 2
+        np.testing.assert_allclose(row["seeds"], heights, rtol=1e-5, atol=1e-7)
+        assert row["cells"]["barrier"]["value"] == pytest.approx(heights.mean(), abs=1e-7)
+        accuracy = 100 * np.array(lines["curves"]["test/accuracy"])
+        drops = (accuracy[:, 0] + accuracy[:, 2]) / 2 - accuracy[:, 1]
+        assert row["cells"]["drop"]["value"] == pytest.approx(drops.mean(), abs=1e-4)
+    neurons = found["w_sigma"]["identifiability"]
+    assert by_arm["w_sigma"]["cells"]["swap"]["value"] == pytest.approx(np.median(neurons["swap"]))
+    assert by_arm["w_sigma"]["cells"]["in_place"]["value"] == pytest.approx(100 * np.median(neurons["in_place"]))
 
 
 def test_the_full_configs_are_the_published_network():
