@@ -72,14 +72,16 @@ def scatter(config, quick):
     arms = {"standard": {}}
     for n_fix in FROZEN:
         for kappa in KAPPAS:
-            arms[f"w_{n_fix}_kappa_{kappa:g}"] = {"model": {"asymmetry": w(alike(n_fix, kappa))}}
+            arms[f"w_{n_fix}_kappa_{word(kappa)}"] = {"model": {"asymmetry": w(alike(n_fix, kappa))}}
     for coherence in COHERENCES:
         turned = {"task": {"coherence": coherence}}
         for kappa in (0.0, 1.0):
-            arms[f"w_16_kappa_{kappa:g}_nu_{coherence:g}"] = turned | {"model": {"asymmetry": w(alike(16, kappa))}}
+            arms[f"w_16_kappa_{word(kappa)}_nu_{word(coherence)}"] = turned | {
+                "model": {"asymmetry": w(alike(16, kappa))}
+            }
     for sigma0 in (None, 0.1, 1.0):
         section = {"kind": "syre"} | ({"sigma0": sigma0, "where": ("*kernel",)} if sigma0 else {})
-        arms["syre" if sigma0 is None else f"syre_{sigma0:g}"] = {"model": {"asymmetry": section}}
+        arms["syre" if sigma0 is None else f"syre_{word(sigma0)}"] = {"model": {"asymmetry": section}}
     arms["sigma"] = {"model": {"asymmetry": {"kind": "sigma", "gate_scale": 1.0}}}
     arms["fixed_bias"] = {"model": {"asymmetry": {"kind": "fixed_bias", "bias_bound": 1.0}}}
     arms["from_w"] = {"model": {"asymmetry": w(alike(16, 1.0)) | {"start_only": True}}}
@@ -89,6 +91,11 @@ def scatter(config, quick):
 def alike(n_fix, kappa):
     """The same masks in both hidden layers; the output is not masked."""
     return {f"dense_{i}/kernel": {"n_fix": n_fix, "kappa": kappa} for i in range(2)}
+
+
+def word(number):
+    """A number in the name of an arm, which has no dots."""
+    return f"{number:g}".replace(".", "_")
 
 
 def w(masks):
