@@ -43,6 +43,7 @@ def test_all_configs_are_known_here():
         *("quickstart", "images", "designs", "pdes", "lmc", "mli", "qcd", "ising", "functions", "landscape"),
         *("linear_nets", "relu_minima", "involution", "hidden_symmetries", "duality"),
         *("figure1", "figure2", "text"),
+        *("graphs", "identifiability"),
     }
 
 

@@ -9,12 +9,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sbjax.claims import published, records
+from sbjax.claims import published, recording_lines, records
 from sbjax.claims.records import SCHEMA, Record, RecordError
 from sbjax.files import plain, read_json
 
 Rows = tuple[list[dict[str, Any]], list[dict[str, Any]]]  # columns and rows
-TABLES = ("arms", "shares", "pooled", "cells")
+TABLES = ("arms", "shares", "pooled", "cells", "lines")
 _SHARE = {"key": "share_pairs", "name": "pairs improved [95 %]", "unit": "%", "decimals": 0}
 
 
@@ -72,7 +72,8 @@ def record_of(
         hardware: what it ran on; '' takes what `config.json` says.
         table: 'arms', a row an arm (of a suite: a row a run and arm); of a suite of equations, 'shares', a row a pair
             of arms: how many runs and pairs improve; of folds of one set of texts, 'pooled', a row an arm over all;
-            of kind 'exact', 'cells', a row an arm: the cells of its table.
+            of kind 'exact', 'cells', a row an arm: the cells of its table; of a run with lines between its networks,
+            'lines', a row an arm: barriers, and neurons that can be told apart.
         show: patterns of the metrics of arms that tables show, such as 'replica_distance/marginal'; None shows all. The
             others are kept as data.
         folder_name: what the command calls its workdir.
@@ -95,6 +96,7 @@ def record_of(
         "shares": lambda: _shares(folder),
         "pooled": lambda: _pooled(folder, first),
         "cells": lambda: _cells(folder),
+        "lines": lambda: recording_lines.lines(folder),
         "arms": lambda: _arms(runs, show),
     }
     columns, rows = made[table]()

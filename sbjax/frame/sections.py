@@ -73,6 +73,17 @@ class Interpolation:
     rebase: bool = option(
         False, "pairs once more with hidden units matched, where no constants are", only={"between": has("pairs")}
     )
+    matching: str = option(
+        "weights",
+        "units for rebase: by 'weights', or by correlations ('pearson') or products ('dot') of activations",
+        choices=("weights", "pearson", "dot"),
+        only={"rebase": given()},
+    )
+    identifiability: bool = option(
+        False,
+        "which neurons of hidden dense layers can be told apart, beside the barriers",
+        only={"between": has("pairs")},
+    )
     examples: int = option(5000, "training examples that losses are taken on", least=1, only={"between": given()})
     published: dict = option({}, "(mean, standard deviation) of published barriers by arm", only={"between": given()})
 

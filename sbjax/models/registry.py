@@ -55,6 +55,8 @@ FAMILIES: dict[str, dict[str, Model]] = {
         "lstm": Model("sbjax.models.text:LSTM"),
         "transformer": Model("sbjax.models.text:TextTransformer"),
     },
+    # Graphs -> logits [node, classes].
+    "graph": {"graph": Model("sbjax.models.graph:GraphNet")},
     # Coordinates [.., d] -> unknowns [.., unknowns].
     "field": {"field": Model("sbjax.models.field:Field", defaults={"widths": (32, 32, 32)})},
     # Temperatures [..] -> masses [.., 3].
@@ -64,6 +66,7 @@ FAMILIES: dict[str, dict[str, Model]] = {
 _OF_THE_TASK = {
     "image": ("classes",),
     "text": ("classes", "vocabulary", "expansion"),
+    "graph": ("classes", "aggregated"),
     "field": ("unknowns", "lower", "upper", "expansion"),
     "quasi_parton": ("unknowns", "lower", "upper", "expansion"),
 }
@@ -74,7 +77,7 @@ def model_specs(name: str, family: str = "image") -> dict[str, options.Spec]:
 
     Args:
         name: of the table `FAMILIES`, or an import path.
-        family: 'image', 'text', 'field' or 'quasi_parton'.
+        family: 'image', 'text', 'graph', 'field' or 'quasi_parton'.
 
     Raises:
         ValueError: an unknown name, with near ones.
@@ -138,6 +141,25 @@ def make_text_model(
             f"name={name!r}: an expansion acts on embeddings inside of our own networks; build it into yours"
         )
     return module
+
+
+def make_graph_model(name: str, *, classes: int, aggregated: bool = False, **given: Any) -> Any:
+    """A classifier of nodes, called as `module.apply(variables, graph, train=.., rngs=.., mutable=[..])`.
+
+    Args:
+        name: 'graph', or the import path of a Linen module of your own, or of a function that returns one, which takes
+            `classes`; see `sbjax.models.graph.Graph` for what it is called with.
+        classes: outputs.
+        aggregated: whether the features come aggregated already; a network of your own gets them as they are.
+        given: options, see `model_specs`.
+
+    Raises:
+        ValueError: as `make_model`.
+
+    >>> make_graph_model('graph', classes=40, widths=(256, 256, 256)).norm
+    'batch'
+    """
+    return _make(name, "graph", {"classes": classes, "aggregated": aggregated}, given)[0]
 
 
 def make_field(

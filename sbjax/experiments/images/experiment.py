@@ -1,22 +1,17 @@
 """Image classification: raw against expanded input, any network, any set of images."""
 
 import dataclasses
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sbjax.asymmetry.options import build_asymmetric
 from sbjax.data import images as images_lib
 from sbjax.expansion.kinds import Expansion
-from sbjax.experiments.connectivity import report as connectivity_report
-from sbjax.experiments.connectivity.run import measure_arm
-from sbjax.files import misfit, read_json
+from sbjax.experiments.connectivity.experiment import ConnectivityExperiment
 from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
-from sbjax.frame.training import TrainingExperiment
 from sbjax.models import make_model
 from sbjax.names import is_import_path
 from sbjax.options import option
-from sbjax.report.results import CONFIG
 from sbjax.tasks.images import make_image_task
 from sbjax.tasks.task import Task
 
@@ -42,12 +37,11 @@ class Fields:
     quarter_turns: bool = option(False, "turn every image by a fixed multiple of 90 degrees")
 
 
-class Images(TrainingExperiment):
+class Images(ConnectivityExperiment):
     """Networks that classify images."""
 
     name: ClassVar[str] = "images"
     fields: ClassVar[type] = Fields
-    sections: ClassVar[tuple[str, ...]] = (*TrainingExperiment.sections, "interpolation")
     data_fields: ClassVar[tuple[str, ...]] = (
         *("dataset", "data_dir", "cache_dir", "image_size", "train_share", "quarter_turns"),
     )
@@ -63,16 +57,6 @@ class Images(TrainingExperiment):
             config.task.eval_share = 0.05 if config.task.dataset == "digits" else 0.005
         if str(config.model.get("name", "resnet")).startswith(_LARGE):
             config.task.image_size = 16
-
-    def check(self, plan: Plan) -> list[str]:
-        """Published numbers that a table could not show."""
-        problem = misfit(plan.settings["interpolation"].get("published", {}), {str: ([float], float)})
-        published = plan.interpolation.published.items()
-        pairs = [
-            f"{n}={x!r}" for n, x in published if "/" not in n and not (isinstance(x, list | tuple) and len(x) == 2)
-        ]
-        wanted = "give (mean, standard deviation), or by 'arm/networks' and 'arm/monotonic' one number"
-        return [f"interpolation.published: {said}: {wanted}" for said in filter(None, [problem, *pairs])]
 
     def load_data(self, task: Fields) -> images_lib.ImageData:
         """The images of one source."""
@@ -115,22 +99,6 @@ class Images(TrainingExperiment):
             probe_size=plan.monitor.probe_size,
             line_examples=plan.interpolation.examples,
         )
-
-    def after_arm(self, plan, arm, fitted, folder, progress):
-        """Losses on straight lines between the networks."""
-        if plan.interpolation.between:
-            measure_arm(plan, arm, fitted, folder, progress)
-
-    def table(self, workdir: Path) -> str:
-        """Barriers and interpolation, if they were measured."""
-        config = read_json(workdir / "config.json", CONFIG)["config"]
-        found = connectivity_report.load_lines(workdir, list(config["arms"]))
-        return connectivity_report.format_lines(found, connectivity_report.published(config))
-
-    def report(self, results, workdir: Path) -> Any:
-        """Barriers and interpolation, if they were measured."""
-        measured = results.config.get("interpolation", {}).get("between")
-        return connectivity_report.report(results, workdir) if measured else ()
 
 
 EXPERIMENT = Images()
