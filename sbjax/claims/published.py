@@ -79,7 +79,7 @@ def load(path: str | os.PathLike) -> Claims:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RecordError(f"{path}: is no JSON ({error})") from error
-    if problem := misfit(content, {"papers": {str: dict}, "claims": [dict]}):
+    if problem := misfit(content, {"papers": {str: str}, "claims": [dict]}):
         raise RecordError(f"{path}: {problem}")
     claims, papers = tuple(content["claims"]), dict(content["papers"])
     for number, claim in enumerate(claims):

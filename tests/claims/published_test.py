@@ -101,7 +101,7 @@ def test_a_wrong_claim_is_told_with_its_id(change, said, tmp_path):
         ("[]", r"it=\[\] must be an object"),
         ("{}", "papers is missing"),
         ('{"papers": {}, "claims": [3]}', r"claims\[0\]=3 must be a dict"),
-        ('{"papers": {"a": 1}, "claims": []}', "papers.a=1 must be a dict"),
+        ('{"papers": {"a": 1}, "claims": []}', "papers.a=1 must be a str"),
     ],
 )
 def test_a_file_of_something_else_is_told(content, said, tmp_path):
