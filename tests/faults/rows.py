@@ -197,6 +197,7 @@ ROWS = {
         *of("tests/resume_test.py", "asked_to_stop"),
         *of(CONFIG_FILE, "memory_that_runs_out_is_told_with_what_to_lower"),
         *of(CONFIG_FILE, "flags_are_told_before_anything_heavy_is_imported"),
+        *of(CONFIG_FILE, "a_flag_that_is_missing_is_told_before_anything_heavy_is_imported"),
     )),
     "R12": ("a second start compiles nothing", of(
         f"{RUNNER}/compile_cache_test.py", "where_it_is", "a_second_start_costs_little_and_changes_no_byte",
