@@ -60,6 +60,9 @@ def floating(tree: PyTree, where: Where = None, *, what: str = "tree") -> dict[s
             kept[name] = _as_floats(leaf, dtype)
         elif jnp.issubdtype(dtype, jnp.complexfloating):
             raise ValueError(f"{what}: leaf {name!r} is complex ({dtype}); give real and imaginary parts as two leaves")
+        elif name == "" and getattr(dtype, "kind", "") == "O":
+            kind = "an array of Python objects" if isinstance(leaf, np.ndarray) else f"a {type(leaf).__name__}"
+            raise ValueError(f"{what} is {kind} and no tree of arrays; give a dict, list or module of arrays")
         elif getattr(dtype, "kind", "") in ("O", "S", "U"):
             raise ValueError(f"{what}: leaf {name!r} holds no numbers ({dtype}); leave it out with `where`")
         else:

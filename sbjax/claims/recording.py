@@ -1,17 +1,19 @@
 """A record from the workdir of a finished run or suite."""
 
+import contextlib
 import datetime
 import fnmatch
 import math
 import os
 import pathlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sbjax.claims import published, recording_lines, records
 from sbjax.claims.records import SCHEMA, Record, RecordError
 from sbjax.files import plain, read_json
+from sbjax.names import expanded
 
 Rows = tuple[list[dict[str, Any]], list[dict[str, Any]]]  # columns and rows
 TABLES = ("arms", "shares", "pooled", "cells", "lines")
@@ -82,11 +84,15 @@ def record_of(
         RecordError: the run is not finished, or has no such table.
         FileNotFoundError: no such folder or file.
     """
-    folder = pathlib.Path(workdir)
-    members = read_json(folder / "suite.json")["members"] if (folder / "suite.json").exists() else []
+    from sbjax.report import results as results_lib
+    from sbjax.report import whole
+
+    folder = expanded(workdir)
+    listed = (folder / "suite.json").exists()
+    members = read_json(folder / "suite.json", {"members": [str]})["members"] if listed else []
     runs = {name: folder / name for name in members} or {"": folder}
     for path in runs.values():
-        status = read_json(path / "status.json").get("status")
+        status = read_json(path / "status.json", whole.STATUS)["status"]
         if status not in ("done", "diverged"):
             raise RecordError(f"{path}: status={status!r}; start the run again, it goes on where it stopped")
     first = next(iter(runs.values()))
@@ -99,9 +105,11 @@ def record_of(
         "lines": lambda: recording_lines.lines(folder),
         "arms": lambda: _arms(runs, show),
     }
-    columns, rows = made[table]()
-    settings = read_json(first / "config.json")
-    config, environment = settings["config"], settings["environment"]
+    changed = [f"{run}/{name}".lstrip("/") for run, path in runs.items() for name in whole.changed_since_finished(path)]
+    with whole.told_of_changes(folder, changed), _told_of_form(folder):
+        columns, rows = made[table]()
+    settings = read_json(first / "config.json", results_lib.CONFIG)
+    config, environment = settings["config"], settings.get("environment", {})
     finished = datetime.datetime.fromtimestamp((first / "status.json").stat().st_mtime, datetime.UTC)
     return _rounded({
         "schema": SCHEMA,
@@ -120,6 +128,18 @@ def record_of(
         "rows": rows,
         "notes": notes,
     })  # fmt: skip
+
+
+@contextlib.contextmanager
+def _told_of_form(folder: pathlib.Path) -> Iterator[None]:
+    """Say of a file that lacks what a table needs that it is the folder."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise RecordError(
+            f"{folder}: its files do not have what the table needs ({type(error).__name__}: {error}); start the "
+            "command of the run again, which makes them anew"
+        ) from error
 
 
 def _arms(runs: Mapping[str, pathlib.Path], show: Sequence[str] | None) -> Rows:
@@ -219,12 +239,11 @@ def _pooled(folder: pathlib.Path, first: pathlib.Path) -> Rows:
 
 def _cells(folder: pathlib.Path) -> Rows:
     """The table of an experiment of kind 'exact': its own columns, cells as records have them."""
-    from sbjax.experiments import registry
     from sbjax.report.results import load_results
     from sbjax.report.roles import is_control
+    from sbjax.runner.suite import experiment_of
 
-    results = load_results(folder)
-    experiment = registry.find(results.config["task"])
+    results, experiment = load_results(folder), experiment_of(folder)
     if not hasattr(experiment, "cells"):
         raise RecordError(f"{folder}: --table=cells is for experiments of kind 'exact', not of {experiment.name!r}")
     found = experiment.cells(folder, results.arms)

@@ -65,6 +65,6 @@ def cli(argv: list[str]) -> None:
 
     try:
         said = main(argv)
-    except (RecordError, ConfigError, FileNotFoundError, FileExistsError, ValueError) as error:
+    except (RecordError, ConfigError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     sys.stdout.write(said + "\n")

@@ -115,6 +115,8 @@ def measure_params(
         ConfigError: a file cannot be read, trees do not fit together, or their numbers are not finite.
     """
     paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if strange := [path for path in paths if not isinstance(path, str | os.PathLike)]:
+        raise ConfigError(f"--params: {strange[0]!r} is a {type(strange[0]).__name__} and no path of a file or folder")
     if not paths or not all(os.fspath(path).strip() for path in paths):
         raise ConfigError(
             f"--params={','.join(map(os.fspath, paths))!r} has an empty path; give files or folders, one a replica "
@@ -145,7 +147,9 @@ def measure_params(
     axis = [
         f"Neurons are counted along axis {neuron_axis} of a kernel, by PyTorch's names; --neuron_axis says otherwise."
     ] * (guessed and neuron_axis == 0)
-    text = "\n\n".join([*(_layers_table(distance) for distance in measured), *axis, *_told(left_out), *alone])
+    twice = [str(path) for path in dict.fromkeys(paths) if paths.count(path) > 1]
+    same = [f"Given more than once, at distance 0 from itself: {', '.join(twice)}."] * bool(twice)
+    text = "\n\n".join([*(_layers_table(distance) for distance in measured), *axis, *_told(left_out), *alone, *same])
     numbers: dict[str, Any] = {
         distance.kind: {form: _reading(getattr(distance, form)) for form in ("raw", "scale_free")}
         for distance in measured

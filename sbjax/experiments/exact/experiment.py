@@ -13,6 +13,7 @@ import numpy as np
 
 from sbjax.experiments.landscape.arm_results import ArmResult, load_arm
 from sbjax.experiments.landscape.experiment import LandscapeExperiment, named
+from sbjax.files import REMEDY, FileError, misfit
 from sbjax.frame.protocol import Experiment
 from sbjax.metrics.shares import share
 from sbjax.report import tables
@@ -22,6 +23,10 @@ from sbjax.report.sections import Section, Table
 EXPERIMENTS = ("linear_nets", "relu_minima", "involution", "hidden_symmetries", "duality")
 
 PART = "exact"
+
+_INTERVAL = {"value": (float, None), "low": (float, None), "high": (float, None)}
+CELL = (float, str, None, _INTERVAL, {"count": int, "of": int}, {"low": float, "high": float})
+"""The forms of a cell."""
 
 
 class ExactExperiment(LandscapeExperiment):
@@ -44,11 +49,13 @@ class ExactExperiment(LandscapeExperiment):
 
     def cells(self, workdir: Path, arms: Sequence[str]) -> dict[str, Any]:
         """Columns and rows as a record has them, of the arms that are finished."""
-        rows = [
-            {"cells": {"arm": arm, **found.summary["cells"]}}
-            for arm in arms
-            if (found := load_arm(workdir, arm, PART)) is not None
-        ]
+        rows = []
+        for arm in arms:
+            if (found := load_arm(workdir, arm, PART)) is None:
+                continue
+            if problem := misfit(found.summary, {"cells": {str: CELL}}):
+                raise FileError(f"{Path(workdir) / PART / arm}.json: summary.{problem}; {REMEDY}")
+            rows.append({"cells": {"arm": arm, **found.summary["cells"]}})
         shown = [name for name in self.columns if any(name in row["cells"] for row in rows)]
         columns = [{"key": name, "name": self.columns[name], "digits": 7} for name in shown]
         return {"columns": [{"key": "arm", "name": "arm"}, *columns], "rows": rows}
