@@ -19,7 +19,7 @@ from sbjax.report import tables
 from sbjax.report.results import Results
 from sbjax.report.sections import Section, Table
 
-EXPERIMENTS = ("linear_nets", "relu_minima", "involution")
+EXPERIMENTS = ("linear_nets", "relu_minima", "involution", "attention")
 
 PART = "exact"
 
