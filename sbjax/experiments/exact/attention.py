@@ -50,7 +50,7 @@ class Fields:
     learning_rate: float = option(2e-3, "of Adam, falling to zero", above=0, only=_TRAINED)
     learned_steps: int = option(300, "of Adam on the gauge, from the matched one", least=1, most=10**5, only=_TRAINED)
     learned_rate: float = option(1e-2, "of Adam on the gauge", above=0, only=_TRAINED)
-    points: int = option(21, "on a line", least=3, most=1001, only=_TRAINED)
+    points: int = option(11, "on a line", least=3, most=1001, only=_TRAINED)
     change: str = option("linear", "what is changed in a flow", choices=attention_flows.CHANGES,
                          only={"part": one_of("flows")})  # fmt: skip
     sigma: str = option("tanh", "activation of the field", choices=tuple(attention_flows.SIGMAS),

@@ -126,10 +126,7 @@ def run(plan, task, key, log, stop):
         "accuracy": _median(100 * ends["test/accuracy"]),
         "end_loss": _median(ends["test/loss"]),
         **{_COLUMN.get(method, method): _median(height) for method, height in heights.items()},
-        **{
-            f"left_{method}": _median(heights[method] / heights["naive"])
-            for method in ("permutations", "full", "learned")
-        },
+        **_shares(heights),
         "gain": _median(heights["full"] - heights["permutations"]),
         "learned_gain": _median(heights["learned"] - heights["permutations"]),
         "apart": _median(apart["naive"]),
@@ -139,6 +136,16 @@ def run(plan, task, key, log, stop):
     }
     metrics = {f"barrier/{method}": height for method, height in heights.items()}
     return result({"exact/error": heights["copy_matched"], **metrics}, cells, trees.size(nets[0]))
+
+
+def _shares(heights):
+    """What is left of the naive barrier, over the pairs that have one."""
+    there = heights["naive"] > 0
+    return {
+        f"left_{method}": _median(heights[method][there] / heights["naive"][there])
+        for method in ("permutations", "full", "learned")
+        if there.any()
+    }
 
 
 _COLUMN = {"signed": "signed_permutations", "stream": "rotated"}

@@ -50,6 +50,9 @@ def test_a_run_becomes_a_report_and_a_record(tmp_path):
         ("linear_nets", {"layers": 1}, "task.layers=1 must be >= 2"),
         ("relu_minima", {"part": "search", "k": 26}, "task.k=26 must be <= 25"),
         ("relu_minima", {"part": "searches"}, "did you mean 'search'"),
+        ("attention", {"part": "planted", "size": 3, "positions": "rope"}, "task.size=3 of a head must be even"),
+        ("attention", {"part": "barriers", "points": 4}, "task.points=4 must be odd"),
+        ("attention", {"part": "flows", "norm": "rms"}, "task.norm='rms' has no effect with task.part='flows'"),
     ],
 )
 def test_refusals(name, task, message):
