@@ -63,7 +63,7 @@ def get_config(argument=None):
     if words["smoke"]:
         config = config_lib.shrink(config)
         config.task.update(SMOKE.get(part, {}))
-        arms = dict(list(arms.items())[: 1 if part == "barriers" else 3])
+        arms = dict(list(arms.items())[: 1 if part == "barriers" else 2])
     config.arms = {name: {"order": order, "task": task} for order, (name, task) in enumerate(arms.items())}
     config.reference = next(iter(arms))
     config.monitor.kinds = ""

@@ -5,12 +5,12 @@ A map of parameters near the identity leaves a function as it is if the derivati
 closed counts say what they should be for attention and whole transformers.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
@@ -73,11 +73,25 @@ def null_dimension(
     ...     null_dimension(lambda p, x: p['a'] * p['b'] * x, {'a': ones, 'b': 2 * ones}, jnp.arange(3.0)).dimension
     1
     """
-    flat, unravel = jax.flatten_util.ravel_pytree(params)
-    if flat.dtype != jnp.float64:
-        raise ValueError(f"params are {flat.dtype}: ranks need float64; set jax_enable_x64")
-    jacobian = jax.jit(jax.jacfwd(lambda vector: jnp.ravel(function(unravel(vector), inputs))))(flat)
-    return null_space(np.asarray(jacobian), rtol=rtol)
+    params = jax.tree.map(jnp.asarray, params)
+    for name, leaf in trees.flatten(params).items():
+        if leaf.dtype != jnp.float64:
+            raise ValueError(
+                f"params have {name or 'an array'!r} of {leaf.dtype}: ranks need float64; set jax_enable_x64"
+            )
+    columns = [
+        np.asarray(block).reshape(-1, leaf.size)
+        for block, leaf in zip(
+            jax.tree.leaves(_jacobian(function, params, inputs)), jax.tree.leaves(params), strict=True
+        )
+    ]
+    return null_space(np.concatenate(columns, 1), rtol=rtol)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _jacobian(function, params, inputs):
+    """Compiled once for a function, so give the same one for several parameters."""
+    return jax.jacfwd(lambda params: jnp.ravel(function(params, inputs)))(params)
 
 
 def commutant(matrices: Sequence[Float[np.ndarray, "n n"]]) -> NullSpace:
@@ -181,13 +195,14 @@ def norm_null_space(norm: str, d: int, *, points: int = 0, eps: float = 0.0) -> 
 
 
 def transformer_dimensions(layout: Layout, params: PyTree, *, eps: float = 0.0) -> dict[str, int]:
-    """Continuous symmetries of a whole transformer by kind, at generic parameters, with long enough sequences.
+    """Continuous symmetries of a whole transformer by kind, at generic parameters and long enough sequences.
 
     - 'queries and keys', 'values and output': of all heads.
     - 'stream': see `stream_dimension`.
     - 'gains': d for every norm, which what reads from it can take up; biases of norms likewise.
     - 'means': with a layer norm, of each kernel that reads from one the direction of the mean (one for each output),
       and of whatever writes into the stream the mean (one for each row).
+    - 'unseen': of kernels that read in the first layer, what embeddings and positions do not span.
     - 'biases': of keys (without RoPE) and of values.
     - 'scales': one for every relu unit.
 
@@ -195,19 +210,27 @@ def transformer_dimensions(layout: Layout, params: PyTree, *, eps: float = 0.0) 
     >>> from sbjax.symmetry.attention_layout import layout_of
     >>> net = Transformer(classes=2, width=6, depth=1, heads=2, hidden=5)
     >>> params = net.init(jax.random.key(0), jnp.ones((1, 3, 2)))['params']
-    >>> transformer_dimensions(layout_of(params, norm='rms', activation='relu'), params, eps=1e-6)
-    {'queries and keys': 18, 'values and output': 18, 'stream': 15, 'gains': 18, 'means': 0, 'biases': 0, 'scales': 5}
+    >>> layout = layout_of(params, norm='rms', activation='relu')
+    >>> transformer_dimensions(layout, params, eps=1e-6)  # doctest: +NORMALIZE_WHITESPACE
+    {'queries and keys': 18, 'values and output': 18, 'stream': 15, 'gains': 18, 'means': 0, 'unseen': 18, 'biases': 0,
+     'scales': 5}
     """
     shapes = {name: jnp.shape(leaf) for name, leaf in trees.flatten(params).items()}
     (d,) = shapes[f"{layout.head_norm}/scale"]
-    found = dict.fromkeys(("queries and keys", "values and output", "stream", "gains", "means", "biases", "scales"), 0)
+    kinds = ("queries and keys", "values and output", "stream", "gains", "means", "unseen", "biases", "scales")
+    found = dict.fromkeys(kinds, 0)
+    # Of the stream a norm sees d entries or, with a mean of zero, d - 1; the first layer what is written before it.
+    whole = d - (layout.norm == "layer")
+    first = min(whole, sum(int(np.prod(shapes[name][:-1])) for name in layout.written))
     found["stream"] = stream_dimension(layout.norm, d, eps=eps)
 
     def norm(name):
         found["gains"] += d * sum(f"{name}/{part}" in shapes for part in ("scale", "bias"))
 
-    def read(name):
-        found["means"] += int(np.prod(shapes[f"{name}/kernel"][1:])) * (layout.norm == "layer")
+    def read(name, rows):
+        outputs = int(np.prod(shapes[f"{name}/kernel"][1:]))
+        found["means"] += outputs * (layout.norm == "layer")
+        found["unseen"] += outputs * (whole - rows)
 
     def write(name):
         found["means"] += int(np.prod(shapes.get(name, (0,))[:-1])) * (name in shapes and layout.norm == "layer")
@@ -215,28 +238,27 @@ def transformer_dimensions(layout: Layout, params: PyTree, *, eps: float = 0.0) 
     for name in layout.written:
         write(name)
     norm(layout.head_norm)
-    read(layout.head)
-    for layer in layout.layers:
+    read(layout.head, whole if layout.layers else first)
+    for number, layer in enumerate(layout.layers):
         norm(layer.norm)
+        rows = whole if number else first
         if isinstance(layer, Attention):
             _, heads, size = shapes[f"{layer.path}/query/kernel"]
             inner = shapes[f"{layer.path}/value/kernel"][-1]
-            # What the kernels do to inputs of mean zero is counted here, the direction of the mean under 'means'.
-            rows = d - (layout.norm == "layer")
             query = rows + (f"{layer.path}/query/bias" in shapes)
             free = rope_dimension(layout.rope) if layout.rope else factor_dimension(query, rows, size)
             found["queries and keys"] += heads * free
-            found["values and output"] += heads * factor_dimension(rows, rows, inner)
+            found["values and output"] += heads * factor_dimension(rows, whole, inner)
             if f"{layer.path}/key/bias" in shapes and not layout.rope:
                 found["biases"] += heads * size
             if f"{layer.path}/value/bias" in shapes:
                 found["biases"] += heads * inner
             for name in ("query", "key", "value"):
-                read(f"{layer.path}/{name}")
+                read(f"{layer.path}/{name}", rows)
             write(f"{layer.path}/out/kernel")
             write(f"{layer.path}/out/bias")
         else:
-            read(layer.into)
+            read(layer.into, rows)
             write(f"{layer.out}/kernel")
             write(f"{layer.out}/bias")
             found["scales"] += shapes[f"{layer.into}/kernel"][1] * (layout.activation == "relu")

@@ -5,11 +5,15 @@
 - gain and bias of a norm go into the layers that read from it;
 - behind a layer norm inputs have mean zero, so that kernels that read lose the mean over inputs, and what writes into
   the stream loses its mean over outputs, which the next layer norm would remove;
+- the first layer sees nothing beside what embeddings and positions span: where these have fewer rows than the stream is
+  wide, kernels of the first layer lose the rest;
 - a bias of the keys adds the same to all scores of a query: it is set to zero, except with RoPE;
 - a bias of the values passes through attention, whose weights sum to one: it moves into the bias of the output;
 - of all U with one function W_Q U, W_K U^-T the one with equal Gram matrices has the least sum of squares; what is left
   free are orthogonal U (with RoPE, phases). Likewise for values and output, and for the two sides of a relu unit.
 """
+
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -55,7 +59,10 @@ def fold(layout: Layout, params: PyTree) -> PyTree:
                     raise ValueError(f"{norm}/bias is not zero and {path} has no bias to take it up; give it one")
                 leaves[f"{path}/bias"] += np.tensordot(bias, kernel, 1)
             kernel = np.einsum("d,d...->d...", scale, kernel)
-            leaves[f"{path}/kernel"] = kernel - kernel.mean(0) if layout.norm == "layer" else kernel
+            kernel = kernel - kernel.mean(0) if layout.norm == "layer" else kernel
+            if norm == first and seen is not None:
+                kernel = np.tensordot(seen.T, np.tensordot(seen, kernel, 1), 1)
+            leaves[f"{path}/kernel"] = kernel
         leaves[f"{norm}/scale"] = np.ones_like(scale)
         if bias is not None:
             leaves[f"{norm}/bias"] = np.zeros_like(bias)
@@ -66,6 +73,8 @@ def fold(layout: Layout, params: PyTree) -> PyTree:
                 leaves[name] = leaves[name] - leaves[name].mean(-1, keepdims=True)
 
     write(*layout.written)
+    first = layout.layers[0].norm if layout.layers else layout.head_norm
+    seen = seen_by_the_first_layer({name: leaves[name] for name in layout.written})
     for layer in layout.layers:
         if isinstance(layer, Attention):
             read(layer.norm, *(f"{layer.path}/{name}" for name in ("query", "key", "value")))
@@ -76,6 +85,21 @@ def fold(layout: Layout, params: PyTree) -> PyTree:
             write(f"{layer.out}/kernel", f"{layer.out}/bias")
     read(layout.head_norm, layout.head)
     return jax.tree.unflatten(jax.tree.structure(params), list(leaves.values()))
+
+
+def seen_by_the_first_layer(written: Mapping[str, np.ndarray]) -> Float[np.ndarray, "r d"] | None:
+    """An orthonormal basis of what embeddings and positions span, None where they have as many rows as columns.
+
+    >>> seen_by_the_first_layer({'embedding': np.ones((2, 3)), 'positions': np.ones((1, 3))}) is None
+    True
+    >>> seen_by_the_first_layer({'embedding': np.eye(3)[:2]}).shape
+    (2, 3)
+    """
+    rows = np.concatenate([leaf.reshape(-1, leaf.shape[-1]) for leaf in written.values()])
+    if len(rows) >= rows.shape[1]:
+        return None
+    _, values, basis = np.linalg.svd(rows, full_matrices=False)
+    return basis[values > 1e-10 * values[0]]
 
 
 def balance(layout: Layout, params: PyTree) -> tuple[PyTree, Gauge]:

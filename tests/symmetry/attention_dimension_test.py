@@ -67,12 +67,12 @@ NETS = {
 @pytest.mark.parametrize("name", NETS)
 def test_no_continuous_symmetry_of_a_transformer_is_missing(name):
     options = NETS[name]
-    net = Transformer(classes=3, width=6, depth=1, heads=2, size=4, hidden=4, **options)
+    net = Transformer(classes=3, width=6, depth=1, heads=2, size=4, hidden=3, **options)
     random = np.random.default_rng(3)
     with devices.double():
-        params = net.init(jax.random.key(0), jnp.ones((1, 5, 3)))["params"]
+        params = net.init(jax.random.key(0), jnp.ones((1, 5, 5)))["params"]
         params = jax.tree.map(lambda leaf: leaf + 0.3 * random.normal(size=leaf.shape), params)
-        inputs = jnp.asarray(random.normal(size=(trees.size(params), 5, 3)))
+        inputs = jnp.asarray(random.normal(size=(trees.size(params) // 2, 5, 5)))
         found = lib.null_dimension(lambda p, x: net.apply({"params": p}, x), params, inputs)
     rope = rope_frequencies(4, options.get("rope_base", 100.0)) if options.get("positions") == "rope" else ()
     layout = layout_of(params, norm=options["norm"], activation=options.get("activation", "relu"), rope=rope)

@@ -206,7 +206,7 @@ def test_heads_against_all_orders_and_an_independent_solver(rope):
 
 def test_the_text_transformer_of_the_house():
     """With padding, in single precision."""
-    net = TextTransformer(classes=2, vocabulary=40, width=16, depth=2, heads=2)
+    net = TextTransformer(classes=2, vocabulary=40, width=16, depth=1, heads=2)
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, 40, (8, 12))).at[:, 0].set(1)
     params = net.init(jax.random.key(0), tokens)["params"]
     layout = layout_of(params)
@@ -223,7 +223,7 @@ def test_refusals():
     key = jax.random.key(0)
     with pytest.raises(ValueError, match=r"stream, with norm='layer',.*signed.* is unknown"):
         match_transformers(layout._replace(norm="layer"), params, params, key=key, stream="signed")
-    with pytest.raises(ValueError, match="factors='ful' is unknown; did you mean 'full'"):
+    with pytest.raises(ValueError, match="factors='ful' is unknown, did you mean 'full'"):
         match_transformers(layout, params, params, key=key, factors="ful")
     with pytest.raises(ValueError, match="restarts=0 must be >= 1"):
         match_transformers(layout, params, params, key=key, restarts=0)

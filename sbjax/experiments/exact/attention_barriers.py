@@ -217,9 +217,10 @@ def _free(layout, params):
 
 
 def _gauge(layout, params, free):
-    """The gauge of `free`: exponentials, so that every value of it is an element of the group."""
+    """The gauge of `free`: Cayley transforms for the stream, exponentials for scales, 1 + X for factors."""
     identity = attention.identity_gauge(layout, params)
-    stream = jax.scipy.linalg.expm(free["stream"] - free["stream"].T)
+    skew, one = free["stream"] - free["stream"].T, jnp.eye(len(free["stream"]), dtype=free["stream"].dtype)
+    stream = jnp.linalg.solve(one - skew, one + skew)
     if layout.norm == "layer":
         basis = jnp.asarray(_basis(len(identity.stream)), stream.dtype)
         stream = basis @ stream @ basis.T + 1 / len(basis)
@@ -227,12 +228,16 @@ def _gauge(layout, params, free):
     for part, own in zip(identity.layers, free["layers"], strict=True):
         if isinstance(part, attention.AttentionGauge):
             turn = jnp.exp(jax.lax.complex(own["qk"][0], own["qk"][1])) if layout.rope else None
-            qk = attention.plane_matrix(turn) if layout.rope else jax.vmap(jax.scipy.linalg.expm)(own["qk"])
-            layers.append(part._replace(qk=qk, vo=jax.vmap(jax.scipy.linalg.expm)(own["vo"])))
+            qk = attention.plane_matrix(turn) if layout.rope else _near_one(own["qk"])
+            layers.append(part._replace(qk=qk, vo=_near_one(own["vo"])))
         else:
             free_scale = layout.activation == "relu"
             layers.append(part._replace(scale=jnp.exp(own["scale"]) if free_scale else jnp.ones_like(own["scale"])))
     return attention.Gauge(stream, tuple(layers))
+
+
+def _near_one(matrices):
+    return jnp.eye(matrices.shape[-1], dtype=matrices.dtype) + matrices
 
 
 _basis = functools.cache(attention.mean_free_basis)

@@ -83,18 +83,20 @@ def dimensions(plan, task, key, log, stop):
     """Null space of the Jacobian of a whole network, of a head's commutant and of a norm, against closed counts."""
     closed, found, gaps = [], [], []
     net, options = network(task, classes=4)
+
+    def outputs(params, inputs):
+        return net.apply({"params": params}, inputs)
+
     for seed in range(plan.replicas):
         if stop():
             return None
-        inputs = rng.normal(rng.replica_stream(key, "inputs", seed), (1, 5, 3)).astype(float)
+        inputs = rng.normal(rng.replica_stream(key, "inputs", seed), (1, 5, task.size + 1)).astype(float)
         params = generic(net, rng.replica_stream(key, "network", seed), inputs)
         layout = layout_of(params, **options)
         number = trees.size(params)
-        inputs = rng.normal(rng.replica_stream(key, "inputs", seed), (number // 2, 5, 3)).astype(float)
+        inputs = rng.normal(rng.replica_stream(key, "inputs", seed), (number // 2, 5, task.size + 1)).astype(float)
         parts = attention_dimension.transformer_dimensions(layout, params, eps=task.eps)
-        null = attention_dimension.null_dimension(
-            lambda params, x: net.apply({"params": params}, x), params, jnp.asarray(inputs)
-        )
+        null = attention_dimension.null_dimension(outputs, params, jnp.asarray(inputs))
         closed.append(sum(parts.values()))
         found.append(null.dimension)
         gaps.append((null.kept, null.dropped))
