@@ -48,7 +48,7 @@ ARMS = {
 TINY = {"width": 8, "size": 2, "heads": 2, "depth": 1, "hidden": 8}
 SMOKE = {"dimensions": {"depth": 1}, "planted": TINY, "barriers": {**TINY, "learned_steps": 2, "points": 3}}
 # Replicas and steps of the optimiser.
-SIZES = {"dimensions": (3, 1), "planted": (100, 1), "barriers": (16, 600), "flows": (20, 1)}
+SIZES = {"dimensions": (3, 1), "planted": (100, 1), "barriers": (16, 400), "flows": (20, 1)}
 
 
 def get_config(argument=None):

@@ -29,7 +29,6 @@ GROUPS = {
     "heads": ("identity", "full"),
     "permutations": ("permutation", "permutation"),
     "signed": ("signed", "full"),
-    "stream": ("orthogonal", "permutation"),
     "full": ("orthogonal", "full"),
 }
 METHODS = ("naive", "balanced", *GROUPS, "learned", "copy", "copy_matched")
@@ -42,7 +41,6 @@ COLUMNS = {
     "heads": "heads and factors, no stream",
     "permutations": "permutations only",
     "signed_permutations": "signed permutations of the stream, full factors",
-    "rotated": "orthogonal stream, permuted factors",
     "full": "full group",
     "learned": "full group, then trained",
     "left_permutations": "share of the naive barrier, permutations",
@@ -60,13 +58,13 @@ COLUMNS = {
 
 
 def patches(images):
-    """Images [n, 8, 8, 1] as 8 tokens of 4 x 2 pixels, in [-1, 1].
+    """Images [n, 8, 8, 1] as 4 tokens of 4 x 4 pixels, in [-1, 1].
 
     >>> patches(np.zeros((3, 8, 8, 1), np.uint8)).shape
-    (3, 8, 8)
+    (3, 4, 16)
     """
     x = np.asarray(images, np.float32)[..., 0] / 127.5 - 1
-    return x.reshape(-1, 2, 4, 4, 2).transpose(0, 1, 3, 2, 4).reshape(-1, 8, 8)
+    return x.reshape(-1, 2, 4, 2, 4).transpose(0, 1, 3, 2, 4).reshape(-1, 4, 16)
 
 
 def run(plan, task, key, log, stop):
@@ -148,7 +146,7 @@ def _shares(heights):
     }
 
 
-_COLUMN = {"signed": "signed_permutations", "stream": "rotated"}
+_COLUMN = {"signed": "signed_permutations"}
 
 
 def _median(values):
@@ -169,7 +167,7 @@ def _matched(layout, a, b, key):
     for method, (stream, factors) in GROUPS.items():
         if method == "signed" and layout.norm != "rms":
             continue
-        best = match_transformers(layout, a, b, key=key, stream=stream, factors=factors, restarts=2, max_sweeps=60)
+        best = match_transformers(layout, a, b, key=key, stream=stream, factors=factors, max_sweeps=60)
         found[method] = (best.reference, best.params)
     copy = attention.transform(layout, sides[0], attention.random_gauge(key, layout, a))
     best = match_transformers(layout, a, copy, key=key)

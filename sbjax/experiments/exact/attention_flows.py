@@ -5,8 +5,6 @@ adaptive method to several tolerances. Errors are relative to the output, the la
 seeds.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,54 +34,75 @@ COLUMNS = {
 
 
 def run(plan, task, key, log, stop):
-    """One kind of change, each seed with its own field and its own map."""
-    part = _form if task.change == "form" else _changed
-    found = []
-    for seed in range(plan.replicas):
-        if stop():
-            return None
-        random = np.random.default_rng(np.asarray(jax.random.key_data(rng.replica_stream(key, "flow", seed))).tolist())
-        found.append(part(task, random))
-    cells = {name: measured([row[name] for row in found]) for name in found[0]}
+    """One kind of change, each seed with its own field and its own map, all seeds in one program."""
+    if stop():
+        return None
+    keys = [rng.replica_stream(key, "flow", seed) for seed in range(plan.replicas)]
+    drawn = [_draw(np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())) for key in keys]
+    params = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *drawn)
+    found = (_form if task.change == "form" else _changed)(task.change, SIGMAS[task.sigma], params)
+    found = {name: np.asarray(values).tolist() for name, values in found.items()}
+    cells = {name: measured(values) for name, values in found.items()}
     log(", ".join(f"{name} {cell['value']:.1e}" for name, cell in cells.items()))
-    metrics = {name: [row[name] for row in found] for name in found[0]}
     if task.change == "form":
         cells["algebra"] = flows.activation_algebra(SIGMAS[task.sigma], D).dimension
     exact = "form_permutation" if task.change == "form" else f"tolerance_{len(TOLERANCES) - 1}"
-    cells = {"change_of": task.change, "sigma": task.sigma, **cells}
-    return result({"exact/error": metrics[exact], **{f"flow/{k}": v for k, v in metrics.items()}}, cells)
+    metrics = {f"flow/{name}": values for name, values in found.items()}
+    return result({"exact/error": found[exact], **metrics}, {"change_of": task.change, "sigma": task.sigma, **cells})
 
 
-def _changed(task, random):
-    flow, x = _flow(random, SIGMAS[task.sigma]), jnp.asarray(random.normal(size=(POINTS, D)))
-    other = _CHANGED[task.change](flow, random)
-    found = {}
-    for steps in STEPS:
-        found[f"euler_{steps}"] = _gap(*(solve(one, x, steps=steps) for one in (flow, other)))
-    exact = solve(flow, x, tolerance=1e-13)
+def _draw(random):
+    """Points, a field, and maps, of one seed."""
+    normal = random.normal
+    w, into, out = (normal(size=(D, D)) / np.sqrt(D) for _ in range(3))
+    turns = [scipy.linalg.expm(a - a.T) for a in normal(size=(3, D, D))]
+    permutation, sizes = np.eye(D)[random.permutation(D)], np.exp(random.uniform(-1, 1, (2, D)))
+    return {
+        "x": normal(size=(POINTS, D)),
+        "field": {
+            "w": normal(size=(8, D)) / np.sqrt(D),
+            "v": normal(size=(D, 8)) / np.sqrt(D),
+            "b": normal(size=8),
+            "c": normal(size=8),
+        },
+        "square": w,
+        "ends": (into, out),
+        "linear": turns[0] * sizes[0] @ turns[1],
+        "shears": normal(size=(2, D // 2, D // 2)),
+        "forms": {
+            "permutation": permutation,
+            "signs": permutation * random.permutation([-1.0, 1.0, -1.0, 1.0]),
+            "scales": permutation * sizes[1],
+            "orthogonal": turns[2],
+        },
+    }
+
+
+def _changed(change, sigma, params):
+    def original(p):
+        w, v, b, c = (p["field"][name] for name in "wvbc")
+        into, out = p["ends"]
+        return flows.Flow(lambda t, z: v @ sigma(w @ z + c * t + b), lambda x: into @ x, lambda z: out @ z)
+
+    def other(p):
+        return _CHANGED[change](original(p), p)
+
+    exact = solve(original, params, tolerance=1e-13)
+    found = {f"euler_{steps}": _gap(*(solve(one, params, steps=steps) for one in (original, other))) for steps in STEPS}
     for number, tolerance in enumerate(TOLERANCES):
-        found[f"tolerance_{number}"] = _gap(exact, solve(other, x, tolerance=tolerance))
+        found[f"tolerance_{number}"] = _gap(exact, solve(other, params, tolerance=tolerance))
     return found
 
 
-def _flow(random, sigma):
-    w, v = (random.normal(size=shape) / np.sqrt(D) for shape in ((8, D), (D, 8)))
-    b, c = random.normal(size=(2, 8))
-    into, out = (random.normal(size=(D, D)) / np.sqrt(D) for _ in range(2))
-    return flows.Flow(lambda t, z: v @ sigma(w @ z + c * t + b), lambda x: into @ x, lambda z: out @ z)
+def _linear(flow, p):
+    inverse = jnp.linalg.inv(p["linear"])
+    return flows.in_coordinates(flow, lambda z: p["linear"] @ z, lambda z: inverse @ z)
 
 
-def _linear(flow, random):
-    left, right = (scipy.linalg.expm(a - a.T) for a in random.normal(size=(2, D, D)))
-    a = left * np.exp(random.uniform(-1, 1, D)) @ right
-    inverse = np.linalg.inv(a)
-    return flows.in_coordinates(flow, lambda z: a @ z, lambda z: inverse @ z)
-
-
-def _coordinates(flow, random):
+def _coordinates(flow, p):
     """Two shears, z -> (u, v + tanh(M u)) and the same the other way round: a diffeomorphism with a closed inverse."""
+    first, second = p["shears"]
     half = D // 2
-    first, second = random.normal(size=(2, half, half))
 
     def phi(z):
         u, v = z[:half], z[half:]
@@ -98,36 +117,35 @@ def _coordinates(flow, random):
     return flows.in_coordinates(flow, phi, inverse)
 
 
-def _pace(flow, random):
-    end = float(np.exp(random.uniform(0.5, 1)))
-    return flows.in_time(flow, lambda s: s / end, 0.0, end)
+_CHANGED = {
+    "linear": _linear,
+    "coordinates": _coordinates,
+    "pace": lambda flow, p: flows.in_time(flow, lambda s: s / 3, 0.0, 3.0),
+    "time": lambda flow, p: flows.in_time(flow, lambda s: s + 0.5 * jnp.sin(2 * jnp.pi * s) / (2 * jnp.pi), 0.0, 1.0),
+}
 
 
-def _time(flow, random):
-    bend = random.uniform(0.3, 0.6)
-    return flows.in_time(flow, lambda s: s + bend * jnp.sin(2 * jnp.pi * s) / (2 * jnp.pi), 0.0, 1.0)
+def solve(make_flow, params, *, steps=0, tolerance=0.0):
+    """Outputs [seed, n, d] of the flows of all seeds, by Euler steps of equal length or an adaptive method of order 8.
 
-
-_CHANGED = {"linear": _linear, "coordinates": _coordinates, "pace": _pace, "time": _time}
-
-
-def solve(flow, x, *, steps=0, tolerance=0.0):
-    """Outputs of a flow at points [n, d], by Euler steps of equal length or by an adaptive method of order 8."""
+    Args:
+        make_flow: parameters of one seed -> its flow.
+        params: with seeds on the leading axis; `x` [seed, n, d] are the points.
+        steps: of Euler's method; 0 = adaptive.
+        tolerance: relative and absolute, of the adaptive method.
+    """
     import diffrax  # a second to import
 
     solver = diffrax.Euler() if steps else diffrax.Dopri8()
     controller = diffrax.ConstantStepSize() if steps else diffrax.PIDController(rtol=tolerance, atol=tolerance)
-    first = (flow.end - flow.start) / steps if steps else None
 
-    @jax.jit
-    @jax.vmap
-    def one(x):
+    def one(flow, x):
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(lambda t, z, _: flow.field(t, z)),
             solver,
             flow.start,
             flow.end,
-            first,
+            (flow.end - flow.start) / steps if steps else None,
             flow.read_in(x),
             stepsize_controller=controller,
             saveat=diffrax.SaveAt(t1=True),
@@ -135,33 +153,27 @@ def solve(flow, x, *, steps=0, tolerance=0.0):
         )
         return flow.read_out(solution.ys[0])
 
-    return one(x)
+    def of_seed(p):
+        flow = make_flow(p)
+        return jax.vmap(lambda x: one(flow, x))(p["x"])
+
+    return jax.jit(jax.vmap(of_seed))(params)
 
 
-def _form(task, random):
+def _form(change, sigma, params):
     """Fields sigma(W z), in which A acts by W -> A W A^-1: the same function only if A commutes with sigma."""
-    sigma, x = SIGMAS[task.sigma], jnp.asarray(random.normal(size=(POINTS, D)))
-    w, into, out = (random.normal(size=(D, D)) / np.sqrt(D) for _ in range(3))
-    permutation = np.eye(D)[random.permutation(D)]
-    signs = random.permutation(np.array([-1.0, 1.0, -1.0, 1.0][:D]))
-    maps = {
-        "permutation": permutation,
-        "signs": permutation * signs,
-        "scales": permutation * np.exp(random.uniform(-1, 1, D)),
-        "orthogonal": scipy.linalg.expm(3 * (w - w.T)) @ permutation,
+
+    def of_form(p, a):
+        (into, out), back = p["ends"], jnp.linalg.inv(a)
+        w = a @ p["square"] @ back
+        return flows.Flow(lambda t, z: sigma(w @ z), lambda x: a @ (into @ x), lambda z: out @ (back @ z))
+
+    base = solve(lambda p: of_form(p, jnp.eye(D)), params, steps=STEPS[0])
+    return {
+        f"form_{name}": _gap(base, solve(lambda p, name=name: of_form(p, p["forms"][name]), params, steps=STEPS[0]))
+        for name in params["forms"]
     }
-    solver = functools.partial(solve, x=x, steps=STEPS[0])
-    base = solver(_of_form(sigma, w, into, out))
-    found = {}
-    for name, a in maps.items():
-        back = np.linalg.inv(a)
-        found[f"form_{name}"] = _gap(base, solver(_of_form(sigma, a @ w @ back, a @ into, out @ back)))
-    return found
-
-
-def _of_form(sigma, w, into, out):
-    return flows.Flow(lambda t, z: sigma(w @ z), lambda x: into @ x, lambda z: out @ z)
 
 
 def _gap(a, b):
-    return float(jnp.abs(a - b).max() / jnp.abs(a).max())
+    return jnp.abs(a - b).max((1, 2)) / jnp.abs(a).max((1, 2))
