@@ -71,58 +71,31 @@ def run(plan, task, key, log, stop):
     """Train all networks at once, match disjoint pairs of them, and take losses on the lines between."""
     net, options = attention_parts.network(task)
     data = load_digits()
-    x, test = jnp.asarray(patches(data.train_images)), jnp.asarray(patches(data.test_images))
-    y, labels = jnp.asarray(data.train_labels), jnp.asarray(data.test_labels)
-    seeds = plan.replicas
-    keys = jnp.stack([rng.replica_stream(key, "start", seed) for seed in range(seeds)])
-
-    def loss(params, _, key):
-        chosen = jax.random.randint(key, (task.batch_size,), 0, len(x))
-        return _cross_entropy(net, params, x[chosen], y[chosen])
-
-    params = jax.vmap(lambda one: net.init(one, x[:1])["params"])(keys)
-    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
-    params = train(loss, params, jnp.zeros(seeds), keys, steps=plan.train_steps, rate=task.learning_rate, stop=stop)
-    if params is None:
+    x, y = jnp.asarray(patches(data.train_images)), jnp.asarray(data.train_labels)
+    nets = _trained(net, x, y, plan, task, key, stop)
+    if nets is None:
         return None
-    nets = [jax.tree.map(np.asarray, trees.take(params, seed)) for seed in range(seeds)]
+    log(f"{len(nets)} networks trained")
     layout = layout_of(nets[0], **options)
-    pairs = list(zip(nets[::2], nets[1::2], strict=True))
-    log(f"{seeds} networks trained")
-    lines, apart = {method: [] for method in METHODS}, {"naive": []}
-    for number, (a, b) in enumerate(pairs):
+    lines, apart = {method: [] for method in METHODS}, {method: [] for method in METHODS}
+    for number, (a, b) in enumerate(zip(nets[::2], nets[1::2], strict=True)):
         if stop():
             return None
-        found = _matched(layout, a, b, rng.replica_stream(key, "pair", number))
-        for method, (line, gap) in found.items():
-            lines[method].append(line)
-            apart.setdefault(method, []).append(gap)
-    lines["learned"] = _learn(net, layout, lines["full"], x, y, task, rng.stream(key, "gauge"))
+        for method, ends in _matched(layout, a, b, rng.replica_stream(key, "pair", number)).items():
+            lines[method].append(ends)
+            apart[method].append(distance(*ends))
+    lines["learned"] = _learned(net, layout, lines["full"], x, y, task, rng.stream(key, "gauge"), stop)
+    if lines["learned"] is None:
+        return None
     lines = {method: ends for method, ends in lines.items() if ends}
-
-    def evaluate(variables):
-        logits = net.apply(variables, test)
-        return {
-            "test/loss": optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(),
-            "test/accuracy": (logits.argmax(-1) == labels).mean(dtype=jnp.float32),
-        }
-
-    flat = [end for ends in lines.values() for line in ends for end in line]
-    stacked = {"params": jax.tree.map(lambda leaf: leaf.astype(jnp.float32), trees.stack(flat))}
-    found = barriers(
-        evaluate, stacked, [(i, i + 1) for i in range(0, len(flat), 2)], alphas=np.linspace(0, 1, task.points)
-    )
-    by_method = np.arange(len(flat) // 2).reshape(len(lines), len(pairs))
-    heights = {method: found.heights["test/loss"][KIND][rows] for method, rows in zip(lines, by_method, strict=True)}
-    curves = {name: dict(zip(lines, curve[by_method], strict=True)) for name, curve in found.curves.items()}
+    heights, curves = _measured(net, lines, task, jnp.asarray(patches(data.test_images)), jnp.asarray(data.test_labels))
     log(", ".join(f"{method} {np.median(height):.3f}" for method, height in heights.items()))
-    ends = {name: np.concatenate([curve["naive"][:, 0], curve["naive"][:, -1]]) for name, curve in curves.items()}
-    middle = curves["test/accuracy"]["full"][:, task.points // 2]
+    accuracy, loss = (curves[name]["naive"][:, [0, -1]].ravel() for name in ("test/accuracy", "test/loss"))
     cells = {
         **attention_parts.labels(task),
         "parameters": trees.size(nets[0]),
-        "accuracy": _median(100 * ends["test/accuracy"]),
-        "end_loss": _median(ends["test/loss"]),
+        "accuracy": _median(100 * accuracy),
+        "end_loss": _median(loss),
         **{_COLUMN.get(method, method): _median(height) for method, height in heights.items()},
         **_shares(heights),
         "gain": _median(heights["full"] - heights["permutations"]),
@@ -130,10 +103,49 @@ def run(plan, task, key, log, stop):
         "apart": _median(apart["naive"]),
         "apart_permutations": _median(apart["permutations"]),
         "apart_full": _median(apart["full"]),
-        "end_accuracy": _median(100 * middle),
+        "end_accuracy": _median(100 * curves["test/accuracy"]["full"][:, task.points // 2]),
     }
     metrics = {f"barrier/{method}": height for method, height in heights.items()}
     return result({"exact/error": heights["copy_matched"], **metrics}, cells, trees.size(nets[0]))
+
+
+def _trained(net, x, y, plan, task, key, stop):
+    """Parameters of all networks, trees of numpy arrays in single precision; None if `stop()` was true."""
+    keys = jnp.stack([rng.replica_stream(key, "start", seed) for seed in range(plan.replicas)])
+
+    def loss(params, _, key):
+        chosen = jax.random.randint(key, (task.batch_size,), 0, len(x))
+        return _cross_entropy(net, params, x[chosen], y[chosen])
+
+    params = jax.vmap(lambda one: net.init(one, x[:1])["params"])(keys)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+    steps, rate = plan.train_steps, task.learning_rate
+    params = train(loss, params, jnp.zeros(plan.replicas), keys, steps=steps, rate=rate, stop=stop)
+    if params is None:
+        return None
+    return [jax.tree.map(np.asarray, trees.take(params, seed)) for seed in range(plan.replicas)]
+
+
+def _measured(net, lines, task, x, y):
+    """Barriers [pair] by method, and curves [pair, points] by metric and method, all lines in one program."""
+
+    def evaluate(variables):
+        logits = net.apply(variables, x)
+        return {
+            "test/loss": optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(),
+            "test/accuracy": (logits.argmax(-1) == y).mean(dtype=jnp.float32),
+        }
+
+    flat = [end for ends in lines.values() for line in ends for end in line]
+    stacked = {"params": jax.tree.map(lambda leaf: leaf.astype(jnp.float32), trees.stack(flat))}
+    pairs = [(i, i + 1) for i in range(0, len(flat), 2)]
+    found = barriers(evaluate, stacked, pairs, alphas=np.linspace(0, 1, task.points))
+
+    def by_method(values):
+        return dict(zip(lines, values.reshape(len(lines), -1, *values.shape[1:]), strict=True))
+
+    curves = {name: by_method(curve) for name, curve in found.curves.items()}
+    return by_method(found.heights["test/loss"][KIND]), curves
 
 
 def _shares(heights):
@@ -161,7 +173,7 @@ def _cross_entropy(net, params, x, y):
 
 
 def _matched(layout, a, b, key):
-    """The two ends of a line and their distance, by method."""
+    """The two ends of a line, by method."""
     sides = [balance(layout, fold(layout, params))[0] for params in (a, b)]
     found = {"naive": (a, b), "balanced": tuple(sides)}
     for method, (stream, factors) in GROUPS.items():
@@ -172,11 +184,11 @@ def _matched(layout, a, b, key):
     copy = attention.transform(layout, sides[0], attention.random_gauge(key, layout, a))
     best = match_transformers(layout, a, copy, key=key)
     found |= {"copy": (sides[0], copy), "copy_matched": (best.reference, best.params)}
-    return {method: (ends, distance(*ends)) for method, ends in found.items()}
+    return found
 
 
-def _learn(net, layout, lines, x, y, task, key):
-    """Train the continuous part of the gauge of all pairs at once on the loss at random points of the line."""
+def _learned(net, layout, lines, x, y, task, key, stop):
+    """Lines after training the continuous part of the gauge of all pairs at once on the loss at random points of them."""
     a, b = (
         jax.tree.map(lambda leaf: leaf.astype(jnp.float32), trees.stack([line[side] for line in lines]))
         for side in (0, 1)
@@ -193,7 +205,9 @@ def _learn(net, layout, lines, x, y, task, key):
         return _cross_entropy(net, between, x[chosen], y[chosen])
 
     keys = jax.random.split(key, len(lines))
-    free = train(loss, free, (a, b), keys, steps=task.learned_steps, rate=task.learned_rate, stop=lambda: False)
+    free = train(loss, free, (a, b), keys, steps=task.learned_steps, rate=task.learned_rate, stop=stop)
+    if free is None:
+        return None
     move = jax.jit(jax.vmap(lambda b, free: attention.transform(layout, b, _gauge(layout, b, free))))
     moved = move(b, free)
     return [(trees.take(a, i), trees.take(moved, i)) for i in range(len(lines))]
