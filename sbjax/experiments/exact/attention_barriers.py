@@ -188,7 +188,7 @@ def _matched(layout, a, b, key):
 
 
 def _learned(net, layout, lines, x, y, task, key, stop):
-    """Lines after training the continuous part of the gauge of all pairs at once on the loss at random points of them."""
+    """Lines after training the continuous gauge of all pairs at once on the loss at random points of them."""
     a, b = (
         jax.tree.map(lambda leaf: leaf.astype(jnp.float32), trees.stack([line[side] for line in lines]))
         for side in (0, 1)
