@@ -1,6 +1,9 @@
 """Permutation symmetries of hidden units: derive them from a network, apply them, match networks up to them.
 
 `sbjax.symmetry.straight_through` is imported on demand, since it needs optax.
+
+Continuous symmetries of transformers: `attention_layout`, `attention`, `attention_fold`, `attention_matching`,
+`attention_dimension`; of neural differential equations: `flows`.
 """
 
 from sbjax.symmetry.activation_matching import match_activations, recorded

@@ -20,7 +20,14 @@ from sbjax.report import tables
 from sbjax.report.results import Results
 from sbjax.report.sections import Section, Table
 
-EXPERIMENTS = ("linear_nets", "relu_minima", "involution", "hidden_symmetries", "duality")
+EXPERIMENTS = (
+    "linear_nets",
+    "relu_minima",
+    "involution",
+    "hidden_symmetries",
+    "duality",
+    "attention",
+)
 
 PART = "exact"
 
