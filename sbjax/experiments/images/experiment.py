@@ -1,12 +1,15 @@
 """Image classification: raw against expanded input, any network, any set of images."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sbjax.asymmetry.options import build_asymmetric
 from sbjax.data import images as images_lib
 from sbjax.expansion.kinds import Expansion
+from sbjax.experiments.calibration import measure as calibration
+from sbjax.experiments.calibration import report as calibration_report
 from sbjax.experiments.connectivity import report as connectivity_report
 from sbjax.experiments.connectivity.run import measure_arm
 from sbjax.files import misfit, read_json
@@ -47,7 +50,7 @@ class Images(TrainingExperiment):
 
     name: ClassVar[str] = "images"
     fields: ClassVar[type] = Fields
-    sections: ClassVar[tuple[str, ...]] = (*TrainingExperiment.sections, "interpolation")
+    sections: ClassVar[tuple[str, ...]] = (*TrainingExperiment.sections, "interpolation", "calibration")
     data_fields: ClassVar[tuple[str, ...]] = (
         *("dataset", "data_dir", "cache_dir", "image_size", "train_share", "quarter_turns"),
     )
@@ -90,7 +93,7 @@ class Images(TrainingExperiment):
 
     def make_task(self, plan: Plan, arm: ArmPlan, data: images_lib.ImageData, expansion: Expansion | None) -> Task:
         """Classification of these images by this arm's network."""
-        model, task, examples = dict(arm.model), arm.task, len(data.train_images)
+        task, examples = arm.task, len(data.train_images)
         for section, choice in (("optimizer", arm.optimizer), ("second_phase", arm.second_phase)):
             choice = getattr(choice, "optimizer", choice)
             if choice is not None and choice.options.deterministic and (task.batch_size < examples or task.flip or
@@ -99,9 +102,8 @@ class Images(TrainingExperiment):
                     f"{section}.name={choice.name!r} needs the same loss at every step, and each step draws another "
                     f"batch; use task.batch_size={examples}, all of them, without crops and flips, or another optimiser"
                 )
-        asymmetry = model.pop("asymmetry", None)
         with told_as("model"):
-            module = build_asymmetric(make_model(model.pop("name", None), classes=data.classes, **model), asymmetry)
+            module = self.make_module(arm, data)
         return make_image_task(
             data,
             module,
@@ -114,23 +116,48 @@ class Images(TrainingExperiment):
             eval_share=task.eval_share,
             probe_size=plan.monitor.probe_size,
             line_examples=plan.interpolation.examples,
+            unknown=self.load_unknown(plan),
         )
+
+    def make_module(self, arm: ArmPlan, data: images_lib.ImageData) -> Any:
+        """The network of an arm."""
+        return build_asymmetric(self.make_network(arm.model, data.classes), arm.model.get("asymmetry"))
+
+    def make_network(self, model: Mapping[str, Any], classes: int) -> Any:
+        """The network of a section `model`, without its asymmetry."""
+        options = {name: value for name, value in model.items() if name not in ("name", "asymmetry")}
+        return make_model(model.get("name"), classes=classes, **options)
+
+    def load_unknown(self, plan: Plan) -> Any:
+        """Test images of the set `calibration.unknown`, of the size of the others; None without one."""
+        name = plan.calibration.unknown
+        if not plan.calibration.bins or not name:
+            return None
+        with told_as("calibration"):
+            try:
+                images = self.load_data(dataclasses.replace(plan.task, dataset=name, train_share=1.0)).test_images
+            except ConfigError as error:
+                raise ValueError(f"unknown={name!r}: {str(error).partition(': ')[2]}") from error
+        return images[: max(1, round(plan.task.eval_share * len(images)))]
 
     def after_arm(self, plan, arm, fitted, folder, progress):
         """Losses on straight lines between the networks."""
         if plan.interpolation.between:
             measure_arm(plan, arm, fitted, folder, progress)
+        calibration.measure_arm(plan, arm, fitted, folder, progress)
 
     def table(self, workdir: Path) -> str:
-        """Barriers and interpolation, if they were measured."""
+        """Barriers, interpolation and calibration, if they were measured."""
         config = read_json(workdir / "config.json", CONFIG)["config"]
         found = connectivity_report.load_lines(workdir, list(config["arms"]))
-        return connectivity_report.format_lines(found, connectivity_report.published(config))
+        lines = connectivity_report.format_lines(found, connectivity_report.published(config))
+        return "\n\n".join(filter(None, [lines, calibration_report.table(workdir, list(config["arms"]))]))
 
     def report(self, results, workdir: Path) -> Any:
-        """Barriers and interpolation, if they were measured."""
+        """Barriers, interpolation and calibration, if they were measured."""
         measured = results.config.get("interpolation", {}).get("between")
-        return connectivity_report.report(results, workdir) if measured else ()
+        lines = connectivity_report.report(results, workdir) if measured else ()
+        return [*lines, *calibration_report.report(results, workdir)]
 
 
 EXPERIMENT = Images()
