@@ -32,6 +32,7 @@ EXPERIMENTS = {
     "exact": "Closed forms",
     "lmc": "Linear mode connectivity",
     "mli": "Monotonic linear interpolation",
+    "bayes": "Bayesian networks",
     "designs": "Designs and the replica distance",
 }
 """Titles of pages, in the order of the list of pages; an experiment that is not named here comes last."""
