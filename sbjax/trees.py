@@ -27,6 +27,22 @@ def flatten(tree: PyTree) -> dict[str, Any]:
     return {_name(path): leaf for path, leaf in leaves}
 
 
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dicts of flat names, the inverse of `flatten` for dicts.
+
+    >>> nest({'a/b': 1, 'c': 2})
+    {'a': {'b': 1}, 'c': 2}
+    """
+    tree: dict[str, Any] = {}
+    for name, leaf in flat.items():
+        *above, last = name.split("/")
+        node = tree
+        for part in above:
+            node = node.setdefault(part, {})
+        node[last] = leaf
+    return tree
+
+
 def floating(tree: PyTree, where: Where = None, *, what: str = "tree") -> dict[str, Float[Array, "..."]]:
     """Selected floating leaves of a tree by flat name, as jax arrays.
 

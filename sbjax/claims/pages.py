@@ -34,6 +34,7 @@ EXPERIMENTS = {
     "mli": "Monotonic linear interpolation",
     "graphs": "Graph networks",
     "identifiability": "Neuron identifiability",
+    "bayes": "Bayesian networks",
     "designs": "Designs and the replica distance",
 }
 """Titles of pages, in the order of the list of pages; an experiment that is not named here comes last."""

@@ -10,6 +10,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from sbjax.claims import published, recording_lines, records
 from sbjax.claims.records import SCHEMA, Record, RecordError
 from sbjax.files import plain, read_json
@@ -17,6 +19,12 @@ from sbjax.names import expanded
 
 Rows = tuple[list[dict[str, Any]], list[dict[str, Any]]]  # columns and rows
 TABLES = ("arms", "shares", "pooled", "cells", "lines")
+_CALIBRATION = {
+    "calibration_loss": {"name": "test log loss", "digits": 3},
+    "calibration_error": {"name": "calibration error", "decimals": 4},
+    "calibration_floor": {"name": "its floor", "decimals": 4},
+    "calibration_averaged": {"name": "accuracy, seeds averaged", "unit": "%", "decimals": 2},
+}
 _SHARE = {"key": "share_pairs", "name": "pairs improved [95 %]", "unit": "%", "decimals": 0}
 
 
@@ -144,6 +152,7 @@ def _told_of_form(folder: pathlib.Path) -> Iterator[None]:
 
 def _arms(runs: Mapping[str, pathlib.Path], show: Sequence[str] | None) -> Rows:
     from sbjax.claims.readings import of_one, of_two
+    from sbjax.experiments.calibration import report as calibration
     from sbjax.report.results import load_results
     from sbjax.report.roles import is_control
 
@@ -171,6 +180,9 @@ def _arms(runs: Mapping[str, pathlib.Path], show: Sequence[str] | None) -> Rows:
                 cells["against"] = of_two(base, values, how, times)
                 better = values < base if results.goal == "min" else values > base
                 cells["improved"] = {"count": int(better.sum()), "of": len(values)}
+            if calibrated := calibration.load(path, [arm]):
+                columns |= _CALIBRATION
+                cells |= _calibration(calibrated[arm])
             for metric, found in sorted(results.metrics[arm].items()):
                 hidden = show is not None and not any(fnmatch.fnmatchcase(metric, pattern) for pattern in show)
                 columns[metric] = {"name": metric, "digits": 3} | ({"shown": False} if hidden else {})
@@ -180,6 +192,17 @@ def _arms(runs: Mapping[str, pathlib.Path], show: Sequence[str] | None) -> Rows:
     if "" not in runs:
         columns = {"run": {"name": "run"}, **columns}
     return [{"key": key, **column} for key, column in columns.items()], rows
+
+
+def _calibration(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Cells of one arm of what `sbjax.experiments.calibration` measured: an error never without its floor."""
+    from sbjax.claims.readings import of_one
+
+    each = {name: np.array([one[name] for one in found["replicas"]], float) for name in ("loss", "error", "floor")}
+    cells = {f"calibration_{name}": of_one(values, "median", 1) for name, values in each.items()}
+    if found["ensemble"]:
+        cells["calibration_averaged"] = 100 * found["ensemble"]["accuracy"]
+    return cells
 
 
 def _shares(folder: pathlib.Path) -> Rows:

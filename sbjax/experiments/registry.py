@@ -20,6 +20,7 @@ KINDS = {
     "functions": "sbjax.experiments.functions.experiment",
     "ising": "sbjax.experiments.ising.experiment",
     "landscape": "sbjax.experiments.landscape.experiment",
+    "bayes": "sbjax.experiments.bayes.experiment",
     "exact": "sbjax.experiments.exact.experiment",
 }
 

@@ -89,6 +89,17 @@ class Interpolation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Calibration:
+    """Whether probabilities of classes mean what they say, on the test split after training."""
+
+    bins: int = option(0, "equal bins of confidence, 15 is usual; 0 = calibration is not measured", least=0, most=1000)
+    unknown: str = option(
+        "", "a set of none of these classes, named as task.dataset: can it be told from the test split?",
+        only={"bins": given()},
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
 class Population:
     """Hyper-parameters drawn for each replica; 0 = the same for all."""
 
@@ -116,6 +127,7 @@ SHARED = {
     "placement": Placement,
     "monitor": Monitor,
     "interpolation": Interpolation,
+    "calibration": Calibration,
     "population": Population,
     "checkpoint": Checkpoint,
 }

@@ -42,6 +42,7 @@ FAMILIES: dict[str, dict[str, Model]] = {
         "resnet8": Model(_RESNET, {"stages": (1, 1, 1), "base": 16, "bottleneck": False}),
         "resnet18": Model(_RESNET, {"stages": (2, 2, 2, 2), "base": 64, "bottleneck": False}),
         "resnet20": Model(_RESNET, {"stages": (3, 3, 3), "base": 16, "bottleneck": False}),
+        "resnet110": Model(_RESNET, {"stages": (18, 18, 18), "base": 16, "bottleneck": False}),
         "resnet50": Model(_RESNET, {"stages": (3, 4, 6, 3), "base": 64, "bottleneck": True}),
         "densenet121": Model("sbjax.models.densenet:DenseNet", {"depths": (6, 12, 24, 16)}),
         "mobilenet_v3_large": Model(_MOBILE, {"blocks": mobilenet.LARGE, "hidden": 1280}),

@@ -1,4 +1,4 @@
-"""Residual networks: ResNet-8, ResNet-18, ResNet-20 and ResNet-50 (He et al., arXiv 1512.03385)."""
+"""Residual networks: ResNet-8, ResNet-18, ResNet-20, ResNet-50 and ResNet-110 (He et al., arXiv 1512.03385)."""
 
 from collections.abc import Sequence
 from functools import partial

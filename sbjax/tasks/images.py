@@ -3,7 +3,9 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jaxtyping import UInt8
 
 from sbjax import rng
 from sbjax.data.augment import random_crop_flip
@@ -28,6 +30,7 @@ def make_image_task(
     eval_share: float = 1.0,
     probe_size: int = 256,
     line_examples: int = 5000,
+    unknown: UInt8[np.ndarray, "n height width channel"] | None = None,
 ) -> Task:
     """Image classification with the cross-entropy loss.
 
@@ -47,12 +50,15 @@ def make_image_task(
         eval_share: share of the validation and test split that is evaluated, taken from the front.
         probe_size: number of validation images on which `Task.outputs` returns logits.
         line_examples: training examples on which losses between networks are evaluated.
+        unknown: images of none of the classes, of the same shape; kept as `data['unknown']` for what is measured
+            after the training.
 
     Returns:
         A `Task` with metrics 'validation/accuracy', 'validation/loss', 'test/accuracy', 'test/loss'.
 
     Raises:
-        ValueError: if batch_size is not in [1, training examples], or the expansion does not fit the images.
+        ValueError: if batch_size is not in [1, training examples], or the expansion or `unknown` do not fit the
+            images.
     """
     examples = len(data.train_images)
     if not 1 <= batch_size <= examples:
@@ -69,6 +75,13 @@ def make_image_task(
     evaluated, parts = classification.evaluation_parts(*held, size=eval_batch_size, share=eval_share)
     arrays = {**evaluated, "images": data.train_images, "labels": data.train_labels}
     arrays["probe"] = data.validation_images[:probe_size]
+    if unknown is not None:
+        if unknown.shape[1:] != data.train_images.shape[1:]:
+            raise ValueError(
+                f"unknown: images of {unknown.shape[1:]} beside {data.name!r} of {data.train_images.shape[1:]}; give "
+                "some of the same size and channels"
+            )
+        arrays["unknown"] = unknown
 
     def prepare(images):
         return expansion_lib.prepare(expansion, images, mean=data.mean, std=data.std)
@@ -102,6 +115,10 @@ def make_image_task(
     def evaluate(arrays, variables, part):
         rows = classification.part_of(arrays, part, parts)
         return classification.averages(module.apply(variables, prepare(rows["eval_inputs"]), train=False), rows)
+
+    def log_probabilities(arrays, variables, part):
+        rows = classification.part_of(arrays, part, parts)
+        return jax.nn.log_softmax(module.apply(variables, prepare(rows["eval_inputs"]), train=False))
 
     def outputs(arrays, variables):
         return module.apply(variables, prepare(arrays["probe"]), train=False)
@@ -153,6 +170,7 @@ def make_image_task(
         goal="max",
         outputs=outputs,
         lines=lines,
+        log_probabilities=log_probabilities,
         model=module,
     )
 

@@ -89,6 +89,9 @@ class Task(NamedTuple):
             sum of squares.
         grid: points for plots of predictions; None if there are none.
         lines: functions for evaluation between networks; None if not supported.
+        log_probabilities: `(data, variables, part) -> [rows, classes]`, of a classifier: normalised logarithms of
+            probabilities on part `part` of `data['eval_inputs']`, whose labels and splits are `data['eval_labels']` and
+            `data['eval_split']`; see `sbjax.tasks.classification`. None if the task does not classify.
         model: the network itself, such as a Linen module; for users who load a trained one.
         about: what goes in and comes out, in words, for the card of an exported network: pairs (name, text).
     """
@@ -108,5 +111,6 @@ class Task(NamedTuple):
     residuals: Callable[[Variables, Batch, Key[Array, ""]], Float[Array, " n"]] | None = None
     grid: Grid | None = None
     lines: Lines | None = None
+    log_probabilities: Callable[[PyTree, Variables, Int[Array, ""]], Float[Array, "rows classes"]] | None = None
     model: Any = None
     about: tuple[tuple[str, str], ...] = ()

@@ -1,17 +1,23 @@
 """Image classification: raw against expanded input, any network, any set of images."""
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 from sbjax.asymmetry.options import build_asymmetric
 from sbjax.data import images as images_lib
 from sbjax.expansion.kinds import Expansion
+from sbjax.experiments.calibration import measure as calibration
+from sbjax.experiments.calibration import report as calibration_report
 from sbjax.experiments.connectivity.experiment import ConnectivityExperiment
+from sbjax.files import read_json
 from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.models import make_model
 from sbjax.names import is_import_path
 from sbjax.options import option
+from sbjax.report.results import CONFIG
 from sbjax.tasks.images import make_image_task
 from sbjax.tasks.task import Task
 
@@ -42,6 +48,7 @@ class Images(ConnectivityExperiment):
 
     name: ClassVar[str] = "images"
     fields: ClassVar[type] = Fields
+    sections: ClassVar[tuple[str, ...]] = (*ConnectivityExperiment.sections, "calibration")
     data_fields: ClassVar[tuple[str, ...]] = (
         *("dataset", "data_dir", "cache_dir", "image_size", "train_share", "quarter_turns"),
     )
@@ -74,7 +81,7 @@ class Images(ConnectivityExperiment):
 
     def make_task(self, plan: Plan, arm: ArmPlan, data: images_lib.ImageData, expansion: Expansion | None) -> Task:
         """Classification of these images by this arm's network."""
-        model, task, examples = dict(arm.model), arm.task, len(data.train_images)
+        task, examples = arm.task, len(data.train_images)
         for section, choice in (("optimizer", arm.optimizer), ("second_phase", arm.second_phase)):
             choice = getattr(choice, "optimizer", choice)
             if choice is not None and choice.options.deterministic and (task.batch_size < examples or task.flip or
@@ -83,9 +90,8 @@ class Images(ConnectivityExperiment):
                     f"{section}.name={choice.name!r} needs the same loss at every step, and each step draws another "
                     f"batch; use task.batch_size={examples}, all of them, without crops and flips, or another optimiser"
                 )
-        asymmetry = model.pop("asymmetry", None)
         with told_as("model"):
-            module = build_asymmetric(make_model(model.pop("name", None), classes=data.classes, **model), asymmetry)
+            module = self.make_module(arm, data)
         return make_image_task(
             data,
             module,
@@ -98,7 +104,43 @@ class Images(ConnectivityExperiment):
             eval_share=task.eval_share,
             probe_size=plan.monitor.probe_size,
             line_examples=plan.interpolation.examples,
+            unknown=self.load_unknown(plan),
         )
+
+    def make_module(self, arm: ArmPlan, data: images_lib.ImageData) -> Any:
+        """The network of an arm."""
+        return build_asymmetric(self.make_network(arm.model, data.classes), arm.model.get("asymmetry"))
+
+    def make_network(self, model: Mapping[str, Any], classes: int) -> Any:
+        """The network of a section `model`, without its asymmetry."""
+        options = {name: value for name, value in model.items() if name not in ("name", "asymmetry")}
+        return make_model(model.get("name"), classes=classes, **options)
+
+    def load_unknown(self, plan: Plan) -> Any:
+        """Test images of the set `calibration.unknown`, of the size of the others; None without one."""
+        name = plan.calibration.unknown
+        if not plan.calibration.bins or not name:
+            return None
+        with told_as("calibration"):
+            try:
+                images = self.load_data(dataclasses.replace(plan.task, dataset=name, train_share=1.0)).test_images
+            except ConfigError as error:
+                raise ValueError(f"unknown={name!r}: {str(error).partition(': ')[2]}") from error
+        return images[: max(1, round(plan.task.eval_share * len(images)))]
+
+    def after_arm(self, plan, arm, fitted, folder, progress):
+        """Losses on straight lines between the networks, and calibration."""
+        super().after_arm(plan, arm, fitted, folder, progress)
+        calibration.measure_arm(plan, arm, fitted, folder, progress)
+
+    def table(self, workdir: Path) -> str:
+        """Barriers, interpolation and calibration, if they were measured."""
+        arms = list(read_json(workdir / "config.json", CONFIG)["config"]["arms"])
+        return "\n\n".join(filter(None, [super().table(workdir), calibration_report.table(workdir, arms)]))
+
+    def report(self, results, workdir: Path) -> Any:
+        """Barriers, interpolation and calibration, if they were measured."""
+        return [*super().report(results, workdir), *calibration_report.report(results, workdir)]
 
 
 EXPERIMENT = Images()
