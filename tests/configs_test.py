@@ -95,7 +95,7 @@ def test_suites_of_the_figures(data):
     ]
     assert len(members(load("figure1.py", "all", data))) == 20
     second = members(load("figure2.py", "all,smoke", data))
-    assert {plan.settings["task"]["dataset"] for plan in second.values()} >= {"dtd", "eurosat", "folder:fgvc_aircraft"}
+    assert {plan.settings["task"]["dataset"] for plan in second.values()} >= {"dtd", "eurosat", "aircraft"}
     assert second["svhn"].settings["task"]["flip"] is False
 
 

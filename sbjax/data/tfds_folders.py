@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from sbjax.data import named
 from sbjax.files import read_json
 from sbjax.names import expanded
 
@@ -167,9 +168,11 @@ def prepare(name: SetName, data_dir: Path, embedded: tuple[str, ...] = ()) -> No
     missing = f"{str(name)!r} is not prepared in {data_dir} (set data_dir or TFDS_DATA_DIR if it is elsewhere)."
     command = prepare_command(name, data_dir)
     if not installed("tensorflow"):
+        how = named.how_to_get(name.set, data_dir)
         raise FileNotFoundError(
-            f"{missing} TFDS prepares images with TensorFlow, which is not installed (it is not needed "
-            f"afterwards): `pip install tensorflow`, then run again or run: {command}"
+            f"{str(name)!r} is not prepared in {data_dir} (set data_dir, task.data_dir in a config, or TFDS_DATA_DIR "
+            "if it is elsewhere), and TFDS prepares images with TensorFlow, which is not installed and not needed "
+            f"afterwards: `pip install tensorflow`, then run again or run: {command}{f' ({how})' if how else ''}"
         )
 
     def reach_and_build():

@@ -10,7 +10,7 @@ from sbjax.optimizers.gauss_newton import GaussNewton
 from sbjax.optimizers.lbfgs import Lbfgs
 from sbjax.optimizers.quasi_newton import SelfScaledBfgs, SelfScaledBroyden
 from sbjax.optimizers.registry import OPTIMIZERS, SCHEDULES
-from sbjax.optimizers.schedules import Constant, Cosine, Step
+from sbjax.optimizers.schedules import Constant, Cosine, Step, Triangle
 from sbjax.optimizers.section import OptimizerChoice, field_specs, override, read_optimizer, union_fields
 from sbjax.optimizers.sgd import Sgd
 from sbjax.optimizers.soap import Soap
@@ -32,6 +32,7 @@ __all__ = [
     "Sgd",
     "Soap",
     "Step",
+    "Triangle",
     "field_specs",
     "override",
     "read_optimizer",

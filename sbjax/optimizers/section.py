@@ -88,7 +88,8 @@ class OptimizerChoice:
             optimizer = self.options.make()
         else:
             optimizer = self.options.make(self.schedule.make(self.learning_rate, train_steps))
-        return optimizer if scale == 1 else rescaled(optimizer, functools.partial(_first_bias, scale=scale))
+        optimizer = optimizer if scale == 1 else rescaled(optimizer, functools.partial(_first_bias, scale=scale))
+        return self.options.over(optimizer, train_steps)
 
 
 def read_optimizer(fields: Mapping[str, Any], *, where: str = "optimizer") -> tuple[OptimizerChoice | None, list[str]]:
