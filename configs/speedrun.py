@@ -44,11 +44,10 @@ def get_config(argument=None):
     )
     config.model = {"name": "speedrun", "channels": (64, 256, 256), "width": 1.0, "dtype": "float32"}
     config.optimizer = {
-        "name": "sgd",
+        "name": "look_ahead_sgd",
         # 11.5 / 1000 for the summed loss of 1,024 examples that momentum carries on: of the mean loss, 1.5.
         "learning_rate": round(11.5 * (1 - MOMENTUM) / (2 - MOMENTUM), 4),
         "momentum": MOMENTUM,
-        "nesterov": True,
         "weight_decay": round(0.0153 / 11.5, 6),
         "norm_bias_scale": 64.0,
         "look_ahead_steps": 5,

@@ -127,7 +127,7 @@ def text_feature() -> dict:
 def box_feature() -> dict:
     return {
         "pythonClassName": "tensorflow_datasets.core.features.bounding_boxes.BBoxFeature",
-        "boundingBox": {"shape": {"dimensions": ["4"]}, "dtype": "float32", "bboxFormat": "TENSOR"},
+        "boundingBox": {"shape": {"dimensions": ["4"]}, "dtype": "float32"},
     }
 
 

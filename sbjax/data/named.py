@@ -12,7 +12,7 @@
     pets          TFDS oxford_iiit_pet              many sizes       37  3,312 / 368 / 3,669
     stl10         TFDS stl10                        96 px            10  4,500 / 500 / 8,000
     svhn          TFDS svhn_cropped                 32 px            10  65,932 / 7,325 / 26,032
-    eurosat       TFDS eurosat/rgb                  64 px            10  19,440 / 2,160 / 5,400: ours, see below
+    eurosat       TFDS eurosat                      64 px            10  19,440 / 2,160 / 5,400: ours, see below
     cars196       TFDS cars196                      many sizes      196  7,330 / 814 / 8,041
     food101       TFDS food101                      many sizes      101  68,175 / 7,575 / 25,250
     imagenette    TFDS imagenette/160px-v2          many sizes       10  8,523 / 946 / 3,925
@@ -67,7 +67,7 @@ SETS = {
     "pets": Named("oxford_iiit_pet", get="811 MB are downloaded"),
     "stl10": Named("stl10", get="2.6 GB are downloaded"),
     "svhn": Named("svhn_cropped", get="1.5 GB are downloaded"),
-    "eurosat": Named("eurosat/rgb", get="94 MB are downloaded"),
+    "eurosat": Named("eurosat", get="94 MB are downloaded"),
     "cars196": Named("cars196", get=f"2 GB are downloaded; its host is often gone: else {_PICTURES}"),
     "food101": Named("food101", get="5 GB are downloaded"),
     "imagenette": Named("imagenette/160px-v2", get="99 MB are downloaded"),

@@ -209,6 +209,10 @@ class Batches:
         reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(_READY, threads) if threads else 0)
         found = self._batches[step:].to_iter_dataset(reading)
         if self._workers:
+            from absl import flags
+
+            if not flags.FLAGS.is_parsed():  # in a notebook; grain reads some of its own
+                flags.FLAGS.mark_as_parsed()
             found = found.mp_prefetch(grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=_READY))
         return iter(found)
 

@@ -1,11 +1,66 @@
 """Look-ahead: every few steps the parameters move to an average of themselves and a slow copy."""
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
+
+from sbjax.optimizers.base import Optimizer, chained, clip_norm_option, kernels, length_unit, weight_decay_option
+from sbjax.options import option
+
+
+@dataclasses.dataclass(frozen=True)
+class LookAheadSgd(Optimizer):
+    """Nesterov's descent as `Sgd`, faster for the biases of normalisations, with `look_ahead`.
+
+    The optimiser of the public speed-run recipe for CIFAR-10, arXiv 2404.00498. `make` knows nothing of the length of
+    the training, and so leaves look-ahead out; `over` adds it.
+
+    >>> sgd = LookAheadSgd(momentum=0.0, weight_decay=0.0, norm_bias_scale=8.0).make(0.5)
+    >>> params = {'norm_0': {'bias': jnp.ones(1)}, 'conv': {'kernel': jnp.ones((1, 1))}}
+    >>> updates, _ = sgd.update(params, sgd.init(params), params)
+    >>> updates['norm_0']['bias'].tolist(), updates['conv']['kernel'].tolist()
+    ([-4.0], [[-0.5]])
+    """
+
+    name: ClassVar[str] = "look_ahead_sgd"
+    first_bias_unit = staticmethod(length_unit)
+
+    momentum: float = option(0.9, "share of the last step that is kept", least=0, below=1, off=0.0)
+    weight_decay: float = weight_decay_option()
+    clip_norm: float = clip_norm_option()
+    norm_bias_scale: float = option(64.0, "multiplies the learning rate of biases of normalisations", above=0)
+    look_ahead_steps: int = option(5, "steps between two averages with the slow copy", least=1)
+    look_ahead_decay: float = option(0.95, "of the slow copy in a step at the end", least=0, below=1)
+
+    def make(self, learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
+        decay = [optax.add_decayed_weights(self.weight_decay, mask=kernels)] if self.weight_decay else []
+        descent = optax.sgd(learning_rate, self.momentum or None, nesterov=bool(self.momentum))
+        faster = optax.masked(optax.scale(self.norm_bias_scale), norm_biases)
+        return chained(*decay, descent, faster, clip_norm=self.clip_norm)
+
+    def over(
+        self, optimizer: optax.GradientTransformationExtraArgs, train_steps: int
+    ) -> optax.GradientTransformationExtraArgs:
+        given = {"every_steps": self.look_ahead_steps, "decay": self.look_ahead_decay}
+        return look_ahead(optimizer, **given, train_steps=max(1, train_steps))
+
+
+def norm_biases(params: PyTree) -> PyTree:
+    """Mask of the arrays 'bias' of layers whose name begins with 'norm'.
+
+    >>> norm_biases({'norm_0': {'bias': 0, 'scale': 0}, 'dense': {'bias': 0}})
+    {'dense': {'bias': False}, 'norm_0': {'bias': True, 'scale': False}}
+    """
+
+    def chosen(path, _):
+        names = [str(getattr(part, "key", part)) for part in path]
+        return names[-1:] == ["bias"] and len(names) > 1 and names[-2].startswith("norm")
+
+    return jax.tree_util.tree_map_with_path(chosen, params)
 
 
 class LookAheadState(NamedTuple):

@@ -107,7 +107,7 @@ def read_optimizer(fields: Mapping[str, Any], *, where: str = "optimizer") -> tu
     >>> choice.options
     Adam(b1=0.9, b2=0.999, clip_norm=0.0)
     >>> read_optimizer({'name': 'adam', 'momentum': 0.5})[1]
-    ["optimizer.momentum=0.5 has no effect with optimizer.name='adam': it is read by sgd; leave it out"]
+    ["optimizer.momentum=0.5 has no effect with optimizer.name='adam': it is read by sgd, look_ahead_sgd; leave it out"]
     """
     prefix = f"{where}." if where else ""
     given = {name: value for name, value in fields.items() if value is not None}
