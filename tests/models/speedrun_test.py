@@ -139,7 +139,8 @@ def test_the_optimiser_is_the_recipe_in_numpy():
     """Nesterov, decay of kernels, 64 times the rate for norm biases, a triangle, and look-ahead, over 13 steps."""
     fields = {
         "name": "look_ahead_sgd", "learning_rate": 0.02, "momentum": 0.85, "weight_decay": 0.01,
-        "norm_bias_scale": 64.0, "look_ahead_steps": 5, "look_ahead_decay": 0.9, "schedule": "triangle", "peak_share": 0.25,
+        "norm_bias_scale": 64.0, "look_ahead_steps": 5, "look_ahead_decay": 0.9, "schedule": "triangle",
+        "peak_share": 0.25,
     }  # fmt: skip
     choice, problems = read_optimizer(fields)
     assert not problems
