@@ -158,6 +158,8 @@ def _decoded_bytes(name, data_dir, image_size, classes) -> int:
         return 0
     root = tfds_folders.default_data_dir(data_dir)
     prepared = tfds_images.prepared(source, root, (*images.names(), *named.SETS))
+    if not listed:
+        return tfds_folders.decoded_bytes(prepared, image_size=image_size)
     found = tfds_images.find(prepared, image_size=image_size, classes=listed)
     return sum(len(places) * int(np.prod(records.shape)) for records, places in found.parts.values())
 

@@ -143,6 +143,28 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
+def decoded_bytes(folder: Path, *, image_size: int | None = None) -> int:
+    """What the images of the splits that are read take once they are decoded, from the two files that describe a set.
+
+    0 of images of many sizes without `image_size`, or where the files do not say it.
+    """
+    info = read_json(folder / "dataset_info.json", {"splits?": [dict]}, remedy="prepare the set again")
+    counts = [
+        sum(map(int, split.get("shardLengths", [])))
+        for split in info.get("splits", [])
+        if split.get("name") in ("train", "validation", "test")
+    ]
+    features = read_json(folder / "features.json", dict, remedy="prepare the set again")
+    sides = []
+    for feature in features.get("featuresDict", {}).get("features", {}).values():
+        if found := feature.get("image", {}).get("shape", {}).get("dimensions"):
+            height, width, channels = (int(size) for size in found)
+            if image_size is not None:
+                height = width = image_size
+            sides.append(max(height, 0) * max(width, 0) * (3 if channels < 0 else channels))
+    return sum(counts) * max(sides, default=0)
+
+
 def prepare(name: SetName, data_dir: Path, embedded: tuple[str, ...] = ()) -> None:
     """Download and prepare a set as array_record; fails within seconds if that is not possible.
 
