@@ -206,7 +206,11 @@ class TrainingExperiment(Experiment):
         """Train one arm from where it was left."""
         folder.set_status("running", arm=arm.name)
         progress.show(f"{arm.name}: compiling")
-        return ArmTraining(prepared.plan, arm, prepared.placement, folder, progress, stop).fit()
+        try:
+            return ArmTraining(prepared.plan, arm, prepared.placement, folder, progress, stop).fit()
+        finally:
+            if arm.task.stream is not None:
+                arm.task.stream.close()
 
     def run(self, prepared: Prepared, folder: Workdir, *, stop) -> bool:
         """Train the arms, each from where it was left."""

@@ -47,6 +47,7 @@ FAMILIES: dict[str, dict[str, Model]] = {
         "densenet121": Model("sbjax.models.densenet:DenseNet", {"depths": (6, 12, 24, 16)}),
         "mobilenet_v3_large": Model(_MOBILE, {"blocks": mobilenet.LARGE, "hidden": 1280}),
         "mobilenet_v3_small": Model(_MOBILE, {"blocks": mobilenet.SMALL, "hidden": 1024}),
+        "speedrun": Model("sbjax.models.speedrun:SpeedNet"),
         "efficientnet_b0": Model("sbjax.models.efficientnet:EfficientNet", {"stages": efficientnet.B0}),
     },
     # Places in a vocabulary [batch, length] -> logits [batch, classes].

@@ -1,7 +1,7 @@
 """A learning problem as data and pure functions: initialise, sample a batch, loss, evaluate."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
@@ -66,6 +66,25 @@ class Lines(NamedTuple):
     inputs: Callable[[PyTree], Array]
 
 
+class Stream(Protocol):
+    """Data that do not fit into memory: entries of `Task.data`, made anew for every step and every part.
+
+    Of `Task.data` itself, these entries are of the same shapes and without meaning.
+    """
+
+    def train(self, step: int) -> dict[str, np.ndarray]:
+        """What `Task.sample` reads at a step; a function of the step alone."""
+        ...
+
+    def evaluate(self, part: int) -> dict[str, np.ndarray]:
+        """What `Task.evaluate` reads of a part."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of what works ahead; the next call starts it again."""
+        ...
+
+
 class Task(NamedTuple):
     """The learning problem of one replica. All functions are pure; the caller maps them over replicas.
 
@@ -93,6 +112,7 @@ class Task(NamedTuple):
             probabilities on part `part` of `data['eval_inputs']`, whose labels and splits are `data['eval_labels']` and
             `data['eval_split']`; see `sbjax.tasks.classification`. None if the task does not classify.
         model: the network itself, such as a Linen module; for users who load a trained one.
+        stream: where entries of `data` come from that differ from step to step; None if all is in `data`.
         about: what goes in and comes out, in words, for the card of an exported network: pairs (name, text).
     """
 
@@ -113,4 +133,17 @@ class Task(NamedTuple):
     lines: Lines | None = None
     log_probabilities: Callable[[PyTree, Variables, Int[Array, ""]], Float[Array, "rows classes"]] | None = None
     model: Any = None
+    stream: Stream | None = None
     about: tuple[tuple[str, str], ...] = ()
+
+
+def data_of(task: Task, *, step: int | None = None, part: int | None = None) -> PyTree:
+    """`task.data` with what its stream has for a step or a part.
+
+    Args:
+        step: for `Task.sample`.
+        part: for `Task.evaluate`.
+    """
+    if task.stream is None:
+        return task.data
+    return {**task.data, **(task.stream.train(step) if step is not None else task.stream.evaluate(part))}
