@@ -13,6 +13,7 @@ from sbjax.names import import_path, is_import_path, near
 KINDS = {
     "images": "sbjax.experiments.images.experiment",
     "text": "sbjax.experiments.text.experiment",
+    "colour": "sbjax.experiments.colour.experiment",
     "pinn": "sbjax.experiments.pinn.experiment",
     "qcd": "sbjax.experiments.qcd.experiment",
     "functions": "sbjax.experiments.functions.experiment",

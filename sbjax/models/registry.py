@@ -55,6 +55,8 @@ FAMILIES: dict[str, dict[str, Model]] = {
         "lstm": Model("sbjax.models.text:LSTM"),
         "transformer": Model("sbjax.models.text:TextTransformer"),
     },
+    # Images [batch, h, w, c] -> maps [batch, h, w, outputs].
+    "map": {"unet": Model("sbjax.models.unet:UNet")},
     # Coordinates [.., d] -> unknowns [.., unknowns].
     "field": {"field": Model("sbjax.models.field:Field", defaults={"widths": (32, 32, 32)})},
     # Temperatures [..] -> masses [.., 3].
@@ -64,6 +66,7 @@ FAMILIES: dict[str, dict[str, Model]] = {
 _OF_THE_TASK = {
     "image": ("classes",),
     "text": ("classes", "vocabulary", "expansion"),
+    "map": ("outputs", "sites"),
     "field": ("unknowns", "lower", "upper", "expansion"),
     "quasi_parton": ("unknowns", "lower", "upper", "expansion"),
 }
@@ -74,7 +77,7 @@ def model_specs(name: str, family: str = "image") -> dict[str, options.Spec]:
 
     Args:
         name: of the table `FAMILIES`, or an import path.
-        family: 'image', 'text', 'field' or 'quasi_parton'.
+        family: 'image', 'text', 'map', 'field' or 'quasi_parton'.
 
     Raises:
         ValueError: an unknown name, with near ones.
@@ -138,6 +141,25 @@ def make_text_model(
             f"name={name!r}: an expansion acts on embeddings inside of our own networks; build it into yours"
         )
     return module
+
+
+def make_map_model(name: str, *, outputs: int, sites: Expansion | None = None, **given: Any) -> Any:
+    """A network from images to maps, called as `module.apply(variables, x, train=.., mutable=[..])`.
+
+    Args:
+        name: 'unet', or the import path of a Linen module of your own, or of a function that returns one. It takes
+            `outputs` and, if it likes, `sites`.
+        outputs: channels of the map [batch, h, w, outputs].
+        sites: an expansion of images whose data sites are all that is wanted of the map.
+        given: options, see `model_specs`.
+
+    Raises:
+        ValueError: as `make_model`.
+
+    >>> make_map_model('unet', outputs=2, width=8).depth
+    4
+    """
+    return _make(name, "map", {"outputs": outputs, "sites": sites}, given)[0]
 
 
 def make_field(

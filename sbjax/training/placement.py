@@ -229,7 +229,7 @@ class Program:
                 for state in carry
             ]
         averages = self.collect([trees.total(parts) for parts in sums])
-        return {name: average.total / average.weight for name, average in averages.items()}
+        return {name: average.value for name, average in averages.items()}
 
     def programs(self) -> int:
         """How many times the training step was compiled."""
