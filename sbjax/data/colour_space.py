@@ -3,7 +3,7 @@
 sRGB (IEC 61966-2-1) is decoded to linear light, taken to CIE XYZ by the matrix that follows from the chromaticities of
 its primaries and of its white (ITU-R BT.709, D65), and from there to L*, a*, b* (CIE 15:2004) with respect to that
 white, so that greys have a = b = 0. With the constants of the standard rounded as they are printed, encoding and
-decoding would not be inverse where their two branches meet; here each threshold is the image of the other one.
+decoding would not be inverse where their two branches meet; here the threshold of encoding follows from the other one.
 
 Arrays of numpy are computed by numpy, in double precision if they are float64 whatever jax is set to; all others by
 jax, under jit, vmap and grad.
@@ -22,6 +22,8 @@ AB_SCALE = 110.0
 _PRIMARIES = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
 _WHITE_XY = (0.3127, 0.3290)
 _ENCODED, _SLOPE, _OFFSET, _GAMMA = 0.04045, 12.92, 0.055, 2.4
+# Decoding leaves a gap of 3e-9 in linear light where its branches meet; encoding changes branches in the middle of it.
+_MEETING = (_ENCODED / _SLOPE + ((_ENCODED + _OFFSET) / (1 + _OFFSET)) ** _GAMMA) / 2
 _DELTA = 6 / 29
 
 
@@ -104,8 +106,7 @@ def encoded(light: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     0.5
     """
     xp = _namespace(light)
-    # Decoding leaves a gap of 3e-9 above this value, so that the branches of the two directions are the same.
-    high = light > np.asarray(_ENCODED / _SLOPE, light.dtype)
+    high = light > _MEETING
     power = (1 + _OFFSET) * xp.where(high, light, 1.0) ** (1 / _GAMMA) - _OFFSET
     return xp.where(high, power, _SLOPE * light)
 

@@ -95,12 +95,12 @@ def lightness_bin(lightness: Float[np.ndarray, "*batch"]) -> Int[np.ndarray, "*b
 
 @functools.cache
 def classes_of_colour() -> Float[np.ndarray, "classes 2"]:
-    """Centres of all squares of side `BIN` in a and b that hold a colour of sRGB, of a grid of 97^3.
+    """Centres of all squares of side `BIN` in a and b that hold a colour of sRGB: of a grid of 97^3 as of all that 8 bits store.
 
-    Zhang, Isola and Efros (arXiv 1603.08511) have such squares too, of a count of 313 that depends on the grid.
+    Zhang, Isola and Efros (arXiv 1603.08511) have squares of this size too, and count 313 as in gamut.
 
     >>> classes_of_colour().shape
-    (313, 2)
+    (261, 2)
     """
     side = np.linspace(0, 1, 97)
     grid = np.stack(np.meshgrid(side, side, side, indexing="ij"), axis=-1).reshape(-1, 3)

@@ -111,9 +111,9 @@ def make_colour_loss(
     Raises:
         ValueError: another name, or numbers out of range.
 
-    >>> stats = ColourStatistics(0.5, 0.2, np.zeros(2), np.zeros((21, 2)), np.full(313, 1 / 313))
+    >>> stats = ColourStatistics(0.5, 0.2, np.zeros(2), np.zeros((21, 2)), np.full(261, 1 / 261))
     >>> make_colour_loss('l2', stats).outputs, make_colour_loss('bins', stats).outputs
-    (2, 313)
+    (2, 261)
     """
     if name not in LOSSES:
         raise ValueError(f"loss={name!r} must be one of {', '.join(LOSSES)}")

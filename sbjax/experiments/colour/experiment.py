@@ -117,7 +117,7 @@ class Colour(TrainingExperiment):
 
         @jax.jit
         def predicted(variables, images):
-            ab = arm.task.outputs({**arrays, "probe": images}, variables)
+            ab = arm.task.outputs({"probe": images}, variables)
             return colour_lib.coloured(ab, colour_lib.to_lab(images))
 
         report_lib.save_pictures(folder.path, arm.name, images, predicted(first, images))

@@ -42,7 +42,7 @@ _CAPTION = (
     "The first {count} test images: what the networks see, the truth, and what the first replica of each arm makes of "
     "it at the last step, with the true lightness."
 )
-_FORM = {str: {str: float}}
+_FORM = {str: {str: (float, None)}}
 
 
 def save_pictures(
@@ -83,7 +83,7 @@ def report(results: Results, workdir: Path) -> list[Section]:
     return [Section("Beside predictions without a network", parts)]
 
 
-def _table(results: Results, found: Mapping[str, Mapping[str, float]]) -> Table:
+def _table(results: Results, found: Mapping[str, Mapping[str, float | None]]) -> Table:
     rows = [[name, *(_shown(numbers.get(metric)) for metric in COLUMNS)] for name, numbers in found.items()]
     rows = [row for row in rows if row[0] != "truth"]
     for arm in results.arms:
@@ -96,7 +96,7 @@ def _table(results: Results, found: Mapping[str, Mapping[str, float]]) -> Table:
     return Table(["prediction", *COLUMNS.values()], rows)
 
 
-def _note(found: Mapping[str, Mapping[str, float]]) -> list[Note]:
+def _note(found: Mapping[str, Mapping[str, float | None]]) -> list[Note]:
     truth = found.get("truth", {}).get("colourfulness")
     return [Note(_NOTE.format(truth=_shown(truth)))] if found else []
 

@@ -27,7 +27,7 @@ TOY = f"{ROOT / 'tests' / 'toy_colours.py'}:load"
 
 def load(words, arms=None, **changes):
     config = runpy.run_path(str(ROOT / "configs" / "colour.py"))["get_config"](words)
-    config.task.dataset = TOY
+    config.task.update(dataset=TOY, train_share=1.0, eval_share=1.0, image_size=0)
     if arms:
         config.arms = {arm: config.arms[arm] for arm in arms}
     config.update_from_flattened_dict(changes)
@@ -35,7 +35,7 @@ def load(words, arms=None, **changes):
 
 
 def test_every_arm_is_built():
-    config = load("", **{"task.train_share": 1.0, "task.image_size": 32})
+    config = load("", **{"task.image_size": 32})
     plan = config_lib.read(config)
     arms = {arm.name: arm for arm in plan.experiment.prepare(plan).arms}
     assert list(arms) == ["raw", "expanded", "zero", "nearest", "bilinear", "equal_flops", "channel"]
@@ -50,10 +50,10 @@ def test_every_arm_is_built():
 
 
 def test_words():
-    brief = load("l1,brief,eurosat,smoke")
+    get_config = runpy.run_path(str(ROOT / "configs" / "colour.py"))["get_config"]
+    brief, full = get_config("l1,brief,eurosat,smoke"), get_config("")
     assert list(brief.arms) == ["raw", "expanded", "nearest"]
     assert (brief.task.loss, brief.task.image_size, brief.model.width) == ("l1", 16, 4)
-    full = runpy.run_path(str(ROOT / "configs" / "colour.py"))["get_config"]("")
     assert round(full.task.train_share * 45_000) == 10_000
     assert (full.task.dataset, full.replicas, full.train_epochs) == ("cifar10", 5, 10.0)
     assert full.arms.equal_flops.model.width == 2 * full.model.width
