@@ -43,9 +43,10 @@ def test_any_sides(side, filled):
     x = jax.random.normal(jax.random.key(1), (2, *side, 1))
     model, variables = made(x)
     more = jnp.pad(x, [(0, 0), *((0, whole - part) for whole, part in zip(filled, side)), (0, 0)], mode="edge")
-    found = model.apply(variables, x)
+    apply = jax.jit(model.apply)
+    found = apply(variables, x)
     assert found.shape == (2, *side, 2)
-    np.testing.assert_allclose(found, model.apply(variables, more)[:, : side[0], : side[1]], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found, apply(variables, more)[:, : side[0], : side[1]], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])
@@ -68,17 +69,18 @@ def test_the_head_at_data_sites_is_the_map_at_data_sites():
     x = jax.random.uniform(jax.random.key(1), (2, 8, 8, 1))
     model, variables = made(expand(expansion, x))
     sited = model.clone(sites=expansion)
-    whole = model.apply(variables, expand(expansion, x))
+    whole = jax.jit(model.apply)(variables, expand(expansion, x))
     assert whole.shape == (2, 16, 16, 2)
-    found = sited.apply(variables, expand(expansion, x))
+    found = jax.jit(sited.apply)(variables, expand(expansion, x))
     np.testing.assert_allclose(found, whole[:, 1::2, 1::2], rtol=1e-5, atol=1e-6)
 
 
 def test_channels_of_every_level_can_be_permuted():
     x = jax.random.normal(jax.random.key(1), (2, 8, 8, 1))
-    model, variables = made(x)
+    model, variables = made(x, depth=2)
     spec = derive_spec(model.apply, variables, x)
-    assert sorted(spec.sizes.values()) == sorted(2 * [4, 8, 16] + 2 * [4, 8])
+    assert sorted(spec.sizes.values()) == sorted(2 * [4, 8] + 2 * [4])
     other = permute(spec, variables, random_permutations(jax.random.key(3), spec))
     assert float(optax.tree.norm(jax.tree.map(jnp.subtract, other, variables))) > 0
-    np.testing.assert_allclose(model.apply(other, x), model.apply(variables, x), rtol=1e-4, atol=1e-5)
+    apply = jax.jit(model.apply)
+    np.testing.assert_allclose(apply(other, x), apply(variables, x), rtol=1e-4, atol=1e-5)

@@ -37,7 +37,8 @@ def make(data, *, loss="l2", expansion=None, sites=None, **given):
 
 
 def evaluated(task, variables):
-    parts = [task.evaluate(task.data, variables, jnp.int32(part)) for part in range(task.parts)]
+    evaluate = jax.jit(task.evaluate)
+    parts = [evaluate(task.data, variables, jnp.int32(part)) for part in range(task.parts)]
     return {name: float(jax.tree.map(lambda *x: sum(x), *(p[name] for p in parts)).value) for name in parts[0]}
 
 
@@ -45,18 +46,18 @@ def test_numbers_of_a_set_are_those_of_all_its_pixels(data):
     """In parts of unequal content: roots and logarithms are taken of the whole."""
     task = make(data)
     assert task.parts > 2
-    variables = task.init(KEY)
+    variables = jax.jit(task.init)(KEY)
     found = evaluated(task, variables)
     images = data.images.test_images
     rgb, lab = images / 255, srgb_to_lab(images / 255)
-    ab = np.asarray(task.outputs({"probe": jnp.asarray(images)}, variables), np.float64)
+    ab = np.asarray(jax.jit(task.outputs)({"probe": jnp.asarray(images)}, variables), np.float64)
     made = np.asarray(lib.coloured(jnp.asarray(ab, jnp.float32), jnp.asarray(lab, jnp.float32)), np.float64)
     mse = ((made - rgb) ** 2).mean((1, 2, 3))
     assert found["test/ab_rmse"] == pytest.approx(np.sqrt(((ab - lab[..., 1:]) ** 2).mean()), rel=1e-4)
     assert found["test/loss"] == pytest.approx(((ab - lab[..., 1:]) ** 2).mean() / 110**2, rel=1e-4)
     assert found["test/psnr_pooled"] == pytest.approx(-10 * np.log10(mse.mean()), rel=1e-4)
     assert found["test/psnr_mean"] == pytest.approx(np.mean(-10 * np.log10(mse)), rel=1e-4)
-    through_lines = over_parts(task.evaluate, task.data, task.parts)(variables)
+    through_lines = jax.jit(over_parts(task.evaluate, task.data, task.parts))(variables)
     assert {name: float(value) for name, value in through_lines.items()} == pytest.approx(found, rel=1e-4)
 
 
@@ -125,13 +126,13 @@ def test_the_loss_is_taken_at_the_pixels_of_the_image(data, kind):
     expansion, shape = EXPANSIONS[kind]
     grows = shape[0] > 8
     whole, sited = make(data, expansion=expansion), make(data, expansion=expansion, sites=expansion if grows else None)
-    variables = whole.init(KEY)
+    variables = jax.jit(whole.init)(KEY)
     assert variables["params"]["conv_down_0_0"]["kernel"].shape[2] == shape[2]
     batch = whole.sample(whole.data, KEY, jnp.int32(3))
     assert batch["images"].dtype == jnp.uint8
-    (value, _), (other, _) = (task.loss(variables, batch, KEY) for task in (whole, sited))
+    (value, _), (other, _) = (jax.jit(task.loss)(variables, batch, KEY) for task in (whole, sited))
     assert float(value) == pytest.approx(float(other), rel=1e-6)
-    assert whole.outputs(whole.data, variables).shape == (40, 8, 8, 2)
+    assert jax.eval_shape(whole.outputs, whole.data, variables).shape == (40, 8, 8, 2)
 
 
 def test_a_constant_network_has_the_numbers_of_a_constant_prediction(data):
