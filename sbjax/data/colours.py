@@ -95,7 +95,8 @@ def lightness_bin(lightness: Float[np.ndarray, "*batch"]) -> Int[np.ndarray, "*b
 
 @functools.cache
 def classes_of_colour() -> Float[np.ndarray, "classes 2"]:
-    """Centres of all squares of side `BIN` in a and b that hold a colour of sRGB: of a grid of 97^3 as of all that 8 bits store.
+    """Centres of all squares of side `BIN` in a and b that hold a colour of sRGB: as many of a
+    grid of 97^3 as of all colours of 8 bits.
 
     Zhang, Isola and Efros (arXiv 1603.08511) have squares of this size too, and count 313 as in gamut.
 
