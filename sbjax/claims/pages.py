@@ -24,6 +24,7 @@ EXPERIMENTS = {
     "quickstart": "Quickstart",
     "images": "Images",
     "text": "Sentiment of texts",
+    "colour": "Colourisation",
     "pdes": "Differential equations",
     "qcd": "QCD equation of state",
     "functions": "Functions of one variable",

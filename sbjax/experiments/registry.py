@@ -15,6 +15,7 @@ KINDS = {
     "text": "sbjax.experiments.text.experiment",
     "identifiability": "sbjax.experiments.identifiability.experiment",
     "graphs": "sbjax.experiments.graphs.experiment",
+    "colour": "sbjax.experiments.colour.experiment",
     "pinn": "sbjax.experiments.pinn.experiment",
     "qcd": "sbjax.experiments.qcd.experiment",
     "functions": "sbjax.experiments.functions.experiment",

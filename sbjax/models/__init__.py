@@ -12,6 +12,7 @@ from sbjax.models.registry import (
     FAMILIES,
     make_field,
     make_graph_model,
+    make_map_model,
     make_model,
     make_quasi_partons,
     make_text_model,
@@ -19,6 +20,7 @@ from sbjax.models.registry import (
 )
 from sbjax.models.resnet import ResNet
 from sbjax.models.torchvision import from_torchvision
+from sbjax.models.unet import UNet
 
 __all__ = [
     "CNN",
@@ -31,9 +33,11 @@ __all__ = [
     "GroupCNN",
     "MobileNetV3",
     "ResNet",
+    "UNet",
     "from_torchvision",
     "make_field",
     "make_graph_model",
+    "make_map_model",
     "make_model",
     "make_quasi_partons",
     "make_text_model",

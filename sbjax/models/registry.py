@@ -59,6 +59,8 @@ FAMILIES: dict[str, dict[str, Model]] = {
     },
     # Graphs -> logits [node, classes].
     "graph": {"graph": Model("sbjax.models.graph:GraphNet")},
+    # Images [batch, h, w, c] -> maps [batch, h, w, outputs].
+    "map": {"unet": Model("sbjax.models.unet:UNet")},
     # Coordinates [.., d] -> unknowns [.., unknowns].
     "field": {"field": Model("sbjax.models.field:Field", defaults={"widths": (32, 32, 32)})},
     # Temperatures [..] -> masses [.., 3].
@@ -69,6 +71,7 @@ _OF_THE_TASK = {
     "image": ("classes",),
     "text": ("classes", "vocabulary", "expansion"),
     "graph": ("classes", "aggregated"),
+    "map": ("outputs", "sites"),
     "field": ("unknowns", "lower", "upper", "expansion"),
     "quasi_parton": ("unknowns", "lower", "upper", "expansion"),
 }
@@ -79,7 +82,7 @@ def model_specs(name: str, family: str = "image") -> dict[str, options.Spec]:
 
     Args:
         name: of the table `FAMILIES`, or an import path.
-        family: 'image', 'text', 'graph', 'field' or 'quasi_parton'.
+        family: 'image', 'text', 'graph', 'map', 'field' or 'quasi_parton'.
 
     Raises:
         ValueError: an unknown name, with near ones.
@@ -162,6 +165,25 @@ def make_graph_model(name: str, *, classes: int, aggregated: bool = False, **giv
     'batch'
     """
     return _make(name, "graph", {"classes": classes, "aggregated": aggregated}, given)[0]
+
+
+def make_map_model(name: str, *, outputs: int, sites: Expansion | None = None, **given: Any) -> Any:
+    """A network from images to maps, called as `module.apply(variables, x, train=.., mutable=[..])`.
+
+    Args:
+        name: 'unet', or the import path of a Linen module of your own, or of a function that returns one. It takes
+            `outputs` and, if it likes, `sites`.
+        outputs: channels of the map [batch, h, w, outputs].
+        sites: an expansion of images whose data sites are all that is wanted of the map.
+        given: options, see `model_specs`.
+
+    Raises:
+        ValueError: as `make_model`.
+
+    >>> make_map_model('unet', outputs=2, width=8).depth
+    4
+    """
+    return _make(name, "map", {"outputs": outputs, "sites": sites}, given)[0]
 
 
 def make_field(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
@@ -33,6 +34,44 @@ class Average(NamedTuple):
 
     total: Float[Array, ""]
     weight: Float[Array, ""]
+
+    @property
+    def value(self) -> Array:
+        """What is reported: the mean."""
+        return self.total / self.weight
+
+
+class RootMean(Average):
+    """Reported as the root of the mean: a root-mean-square error is not the mean of those of the parts.
+
+    >>> RootMean(np.float64(50.0), np.float64(2.0)).value.item()
+    5.0
+    """
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> Array:
+        """The root of the mean."""
+        return (self.total / self.weight) ** 0.5
+
+
+class Decibels(Average):
+    """Reported as -10 log10 of the mean: a peak signal-to-noise ratio of mean squared errors, at a peak of 1.
+
+    >>> Decibels(np.float64(0.02), np.float64(2.0)).value.item()
+    20.0
+    """
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> Array:
+        """-10 log10 of the mean; infinite where the mean is 0."""
+        mean = self.total / self.weight
+        log = np.log10 if isinstance(mean, np.ndarray | np.generic) else jnp.log10
+        with np.errstate(divide="ignore"):
+            return -10 * log(mean)
 
 
 class Aux(NamedTuple):

@@ -234,7 +234,7 @@ class Program:
                 for part, data in enumerate(self._parts())
             ]
         averages = self.collect([trees.total(parts) for parts in zip(*sums)])
-        return {name: average.total / average.weight for name, average in averages.items()}
+        return {name: average.value for name, average in averages.items()}
 
     def programs(self) -> int:
         """How many times the training step was compiled."""
