@@ -14,7 +14,7 @@ from sbjax.claims.records import SCHEMA, Record, RecordError
 from sbjax.files import plain, read_json
 
 Rows = tuple[list[dict[str, Any]], list[dict[str, Any]]]  # columns and rows
-TABLES = ("arms", "shares", "pooled", "cells")
+TABLES = ("arms", "shares", "pooled", "cells", "along")
 _SHARE = {"key": "share_pairs", "name": "pairs improved [95 %]", "unit": "%", "decimals": 0}
 
 
@@ -72,7 +72,8 @@ def record_of(
         hardware: what it ran on; '' takes what `config.json` says.
         table: 'arms', a row an arm (of a suite: a row a run and arm); of a suite of equations, 'shares', a row a pair
             of arms: how many runs and pairs improve; of folds of one set of texts, 'pooled', a row an arm over all;
-            of kind 'exact', 'cells', a row an arm: the cells of its table.
+            of kind 'exact', 'cells', a row an arm: the cells of its table; 'along', a row for each arm and number that
+            a monitor took of each network, such as sharpness.
         show: patterns of the metrics of arms that tables show, such as 'replica_distance/marginal'; None shows all. The
             others are kept as data.
         folder_name: what the command calls its workdir.
@@ -95,6 +96,7 @@ def record_of(
         "shares": lambda: _shares(folder),
         "pooled": lambda: _pooled(folder, first),
         "cells": lambda: _cells(folder),
+        "along": lambda: _along(folder),
         "arms": lambda: _arms(runs, show),
     }
     columns, rows = made[table]()
@@ -229,6 +231,22 @@ def _cells(folder: pathlib.Path) -> Rows:
     for row in found["rows"]:
         row |= {"mark": "control"} if is_control(results, row["cells"]["arm"]) else {}
     return found["columns"], found["rows"]
+
+
+def _along(folder: pathlib.Path) -> Rows:
+    """What a monitor took of each network along training: a row for each number and arm."""
+    from sbjax.report import along
+    from sbjax.report.results import load_results
+    from sbjax.report.roles import is_control
+
+    results = load_results(folder)
+    made = along.rows(results)
+    if not made:
+        raise RecordError(f"{folder}: --table=along needs numbers of a monitor, such as monitor.kinds='sharpness'")
+    columns = [{"key": "number", "name": "number"}, {"key": "arm", "name": "arm"}]
+    columns += [{"key": key, "name": name, "digits": 3} for key, name in along.COLUMNS.items()]
+    rows = [{"cells": row} | ({"mark": "control"} if is_control(results, row["arm"]) else {}) for row in made]
+    return columns, rows
 
 
 def _measure(found: Any) -> Any:

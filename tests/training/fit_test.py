@@ -189,6 +189,40 @@ def test_interrupted_and_resumed_with_a_monitor_is_byte_identical(toys, tmp_path
     assert [{k: v for k, v in r.items() if k != "count/steps"} for r in part.history] == monitored[0].history
 
 
+def numbers_monitor():
+    """A number of each replica beside distances; that of a replica is its own, whatever others run."""
+    return replica_monitor()._replace(
+        numbers=lambda variables: {"own/size": np.array([np.abs(leaf).sum() for leaf in _kernels(variables)])}
+    )
+
+
+def _kernels(variables):
+    return jax.tree.leaves(variables["params"])[-1]
+
+
+def test_numbers_of_each_replica_stand_beside_the_losses_and_resume(toys, tmp_path):
+    options = {"monitor": numbers_monitor(), "monitor_steps": MEASURED, "replicas": 4}
+    task = toys.classification(poison=7)
+    whole = fit(task, **options)
+    for count in (9, 10**6):
+        hooks = fit_lib.Hooks(stop=stop_after(count))
+        part = fit(task, checkpoints=Checkpoints(tmp_path), hooks=hooks, **options)
+    assert same_fit(part, whole)
+    stopped = {failure.replica for failure in whole.failures}
+    assert 0 < len(stopped) < 4
+    for record in whole.history:
+        assert ("own/size" in record) == (record["step"] in MEASURED)
+    last = whole.history[-1]["own/size"]
+    assert {replica for replica, value in enumerate(last) if value is None} == stopped
+    sizes = [np.abs(leaf).sum() for leaf in _kernels(whole.variables)]
+    assert all(value is None or value == sizes[replica] for replica, value in enumerate(last))
+
+
+def test_one_replica_has_numbers(toys):
+    fitted = fit(toys.classification(), replicas=1, monitor=numbers_monitor(), monitor_steps=(0, 30))
+    assert [len(record.get("own/size", [])) for record in fitted.history] == [1, 0, 0, 0, 0, 1]
+
+
 @pytest.mark.extended
 def test_monitor_sees_only_replicas_that_run(toys):
     monitor = replica_monitor()
