@@ -23,8 +23,8 @@ SPECS = {
         {"w": (2, 4), "r": (4, 4), "u": (4, 1)},
     ),
     "both axes and another": (
-        Spec({"a": 3, "b": 3}, {"a": (Move("r", 1), Move("r", 3)), "b": (Move("r", 0),)}, {}),
-        {"r": (3, 3, 2, 3)},
+        Spec({"a": 4, "b": 3}, {"a": (Move("r", 1), Move("r", 3)), "b": (Move("r", 0),)}, {}),
+        {"r": (3, 4, 2, 4)},
     ),
     "after flattening, and a concatenation": (
         Spec({"a": 3}, {"a": (Move("w", 1), Move("v", 0, outer=2, inner=2, before=1, gap=1, after=2))}, {}),
@@ -39,8 +39,8 @@ SPECS = {
         {"v": (9, 2)},
     ),
     "one layer of a stack": (
-        Spec({"a": 3}, {"a": (Move("v", 1, stack=0, layer=1), Move("v", 2, stack=0, layer=1), Move("u", 0))}, {}),
-        {"v": (2, 3, 3), "u": (3,)},
+        Spec({"a": 4}, {"a": (Move("v", 1, stack=0, layer=1), Move("v", 2, stack=0, layer=1), Move("u", 0))}, {}),
+        {"v": (2, 4, 4), "u": (4,)},
     ),
     "two layers of a stack": (
         Spec({"a": 3}, {"a": (Move("v", 1, stack=0, layer=0), Move("v", 2, stack=0, layer=1), Move("u", 0))}, {}),
@@ -87,7 +87,7 @@ def exchange(spec, tree, name, i, j):
 
 @pytest.mark.parametrize("case", SPECS)
 def test_pairs_and_units_by_hand(case):
-    """Exchanges by `permute`. An entry belongs to a unit if it moves with every exchange of it, of three or more."""
+    """Exchanges by `permute`. An entry belongs to a unit if it moves with every exchange of it (of units enough)."""
     spec, shapes = SPECS[case]
     tree = network(shapes, 1)
     places = {leaf: np.arange(np.prod(shape)).reshape(shape) for leaf, shape in shapes.items()}

@@ -190,7 +190,7 @@ def test_interrupted_and_resumed_with_a_monitor_is_byte_identical(toys, tmp_path
 
 
 def numbers_monitor():
-    """A number of each replica beside distances; that of a replica is its own, whatever others run."""
+    """A number of each replica beside distances."""
     return replica_monitor()._replace(
         numbers=lambda variables: {"own/size": np.array([np.abs(leaf).sum() for leaf in _kernels(variables)])}
     )
@@ -200,27 +200,16 @@ def _kernels(variables):
     return jax.tree.leaves(variables["params"])[-1]
 
 
-def test_numbers_of_each_replica_stand_beside_the_losses_and_resume(toys, tmp_path):
-    options = {"monitor": numbers_monitor(), "monitor_steps": MEASURED, "replicas": 4}
-    task = toys.classification(poison=7)
-    whole = fit(task, **options)
+def test_numbers_of_each_replica_stand_beside_the_losses_and_resume(toys, tmp_path, monitored):
     for count in (9, 10**6):
         hooks = fit_lib.Hooks(stop=stop_after(count))
-        part = fit(task, checkpoints=Checkpoints(tmp_path), hooks=hooks, **options)
-    assert same_fit(part, whole)
-    stopped = {failure.replica for failure in whole.failures}
-    assert 0 < len(stopped) < 4
-    for record in whole.history:
-        assert ("own/size" in record) == (record["step"] in MEASURED)
-    last = whole.history[-1]["own/size"]
-    assert {replica for replica, value in enumerate(last) if value is None} == stopped
-    sizes = [np.abs(leaf).sum() for leaf in _kernels(whole.variables)]
-    assert all(value is None or value == sizes[replica] for replica, value in enumerate(last))
-
-
-def test_one_replica_has_numbers(toys):
-    fitted = fit(toys.classification(), replicas=1, monitor=numbers_monitor(), monitor_steps=(0, 30))
-    assert [len(record.get("own/size", [])) for record in fitted.history] == [1, 0, 0, 0, 0, 1]
+        options = {"monitor": numbers_monitor(), "monitor_steps": MEASURED}
+        part = fit(toys.classification(), checkpoints=Checkpoints(tmp_path), hooks=hooks, **options)
+    assert same_bytes(part.variables, monitored[0].variables)
+    own = [record.pop("own/size", None) for record in part.history]
+    assert part.history == monitored[0].history
+    assert [found is not None for found in own] == [record["step"] in MEASURED for record in part.history]
+    assert own[-1] == [np.abs(leaf).sum() for leaf in _kernels(part.variables)]
 
 
 @pytest.mark.extended

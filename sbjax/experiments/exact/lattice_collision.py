@@ -227,7 +227,7 @@ EXPERIMENT = ExactExperiment(
     note="Medians and quartiles over seeds; over plain: median of the ratio, seed by seed, with its 95 % interval. The "
     f"vortex after {FLOW_STEPS} steps, against the analytic one; an error of 100 % and more, or none, counts as 100 %.",
     primary="test/error",
-    smoke={"points": 20, "fields": 1, "nodes": 8},
+    smoke={"nodes": 8},
     check_arm=check,
     run_arm=run_arm,
     compare=_compare,
