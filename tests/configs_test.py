@@ -41,7 +41,7 @@ def load(name, words, data, arms=None, **model):
 def test_all_configs_are_known_here():
     assert {path.stem for path in CONFIGS.glob("*.py")} == {
         *("quickstart", "images", "designs", "pdes", "lmc", "mli", "qcd", "ising", "functions", "landscape"),
-        *("linear_nets", "relu_minima", "involution", "hidden_symmetries", "duality", "attention"),
+        *("linear_nets", "relu_minima", "involution", "hidden_symmetries", "duality", "attention", "lattice_collision"),
         *("figure1", "figure2", "speedrun", "text", "colour"),
         *("graphs", "identifiability", "bayes"),
     }

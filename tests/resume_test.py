@@ -32,6 +32,9 @@ FLAGS = [
     "--config.checkpoint.saves=20",
     "--config.model.dropout=0.2",
     "--config.model.widths=(32,)",  # a hidden layer compiles sooner than two
+    "--config.monitor.kinds=marginal,sharpness,breaking",
+    "--config.monitor.at=start,25%,50%,end",
+    "--config.monitor.products=3",
     "--cpu_devices=2",
 ]
 # A short training in pulses of one step: <folder> <save_seconds> <step at which it waits to be killed>.

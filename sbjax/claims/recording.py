@@ -18,7 +18,7 @@ from sbjax.files import plain, read_json
 from sbjax.names import expanded
 
 Rows = tuple[list[dict[str, Any]], list[dict[str, Any]]]  # columns and rows
-TABLES = ("arms", "shares", "pooled", "cells", "lines")
+TABLES = ("arms", "shares", "pooled", "cells", "lines", "along")
 _CALIBRATION = {
     "calibration_loss": {"name": "test log loss", "digits": 3},
     "calibration_error": {"name": "calibration error", "decimals": 4},
@@ -83,7 +83,8 @@ def record_of(
         table: 'arms', a row an arm (of a suite: a row a run and arm); of a suite of equations, 'shares', a row a pair
             of arms: how many runs and pairs improve; of folds of one set of texts, 'pooled', a row an arm over all;
             of kind 'exact', 'cells', a row an arm: the cells of its table; of a run with lines between its networks,
-            'lines', a row an arm: barriers, and neurons that can be told apart.
+            'lines', a row an arm: barriers, and neurons that can be told apart; 'along', a row for each arm and number
+            that a monitor took of each network, such as sharpness.
         show: patterns of the metrics of arms that tables show, such as 'replica_distance/marginal'; None shows all. The
             others are kept as data.
         folder_name: what the command calls its workdir.
@@ -111,6 +112,7 @@ def record_of(
         "pooled": lambda: _pooled(folder, first),
         "cells": lambda: _cells(folder),
         "lines": lambda: recording_lines.lines(folder),
+        "along": lambda: _along(folder),
         "arms": lambda: _arms(runs, show),
     }
     changed = [f"{run}/{name}".lstrip("/") for run, path in runs.items() for name in whole.changed_since_finished(path)]
@@ -273,6 +275,22 @@ def _cells(folder: pathlib.Path) -> Rows:
     for row in found["rows"]:
         row |= {"mark": "control"} if is_control(results, row["cells"]["arm"]) else {}
     return found["columns"], found["rows"]
+
+
+def _along(folder: pathlib.Path) -> Rows:
+    """What a monitor took of each network along training: a row for each number and arm."""
+    from sbjax.report import along
+    from sbjax.report.results import load_results
+    from sbjax.report.roles import is_control
+
+    results = load_results(folder)
+    made = along.rows(results)
+    if not made:
+        raise RecordError(f"{folder}: --table=along needs numbers of a monitor, such as monitor.kinds='sharpness'")
+    columns = [{"key": "number", "name": "number"}, {"key": "arm", "name": "arm"}]
+    columns += [{"key": key, "name": name, "digits": 3} for key, name in along.COLUMNS.items()]
+    rows = [{"cells": row} | ({"mark": "control"} if is_control(results, row["arm"]) else {}) for row in made]
+    return columns, rows
 
 
 def _measure(found: Any) -> Any:

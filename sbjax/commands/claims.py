@@ -34,7 +34,7 @@ def define_flags() -> None:
         "table",
         "arms",
         "With --record: arms; of a suite of equations, shares; of folds of texts, pooled; of kind exact, cells; of "
-        "lines between networks, lines.",
+        "lines between networks, lines; of a monitor's numbers of each network, along.",
     )
     flags.DEFINE_list("show", None, "With --record: metrics of arms that the table shows; default all.")
     flags.DEFINE_bool("write", False, "Make all generated pages again.")

@@ -43,11 +43,12 @@ class Placement:
 
 @dataclasses.dataclass(frozen=True)
 class Monitor:
-    """Replica distances along training."""
+    """Replica distances along training, and numbers of each replica."""
 
     kinds: str = option(
         "marginal",
-        "of unmatched, marginal, neuron_cloud, function, matched, separated by commas, or 'module:function'; '' = none",
+        "of unmatched, marginal, neuron_cloud, function, matched, sharpness, breaking, separated by commas, or "
+        "'module:function'; '' = none",
         off="",
     )
     at: str = option(
@@ -56,6 +57,13 @@ class Monitor:
     solver: str = option("sliced", "of neuron_cloud", only={"kinds": has("neuron_cloud")})
     probe_size: int = option(
         256, "held-out examples on which 'function' compares outputs", least=1, only={"kinds": has("function")}
+    )
+    products: int = option(
+        16, "products with the Hessian for the sharpness of a replica", least=2, most=10**4,
+        only={"kinds": has("sharpness")},
+    )  # fmt: skip
+    batches: int = option(
+        1, "batches of training data that sharpness is taken on", least=1, most=10**4, only={"kinds": has("sharpness")}
     )
 
 

@@ -13,7 +13,7 @@ from sbjax import trees
 from sbjax.files import plain, write_json
 from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.metrics import replica
-from sbjax.metrics.monitor import SUFFIXES
+from sbjax.metrics.monitor import NUMBERS, SUFFIXES
 from sbjax.names import expanded, near
 from sbjax.options import words
 from sbjax.report import figures, ranking, ranking_page, tables
@@ -57,7 +57,7 @@ def rank_designs(
         ConfigError: besides those of `experiment.run`: `by` is not measured, or `against` cannot be compared with.
     """
     plan = config_lib.read(config)
-    kinds = words(plan.monitor.kinds)
+    kinds = [kind for kind in words(plan.monitor.kinds) if kind not in NUMBERS]
     known = [kind + suffix for kind in kinds for suffix in SUFFIXES]
     if by not in known:
         raise ConfigError(

@@ -5,7 +5,7 @@ row of a table, under `summary['cells']`, in the form of a record (`sbjax.claims
 "high"}`, or `{"count", "of"}` with `low` and `high` in percent: `runs/claims.py --record=WORKDIR --table=cells`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +27,7 @@ EXPERIMENTS = (
     "hidden_symmetries",
     "duality",
     "attention",
+    "lattice_collision",
 )
 
 PART = "exact"
@@ -43,6 +44,7 @@ class ExactExperiment(LandscapeExperiment):
         title: of the table.
         columns: {name of a cell: heading}, in the order of the table.
         note: below the table.
+        compare: `({arm: what it left}) -> {arm: further cells}`, of the arms that are finished.
         options: as `LandscapeExperiment` takes them.
     """
 
@@ -50,19 +52,20 @@ class ExactExperiment(LandscapeExperiment):
     part: ClassVar[str] = PART
     kept: ClassVar[str] = f"Arms that were finished are kept in {PART}/"
 
-    def __init__(self, fields: type, *, title: str, columns: Mapping[str, str], note: str = "", **options: Any):
+    def __init__(self, fields: type, *, title: str, columns: Mapping[str, str], note: str = "",
+                 compare: Callable[[dict[str, ArmResult]], Mapping[str, Mapping[str, Any]]] | None = None,
+                 **options: Any):  # fmt: skip
         super().__init__(fields, **options)
-        self.title, self.columns, self.note = title, dict(columns), note
+        self.title, self.columns, self.note, self.compare = title, dict(columns), note, compare
 
     def cells(self, workdir: Path, arms: Sequence[str]) -> dict[str, Any]:
         """Columns and rows as a record has them, of the arms that are finished."""
-        rows = []
-        for arm in arms:
-            if (found := load_arm(workdir, arm, PART)) is None:
-                continue
-            if problem := misfit(found.summary, {"cells": {str: CELL}}):
+        found = {arm: one for arm in arms if (one := load_arm(workdir, arm, PART)) is not None}
+        for arm, one in found.items():
+            if problem := misfit(one.summary, {"cells": {str: CELL}}):
                 raise FileError(f"{Path(workdir) / PART / arm}.json: summary.{problem}; {REMEDY}")
-            rows.append({"cells": {"arm": arm, **found.summary["cells"]}})
+        more = self.compare(found) if self.compare else {}
+        rows = [{"cells": {"arm": arm, **one.summary["cells"], **more.get(arm, {})}} for arm, one in found.items()]
         shown = [name for name in self.columns if any(name in row["cells"] for row in rows)]
         columns = [{"key": name, "name": self.columns[name], "digits": 7} for name in shown]
         return {"columns": [{"key": "arm", "name": "arm"}, *columns], "rows": rows}

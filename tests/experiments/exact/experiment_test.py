@@ -115,6 +115,8 @@ def test_flipped_digits(method):
         ("linear_nets", {"experiment": "linear_net"}, "did you mean 'linear_nets'"),
         ("linear_nets", {"layers": 1}, "task.layers=1 must be >= 2"),
         ("relu_minima", {"part": "search", "k": 26}, "task.k=26 must be <= 25"),
+        ("lattice_collision", {"tau": 0.5}, "task.tau=0.5 must be > 0.5"),
+        ("lattice_collision", {"method": "averagd"}, "did you mean 'averaged'"),
         ("relu_minima", {"part": "searches"}, "did you mean 'search'"),
         ("linear_nets", {"skip": True, "layers": 2}, "task.skip=True needs task.layers=3"),
         ("hidden_symmetries", {"inputs": 2}, "task.inputs=2 must be 1 with task.look='line'"),
