@@ -8,10 +8,13 @@
 Words: one of cifar10, cifar100, imagenet_r, imagenet100; one of resnet18, resnet50, densenet121,
 mobilenet_v3_small, mobilenet_v3_large, efficientnet_b0; the stem: imagenet (default), cifar, or of the last three
 stride1. `all`: a suite of the five families (MobileNetV3-Small among them) on the set that is named, or on all four;
-`smoke`: a quarter of the width, a few steps.
+`k3`: K = 3 in all arms but the raw one; `fills`: further values of the new pixels, the mean colour, 1 and noise;
+`smoke`: a quarter of the width, a fifth of the depth, a few steps. Every report reads its arms at equal steps and at
+equal FLOPs; that of a suite draws the figure.
 
-Sets are those of TFDS; ImageNet-100 is read from pictures in the folder `imagenet100`, or
-`--config.task.dataset=folder:PATH`. Which stem, size and schedule the paper has is not known; these are the usual ones:
+Where each set is read from, and how to get it: `sbjax/data/named.py`. ImageNet-100 is read from folders of pictures in
+`imagenet100` of `task.data_dir`, or from TFDS' imagenet2012 with `--config.task.classes=FILE`, the list of its classes.
+Which stem, size and schedule the paper has is not known; these are the usual ones:
 SGD, batch 128, 30 epochs, crops and mirror images before the expansion.
 
 Arms: raw; `expanded` (K = 2, fill 0.5); `zero` (fill value control); `nearest` and `bilinear` (resolution controls);
@@ -23,13 +26,8 @@ from sbjax import config as config_lib
 from sbjax.experiments.images import figures
 from sbjax.options import words as words_of
 
-# (name or folder, size of the images; 0 = as stored)
-SETS = {
-    "cifar10": ("cifar10", 0),
-    "cifar100": ("cifar100", 0),
-    "imagenet_r": ("imagenet_r", 64),
-    "imagenet100": ("folder:imagenet100", 64),
-}
+# Size of the images; 0 = as stored.
+SETS = {"cifar10": 0, "cifar100": 0, "imagenet_r": 64, "imagenet100": 64}
 FAMILIES = ("resnet18", "resnet50", "densenet121", "mobilenet_v3_small", "efficientnet_b0")
 CLAIM = "test accuracy of every network is higher with expanded images, on every set (arXiv 2409.06402, figure 1)"
 
@@ -37,13 +35,13 @@ CLAIM = "test accuracy of every network is higher with expanded images, on every
 def get_config(argument=None):
     """The configuration for words such as 'cifar10,resnet18,smoke', which is 'cifar10,resnet18' by default."""
     choices = {"dataset": SETS, "model": figures.MODELS, "stem": figures.STEMS}
-    words = config_lib.parse_words(argument, choices, flags=("all", "smoke"))
+    words = config_lib.parse_words(argument, choices, flags=("all", "k3", "fills", "smoke"))
     config = config_lib.base_config()
     config.replicas = 3
     config.train_epochs = 30.0
     config.reports = 15
     config.task.update(part(words["dataset"]))
-    config.arms = figures.arms(CLAIM, stem=words["stem"])
+    config.arms = figures.arms(CLAIM, stem=words["stem"], factor=3 if words["k3"] else 2, fills=words["fills"])
     given = words_of(argument or "")
     if words["all"]:
         if words["model"] in given:
@@ -62,8 +60,7 @@ def get_config(argument=None):
 
 def part(name):
     """Fields of `task` of a set."""
-    dataset, size = SETS[name]
-    return figures.task(dataset, image_size=size)
+    return figures.task(name, image_size=SETS[name])
 
 
 def section(name, words):
@@ -72,4 +69,4 @@ def section(name, words):
         model = figures.model(name, words["stem"])
     except ValueError as error:
         raise config_lib.ConfigError(f"config arguments: {error}") from error
-    return {**model, "width": 0.25} if words["smoke"] else model
+    return {**model, **figures.SMOKE} if words["smoke"] else model

@@ -14,6 +14,7 @@ Arms: raw; `expanded` (K = 2, fill 0.5); `zero` (fill value control); `nearest` 
 """
 
 from sbjax import config as config_lib
+from sbjax.experiments.images import figures
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
 COMMON = {"norm": "batch", "dropout": 0.0, "activation": "relu", "dtype": "float32"}
@@ -22,13 +23,6 @@ MODELS = {
     "cnn": {"name": "cnn", "channels": (32, 64, 64), **COMMON},
     "resnet18": {"name": "resnet18", "stem": "cifar", "width": 1.0, **COMMON},
     "resnet20": {"name": "resnet20", "shortcut": "projection", "width": 1.0, **COMMON},
-}
-# Fill, what the arm is for, and what it is.
-ARMS = {
-    "expanded": ("0.5", "treatment", "new pixels of a constant 0.5"),
-    "zero": ("0.0", "control of fill value", "new pixels of 0"),
-    "nearest": ("nearest", "control of resolution", "as many pixels, copies of their neighbours"),
-    "bilinear": ("bilinear", "control of resolution", "as many pixels, between their neighbours"),
 }
 CLAIM = "networks with expanded images are more accurate, such as 94 % on CIFAR-10 with ResNet-18 (arXiv 2409.06402)"
 
@@ -49,13 +43,5 @@ def get_config(argument=None):
         config.task.batch_size = 64
     if words["model"] == "mlp":
         config.optimizer.learning_rate = 0.05
-    arms = {"raw": {"order": 0, "role": "reference"}}
-    for order, (arm, (fill, role, about)) in enumerate(ARMS.items(), start=1):
-        arms[arm] = {
-            "order": order,
-            "role": role,
-            "labels": {"about": about} | ({"claim": CLAIM} if role == "treatment" else {"treatment": "expanded"}),
-            "expansion": {"kind": "image", "factor": 2, "fill": fill, "offset": 0, "order": "before"},
-        }
-    config.arms = arms
+    config.arms = figures.arms(CLAIM, stem="")
     return config_lib.shrink(config) if words["smoke"] else config

@@ -3,8 +3,8 @@
     OPENBLAS_NUM_THREADS=1 python runs/train.py --config=configs/relu_minima.py --workdir=/tmp/relu_minima   # a minute
     OPENBLAS_NUM_THREADS=1 python runs/train.py --config=configs/relu_minima.py:search --workdir=/tmp/relu_search
 
-Words: `families` (an arm for each number k of units) or `search` (gradient descent from 100 starts with k, k + 1 and
-k + 2 units), and smoke.
+Words: `families` (an arm for each number k of units, and one for the real k at which families turn) or `search`
+(gradient descent from 100 starts with k, k + 1 and k + 2 units), and smoke.
 """
 
 from sbjax import config as config_lib
@@ -19,11 +19,11 @@ def get_config(argument=None):
     config = config_lib.base_config("exact", "relu_minima")
     config.task.part = part = words["part"]
     if part == "families":
-        arms = {f"k{k:03}": {"k": k} for k in FAMILIES}
+        arms = {f"k{k:03}": {"k": k} for k in FAMILIES} | {"turning": {"part": "turning", "k": 30}}
         config.replicas, config.train_steps = 1, 1
     else:
         arms = {f"k{k:02}_n{k + extra:02}": {"k": k, "extra": extra} for k in SEARCH for extra in (0, 1, 2)}
-        config.replicas, config.train_steps = 100, 10_000
+        config.replicas, config.train_steps = 100, 5_000
     if words["smoke"]:
         config = config_lib.shrink(config)
         arms = dict(list(arms.items())[:3])

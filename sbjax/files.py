@@ -10,7 +10,7 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -44,14 +44,32 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
 def append_line(path: str | os.PathLike, content: Any) -> None:
     """Append one object to a file with a JSON object a line.
 
+    A last line that was cut off, by a kill or a full disk, is removed first, or it would swallow this one.
+
     Raises:
         OSError: the disk is full or the folder not writable; the message names the file.
     """
     try:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(content) + "\n")
+        with open(path, "ab+") as file:
+            _end_last_line(file)
+            file.write((json.dumps(content) + "\n").encode())
     except OSError as error:
         raise _named(error, path) from error
+
+
+def _end_last_line(file: BinaryIO) -> None:
+    """Remove a last line without an end, or end it where it is whole."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 1))
+    if file.read(1) in (b"", b"\n"):
+        return
+    file.seek(0)
+    last = file.read().split(b"\n")[-1]
+    try:
+        json.loads(last)
+        file.write(b"\n")
+    except ValueError:
+        file.truncate(size - len(last))
 
 
 def plain(tree: Any) -> Any:

@@ -27,6 +27,22 @@ def flatten(tree: PyTree) -> dict[str, Any]:
     return {_name(path): leaf for path, leaf in leaves}
 
 
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dicts of flat names, the inverse of `flatten` for dicts.
+
+    >>> nest({'a/b': 1, 'c': 2})
+    {'a': {'b': 1}, 'c': 2}
+    """
+    tree: dict[str, Any] = {}
+    for name, leaf in flat.items():
+        *above, last = name.split("/")
+        node = tree
+        for part in above:
+            node = node.setdefault(part, {})
+        node[last] = leaf
+    return tree
+
+
 def floating(tree: PyTree, where: Where = None, *, what: str = "tree") -> dict[str, Float[Array, "..."]]:
     """Selected floating leaves of a tree by flat name, as jax arrays.
 
@@ -60,6 +76,9 @@ def floating(tree: PyTree, where: Where = None, *, what: str = "tree") -> dict[s
             kept[name] = _as_floats(leaf, dtype)
         elif jnp.issubdtype(dtype, jnp.complexfloating):
             raise ValueError(f"{what}: leaf {name!r} is complex ({dtype}); give real and imaginary parts as two leaves")
+        elif name == "" and getattr(dtype, "kind", "") == "O":
+            kind = "an array of Python objects" if isinstance(leaf, np.ndarray) else f"a {type(leaf).__name__}"
+            raise ValueError(f"{what} is {kind} and no tree of arrays; give a dict, list or module of arrays")
         elif getattr(dtype, "kind", "") in ("O", "S", "U"):
             raise ValueError(f"{what}: leaf {name!r} holds no numbers ({dtype}); leave it out with `where`")
         else:

@@ -30,7 +30,7 @@ def data(tmp_path_factory, tiny_tfds):
 
 def load(name, words, data, arms=None, **model):
     config = runpy.run_path(str(CONFIGS / name))["get_config"](words)
-    if config.task.kind == "images":
+    if config.task.kind in ("images", "bayes"):
         config.task.update(data)
     if arms:
         config.arms = {arm: config.arms[arm] for arm in arms}
@@ -41,8 +41,9 @@ def load(name, words, data, arms=None, **model):
 def test_all_configs_are_known_here():
     assert {path.stem for path in CONFIGS.glob("*.py")} == {
         *("quickstart", "images", "designs", "pdes", "lmc", "mli", "qcd", "ising", "functions", "landscape"),
-        *("linear_nets", "relu_minima", "involution", "attention"),
-        *("figure1", "figure2", "text"),
+        *("linear_nets", "relu_minima", "involution", "hidden_symmetries", "duality", "attention", "lattice_collision"),
+        *("figure1", "figure2", "speedrun", "text", "colour"),
+        *("graphs", "identifiability", "bayes"),
     }
 
 
@@ -95,7 +96,7 @@ def test_suites_of_the_figures(data):
     ]
     assert len(members(load("figure1.py", "all", data))) == 20
     second = members(load("figure2.py", "all,smoke", data))
-    assert {plan.settings["task"]["dataset"] for plan in second.values()} >= {"dtd", "eurosat", "folder:fgvc_aircraft"}
+    assert {plan.settings["task"]["dataset"] for plan in second.values()} >= {"dtd", "eurosat", "aircraft"}
     assert second["svhn"].settings["task"]["flip"] is False
 
 
@@ -155,6 +156,28 @@ def test_networks_of_the_interpolation_config(data):
         for arm in experiment.prepare(config_lib.read(load("mli.py", "smoke", data))).built.arms
     }
     assert arms == {"standard": 78_042, "sigma": 78_042, "w": 60_634}
+
+
+@pytest.mark.parametrize("words", ["mlp8,digits", pytest.param("resnet20", marks=pytest.mark.extended)])
+def test_networks_of_the_variational_config(words, data):
+    """Settings as published, and published numbers of trained parameters."""
+    full = config_lib.check(load("bayes.py", words, data))
+    assert list(full["arms"]) == ["standard", "w", "kappa_0", "from_w", "less_noise", "w_kl_1"]
+    published = {"resnet20": (-12.0, 1.0, 8.0, 250, "normal"), "mlp8,digits": (-10.0, 0.01, 1.0, 100, "uniform")}
+    names = ("log_variance", "prior_precision", "multiplier", "batch_size", "start")
+    assert tuple(full["task"][name] for name in names) == published[words]
+    assert (full["task"]["rank"], full["task"]["samples"], full["train_steps"], full["replicas"]) == (4, 25, 10_000, 10)
+    smoke = load("bayes.py", f"{words},smoke", data)
+    arms = {arm.name: arm.parameters for arm in experiment.prepare(config_lib.read(smoke)).built.arms}
+    if words == "resnet20":
+        assert (arms["standard"], arms["w"]) == (1_356_098, 1_143_858)
+    assert arms["w"] == arms["kappa_0"] == arms["w_kl_1"] < arms["standard"] == arms["from_w"] == arms["less_noise"]
+
+
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_both_arms_of_a_variational_comparison_have_the_norm_that_is_asked_for(norm, data):
+    plan = config_lib.read(load("bayes.py", f"resnet110,{norm}", data))
+    assert {(arm.model["norm"], arm.model["name"]) for arm in plan.arms} == {(norm, "resnet110")}
 
 
 EQUATION_WORDS = [

@@ -55,6 +55,17 @@ def test_what_is_whole_is_read(tmp_path):
         files.read_json(tmp_path / "c.json")
 
 
+@pytest.mark.parametrize(("last", "kept"), [('{"name": "cut o', 0), ('{"n": 2}', 1), ("", 0)])
+def test_a_line_after_one_that_was_cut_off_is_whole(tmp_path, last, kept):
+    """As a full disk or a kill leaves it: the next line would have been glued to it."""
+    path = tmp_path / "b.jsonl"
+    files.append_line(path, {"n": 1})
+    with open(path, "a") as file:
+        file.write(last)
+    files.append_line(path, {"n": 3})
+    assert [one["n"] for _, one in files.read_lines(path)] == [1, *[2] * kept, 3]
+
+
 def test_arrays_with_any_byte_changed_are_right_or_refused(tmp_path):
     arrays = {"x": np.arange(300.0), "name": np.array(["u"])}
     path = tmp_path / "grid.npz"

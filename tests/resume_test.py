@@ -1,5 +1,6 @@
 """Real processes, killed: the same command started again ends with the same bytes as a run that was never stopped."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -14,6 +15,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).parents[1]
 TWO_ARMS = f"""
@@ -30,6 +32,9 @@ FLAGS = [
     "--config.checkpoint.saves=20",
     "--config.model.dropout=0.2",
     "--config.model.widths=(32,)",  # a hidden layer compiles sooner than two
+    "--config.monitor.kinds=marginal,sharpness,breaking",
+    "--config.monitor.at=start,25%,50%,end",
+    "--config.monitor.products=3",
     "--cpu_devices=2",
 ]
 # A short training in pulses of one step: <folder> <save_seconds> <step at which it waits to be killed>.
@@ -181,6 +186,48 @@ def test_killed_between_reports_after_a_save_by_time(tmp_path):
     assert arrays(killed) == arrays(unbroken)
     assert (killed / "meta/metadata").read_bytes() == (unbroken / "meta/metadata").read_bytes()
     assert {path.name for path in killed.parent.iterdir()} == {path.name for path in unbroken.parent.iterdir()}
+
+
+def children(process):
+    """Processes that a process has started, and those that these have."""
+    found = [process.pid]
+    for pid in found:
+        with contextlib.suppress(OSError):
+            found += map(int, pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return found[1:]
+
+
+def test_killed_while_images_are_streamed(tmp_path):
+    """The batch of a step stays the same, and the processes that decode end with the one that started them."""
+    generator = np.random.default_rng(0)
+    for i in range(60):
+        path = tmp_path / "photos" / f"{i % 3}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (10, 9, 3), np.uint8)).save(path)
+    flags = [f"--config.task.dataset=folder:{tmp_path / 'photos'}", f"--config.task.cache_dir={tmp_path / 'cache'}"]
+    flags += ["--config.task.image_size=8", "--config.task.stream=always", "--config.task.stream_workers=1"]
+    flags += ["--config.reports=6", "--config.checkpoint.saves=6"]
+    workdir = tmp_path / "killed"
+    process = start(workdir, *flags)
+    assert wait_until(process, lambda: reported(workdir, 3))
+    started = children(process)
+    assert started
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert wait_until(subprocess.Popen(["sleep", "20"]), lambda: not any(map(alive, started)))
+    for folder in (workdir, tmp_path / "unbroken"):
+        code, _, err = finish(folder, *flags)
+        assert code == 0, err
+        assert "read from disk as they are needed" in err
+        assert ("goes on from the checkpoint" in err) == (folder == workdir)
+    assert fingerprint(workdir) == fingerprint(tmp_path / "unbroken")
+
+
+def alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.mark.extended

@@ -43,14 +43,18 @@ def write_tiny_tfds(
     supervised: bool = True,
     info: dict | None = None,
     hidden: str | None = None,
+    extra: dict[str, tuple[dict, bytes | int | tuple[float, ...]]] | None = None,
+    label_names: list[str] | None = None,
 ) -> Path:
     """Writes data_dir/name[/config]/version as TFDS prepares it (array_record, PNG); returns the folder.
 
     Split number s holds the `tiny_images` from 500 s on. `splits` (name -> examples) replaces `train` and
     `test`, `features` is merged into the feature dictionary, `info` into dataset_info.json. `hidden` names a
-    split whose labels are all -1.
+    split whose labels are all -1. `extra` gives further features, each with the value that all examples have;
+    `label_names` names the labels, which are taken modulo their number.
     """
     splits = splits or {"train": train, "test": test}
+    extra, label_names = extra or {}, label_names or [f"digit {i}" for i in range(10)]
     version = version or VERSIONS.get(name, "1.0.0")
     folder = Path(data_dir, name, config or "", version)
     folder.mkdir(parents=True)
@@ -59,7 +63,7 @@ def write_tiny_tfds(
         images, labels = tiny_images(count, shape, first=500 * number)
         writer = ArrayRecordWriter(str(folder / f"{name}-{split}.array_record-00000-of-00001"), "group_size:1")
         for image, label in zip(images, labels):
-            writer.write(_example(image, -1 if split == hidden else int(label)))
+            writer.write(_example(image, -1 if split == hidden else int(label) % len(label_names), extra))
         writer.close()
         split_infos.append(
             {
@@ -89,14 +93,15 @@ def write_tiny_tfds(
                 "featuresDict": {
                     "features": {
                         "image": image_feature(shape),
-                        "label": label_feature(),
+                        "label": label_feature(len(label_names)),
+                        **{name: feature for name, (feature, _) in extra.items()},
                         **(features or {}),
                     }
                 },
             }
         )
     )
-    (folder / "label.labels.txt").write_text("\n".join(f"digit {i}" for i in range(10)) + "\n")
+    (folder / "label.labels.txt").write_text("\n".join(label_names) + "\n")
     return folder
 
 
@@ -115,14 +120,33 @@ def label_feature(classes: int = 10) -> dict:
     }
 
 
+def text_feature() -> dict:
+    return {"pythonClassName": "tensorflow_datasets.core.features.text_feature.Text", "text": {}}
+
+
+def box_feature() -> dict:
+    return {
+        "pythonClassName": "tensorflow_datasets.core.features.bounding_boxes.BBoxFeature",
+        "boundingBox": {"shape": {"dimensions": ["4"]}, "dtype": "float32"},
+    }
+
+
 def _supervised(*keys: str) -> dict:
     return {"tuple": {"items": [{"featureKey": key} for key in keys]}}
 
 
-def _example(image: np.ndarray, label: int) -> bytes:
+def _example(image: np.ndarray, label: int, extra: dict) -> bytes:
     png = io.BytesIO()
     Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(png, "PNG")
     example = tf_example_pb2.Example()
     example.features.feature["image"].bytes_list.value.append(png.getvalue())
     example.features.feature["label"].int64_list.value.append(label)
+    for name, (_, value) in extra.items():
+        feature = example.features.feature[name]
+        if isinstance(value, bytes):
+            feature.bytes_list.value.append(value)
+        elif isinstance(value, int):
+            feature.int64_list.value.append(value)
+        else:
+            feature.float_list.value.extend(value)
     return example.SerializeToString()

@@ -4,7 +4,7 @@ from sbjax.asymmetry.controls import StartedFrom
 from sbjax.asymmetry.figlu import Gate, figlu
 from sbjax.asymmetry.masks import MaskSpec, make_mask
 from sbjax.asymmetry.network import Asymmetric, make_asymmetric
-from sbjax.asymmetry.presets import mlp_mnist, resnet8, resnet20
+from sbjax.asymmetry.presets import gnn_arxiv, mlp_mnist, resnet8, resnet20
 from sbjax.asymmetry.spec import AsymmetrySpec
 from sbjax.asymmetry.syre import decay_weights, weighted_decay
 from sbjax.asymmetry.weights import (
@@ -28,6 +28,7 @@ __all__ = [
     "effective",
     "figlu",
     "fingerprint",
+    "gnn_arxiv",
     "make_asymmetric",
     "make_mask",
     "mlp_mnist",

@@ -11,6 +11,7 @@ from sbjax import options
 from sbjax.options import Condition, Spec, one_of
 
 PRESETS = {
+    "gnn_arxiv": asymmetry_lib.gnn_arxiv,
     "mlp_mnist": asymmetry_lib.mlp_mnist,
     "resnet8": asymmetry_lib.resnet8,
     "resnet20": asymmetry_lib.resnet20,
@@ -26,6 +27,9 @@ _OWN = {
         only={"kind": one_of("w"), "preset": Condition(operator.not_, " left out")},
     ),
     "kappa_factor": Spec(1.0, "multiplies every kappa; 0 freezes zeros", least=0, only={"kind": one_of("w")}),
+    "with_gate": Spec(
+        None, "also FiGLU, F of this deviation: W + sigma", above=0, like=1.0, only={"kind": one_of("w")}
+    ),
     "start_only": Spec(False, "train the standard network from this one's start", only={"kind": one_of(*WRAPPED)}),
 }
 
@@ -47,6 +51,7 @@ def build_asymmetric(module: Any, fields: Mapping[str, Any] | None) -> Any:
     - preset: of kind 'w', a published choice of masks;
     - masks: of kind 'w', instead of a preset, {'dense_0/kernel': {'n_fix': 64, 'kappa': 1.0}}, see `MaskSpec`;
     - kappa_factor: multiplies every kappa; 0 freezes zeros;
+    - with_gate: of kind w, FiGLU in place of the activation besides, with a matrix of this deviation (W + sigma);
     - start_only: train the standard network from the asymmetric one's effective weights.
 
     Raises:
@@ -74,6 +79,9 @@ def build_asymmetric(module: Any, fields: Mapping[str, Any] | None) -> Any:
             (glob, dataclasses.replace(mask, kappa=own["kappa_factor"] * mask.kappa)) for glob, mask in spec.masks
         )
         spec = dataclasses.replace(spec, masks=scaled)
+    if own["with_gate"] is not None:
+        gate = asymmetry_lib.AsymmetrySpec("sigma", gate_scale=own["with_gate"], mask_seed=spec.mask_seed)
+        module = asymmetry_lib.make_asymmetric(module, gate)
     made = asymmetry_lib.make_asymmetric(module, spec)
     return asymmetry_lib.StartedFrom(made, module) if own["start_only"] else made
 

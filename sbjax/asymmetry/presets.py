@@ -66,3 +66,14 @@ def resnet8(mask_seed: int = 0, *, init: str = "same") -> AsymmetrySpec:
         ("head/kernel", MaskSpec(8, 2.0)),
     )
     return AsymmetrySpec("w", masks=masks, mask_seed=mask_seed, init=init)
+
+
+def gnn_arxiv(mask_seed: int = 0, *, init: str = "same") -> AsymmetrySpec:
+    """For ogbn-arxiv: `make_graph_model('graph', classes=40)`; 6 frozen entries per row of every kernel, kappa 0.5.
+
+    The released program also has FiGLU in this network (matrix of deviation 0.01 / sqrt(256)); the paper does not say.
+
+    >>> gnn_arxiv().masks
+    (('dense_*/kernel', MaskSpec(n_fix=6, kappa=0.5, kind='random_subsets', unit='entry', allow_all_frozen=False)),)
+    """
+    return AsymmetrySpec("w", masks=(("dense_*/kernel", MaskSpec(6, 0.5)),), mask_seed=mask_seed, init=init)

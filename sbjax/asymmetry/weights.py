@@ -56,7 +56,7 @@ def constants(params: PyTree, spec: AsymmetrySpec) -> dict[str, PyTree]:
             trainable[name] = np.zeros(shape, bool)
             values = generator.uniform(-spec.bias_bound, spec.bias_bound, shape)
         fixed[name] = values.astype(dtype)
-    made = {"fixed": _nest(fixed), "trainable": _nest(trainable)}
+    made = {"fixed": trees.nest(fixed), "trainable": trees.nest(trainable)}
     return {part: tree for part, tree in made.items() if tree}
 
 
@@ -217,18 +217,6 @@ def _chosen(leaves: Mapping[str, Any], spec: AsymmetrySpec) -> list[str]:
                 f"asymmetry.{field}: {glob!r} matches no parameter{near(glob, leaves)}; there are {', '.join(leaves)}"
             )
     return [name for name in leaves if trees.selects(globs, name)]
-
-
-def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Nest flat names: {'a/b': x} -> {'a': {'b': x}}."""
-    tree = {}
-    for name, leaf in flat.items():
-        *above, last = name.split("/")
-        node = tree
-        for part in above:
-            node = node.setdefault(part, {})
-        node[last] = leaf
-    return tree
 
 
 def _combine(weights, fixed, trainable):

@@ -24,6 +24,7 @@ EXPERIMENTS = {
     "quickstart": "Quickstart",
     "images": "Images",
     "text": "Sentiment of texts",
+    "colour": "Colourisation",
     "pdes": "Differential equations",
     "qcd": "QCD equation of state",
     "functions": "Functions of one variable",
@@ -32,6 +33,9 @@ EXPERIMENTS = {
     "exact": "Closed forms",
     "lmc": "Linear mode connectivity",
     "mli": "Monotonic linear interpolation",
+    "graphs": "Graph networks",
+    "identifiability": "Neuron identifiability",
+    "bayes": "Bayesian networks",
     "designs": "Designs and the replica distance",
 }
 """Titles of pages, in the order of the list of pages; an experiment that is not named here comes last."""

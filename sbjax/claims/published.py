@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 from sbjax.claims import markdown, verdicts
 from sbjax.claims.records import Record, RecordError, commands, load_all
+from sbjax.files import misfit
 from sbjax.names import near
 
 KNOWN = {
@@ -78,6 +79,8 @@ def load(path: str | os.PathLike) -> Claims:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RecordError(f"{path}: is no JSON ({error})") from error
+    if problem := misfit(content, {"papers": {str: str}, "claims": [dict]}):
+        raise RecordError(f"{path}: {problem}")
     claims, papers = tuple(content["claims"]), dict(content["papers"])
     for number, claim in enumerate(claims):
         _check(claim, papers, f"{path}: {claim.get('id', f'claims[{number}]')}")

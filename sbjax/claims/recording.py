@@ -1,20 +1,30 @@
 """A record from the workdir of a finished run or suite."""
 
+import contextlib
 import datetime
 import fnmatch
 import math
 import os
 import pathlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sbjax.claims import published, records
+import numpy as np
+
+from sbjax.claims import published, recording_lines, records
 from sbjax.claims.records import SCHEMA, Record, RecordError
 from sbjax.files import plain, read_json
+from sbjax.names import expanded
 
 Rows = tuple[list[dict[str, Any]], list[dict[str, Any]]]  # columns and rows
-TABLES = ("arms", "shares", "pooled", "cells")
+TABLES = ("arms", "shares", "pooled", "cells", "lines", "along")
+_CALIBRATION = {
+    "calibration_loss": {"name": "test log loss", "digits": 3},
+    "calibration_error": {"name": "calibration error", "decimals": 4},
+    "calibration_floor": {"name": "its floor", "decimals": 4},
+    "calibration_averaged": {"name": "accuracy, seeds averaged", "unit": "%", "decimals": 2},
+}
 _SHARE = {"key": "share_pairs", "name": "pairs improved [95 %]", "unit": "%", "decimals": 0}
 
 
@@ -72,7 +82,9 @@ def record_of(
         hardware: what it ran on; '' takes what `config.json` says.
         table: 'arms', a row an arm (of a suite: a row a run and arm); of a suite of equations, 'shares', a row a pair
             of arms: how many runs and pairs improve; of folds of one set of texts, 'pooled', a row an arm over all;
-            of kind 'exact', 'cells', a row an arm: the cells of its table.
+            of kind 'exact', 'cells', a row an arm: the cells of its table; of a run with lines between its networks,
+            'lines', a row an arm: barriers, and neurons that can be told apart; 'along', a row for each arm and number
+            that a monitor took of each network, such as sharpness.
         show: patterns of the metrics of arms that tables show, such as 'replica_distance/marginal'; None shows all. The
             others are kept as data.
         folder_name: what the command calls its workdir.
@@ -81,11 +93,15 @@ def record_of(
         RecordError: the run is not finished, or has no such table.
         FileNotFoundError: no such folder or file.
     """
-    folder = pathlib.Path(workdir)
-    members = read_json(folder / "suite.json")["members"] if (folder / "suite.json").exists() else []
+    from sbjax.report import results as results_lib
+    from sbjax.report import whole
+
+    folder = expanded(workdir)
+    listed = (folder / "suite.json").exists()
+    members = read_json(folder / "suite.json", {"members": [str]})["members"] if listed else []
     runs = {name: folder / name for name in members} or {"": folder}
     for path in runs.values():
-        status = read_json(path / "status.json").get("status")
+        status = read_json(path / "status.json", whole.STATUS)["status"]
         if status not in ("done", "diverged"):
             raise RecordError(f"{path}: status={status!r}; start the run again, it goes on where it stopped")
     first = next(iter(runs.values()))
@@ -95,11 +111,15 @@ def record_of(
         "shares": lambda: _shares(folder),
         "pooled": lambda: _pooled(folder, first),
         "cells": lambda: _cells(folder),
+        "lines": lambda: recording_lines.lines(folder),
+        "along": lambda: _along(folder),
         "arms": lambda: _arms(runs, show),
     }
-    columns, rows = made[table]()
-    settings = read_json(first / "config.json")
-    config, environment = settings["config"], settings["environment"]
+    changed = [f"{run}/{name}".lstrip("/") for run, path in runs.items() for name in whole.changed_since_finished(path)]
+    with whole.told_of_changes(folder, changed), _told_of_form(folder):
+        columns, rows = made[table]()
+    settings = read_json(first / "config.json", results_lib.CONFIG)
+    config, environment = settings["config"], settings.get("environment", {})
     finished = datetime.datetime.fromtimestamp((first / "status.json").stat().st_mtime, datetime.UTC)
     return _rounded({
         "schema": SCHEMA,
@@ -120,8 +140,21 @@ def record_of(
     })  # fmt: skip
 
 
+@contextlib.contextmanager
+def _told_of_form(folder: pathlib.Path) -> Iterator[None]:
+    """Say of a file that lacks what a table needs that it is the folder."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise RecordError(
+            f"{folder}: its files do not have what the table needs ({type(error).__name__}: {error}); start the "
+            "command of the run again, which makes them anew"
+        ) from error
+
+
 def _arms(runs: Mapping[str, pathlib.Path], show: Sequence[str] | None) -> Rows:
     from sbjax.claims.readings import of_one, of_two
+    from sbjax.experiments.calibration import report as calibration
     from sbjax.report.results import load_results
     from sbjax.report.roles import is_control
 
@@ -149,6 +182,9 @@ def _arms(runs: Mapping[str, pathlib.Path], show: Sequence[str] | None) -> Rows:
                 cells["against"] = of_two(base, values, how, times)
                 better = values < base if results.goal == "min" else values > base
                 cells["improved"] = {"count": int(better.sum()), "of": len(values)}
+            if calibrated := calibration.load(path, [arm]):
+                columns |= _CALIBRATION
+                cells |= _calibration(calibrated[arm])
             for metric, found in sorted(results.metrics[arm].items()):
                 hidden = show is not None and not any(fnmatch.fnmatchcase(metric, pattern) for pattern in show)
                 columns[metric] = {"name": metric, "digits": 3} | ({"shown": False} if hidden else {})
@@ -158,6 +194,17 @@ def _arms(runs: Mapping[str, pathlib.Path], show: Sequence[str] | None) -> Rows:
     if "" not in runs:
         columns = {"run": {"name": "run"}, **columns}
     return [{"key": key, **column} for key, column in columns.items()], rows
+
+
+def _calibration(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Cells of one arm of what `sbjax.experiments.calibration` measured: an error never without its floor."""
+    from sbjax.claims.readings import of_one
+
+    each = {name: np.array([one[name] for one in found["replicas"]], float) for name in ("loss", "error", "floor")}
+    cells = {f"calibration_{name}": of_one(values, "median", 1) for name, values in each.items()}
+    if found["ensemble"]:
+        cells["calibration_averaged"] = 100 * found["ensemble"]["accuracy"]
+    return cells
 
 
 def _shares(folder: pathlib.Path) -> Rows:
@@ -217,18 +264,33 @@ def _pooled(folder: pathlib.Path, first: pathlib.Path) -> Rows:
 
 def _cells(folder: pathlib.Path) -> Rows:
     """The table of an experiment of kind 'exact': its own columns, cells as records have them."""
-    from sbjax.experiments import registry
     from sbjax.report.results import load_results
     from sbjax.report.roles import is_control
+    from sbjax.runner.suite import experiment_of
 
-    results = load_results(folder)
-    experiment = registry.find(results.config["task"])
+    results, experiment = load_results(folder), experiment_of(folder)
     if not hasattr(experiment, "cells"):
         raise RecordError(f"{folder}: --table=cells is for experiments of kind 'exact', not of {experiment.name!r}")
     found = experiment.cells(folder, results.arms)
     for row in found["rows"]:
         row |= {"mark": "control"} if is_control(results, row["cells"]["arm"]) else {}
     return found["columns"], found["rows"]
+
+
+def _along(folder: pathlib.Path) -> Rows:
+    """What a monitor took of each network along training: a row for each number and arm."""
+    from sbjax.report import along
+    from sbjax.report.results import load_results
+    from sbjax.report.roles import is_control
+
+    results = load_results(folder)
+    made = along.rows(results)
+    if not made:
+        raise RecordError(f"{folder}: --table=along needs numbers of a monitor, such as monitor.kinds='sharpness'")
+    columns = [{"key": "number", "name": "number"}, {"key": "arm", "name": "arm"}]
+    columns += [{"key": key, "name": name, "digits": 3} for key, name in along.COLUMNS.items()]
+    rows = [{"cells": row} | ({"mark": "control"} if is_control(results, row["arm"]) else {}) for row in made]
+    return columns, rows
 
 
 def _measure(found: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from sbjax.claims import markdown, pages, published, readings, verdicts
 from sbjax.claims.published import Claim
 from sbjax.claims.records import Record, RecordError
+from sbjax.names import expanded
 
 SCALES = ("smoke", "quick")
 
@@ -111,7 +112,8 @@ def run(
     Raises:
         RecordError: no such scale, a command that failed, or a workdir without the numbers.
     """
-    words, environment = arguments(claim, scale, pathlib.Path(workdir).absolute())
+    workdir = expanded(workdir)
+    words, environment = arguments(claim, scale, workdir)
     done = subprocess.run(words, cwd=root, env={**os.environ, **environment}, stdout=sys.stderr, check=False)
     if done.returncode:
         raise RecordError(f"{claim['id']}: the command ended with exit code {done.returncode}: {shlex.join(words)}")

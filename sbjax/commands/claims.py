@@ -33,7 +33,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "table",
         "arms",
-        "With --record: arms; of a suite of equations, shares; of folds of texts, pooled; of kind exact, cells.",
+        "With --record: arms; of a suite of equations, shares; of folds of texts, pooled; of kind exact, cells; of "
+        "lines between networks, lines; of a monitor's numbers of each network, along.",
     )
     flags.DEFINE_list("show", None, "With --record: metrics of arms that the table shows; default all.")
     flags.DEFINE_bool("write", False, "Make all generated pages again.")
@@ -64,6 +65,6 @@ def cli(argv: list[str]) -> None:
 
     try:
         said = main(argv)
-    except (RecordError, ConfigError, FileNotFoundError, FileExistsError, ValueError) as error:
+    except (RecordError, ConfigError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     sys.stdout.write(said + "\n")

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sbjax.data import cache, decoding, image_files, strata
-from sbjax.data.image_files import count, some
+from sbjax.data import aircraft, cache, decoding, image_files, named, strata
+from sbjax.data.image_files import File, count, some
 from sbjax.names import near
 
 logger = logging.getLogger(__name__)
@@ -28,16 +28,30 @@ _HIDDEN = ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini")
 _RULES = 1
 
 
-class File(NamedTuple):
-    """An image file: its path, its name below the root, and its class."""
+class Found(NamedTuple):
+    """An image folder that was looked through.
 
-    path: Path
-    name: str
-    label: int
+    Attributes:
+        root: the folder.
+        classes: names of the labels 0, 1, ..
+        files: by 'train', 'validation', 'test', in `strata.spread` order.
+        cut: rows that are cut off at the bottom of each image.
+        digest: of all that the pixels depend on.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    files: dict[str, list[File]]
+    cut: int
+    digest: str
 
 
 def load_splits(
-    path: str, *, image_size: int | None = None, cache_dir: str | os.PathLike | None = None
+    path: str,
+    *,
+    image_size: int | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    classes: Sequence[str] = (),
 ) -> cache.Splits:
     """Training, validation and test split of an image folder; see `sbjax.data.load` for the rules.
 
@@ -49,11 +63,40 @@ def load_splits(
         ValueError: the folder is not laid out so, or holds images that cannot be used; the message names them.
         FileNotFoundError, NotADirectoryError: there is no such folder.
     """
+    found = open_folder(path, classes=classes)
+    size = "" if image_size is None else f"-{image_size}px"
+    stored = cache.folder(cache_dir) / "images" / f"folder-{found.digest}{size}.npz"
+    splits = cache.load_splits(stored)
+    if splits is None:
+        splits = _read(found, image_size)
+        cache.save_splits(stored, splits)
+    logger.info("%s: classes %s", found.root, some([f"{i} = {name}" for i, name in enumerate(found.classes)], most=20))
+    return splits._replace(class_names=found.classes)
+
+
+def open_folder(path: str, *, classes: Sequence[str] = ()) -> Found:
+    """The files of an image folder by split; no picture is read yet.
+
+    Args:
+        classes: the classes to keep; () = all.
+
+    Raises:
+        As `load_splits`.
+    """
     decoding.import_pillow(what="Image folders are read")
     root = locate(path)
-    classes, given = find(root)
+    lists = aircraft.locate(root)
+    names, given = find(root) if lists is None else aircraft.find(lists)
+    cut = 0 if lists is None else aircraft.BANNER_ROWS
+    if classes:
+        kept = named.choose(names, classes, what=str(root))
+        number = {names.index(name): label for label, name in enumerate(kept)}
+        names, given = kept, {
+            split: [file._replace(label=number[file.label]) for file in files if file.label in number]
+            for split, files in given.items()
+        }  # fmt: skip
     labels = {split: np.array([file.label for file in files], np.int32) for split, files in given.items()}
-    priority = {split: _priority(files, classes) for split, files in given.items()}
+    priority = {split: _priority(files, names) for split, files in given.items()}
     try:
         parts = strata.arrange(labels, priority)
     except ValueError as error:
@@ -61,14 +104,7 @@ def load_splits(
     if parts["test"][0] == "validation":
         logger.info("%s has no test split: its validation split takes the place.", root)
     files = {part: [given[split][i] for i in indices] for part, (split, indices) in parts.items()}
-    size = "" if image_size is None else f"-{image_size}px"
-    stored = cache.folder(cache_dir) / "images" / f"folder-{_digest(files)}{size}.npz"
-    splits = cache.load_splits(stored)
-    if splits is None:
-        splits = _read(root, files, len(classes), image_size)
-        cache.save_splits(stored, splits)
-    logger.info("%s: classes %s", root, some([f"{i} = {name}" for i, name in enumerate(classes)], most=20))
-    return splits._replace(class_names=tuple(classes))
+    return Found(root, names, files, cut, _digest(files, cut))
 
 
 def locate(path: str) -> Path:
@@ -119,18 +155,17 @@ def find(root: Path) -> tuple[tuple[str, ...], dict[str, list[File]]]:
     return classes, files
 
 
-def _read(root, files, classes, image_size) -> cache.Splits:
+def _read(found: Found, image_size: int | None) -> cache.Splits:
     """The three splits, decoded in their order."""
-    every = [file for part in files.values() for file in part]
-    pixels, note = image_files.read_all(
-        [file.path for file in every], [file.name for file in every], image_size=image_size, what=str(root)
-    )
+    every = [file for part in found.files.values() for file in part]
+    paths, names = [file.path for file in every], [file.name for file in every]
+    pixels, note = image_files.read_all(paths, names, image_size=image_size, what=str(found.root), cut=found.cut)
     arrays, start = {}, 0
-    for part, members in files.items():
+    for part, members in found.files.items():
         arrays[f"{part}_images"] = pixels[start : start + len(members)]
         arrays[f"{part}_labels"] = np.array([file.label for file in members], np.int32)
         start += len(members)
-    return cache.Splits(classes=classes, **arrays, note=note)
+    return cache.Splits(classes=len(found.classes), **arrays, note=note)
 
 
 def _split_folders(root: Path, folders: Sequence[Path]) -> dict[str, Path]:
@@ -213,9 +248,9 @@ def _priority(files: Sequence[File], classes: Sequence[str]) -> np.ndarray:
     return np.array([int.from_bytes(digest, "little") for digest in digests], np.uint64)
 
 
-def _digest(files: Mapping[str, Sequence[File]]) -> str:
-    """Of everything that the decoded arrays depend on: rules, splits, names, sizes, dates."""
-    digest = hashlib.sha256(f"rules {_RULES}\n".encode())
+def _digest(files: Mapping[str, Sequence[File]], cut: int) -> str:
+    """Of everything that the decoded arrays depend on: rules, splits, names, sizes, dates, rows that are cut off."""
+    digest = hashlib.sha256(f"rules {_RULES}\n{f'cut {cut}' if cut else ''}".encode())
     for part, members in files.items():
         for file in members:
             try:

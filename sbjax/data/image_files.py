@@ -36,8 +36,16 @@ _GREY_MODES = ("1", "L", "LA", "La")
 _ORIENTATION, _BITS_PER_SAMPLE, _WIDTH, _HEIGHT = 274, 258, 256, 257
 
 
+class File(NamedTuple):
+    """An image file: its path, its name below the root, and its class."""
+
+    path: Path
+    name: str
+    label: int
+
+
 def read_all(
-    paths: Sequence[Path], names: Sequence[str], *, image_size: int | None, what: str
+    paths: Sequence[Path], names: Sequence[str], *, image_size: int | None, what: str, cut: int = 0
 ) -> tuple[UInt8[np.ndarray, "n h w c"], str]:
     """Pixels of all files in one array, with one channel if all are grey, else three; and what was changed, in words.
 
@@ -45,31 +53,15 @@ def read_all(
         paths, names: of the files; the names are for messages.
         image_size: side of the square they are resized to; None = they must have one size.
         what: begins messages.
+        cut: rows to cut off at the bottom of each, before it is resized.
 
     Raises:
         ValueError: files are damaged, have more than 8 bits a channel, or differ in size while `image_size` is None.
     """
     bytes_each = float(np.mean([path.stat().st_size for path in paths]))
+    size, grey = look_at_all(paths, names, image_size=image_size, what=what, cut=cut, bytes_each=bytes_each)
     faults: dict[str, str] = {}
-    looks: list[Look | None] = [None] * len(paths)
-
-    def see(indices):
-        for i in indices:
-            try:
-                looks[i] = look(paths[i])
-            except Exception as error:  # a damaged file may raise anything
-                faults[names[i]] = _reason(error)
-
-    decoding.in_chunks(see, len(paths), bytes_each=bytes_each, what=f"{what}, heads of files")
-    _refuse_damaged(what, faults)
-    deep = sorted(f"{name} ({found.deep})" for name, found in zip(names, looks) if found.deep)
-    if deep:
-        raise ValueError(
-            f"{what}: {count('images with more than 8 bits a channel', deep)}; scale them to 8 bits yourself, over the "
-            "range that matters, or return arrays from a function (dataset='FILE.py:FUNCTION')"
-        )
-    size = _one_size(what, names, looks) if image_size is None else (image_size, image_size)
-    shape = (len(paths), *size, 1 if all(found.grey for found in looks) else 3)
+    shape = (len(paths), *size, 1 if grey else 3)
     try:
         pixels = np.empty(shape, np.uint8)
     except MemoryError as error:
@@ -79,9 +71,9 @@ def read_all(
     def fill(indices):
         for i in indices:
             try:
-                image, changed = read(paths[i], grey=shape[-1] == 1, image_size=image_size)
+                image, changed = read(paths[i], grey=grey, image_size=image_size, cut=cut)
             except Exception as error:
-                faults[names[i]] = _reason(error)
+                faults[names[i]] = reason(error)
                 continue
             for change in changed:
                 changes[change].append(names[i])
@@ -91,9 +83,42 @@ def read_all(
                 faults[names[i]] = f"upright it is {_words(image.shape)} pixels, others {_words(size)}; set image_size"
 
     decoding.in_chunks(fill, len(paths), bytes_each=bytes_each, what=what)
-    _refuse_damaged(what, faults)
+    refuse_damaged(what, faults)
     note = "; ".join(count(change, sorted(changes[change])) for change in sorted(changes))
     return pixels, f"changed: {note}" if note else ""
+
+
+def look_at_all(
+    paths: Sequence[Path], names: Sequence[str], *, image_size: int | None, what: str, cut: int, bytes_each: float
+) -> tuple[tuple[int, int], bool]:
+    """The size that all have after `cut` and resizing, and whether all are grey, from the heads of the files.
+
+    Raises:
+        ValueError: as `read_all`.
+    """
+    faults: dict[str, str] = {}
+    looks: list[Look | None] = [None] * len(paths)
+
+    def see(indices):
+        for i in indices:
+            try:
+                looks[i] = look(paths[i])
+            except Exception as error:  # a damaged file may raise anything
+                faults[names[i]] = reason(error)
+
+    decoding.in_chunks(see, len(paths), bytes_each=bytes_each, what=f"{what}, heads of files")
+    refuse_damaged(what, faults)
+    deep = sorted(f"{name} ({found.deep})" for name, found in zip(names, looks) if found.deep)
+    if deep:
+        raise ValueError(
+            f"{what}: {count('images with more than 8 bits a channel', deep)}; scale them to 8 bits yourself, over the "
+            "range that matters, or return arrays from a function (dataset='FILE.py:FUNCTION')"
+        )
+    low = sorted(name for name, found in zip(names, looks) if found.size[0] <= cut)
+    if low:
+        raise ValueError(f"{what}: {count(f'images of {cut} rows, which are cut off, or fewer', low)}; remove them")
+    size = _one_size(what, names, looks) if image_size is None else (image_size, image_size)
+    return (size if image_size is not None else (size[0] - cut, size[1])), all(found.grey for found in looks)
 
 
 def some(names: Collection[str], *, most: int = 3) -> str:
@@ -144,9 +169,12 @@ def look(path: str | os.PathLike) -> Look:
 
 
 def read(
-    path: str | os.PathLike, *, grey: bool, image_size: int | None = None
+    path: str | os.PathLike, *, grey: bool, image_size: int | None = None, cut: int = 0
 ) -> tuple[UInt8[np.ndarray, "h w c"], tuple[str, ...]]:
-    """Pixels of an image file with one channel (`grey`) or three, and what was changed, in words."""
+    """Pixels of an image file with one channel (`grey`) or three, and what was changed, in words.
+
+    `cut` rows are cut off at the bottom before the picture is resized to `image_size`.
+    """
     from PIL import Image, ImageOps
 
     with Image.open(path) as image:
@@ -170,6 +198,8 @@ def read(
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         image = image.convert("L" if grey else "RGB")
+        if cut:
+            image = image.crop((0, 0, image.width, image.height - cut))
         pixels = np.asarray(image if image_size is None else decoding.fit(image, image_size))
     return (pixels[..., None] if grey else pixels), tuple(changes)
 
@@ -211,7 +241,8 @@ def _one_size(what, names, looks) -> tuple[int, int]:
     return size
 
 
-def _refuse_damaged(what: str, faults: Mapping[str, str]) -> None:
+def refuse_damaged(what: str, faults: Mapping[str, str]) -> None:
+    """Raises of files that cannot be read, each with its reason, if there are any."""
     if faults:
         named = [f"{name}: {faults[name]}" for name in sorted(faults)]
         raise ValueError(f"{what}: {len(named)} image files cannot be read ({some(named)}); mend or remove them")
@@ -221,7 +252,8 @@ def _words(size) -> str:
     return f"{size[0]} x {size[1]}"
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What a damaged file raised, in words."""
     if type(error).__name__ == "UnidentifiedImageError":
         return "no image"  # Pillow repeats the whole path
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

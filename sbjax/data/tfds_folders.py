@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from sbjax.data import named
 from sbjax.files import read_json
 from sbjax.names import expanded
 
@@ -142,6 +143,28 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
+def decoded_bytes(folder: Path, *, image_size: int | None = None) -> int:
+    """What the images of the splits that are read take once they are decoded, from the two files that describe a set.
+
+    0 of images of many sizes without `image_size`, or where the files do not say it.
+    """
+    info = read_json(folder / "dataset_info.json", {"splits?": [dict]}, remedy="prepare the set again")
+    counts = [
+        sum(map(int, split.get("shardLengths", [])))
+        for split in info.get("splits", [])
+        if split.get("name") in ("train", "validation", "test")
+    ]
+    features = read_json(folder / "features.json", dict, remedy="prepare the set again")
+    sides = []
+    for feature in features.get("featuresDict", {}).get("features", {}).values():
+        if found := feature.get("image", {}).get("shape", {}).get("dimensions"):
+            height, width, channels = (int(size) for size in found)
+            if image_size is not None:
+                height = width = image_size
+            sides.append(max(height, 0) * max(width, 0) * (3 if channels < 0 else channels))
+    return sum(counts) * max(sides, default=0)
+
+
 def prepare(name: SetName, data_dir: Path, embedded: tuple[str, ...] = ()) -> None:
     """Download and prepare a set as array_record; fails within seconds if that is not possible.
 
@@ -167,9 +190,11 @@ def prepare(name: SetName, data_dir: Path, embedded: tuple[str, ...] = ()) -> No
     missing = f"{str(name)!r} is not prepared in {data_dir} (set data_dir or TFDS_DATA_DIR if it is elsewhere)."
     command = prepare_command(name, data_dir)
     if not installed("tensorflow"):
+        how = named.how_to_get(name.set, data_dir)
         raise FileNotFoundError(
-            f"{missing} TFDS prepares images with TensorFlow, which is not installed (it is not needed "
-            f"afterwards): `pip install tensorflow`, then run again or run: {command}"
+            f"{str(name)!r} is not prepared in {data_dir} (set data_dir, task.data_dir in a config, or TFDS_DATA_DIR "
+            "if it is elsewhere), and TFDS prepares images with TensorFlow, which is not installed and not needed "
+            f"afterwards: `pip install tensorflow`, then run again or run: {command}{f' ({how})' if how else ''}"
         )
 
     def reach_and_build():

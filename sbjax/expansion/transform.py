@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, DTypeLike, Float32, PyTree, UInt8
+from jaxtyping import Array, ArrayLike, DTypeLike, Float, Float32, PyTree, UInt8
 
 from sbjax.expansion.kinds import Expansion, ImageExpansion, SequenceExpansion, VectorExpansion
 
@@ -34,6 +34,7 @@ __all__ = [
     "expanded_shape",
     "prepare",
     "resolve",
+    "standardise",
     "with_expansion",
 ]
 
@@ -211,15 +212,38 @@ def prepare(
     images = jnp.asarray(images)
     if images.dtype != jnp.uint8:
         raise TypeError(f"images has dtype {images.dtype}: `prepare` takes stored uint8 pixels, 0 .. 255.")
-    centre, scale = (moment.astype(np.float32) for moment in _moments(mean, std))
-    if centre.size not in (1, *images.shape[-1:]):
+    return standardise(expansion, images.astype(jnp.float32) / 255, mean=mean, std=std)
+
+
+def standardise(
+    expansion: Expansion | None,
+    scaled: Float[Array, "*batch h w c"],
+    *,
+    mean: ArrayLike | Sequence[float],
+    std: ArrayLike | Sequence[float],
+) -> Float[Array, "*batch hk wk ck"]:
+    """`prepare` of images that are on the scale of [0, 1] already, such as lightness.
+
+    Args:
+      expansion, mean, std: as in `prepare`.
+      scaled: [..., H, W, C], floating.
+
+    Raises:
+      ValueError: as `prepare`.
+
+    >>> import jax.numpy as jnp
+    >>> standardise(None, jnp.full((1, 1, 1), 0.75), mean=0.5, std=0.25).tolist()
+    [[[1.0]]]
+    """
+    scaled = jnp.asarray(scaled)
+    centre, scale = (moment.astype(scaled.dtype) for moment in _moments(mean, std))
+    if centre.size not in (1, *scaled.shape[-1:]):
         raise ValueError(
-            f"mean has {centre.size} numbers, images has shape {images.shape}: give one, or one a channel."
+            f"mean has {centre.size} numbers, images has shape {scaled.shape}: give one, or one a channel."
         )
     # Full rank, for users who forbid rank promotion.
-    centre, scale = (moment.reshape((1,) * (images.ndim - 1) + (-1,)) for moment in (centre, scale))
+    centre, scale = (moment.reshape((1,) * (scaled.ndim - 1) + (-1,)) for moment in (centre, scale))
     expansion = resolve(expansion, mean=mean, std=std)
-    scaled = images.astype(jnp.float32) / 255
     if getattr(expansion, "order", "after") == "before":
         expanded = expand(expansion, scaled)
         if centre.size not in (1, expanded.shape[-1]):

@@ -13,11 +13,15 @@ from sbjax.names import import_path, is_import_path, near
 KINDS = {
     "images": "sbjax.experiments.images.experiment",
     "text": "sbjax.experiments.text.experiment",
+    "identifiability": "sbjax.experiments.identifiability.experiment",
+    "graphs": "sbjax.experiments.graphs.experiment",
+    "colour": "sbjax.experiments.colour.experiment",
     "pinn": "sbjax.experiments.pinn.experiment",
     "qcd": "sbjax.experiments.qcd.experiment",
     "functions": "sbjax.experiments.functions.experiment",
     "ising": "sbjax.experiments.ising.experiment",
     "landscape": "sbjax.experiments.landscape.experiment",
+    "bayes": "sbjax.experiments.bayes.experiment",
     "exact": "sbjax.experiments.exact.experiment",
 }
 

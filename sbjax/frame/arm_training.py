@@ -133,7 +133,8 @@ def identity(plan: Plan, arm: str) -> dict[str, Any]:
     Free fields of the experiment, such as where data lie, decide none.
     """
     experiment, resolved = plan.experiment, plan.settings
-    settings = {name: value for name, value in resolved.items() if name not in ("arms", "checkpoint", "callbacks")}
+    outside = ("arms", "checkpoint", "callbacks", "calibration")
+    settings = {name: value for name, value in resolved.items() if name not in outside}
     own = {name: value for name, value in resolved["arms"][arm].items() if name not in ("order", "role", "labels")}
     free = {name for name, spec in options.describe(experiment.fields).items() if spec.free}
     settings["task"] = {name: value for name, value in settings["task"].items() if name not in free}

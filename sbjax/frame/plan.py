@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from sbjax.frame.sections import Checkpoint, Interpolation, Monitor, Placement, Population, Precision
+from sbjax.frame.sections import Calibration, Checkpoint, Interpolation, Monitor, Placement, Population, Precision
 from sbjax.optimizers.section import OptimizerChoice
 
 REFERENCE, TREATMENT, CONTROL = "reference", "treatment", "control of "
@@ -76,6 +76,7 @@ class Plan:
     placement: Placement
     monitor: Monitor
     interpolation: Interpolation
+    calibration: Calibration
     population: Population
     checkpoint: Checkpoint
     arms: tuple[ArmPlan, ...]

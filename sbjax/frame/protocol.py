@@ -30,7 +30,8 @@ class Experiment(Protocol):
         fields: a dataclass of its own fields, those of the section `task`, made with `sbjax.options.option`.
         fixed: fields of `task` in which arms may not differ.
         sections: which shared sections it reads: of 'model', 'expansion', 'optimizer', 'second_phase', 'population',
-            'monitor', 'interpolation', 'checkpoint', 'placement', 'precision'. Any other one is refused by name.
+            'monitor', 'interpolation', 'calibration', 'checkpoint', 'placement', 'precision'. Any other one is refused
+            by name.
         general: which fields outside of sections it reads.
         model: the default of the section `model`.
         smoke: what the word `smoke` changes, by path: {'task.points': 64}.

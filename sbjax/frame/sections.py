@@ -43,11 +43,12 @@ class Placement:
 
 @dataclasses.dataclass(frozen=True)
 class Monitor:
-    """Replica distances along training."""
+    """Replica distances along training, and numbers of each replica."""
 
     kinds: str = option(
         "marginal",
-        "of unmatched, marginal, neuron_cloud, function, matched, separated by commas, or 'module:function'; '' = none",
+        "of unmatched, marginal, neuron_cloud, function, matched, sharpness, breaking, separated by commas, or "
+        "'module:function'; '' = none",
         off="",
     )
     at: str = option(
@@ -56,6 +57,13 @@ class Monitor:
     solver: str = option("sliced", "of neuron_cloud", only={"kinds": has("neuron_cloud")})
     probe_size: int = option(
         256, "held-out examples on which 'function' compares outputs", least=1, only={"kinds": has("function")}
+    )
+    products: int = option(
+        16, "products with the Hessian for the sharpness of a replica", least=2, most=10**4,
+        only={"kinds": has("sharpness")},
+    )  # fmt: skip
+    batches: int = option(
+        1, "batches of training data that sharpness is taken on", least=1, most=10**4, only={"kinds": has("sharpness")}
     )
 
 
@@ -73,8 +81,30 @@ class Interpolation:
     rebase: bool = option(
         False, "pairs once more with hidden units matched, where no constants are", only={"between": has("pairs")}
     )
+    matching: str = option(
+        "weights",
+        "units for rebase: by 'weights', or by correlations ('pearson') or products ('dot') of activations",
+        choices=("weights", "pearson", "dot"),
+        only={"rebase": given()},
+    )
+    identifiability: bool = option(
+        False,
+        "which neurons of hidden dense layers can be told apart, beside the barriers",
+        only={"between": has("pairs")},
+    )
     examples: int = option(5000, "training examples that losses are taken on", least=1, only={"between": given()})
     published: dict = option({}, "(mean, standard deviation) of published barriers by arm", only={"between": given()})
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """Whether probabilities of classes mean what they say, on the test split after training."""
+
+    bins: int = option(0, "equal bins of confidence, 15 is usual; 0 = calibration is not measured", least=0, most=1000)
+    unknown: str = option(
+        "", "a set of none of these classes, named as task.dataset: can it be told from the test split?",
+        only={"bins": given()},
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +135,7 @@ SHARED = {
     "placement": Placement,
     "monitor": Monitor,
     "interpolation": Interpolation,
+    "calibration": Calibration,
     "population": Population,
     "checkpoint": Checkpoint,
 }

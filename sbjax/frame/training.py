@@ -19,7 +19,8 @@ from sbjax.frame.estimate import check_memory, tree_bytes
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.protocol import Experiment
 from sbjax.frame.workdir import Workdir
-from sbjax.metrics.monitor import Monitor, make_replica_monitor
+from sbjax.metrics.monitor import Loss, Monitor, make_replica_monitor
+from sbjax.metrics.sharpness import check_twice_differentiable
 from sbjax.optimizers.population import Population, with_population
 from sbjax.report.results import save_arms
 from sbjax.tasks.task import Task
@@ -191,13 +192,17 @@ class TrainingExperiment(Experiment):
             raise ConfigError("monitor.kinds: 'function' compares outputs, which this task has none of; leave it out")
         outputs_fn = None if task.outputs is None else lambda variables: task.outputs(task.data, variables)
         key = rng.stream(jax.random.key(plan.seed), "null")
+        shapes, loss = jax.eval_shape(task.init, key), None
         with told_as("monitor"):
+            if "sharpness" in kinds:
+                loss = _training_loss(task, shapes, section)
             monitor = make_replica_monitor(
                 kinds,
                 key=key,
                 outputs_fn=outputs_fn,
                 solver=section.solver,
-                shapes=jax.eval_shape(task.init, key),
+                shapes=shapes,
+                loss=loss,
                 **_applied(task),
             )
         return monitor, parse_steps(section.at, steps=steps, reports=plan.reports)
@@ -206,7 +211,11 @@ class TrainingExperiment(Experiment):
         """Train one arm from where it was left."""
         folder.set_status("running", arm=arm.name)
         progress.show(f"{arm.name}: compiling")
-        return ArmTraining(prepared.plan, arm, prepared.placement, folder, progress, stop).fit()
+        try:
+            return ArmTraining(prepared.plan, arm, prepared.placement, folder, progress, stop).fit()
+        finally:
+            if arm.task.stream is not None:
+                arm.task.stream.close()
 
     def run(self, prepared: Prepared, folder: Workdir, *, stop) -> bool:
         """Train the arms, each from where it was left."""
@@ -256,6 +265,22 @@ def _applied(task: Task) -> dict[str, Any]:
     if task.outputs is not None:
         return {"apply_fn": lambda variables, data: task.outputs(data, variables), "inputs": task.data}
     return {}
+
+
+def _training_loss(task: Task, shapes: Any, section: Any) -> Loss:
+    """The loss of a task on its first batches, with one key for all replicas, arms and steps; for 'sharpness'."""
+    key = rng.stream(jax.random.key(0), "sharpness")
+
+    def loss(variables, batch):
+        return task.loss(variables, batch, key)[0]
+
+    batch = jax.eval_shape(task.sample, task.data, key, jnp.int32(0))
+    try:
+        check_twice_differentiable(loss, shapes, batch)
+    except ValueError as error:
+        raise ValueError(f"kinds='sharpness': {error}; leave it out") from error
+    sample = jax.jit(task.sample)
+    return Loss(loss, lambda: [sample(task.data, key, jnp.int32(i)) for i in range(section.batches)], section.products)
 
 
 def _last_measures(history: list[fit_lib.Record]) -> dict[str, dict[str, float]]:

@@ -6,11 +6,9 @@
 import fcntl
 import io
 import json
-import logging
 import os
 import pathlib
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,16 +16,13 @@ import numpy as np
 
 from sbjax import hosts
 from sbjax.files import append_line, changed, read_json, write_atomically
+from sbjax.frame import recorded
 from sbjax.frame.callbacks import Callbacks, Event
 from sbjax.frame.environment import environment
 from sbjax.frame.errors import ConfigError, told_of_files
+from sbjax.frame.recorded import FORMAT
 from sbjax.names import expanded
-from sbjax.report import against, results, whole
-
-logger = logging.getLogger(__name__)
-
-FORMAT = 2
-"""Of `config.json` and what lies beside it; 1 had sections `lines`, `finish` and `mapping`, and no number."""
+from sbjax.report import results, whole
 
 
 @runtime_checkable
@@ -172,38 +167,11 @@ class Workdir:
             ) from None
         found, now = self._read("config.json", results.CONFIG), environment(self._settings)
         if found is None:
-            content = {
-                "format": FORMAT,
-                "config": self._settings,
-                "environment": now,
-                "overrides": overrides,
-                "started": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-            }
-            content |= {"config_file": config_file} if config_file else {}
-            content |= {"extended": extended} if extended else {}
-            if environments:
-                content |= {"environment": environments[0]}
-                content |= {"continued": list(environments[1:])} if environments[1:] else {}
+            content = recorded.first(self._settings, list(environments) or [now], overrides, config_file, extended)
         else:
-            content = found if found.get("extended", 0) == extended else {**found, "extended": extended}
-            content = self._with_environment(content, json.loads(json.dumps(now)))
+            content = recorded.going_on(found, json.loads(json.dumps(now)), extended, self.path)
         if content != found:
             write_atomically(self.path / "config.json", json.dumps(content, indent=1))
-
-    def _with_environment(self, content, now):
-        """`config.json` of a run that goes on, with this environment where it is another one than before."""
-        before = [content.get("environment", {}), *content.get("continued", ())][-1]
-        changes = [
-            one for one in against.differences(before, now) if one[1] != against.ABSENT
-        ]  # not known, not changed
-        different = [f"{name}: {was} -> {new}" for name, was, new in changes]
-        if not different:
-            return content
-        logger.warning(
-            "%s goes on in another environment than before; its numbers come from both, and the report lists both. "
-            "What differs: %s", self.path, "; ".join(different),
-        )  # fmt: skip
-        return {**content, "continued": [*content.get("continued", ()), now]}
 
     @hosts.by_first
     def set_status(self, status: str, **details: Any) -> None:

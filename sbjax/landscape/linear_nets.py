@@ -133,6 +133,50 @@ def path(start: Weights, steps: Sequence[Step]) -> Callable[[float], list[Float[
     return at
 
 
+def skip_component(w1: float, w2: float, skip: float = 1.0) -> int:
+    """The component of three scalar layers with w_3 (w_2 w_1 + e) constant: 0 around the origin, 1 and -1 beyond it.
+
+    The plane of (w_1, w_2) without the hyperbola w_1 w_2 = -e; beyond it the sign of w_1 tells.
+
+    Raises:
+        ValueError: on the hyperbola, where w_3 would be infinite, or e = 0.
+
+    >>> skip_component(1.0, 1.0), skip_component(2.0, -3.0), skip_component(-2.0, 3.0)
+    (0, 1, -1)
+    """
+    value = w1 * w2 / skip + 1 if skip else 0.0
+    if not value:
+        raise ValueError(f"w_2 w_1 + skip is 0 or skip={skip} is: the product cannot be constant and other than 0")
+    return 0 if value > 0 else int(np.sign(w1))
+
+
+def skip_path(
+    start: tuple[float, float], end: tuple[float, float], skip: float = 1.0
+) -> Callable[[float], tuple[float, float]]:
+    """(w_1, w_2) between two points of one component: through the origin, or along exponentials beyond the hyperbola.
+
+    Raises:
+        ValueError: different components.
+
+    >>> at = skip_path((2.0, -3.0), (8.0, -0.75))
+    >>> [round(x, 12) for x in at(0.5)]
+    [4.0, -1.5]
+    """
+    kind = skip_component(*start, skip)
+    if kind != skip_component(*end, skip):
+        raise ValueError(f"start={start} and end={end} lie in different components: no path joins them")
+    one, other = np.asarray(start, float), np.asarray(end, float)
+
+    def at(t: float) -> tuple[float, float]:
+        if kind:
+            first, second = one * np.exp(t * np.log(other / one))
+        else:
+            first, second = one * max(0.0, 1 - 2 * t) + other * max(0.0, 2 * t - 1)
+        return float(first), float(second)
+
+    return at
+
+
 def curvature(weights: Weights, generators: Sequence[Float[np.ndarray, "n n"]]) -> float:
     """Curvature at t = 0 of the curve exp(t X) . W with generators X_1, .., X_(l-1).
 

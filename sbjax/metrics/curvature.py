@@ -70,13 +70,30 @@ def hessian_product(
 
     Source: Pearlmutter 1994, Neural Computation 6(1).
     """
-    flat, unravel = ravel_pytree(params)
+    return _over_batches(compiled_hessian_product(loss_fn, params), ravel_pytree(params)[0], batches)
+
+
+def compiled_hessian_product(
+    loss_fn: Callable[[PyTree, PyTree], Float[Array, ""]], like: PyTree
+) -> Callable[[Float[Array, " n"], Float[Array, " n"], PyTree], Float[Array, " n"]]:
+    """(w, v, batch) -> H(w) v of one batch, compiled once for all parameters w of a kind.
+
+    Args:
+        loss_fn: as in `hessian_product`; a batch may be any tree.
+        like: parameters of this kind; w and v are flat, in their order.
+
+    >>> import jax.numpy as jnp
+    >>> product = compiled_hessian_product(lambda w, scale: scale * jnp.sum(w**4), jnp.zeros(2))
+    >>> product(jnp.array([1.0, 2.0]), jnp.ones(2), 0.5).tolist()
+    [6.0, 24.0]
+    """
+    unravel = ravel_pytree(like)[1]
 
     @jax.jit
     def product(w, v, batch):
         return jax.jvp(jax.grad(lambda w: loss_fn(unravel(w), batch)), (w,), (v,))[1]
 
-    return _over_batches(product, flat, batches)
+    return product
 
 
 def gauss_newton_product(

@@ -165,7 +165,7 @@ class PartsMean:
             return None, self.evaluate(self.data, variables, number)
 
         _, each = jax.lax.scan(part, None, jnp.arange(self.parts), unroll=self.unroll)
-        return {name: average.total.sum() / average.weight.sum() for name, average in each.items()}
+        return {name: jax.tree.map(jnp.sum, average).value for name, average in each.items()}
 
 
 def over_parts(
@@ -174,14 +174,15 @@ def over_parts(
     """The evaluation of a task as a function of variables only: `over_parts(task.evaluate, task.data, task.parts)`.
 
     Args:
-        evaluate: `(data, variables, part) -> {name: average}`, with named tuples (total, weight).
+        evaluate: `(data, variables, part) -> {name: average}`, with named tuples (total, weight) that have a `value`,
+            such as `sbjax.tasks.task.Average`.
         data: passed to `evaluate`.
         parts: number of parts, evaluated one after another.
         unroll: parts per iteration of the loop, as for `recalibrate_batch_stats`.
 
     Returns:
-        A function of variables that returns sum of totals / sum of weights over all parts. It is a pytree that holds
-        the data, so `jit` passes them as an argument.
+        A function of variables that returns the values of the sums over all parts: of an `Average`, sum of totals / sum
+        of weights. It is a pytree that holds the data, so `jit` passes them as an argument.
 
     Raises:
         ValueError: parts < 1.

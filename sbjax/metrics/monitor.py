@@ -1,4 +1,8 @@
-"""Numbers about all replicas of an arm, taken at chosen steps of a training."""
+"""Numbers about the replicas of an arm, taken at chosen steps of a training.
+
+Of all of them together: replica distances, `DISTANCES`. Of each one: `NUMBERS`, which are reported as a task's metrics
+are, a number a replica.
+"""
 
 import functools
 import math
@@ -7,10 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from sbjax import trees
-from sbjax.metrics import replica
+from sbjax.metrics import breaking, replica, sharpness
 from sbjax.metrics.bootstrap import Estimate
 from sbjax.metrics.matched import MOST_REPLICAS, matched_distance, weight_spec, weights_of
 from sbjax.metrics.own_distance import own_distance, try_out
@@ -20,6 +24,7 @@ READINGS = ("distance", "null", "excess")
 SUFFIXES = ("", "_null", "_excess", "_scale_free", "_scale_free_null", "_scale_free_excess")
 
 Distance = Callable[[PyTree, Key[Array, ""]], replica.ReplicaDistance | None]
+Numbers = Callable[[PyTree], dict[str, Float[np.ndarray, "replica"]]]
 
 
 class Monitor(NamedTuple):
@@ -30,20 +35,39 @@ class Monitor(NamedTuple):
         update: `(state, step, variables) -> state` at each chosen step; `variables` are stacked over the replicas that
             are still running, at least two.
         summarise: `(state) -> {'group/name': Estimate}`, what is reported; NaN where nothing is known yet.
+        numbers: `(variables) -> {'group/name': [replica]}`, of each replica by itself; None where there are none.
     """
 
     init: Callable[[PyTree], PyTree]
     update: Callable[[PyTree, int, PyTree], PyTree]
     summarise: Callable[[PyTree], dict[str, Estimate]]
+    numbers: Numbers | None = None
+
+
+class Loss(NamedTuple):
+    """The training loss, for 'sharpness'.
+
+    Attributes:
+        function: `(variables, batch) -> mean loss` of one replica.
+        batches: called once, when first needed: batches of equal size.
+        products: Hessian products of all of them for each replica.
+    """
+
+    function: Callable[[PyTree, Any], Array]
+    batches: Callable[[], Sequence[Any]]
+    products: int = 16
 
 
 class Around(NamedTuple):
-    """What a distance may need beside the replicas' variables, see `make_replica_monitor`."""
+    """What a kind may need beside the replicas' variables, see `make_replica_monitor`."""
 
     outputs_fn: Callable[[PyTree], Array] | None = None
     solver: str = "sliced"
     apply_fn: Callable[[PyTree, Any], Array] | None = None
     inputs: PyTree = None
+    shapes: PyTree | None = None
+    loss: Loss | None = None
+    key: Key[Array, ""] | None = None
 
 
 def make_replica_monitor(
@@ -55,28 +79,37 @@ def make_replica_monitor(
     apply_fn: Callable[[PyTree, Any], Array] | None = None,
     inputs: PyTree = None,
     shapes: PyTree | None = None,
+    loss: Loss | None = None,
 ) -> Monitor:
-    """Replica distances along training.
+    """Replica distances along training, and numbers of each replica.
 
-    Reported for every kind: 'replica_distance/<kind>', '../<kind>_null', '../<kind>_excess', and the same three of the
-    scale-free form as '../<kind>_scale_free', '../<kind>_scale_free_null', '../<kind>_scale_free_excess'. 'function'
-    leaves out replicas whose outputs are not finite, and is NaN where fewer than two are left. 'matched' takes four
-    matchings for each pair and therefore looks at the first `MOST_REPLICAS` running replicas; of a network with frozen
-    constants it matches the weights that it computes with, without moving the constants, see `weight_spec`.
+    Reported for every distance: 'replica_distance/<kind>', '../<kind>_null', '../<kind>_excess', and the same three of
+    the scale-free form as '../<kind>_scale_free', '../<kind>_scale_free_null', '../<kind>_scale_free_excess'.
+    'function' leaves out replicas whose outputs are not finite, and is NaN where fewer than two are left. 'matched'
+    takes four matchings for each pair and therefore looks at the first `MOST_REPLICAS` running replicas; of a network
+    with frozen constants it matches the weights that it computes with, without moving the constants, see `weight_spec`.
+
+    Of each replica, 'sharpness' gives 'train/sharpness' (`sbjax.metrics.sharpness`) and 'breaking' the
+    symmetry-breaking distances 'symmetry/permutation', '../permutation_share', '../pair' and '../unit'
+    (`sbjax.metrics.breaking`) of its parameters, of a network with frozen constants likewise of the weights that it
+    computes with.
 
     Args:
-        kinds: names of `DISTANCES`, import paths of functions of your own ('my_metrics:cosine'), or such functions; one
-            of your own is called by its name, see `sbjax.metrics.own_distance`.
+        kinds: names of `DISTANCES` and `NUMBERS`, import paths of distances of your own ('my_metrics:cosine'), or such
+            functions; one of your own is called by its name, see `sbjax.metrics.own_distance`.
         key: for the nulls.
         outputs_fn: outputs of one replica on the probe batch, `(variables) -> array`; needed by 'function'.
         solver: of 'neuron_cloud'.
         apply_fn, inputs: `(variables, inputs) -> outputs` of one replica in evaluation, and a few inputs; needed by
-            'matched', which finds from them which hidden units can be permuted.
-        shapes: of one replica's variables, as from `jax.eval_shape`: distances of your own are then tried out now.
+            'matched' and 'breaking', which find from them which hidden units can be permuted.
+        shapes: of one replica's variables, as from `jax.eval_shape`: distances of your own are then tried out now;
+            needed by 'sharpness' and 'breaking'.
+        loss: the training loss; needed by 'sharpness'.
 
     Raises:
-        ValueError: an unknown kind or solver, none or one twice, 'function' without `outputs_fn`, 'matched' without
-            `apply_fn`, or as `own_distance`.
+        ValueError: an unknown kind or solver, none or one twice, 'function' without `outputs_fn`, 'matched' or
+            'breaking' without `apply_fn` or without units to permute, 'sharpness' without `loss` or of a loss that
+            cannot be differentiated twice, or as `own_distance`.
 
     >>> import jax.numpy as jnp
     >>> monitor = make_replica_monitor(['unmatched'], key=jax.random.key(0))
@@ -85,32 +118,43 @@ def make_replica_monitor(
     >>> monitor.summarise(state)['replica_distance/unmatched'].value
     3.0
     """
-    around = Around(outputs_fn, solver, apply_fn, inputs)
-    found = [_find(kind, around, shapes) for kind in kinds]
+    around = Around(outputs_fn, solver, apply_fn, inputs, shapes, loss, key)
+    every = [_find(kind, around, shapes) for kind in kinds]
+    listed = [kind for kind, _ in every]
+    if not listed or len(set(listed)) < len(listed):
+        raise ValueError(f"kinds={', '.join(listed) or 'none'} must name at least one replica distance and none twice")
+    of_each = [measure for given, (_, measure) in zip(kinds, every) if given in NUMBERS]
+    found = [one for given, one in zip(kinds, every) if given not in NUMBERS]
     names = [f"replica_distance/{kind}{suffix}" for kind, _ in found for suffix in SUFFIXES]
-    if not names or len(set(names)) < len(names):
-        listed = ", ".join(kind for kind, _ in found) or "none"
-        raise ValueError(f"kinds={listed} must name at least one replica distance and none twice")
 
     def init(variables):
-        return {"step": np.int32(-1), "estimates": np.full((len(names), 3), np.nan, np.float32)}
+        return {"step": np.int32(-1), **_state(np.full((len(names), 3), np.nan, np.float32))}
 
     def update(state, step, variables):
         step_key = jax.random.fold_in(key, step)
         rows = [row for _, distance in found for row in _rows(distance(variables, step_key))]
-        return {"step": np.int32(step), "estimates": np.array(rows, np.float32)}
+        return {"step": np.int32(step), **_state(np.array(rows, np.float32))}
 
     def summarise(state):
-        return {name: Estimate(*map(float, row)) for name, row in zip(names, state["estimates"], strict=True)}
+        rows = state.get("estimates", ())
+        return {name: Estimate(*map(float, row)) for name, row in zip(names, rows, strict=True)}
 
-    return Monitor(init, update, summarise)
+    def numbers(variables):
+        return {name: values for measure in of_each for name, values in measure(variables).items()}
+
+    return Monitor(init, update, summarise, numbers if of_each else None)
 
 
-def _find(kind: Any, around: Around, shapes: PyTree | None) -> tuple[str, Distance]:
+def _state(estimates):
+    """The estimates, if there are any: an array without entries cannot be checkpointed."""
+    return {"estimates": estimates} if len(estimates) else {}
+
+
+def _find(kind: Any, around: Around, shapes: PyTree | None) -> tuple[str, Distance | Numbers]:
     """A kind's name in reports, and its function."""
     if not callable(kind) and not is_import_path(kind):
-        check_choice(kind, DISTANCES, what="kinds")
-        return kind, DISTANCES[kind](around)
+        check_choice(kind, [*DISTANCES, *NUMBERS], what="kinds")
+        return kind, (DISTANCES | NUMBERS)[kind](around)
     try:
         function = kind if callable(kind) else import_path(kind)
         if not callable(function):
@@ -167,6 +211,41 @@ def _matched(around: Around) -> Distance:
     return distance
 
 
+def _sharpness(around: Around) -> Numbers:
+    if around.loss is None or around.shapes is None:
+        raise ValueError("kinds='sharpness' needs loss and shapes; leave it out for tasks without a training loss")
+    try:
+        measure = sharpness.make_sharpness(
+            around.loss.function, around.loss.batches, around.shapes, key=around.key, products=around.loss.products
+        )
+    except ValueError as error:
+        raise ValueError(f"kinds='sharpness': {error}") from error
+    return lambda variables: {"train/sharpness": measure(variables)}
+
+
+def _breaking(around: Around) -> Numbers:
+    if around.apply_fn is None or around.shapes is None:
+        raise ValueError(
+            "kinds='breaking' looks at hidden units and needs apply_fn, inputs and shapes to find them; leave it out "
+            "for tasks without"
+        )
+    try:
+        spec = weight_spec(around.apply_fn, around.shapes, around.inputs)
+        layout = breaking.make_layout(spec, {"params": around.shapes["params"]})
+    except ValueError as error:
+        raise ValueError(f"kinds='breaking': {error}; leave it out") from error
+
+    def measure(variables):
+        stacked = {"params": weights_of(variables)["params"]}
+        each = [
+            breaking.symmetry_breaking(layout, trees.take(stacked, i)) for i in range(len(jax.tree.leaves(stacked)[0]))
+        ]
+        names = {"permutation": "permutation", "share": "permutation_share", "pair": "pair", "unit": "unit"}
+        return {f"symmetry/{name}": np.array([getattr(one, of) for one in each]) for of, name in names.items()}
+
+    return measure
+
+
 DISTANCES: dict[str, Callable[[Around], Distance]] = {
     "unmatched": _of_params(replica.unmatched_distance),
     "marginal": _of_params(replica.marginal_distance),
@@ -174,6 +253,8 @@ DISTANCES: dict[str, Callable[[Around], Distance]] = {
     "function": _function,
     "matched": _matched,
 }
+
+NUMBERS: dict[str, Callable[[Around], Numbers]] = {"sharpness": _sharpness, "breaking": _breaking}
 
 
 def _finite_rows(outputs):

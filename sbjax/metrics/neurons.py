@@ -45,7 +45,7 @@ def neuron_clouds(
             PyTorch.
 
     Raises:
-        ValueError: as `trees.replica_rows`.
+        ValueError: as `trees.replica_rows`; a kernel without that axis.
 
     >>> tree = {'dense': {'kernel': jnp.zeros((5, 3, 4)), 'bias': jnp.zeros((5, 4))}}
     >>> {name: cloud.shape for name, cloud in neuron_clouds(tree).items()}
@@ -56,6 +56,11 @@ def neuron_clouds(
     leaves = {name: to_host(x, pair_work(x)) for name, x in trees.floating(stacked, where, what="stacked").items()}
     library = np if all(isinstance(leaf, np.ndarray) for leaf in leaves.values()) else jnp
     for name, leaf in leaves.items():
+        if leaf.ndim > 2 and not -leaf.ndim < neuron_axis < leaf.ndim - 1:
+            raise ValueError(
+                f"neuron_axis={neuron_axis} is no axis of {name!r}, whose shape in one replica is {leaf.shape[1:]}; it "
+                "is -1 in Flax, 0 in PyTorch"
+            )
         axis = 0 if leaf.ndim == 1 else neuron_axis % (leaf.ndim - 1) + 1
         leaf = leaf[:, None] if leaf.ndim == 1 else library.moveaxis(leaf, axis, 1)
         cloud = leaf.reshape(*leaf.shape[:2], -1)

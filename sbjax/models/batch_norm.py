@@ -31,19 +31,22 @@ class BatchNorm(nn.Module):
         train: training or evaluation mode.
         momentum: decay of the running statistics.
         epsilon: added to the variance.
+        use_scale: multiply by a trained scale.
         dtype: dtype of the result.
     """
 
     train: bool
     momentum: float = 0.9
     epsilon: float = 1e-5
+    use_scale: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
         channels = (x.shape[-1],)
         param_dtype = jnp.promote_types(self.dtype, jnp.float32)
-        scale = self.param("scale", nn.initializers.ones, channels, param_dtype)
+        ones = nn.initializers.ones
+        scale = self.param("scale", ones, channels, param_dtype) if self.use_scale else jnp.ones(channels, param_dtype)
         bias = self.param("bias", nn.initializers.zeros, channels, param_dtype)
         mean = self.variable("batch_stats", "mean", jnp.zeros, channels, param_dtype)
         var = self.variable("batch_stats", "var", jnp.ones, channels, param_dtype)

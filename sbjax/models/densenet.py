@@ -58,6 +58,7 @@ class DenseNet(nn.Module):
         classes: outputs.
         depths: layers in each block.
         width: multiplies all channels: 32 that a layer adds, 64 of the stem.
+        depth: multiplies the layers of each block.
         stem: 'imagenet' (7x7, stride 2, then 3x3 max-pooling of stride 2), 'cifar' (3x3, stride 1), or 'sub_kernel'
             (3x3 and pooling: what 'imagenet' does with an image expanded by K = 2, see `layers.sub_kernel_init`).
         norm: 'batch', 'group', 'layer' or 'none'.
@@ -69,6 +70,7 @@ class DenseNet(nn.Module):
     classes: int
     depths: Sequence[int]
     width: float = option(1.0, "multiplies all channels", above=0)
+    depth: float = layers.depth_option()
     stem: str = layers.stem_option()
     norm: str = layers.norm_option("batch")
     dropout: float = layers.dropout_option()
@@ -87,7 +89,7 @@ class DenseNet(nn.Module):
         if self.stem != "cifar":
             x = layers.max_pool_3x3(x)
         for i, depth in enumerate(self.depths):
-            for j in range(depth):
+            for j in range(layers.deep(depth, self.depth)):
                 new = DenseLayer(growth, **given, name=f"block_{i}_layer_{j}")(x, train)
                 x = jnp.concatenate([x, new], -1)
             if i < len(self.depths) - 1:

@@ -34,6 +34,7 @@ class EfficientNet(nn.Module):
         classes: outputs.
         stages: rows of `B0`.
         width: multiplies all channels, rounded to multiples of 8.
+        depth: multiplies the blocks of each stage.
         stem: 'imagenet' (3x3, stride 2), 'cifar' (stride 1), 'stride1' (stride 1, in the first stage of stride 2 as
             well), or 'sub_kernel' (1x1: what 'imagenet' does with an image expanded by K = 2, see
             `layers.sub_kernel_init`).
@@ -46,6 +47,7 @@ class EfficientNet(nn.Module):
     classes: int
     stages: Sequence[tuple[int, int, int, int, int]]
     width: float = option(1.0, "multiplies all channels", above=0)
+    depth: float = layers.depth_option()
     stem: str = option("cifar", "stride 2 ('imagenet') or 1; see the class", choices=STEMS)
     stochastic_depth: float = option(0.2, "rate at which the last block is left out in training", least=0, below=1)
     norm: str = layers.norm_option("batch")
@@ -60,9 +62,9 @@ class EfficientNet(nn.Module):
         strides = [stage[2] for stage in self.stages]
         if self.stem == "stride1":
             strides[strides.index(2)] = 1
-        number, total = 0, sum(stage[4] for stage in self.stages)
+        number, total = 0, sum(layers.deep(stage[4], self.depth) for stage in self.stages)
         for i, ((expansion, size, _, features, blocks), stride) in enumerate(zip(self.stages, strides)):
-            for block in range(blocks):
+            for block in range(layers.deep(blocks, self.depth)):
                 inputs = x.shape[-1]
                 x = InvertedResidual(
                     divisible(features * self.width),

@@ -71,6 +71,11 @@ def stem_option() -> Any:
     return option("cifar", said, choices=("cifar", "imagenet", "sub_kernel"))
 
 
+def depth_option() -> Any:
+    """`depth`, see `deep`."""
+    return option(1.0, "multiplies the blocks of each stage", above=0)
+
+
 def dropout_option(default: float = 0.0) -> Any:
     """`dropout`."""
     return option(default, "rate of dropout", least=0, below=1)
@@ -181,6 +186,15 @@ class GatedActivation(nn.Module):
 def make_activation(activation: str | Gate, *, name: str) -> Callable[[Array], Array]:
     """An activation as a function of an array; a `Gate` becomes a layer called `name`."""
     return ACTIVATIONS[activation] if isinstance(activation, str) else GatedActivation(activation, name=name)
+
+
+def deep(blocks: int, depth: float) -> int:
+    """Blocks of a stage that has so many at depth 1: rounded, at least one.
+
+    >>> deep(6, 1.0), deep(6, 0.25), deep(1, 0.25)
+    (6, 2, 1)
+    """
+    return max(1, round(blocks * depth))
 
 
 def param_dtype(dtype: Any) -> jnp.dtype:

@@ -1,5 +1,6 @@
 """MobileNetV3, Large and Small (Howard et al., arXiv 1905.02244, tables 1 and 2)."""
 
+import itertools
 from collections.abc import Sequence
 
 from flax import linen as nn
@@ -55,6 +56,7 @@ class MobileNetV3(nn.Module):
         blocks: rows of `LARGE` or `SMALL`.
         hidden: units of the layer before the last, at width 1.
         width: multiplies all channels, rounded to multiples of 8.
+        depth: multiplies the blocks of each stage, which are those of equal output channels.
         stem: 'imagenet' (3x3, stride 2), 'cifar' (stride 1), 'stride1' (stride 1, in the first block of stride 2 as
             well), or 'sub_kernel' (1x1: what 'imagenet' does with an image expanded by K = 2, see
             `layers.sub_kernel_init`).
@@ -67,6 +69,7 @@ class MobileNetV3(nn.Module):
     blocks: Sequence[tuple[int, int, int, bool, bool, int]]
     hidden: int
     width: float = option(1.0, "multiplies all channels", above=0)
+    depth: float = layers.depth_option()
     stem: str = option("cifar", "stride 2 ('imagenet') or 1; see the class", choices=STEMS)
     norm: str = layers.norm_option("batch")
     dropout: float = layers.dropout_option(0.2)
@@ -77,10 +80,12 @@ class MobileNetV3(nn.Module):
         norms = Norms(self.norm, epsilon=1e-3, momentum=0.99)
         given = {"norms": norms, "train": train, "dtype": self.dtype}
         x = nn.hard_swish(stem(x, divisible(16 * self.width), self.stem, **given))
-        strides = [stride for *_, stride in self.blocks]
+        stages = [list(rows) for _, rows in itertools.groupby(self.blocks, key=lambda row: row[2])]
+        blocks = [row for rows in stages for row in rows[: layers.deep(len(rows), self.depth)]]
+        strides = [stride for *_, stride in blocks]
         if self.stem == "stride1":
             strides[strides.index(2)] = 1
-        for i, ((size, expanded, features, squeeze, swish, _), stride) in enumerate(zip(self.blocks, strides)):
+        for i, ((size, expanded, features, squeeze, swish, _), stride) in enumerate(zip(blocks, strides)):
             expanded = divisible(expanded * self.width)
             x = InvertedResidual(
                 divisible(features * self.width),

@@ -42,10 +42,12 @@ FAMILIES: dict[str, dict[str, Model]] = {
         "resnet8": Model(_RESNET, {"stages": (1, 1, 1), "base": 16, "bottleneck": False}),
         "resnet18": Model(_RESNET, {"stages": (2, 2, 2, 2), "base": 64, "bottleneck": False}),
         "resnet20": Model(_RESNET, {"stages": (3, 3, 3), "base": 16, "bottleneck": False}),
+        "resnet110": Model(_RESNET, {"stages": (18, 18, 18), "base": 16, "bottleneck": False}),
         "resnet50": Model(_RESNET, {"stages": (3, 4, 6, 3), "base": 64, "bottleneck": True}),
         "densenet121": Model("sbjax.models.densenet:DenseNet", {"depths": (6, 12, 24, 16)}),
         "mobilenet_v3_large": Model(_MOBILE, {"blocks": mobilenet.LARGE, "hidden": 1280}),
         "mobilenet_v3_small": Model(_MOBILE, {"blocks": mobilenet.SMALL, "hidden": 1024}),
+        "speedrun": Model("sbjax.models.speedrun:SpeedNet"),
         "efficientnet_b0": Model("sbjax.models.efficientnet:EfficientNet", {"stages": efficientnet.B0}),
     },
     # Places in a vocabulary [batch, length] -> logits [batch, classes].
@@ -55,6 +57,10 @@ FAMILIES: dict[str, dict[str, Model]] = {
         "lstm": Model("sbjax.models.text:LSTM"),
         "transformer": Model("sbjax.models.text:TextTransformer"),
     },
+    # Graphs -> logits [node, classes].
+    "graph": {"graph": Model("sbjax.models.graph:GraphNet")},
+    # Images [batch, h, w, c] -> maps [batch, h, w, outputs].
+    "map": {"unet": Model("sbjax.models.unet:UNet")},
     # Coordinates [.., d] -> unknowns [.., unknowns].
     "field": {"field": Model("sbjax.models.field:Field", defaults={"widths": (32, 32, 32)})},
     # Temperatures [..] -> masses [.., 3].
@@ -64,6 +70,8 @@ FAMILIES: dict[str, dict[str, Model]] = {
 _OF_THE_TASK = {
     "image": ("classes",),
     "text": ("classes", "vocabulary", "expansion"),
+    "graph": ("classes", "aggregated"),
+    "map": ("outputs", "sites"),
     "field": ("unknowns", "lower", "upper", "expansion"),
     "quasi_parton": ("unknowns", "lower", "upper", "expansion"),
 }
@@ -74,7 +82,7 @@ def model_specs(name: str, family: str = "image") -> dict[str, options.Spec]:
 
     Args:
         name: of the table `FAMILIES`, or an import path.
-        family: 'image', 'text', 'field' or 'quasi_parton'.
+        family: 'image', 'text', 'graph', 'map', 'field' or 'quasi_parton'.
 
     Raises:
         ValueError: an unknown name, with near ones.
@@ -138,6 +146,44 @@ def make_text_model(
             f"name={name!r}: an expansion acts on embeddings inside of our own networks; build it into yours"
         )
     return module
+
+
+def make_graph_model(name: str, *, classes: int, aggregated: bool = False, **given: Any) -> Any:
+    """A classifier of nodes, called as `module.apply(variables, graph, train=.., rngs=.., mutable=[..])`.
+
+    Args:
+        name: 'graph', or the import path of a Linen module of your own, or of a function that returns one, which takes
+            `classes`; see `sbjax.models.graph.Graph` for what it is called with.
+        classes: outputs.
+        aggregated: whether the features come aggregated already; a network of your own gets them as they are.
+        given: options, see `model_specs`.
+
+    Raises:
+        ValueError: as `make_model`.
+
+    >>> make_graph_model('graph', classes=40, widths=(256, 256, 256)).norm
+    'batch'
+    """
+    return _make(name, "graph", {"classes": classes, "aggregated": aggregated}, given)[0]
+
+
+def make_map_model(name: str, *, outputs: int, sites: Expansion | None = None, **given: Any) -> Any:
+    """A network from images to maps, called as `module.apply(variables, x, train=.., mutable=[..])`.
+
+    Args:
+        name: 'unet', or the import path of a Linen module of your own, or of a function that returns one. It takes
+            `outputs` and, if it likes, `sites`.
+        outputs: channels of the map [batch, h, w, outputs].
+        sites: an expansion of images whose data sites are all that is wanted of the map.
+        given: options, see `model_specs`.
+
+    Raises:
+        ValueError: as `make_model`.
+
+    >>> make_map_model('unet', outputs=2, width=8).depth
+    4
+    """
+    return _make(name, "map", {"outputs": outputs, "sites": sites}, given)[0]
 
 
 def make_field(

@@ -1,4 +1,4 @@
-"""Residual networks: ResNet-8, ResNet-18, ResNet-20 and ResNet-50 (He et al., arXiv 1512.03385)."""
+"""Residual networks: ResNet-8, ResNet-18, ResNet-20, ResNet-50 and ResNet-110 (He et al., arXiv 1512.03385)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -58,6 +58,7 @@ class ResNet(nn.Module):
         base: channels of the first stage at width 1.
         bottleneck: blocks of three convolutions, with four times as many channels between them.
         width: multiplies all channels.
+        depth: multiplies the blocks of each stage.
         stem: 'cifar' (3x3, stride 1), 'imagenet' (7x7, stride 2, then 3x3 max-pooling of stride 2), or 'sub_kernel'
             (3x3 and pooling: what 'imagenet' does with an image expanded by K = 2, see `layers.sub_kernel_init`).
         shortcut: if shapes change: 'projection' (1x1 convolution and normalisation) or 'identity' (option A).
@@ -72,6 +73,7 @@ class ResNet(nn.Module):
     base: int
     bottleneck: bool = False
     width: float = option(1.0, "multiplies all channels", above=0)
+    depth: float = layers.depth_option()
     stem: str = layers.stem_option()
     shortcut: str = option("projection", "where shapes change", choices=("projection", "identity"))
     norm: str = layers.norm_option("batch")
@@ -89,7 +91,7 @@ class ResNet(nn.Module):
         if self.stem != "cifar":
             x = layers.max_pool_3x3(x)
         for stage, (blocks, features) in enumerate(zip(self.stages, channels, strict=True)):
-            for block in range(blocks):
+            for block in range(layers.deep(blocks, self.depth)):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"stage_{stage}_block_{block}"
                 given = (self.shortcut, self.norm, self.activation, self.dtype, self.bottleneck)

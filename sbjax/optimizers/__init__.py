@@ -8,9 +8,10 @@ from sbjax.optimizers.adam import Adam, AdamW
 from sbjax.optimizers.base import Optimizer, Schedule
 from sbjax.optimizers.gauss_newton import GaussNewton
 from sbjax.optimizers.lbfgs import Lbfgs
+from sbjax.optimizers.look_ahead import LookAheadSgd
 from sbjax.optimizers.quasi_newton import SelfScaledBfgs, SelfScaledBroyden
 from sbjax.optimizers.registry import OPTIMIZERS, SCHEDULES
-from sbjax.optimizers.schedules import Constant, Cosine, Step
+from sbjax.optimizers.schedules import Constant, Cosine, Step, Triangle
 from sbjax.optimizers.section import OptimizerChoice, field_specs, override, read_optimizer, union_fields
 from sbjax.optimizers.sgd import Sgd
 from sbjax.optimizers.soap import Soap
@@ -24,6 +25,7 @@ __all__ = [
     "Cosine",
     "GaussNewton",
     "Lbfgs",
+    "LookAheadSgd",
     "Optimizer",
     "OptimizerChoice",
     "Schedule",
@@ -32,6 +34,7 @@ __all__ = [
     "Sgd",
     "Soap",
     "Step",
+    "Triangle",
     "field_specs",
     "override",
     "read_optimizer",

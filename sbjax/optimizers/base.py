@@ -61,6 +61,11 @@ class Optimizer(Part):
     def make(self, learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
         """The transformation; `update` may always be given `value`, `grad`, `value_fn`, `residual_fn` and `hyper`."""
 
+    def over(self, optimizer: optax.GradientTransformationExtraArgs, train_steps: int) -> Any:
+        """What `make` gave, with all that has to know how long the training is."""
+        del train_steps
+        return optimizer
+
     def first_bias_unit(self, constants: Sequence[float]) -> float:
         """Scale of the first bias with which a network with folded constants trains as the expanded one does.
 

@@ -58,6 +58,30 @@ class Cosine(Warmed):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Triangle(Schedule):
+    """A straight line up to the learning rate and one down, each from a share of it.
+
+    >>> rate = Triangle(first_factor=0.2, peak_share=0.25, last_factor=0.1).make(1.0, 100)
+    >>> [round(float(rate(step)), 3) for step in (0, 25, 100)]
+    [0.2, 1.0, 0.1]
+    """
+
+    name: ClassVar[str] = "triangle"
+
+    first_factor: float = option(0.2, "of the learning rate, at the first step", least=0, most=1)
+    peak_share: float = option(0.23, "share of the steps up to the learning rate", above=0, below=1)
+    last_factor: float = option(0.07, "of the learning rate, after the last step", least=0, most=1)
+
+    def make(self, learning_rate: float, train_steps: int) -> optax.Schedule:
+        if not 0 <= learning_rate < float("inf"):
+            raise ValueError(f"learning_rate={learning_rate} must be a number >= 0")
+        peak = max(1, round(self.peak_share * train_steps))
+        up = optax.linear_schedule(self.first_factor * learning_rate, learning_rate, peak)
+        down = optax.linear_schedule(learning_rate, self.last_factor * learning_rate, max(1, train_steps - peak))
+        return optax.join_schedules([up, down], [peak])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Step(Warmed):
     """The learning rate, multiplied by `decay_factor` every `decay_every_steps`.
 

@@ -88,7 +88,8 @@ class OptimizerChoice:
             optimizer = self.options.make()
         else:
             optimizer = self.options.make(self.schedule.make(self.learning_rate, train_steps))
-        return optimizer if scale == 1 else rescaled(optimizer, functools.partial(_first_bias, scale=scale))
+        optimizer = optimizer if scale == 1 else rescaled(optimizer, functools.partial(_first_bias, scale=scale))
+        return self.options.over(optimizer, train_steps)
 
 
 def read_optimizer(fields: Mapping[str, Any], *, where: str = "optimizer") -> tuple[OptimizerChoice | None, list[str]]:
@@ -106,7 +107,7 @@ def read_optimizer(fields: Mapping[str, Any], *, where: str = "optimizer") -> tu
     >>> choice.options
     Adam(b1=0.9, b2=0.999, clip_norm=0.0)
     >>> read_optimizer({'name': 'adam', 'momentum': 0.5})[1]
-    ["optimizer.momentum=0.5 has no effect with optimizer.name='adam': it is read by sgd; leave it out"]
+    ["optimizer.momentum=0.5 has no effect with optimizer.name='adam': it is read by sgd, look_ahead_sgd; leave it out"]
     """
     prefix = f"{where}." if where else ""
     given = {name: value for name, value in fields.items() if value is not None}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sbjax.files import plain, write_atomically
-from sbjax.report import corrected, facts, fields, figures, markup, roles, statistics, tables, verdict
+from sbjax.report import along, corrected, facts, fields, figures, markup, roles, statistics, tables, verdict
 from sbjax.report import results as results_lib
 from sbjax.report.against import differences
 from sbjax.report.sections import Code, Folded, Lead, Note, Section, Table, Text
@@ -68,7 +68,7 @@ def _build(workdir: Path, results: results_lib.Results, sections: Sections | Non
     results_lib.save_table(workdir, results)
     results_lib.save_summary(workdir, summary)
     shown = results._replace(arms=roles.shown(results))
-    drawn = [*figures.draw_all(shown, workdir), *fields.draw_terms(shown, workdir)]
+    drawn = [*figures.draw_all(shown, workdir), *fields.draw_terms(shown, workdir), *along.draw(shown, workdir)]
     own = sections(results, workdir) if sections else ()
     others = [arm for arm in results.arms if arm != results.reference]
     named = ", ".join(others) if len(others) <= 5 else f"{len(others)} arms"
@@ -83,6 +83,7 @@ def _build(workdir: Path, results: results_lib.Results, sections: Sections | Non
         _details(summary, shown.arms),
         _arms(summary, results),
         _distances(summary),
+        along.section(results),
         _missing(results),
         _failures(results),
         _reproduction(results),

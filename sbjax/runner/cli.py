@@ -190,13 +190,18 @@ def _about_memory(error: Exception) -> str | None:
     )
 
 
+def _errors_of_hosts() -> tuple[type[Exception], ...]:
+    """Looked up when something was raised: that module imports JAX, and a flag that is missing is told before."""
+    hosts = sys.modules.get("sbjax.hosts")
+    return () if hosts is None else (hosts.HostsError,)
+
+
 def guard(main: Callable[[list[str]], Any], argv: list[str]) -> Any:
     """`main(argv)` with the package's messages on the terminal, and exits with a message where it fails."""
     import absl.logging
 
     from sbjax.files import FileError
     from sbjax.frame.errors import ConfigError
-    from sbjax.hosts import HostsError
     from sbjax.runner.signals import Interrupted
     from sbjax.training.errors import CheckpointError
 
@@ -209,7 +214,7 @@ def guard(main: Callable[[list[str]], Any], argv: list[str]) -> Any:
     logger.propagate = False  # absl would write each line once more, with its prefix
     try:
         return main(argv)
-    except (ConfigError, CheckpointError, FileError, HostsError) as error:
+    except (ConfigError, CheckpointError, FileError, *_errors_of_hosts()) as error:
         sys.exit(f"error: {error}")
     except FileNotFoundError as error:
         sys.exit(f"error: {error}")

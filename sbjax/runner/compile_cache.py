@@ -23,6 +23,8 @@ def enable(environment: MutableMapping[str, str] | None = None) -> pathlib.Path 
         return None
     if "JAX_COMPILATION_CACHE_DIR" not in environment:
         base = environment.get("XDG_CACHE_HOME") or os.path.join(environment.get("HOME", ""), ".cache")
+        if not os.path.isabs(base):  # no home, or one that no program reads so: never a folder where we are
+            return None
         folder = pathlib.Path(base) / "sbjax" / "xla"
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from sbjax import trees
 from sbjax.files import plain, write_json
 from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.metrics import replica
-from sbjax.metrics.monitor import SUFFIXES
+from sbjax.metrics.monitor import NUMBERS, SUFFIXES
 from sbjax.names import expanded, near
 from sbjax.options import words
 from sbjax.report import figures, ranking, ranking_page, tables
@@ -57,7 +57,7 @@ def rank_designs(
         ConfigError: besides those of `experiment.run`: `by` is not measured, or `against` cannot be compared with.
     """
     plan = config_lib.read(config)
-    kinds = words(plan.monitor.kinds)
+    kinds = [kind for kind in words(plan.monitor.kinds) if kind not in NUMBERS]
     known = [kind + suffix for kind in kinds for suffix in SUFFIXES]
     if by not in known:
         raise ConfigError(
@@ -115,6 +115,8 @@ def measure_params(
         ConfigError: a file cannot be read, trees do not fit together, or their numbers are not finite.
     """
     paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if strange := [path for path in paths if not isinstance(path, str | os.PathLike)]:
+        raise ConfigError(f"--params: {strange[0]!r} is a {type(strange[0]).__name__} and no path of a file or folder")
     if not paths or not all(os.fspath(path).strip() for path in paths):
         raise ConfigError(
             f"--params={','.join(map(os.fspath, paths))!r} has an empty path; give files or folders, one a replica "
@@ -145,7 +147,9 @@ def measure_params(
     axis = [
         f"Neurons are counted along axis {neuron_axis} of a kernel, by PyTorch's names; --neuron_axis says otherwise."
     ] * (guessed and neuron_axis == 0)
-    text = "\n\n".join([*(_layers_table(distance) for distance in measured), *axis, *_told(left_out), *alone])
+    twice = [str(path) for path in dict.fromkeys(paths) if paths.count(path) > 1]
+    same = [f"Given more than once, at distance 0 from itself: {', '.join(twice)}."] * bool(twice)
+    text = "\n\n".join([*(_layers_table(distance) for distance in measured), *axis, *_told(left_out), *alone, *same])
     numbers: dict[str, Any] = {
         distance.kind: {form: _reading(getattr(distance, form)) for form in ("raw", "scale_free")}
         for distance in measured

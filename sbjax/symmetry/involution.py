@@ -145,6 +145,21 @@ def tied_units(
     return kernels, biases, jnp.concatenate([readout, sign * readout]) / 2
 
 
+def paired_layer(
+    same: Float[Array, "n m"], crossed: Float[Array, "n m"], bias: Float[Array, "m"]
+) -> tuple[Float[Array, "2n 2m"], Float[Array, "2m"]]:
+    """A layer between units in pairs that T exchanges: [h, h'] goes to [h A + h' B + c, h' A + h B + c].
+
+    With `tied_units` before it, any number of these, and the readout [a, p a] / 2 after them, the network has the
+    symmetry; with B = 0 it is the projector of a deep network.
+
+    >>> kernel, bias = paired_layer(jnp.ones((1, 1)), jnp.full((1, 1), 2.0), jnp.zeros(1))
+    >>> kernel.tolist(), bias.tolist()
+    ([[1.0, 2.0], [2.0, 1.0]], [0.0, 0.0])
+    """
+    return jnp.block([[same, crossed], [crossed, same]]), jnp.concatenate([bias, bias])
+
+
 def flip(axis: int) -> Map:
     """The reflection of images [.., h, w, c] along an axis: -3 is up and down, -2 left and right.
 

@@ -1,8 +1,9 @@
 """A learning problem as data and pure functions: initialise, sample a batch, loss, evaluate."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
@@ -33,6 +34,44 @@ class Average(NamedTuple):
 
     total: Float[Array, ""]
     weight: Float[Array, ""]
+
+    @property
+    def value(self) -> Array:
+        """What is reported: the mean."""
+        return self.total / self.weight
+
+
+class RootMean(Average):
+    """Reported as the root of the mean: a root-mean-square error is not the mean of those of the parts.
+
+    >>> RootMean(np.float64(50.0), np.float64(2.0)).value.item()
+    5.0
+    """
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> Array:
+        """The root of the mean."""
+        return (self.total / self.weight) ** 0.5
+
+
+class Decibels(Average):
+    """Reported as -10 log10 of the mean: a peak signal-to-noise ratio of mean squared errors, at a peak of 1.
+
+    >>> Decibels(np.float64(0.02), np.float64(2.0)).value.item()
+    20.0
+    """
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> Array:
+        """-10 log10 of the mean; infinite where the mean is 0."""
+        mean = self.total / self.weight
+        log = np.log10 if isinstance(mean, np.ndarray | np.generic) else jnp.log10
+        with np.errstate(divide="ignore"):
+            return -10 * log(mean)
 
 
 class Aux(NamedTuple):
@@ -66,6 +105,25 @@ class Lines(NamedTuple):
     inputs: Callable[[PyTree], Array]
 
 
+class Stream(Protocol):
+    """Data that do not fit into memory: entries of `Task.data`, made anew for every step and every part.
+
+    Of `Task.data` itself, these entries are of the same shapes and without meaning.
+    """
+
+    def train(self, step: int) -> dict[str, np.ndarray]:
+        """What `Task.sample` reads at a step; a function of the step alone."""
+        ...
+
+    def evaluate(self, part: int) -> dict[str, np.ndarray]:
+        """What `Task.evaluate` reads of a part."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of what works ahead; the next call starts it again."""
+        ...
+
+
 class Task(NamedTuple):
     """The learning problem of one replica. All functions are pure; the caller maps them over replicas.
 
@@ -89,7 +147,11 @@ class Task(NamedTuple):
             sum of squares.
         grid: points for plots of predictions; None if there are none.
         lines: functions for evaluation between networks; None if not supported.
+        log_probabilities: `(data, variables, part) -> [rows, classes]`, of a classifier: normalised logarithms of
+            probabilities on part `part` of `data['eval_inputs']`, whose labels and splits are `data['eval_labels']` and
+            `data['eval_split']`; see `sbjax.tasks.classification`. None if the task does not classify.
         model: the network itself, such as a Linen module; for users who load a trained one.
+        stream: where entries of `data` come from that differ from step to step; None if all is in `data`.
         about: what goes in and comes out, in words, for the card of an exported network: pairs (name, text).
     """
 
@@ -108,5 +170,19 @@ class Task(NamedTuple):
     residuals: Callable[[Variables, Batch, Key[Array, ""]], Float[Array, " n"]] | None = None
     grid: Grid | None = None
     lines: Lines | None = None
+    log_probabilities: Callable[[PyTree, Variables, Int[Array, ""]], Float[Array, "rows classes"]] | None = None
     model: Any = None
+    stream: Stream | None = None
     about: tuple[tuple[str, str], ...] = ()
+
+
+def data_of(task: Task, *, step: int | None = None, part: int | None = None) -> PyTree:
+    """`task.data` with what its stream has for a step or a part.
+
+    Args:
+        step: for `Task.sample`.
+        part: for `Task.evaluate`.
+    """
+    if task.stream is None:
+        return task.data
+    return {**task.data, **(task.stream.train(step) if step is not None else task.stream.evaluate(part))}

@@ -78,6 +78,10 @@ def make_text_task(
         rows = classification.part_of(arrays, part, parts)
         return classification.averages(module.apply(variables, rows["eval_inputs"], train=False), rows)
 
+    def log_probabilities(arrays, variables, part):
+        rows = classification.part_of(arrays, part, parts)
+        return jax.nn.log_softmax(module.apply(variables, rows["eval_inputs"], train=False))
+
     return Task(
         data=jax.tree.map(jnp.asarray, arrays),
         init=init,
@@ -91,5 +95,6 @@ def make_text_task(
         selection="validation/accuracy",
         goal="max",
         outputs=lambda arrays, variables: module.apply(variables, arrays["probe"], train=False),
+        log_probabilities=log_probabilities,
         model=module,
     )

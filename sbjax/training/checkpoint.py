@@ -5,14 +5,12 @@ them was cut off and is not used.
 """
 
 import concurrent.futures
-import contextlib
 import json
 import logging
 import os
 import pathlib
-import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -33,6 +31,10 @@ from sbjax.training.checkpoint_files import (
     read_meta,
     saved_steps,
 )
+from sbjax.training.orbax_messages import quiet, said
+from sbjax.training.retention import Kept, read_kept, superseded
+
+__all__ = ["Checkpoint", "CheckpointError", "Checkpoints", "Kept", "superseded"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +53,6 @@ class Checkpoint(NamedTuple):
     step: int
     items: dict[str, PyTree]
     meta: dict[str, Any]
-
-
-class Kept(NamedTuple):
-    """What decides whether a checkpoint stays."""
-
-    metric: float | None
-    stopgap: bool
 
 
 class Checkpoints:
@@ -172,7 +167,7 @@ class Checkpoints:
             manager = self._open()
             if step in manager.all_steps():  # orbax would skip it in silence
                 return
-            with _quiet():  # each of its threads logs its traceback, and the error is raised all the same
+            with quiet():  # each of its threads logs its traceback, and the error is raised all the same
                 manager.save(step, args=args)
                 manager.wait_until_finished()
             write_atomically(self._digest_file(step), json.dumps(digests(self.folder / str(step)), indent=0))
@@ -184,7 +179,7 @@ class Checkpoints:
                 del self._kept[old]
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"the checkpoint of step {step} could not be written to {self.folder}: {_said(error)}. Earlier "
+                f"the checkpoint of step {step} could not be written to {self.folder}: {said(error)}. Earlier "
                 "checkpoints are untouched: make room or give write access, then start the same command again"
             ) from error
 
@@ -208,10 +203,10 @@ class Checkpoints:
             found = self._restore(abstract, at)
             return None if found is None else [found.step, found.meta]
 
-        said = hosts.from_first(read)
-        if said is None or hosts.count() == 1:
+        told = hosts.from_first(read)
+        if told is None or hosts.count() == 1:
             return found
-        step, meta = said
+        step, meta = told
         return Checkpoint(step, hosts.share(dict(abstract(step)) if found is None else found.items), meta)
 
     def _restore(self, abstract, at):
@@ -260,7 +255,7 @@ class Checkpoints:
                 enable_async_checkpointing=False, create=False, multiprocessing_options=alone()
             )
             self._manager = ocp.CheckpointManager(self.folder, options=options)
-            self._kept = {step: _read_kept(self.folder / str(step)) for step in self._manager.all_steps()}
+            self._kept = {step: read_kept(self.folder / str(step)) for step in self._manager.all_steps()}
         return self._manager
 
     def _digest_file(self, step: int) -> pathlib.Path:
@@ -282,48 +277,6 @@ class Checkpoints:
                 os.replace(self.folder / str(step), damaged)
                 self._digest_file(step).unlink(missing_ok=True)
                 logger.error("checkpoint of step %d is not used: %s. It was moved to %s", step, fault, damaged)
-
-
-def superseded(saved: Mapping[int, Kept], *, keep: int, keep_best: int, goal: str) -> list[int]:
-    """The steps that need not be kept, see `Checkpoints`. Of equal metrics the later one is the better.
-
-    >>> saved = {10: Kept(0.9, False), 20: Kept(0.5, False), 25: Kept(None, True), 30: Kept(0.6, False)}
-    >>> superseded(saved, keep=1, keep_best=1, goal='max')
-    [20, 25]
-    """
-    sign = 1 if goal == "max" else -1
-    lasting = sorted(step for step, one in saved.items() if not one.stopgap)
-    ranked = sorted(
-        (step for step in lasting if saved[step].metric is not None), key=lambda step: (sign * saved[step].metric, step)
-    )
-    best = ranked[-keep_best:] if keep_best else []
-    return sorted(saved.keys() - {max(saved), *lasting[-keep:], *best})
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio", "orbax")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    yield  # where it fails they stay quiet: its threads go on for a while
-    for logger, level in zip(loggers, before):
-        logger.setLevel(level)
-
-
-def _said(error: Exception) -> str:
-    """What went wrong, in one line: orbax and tensorstore add where in their source."""
-    text = " ".join(str(error).split())
-    code = re.search(r"os_error_code='(\d+)'", text)
-    said = text.split(" [")[0][:300] if code is None else os.strerror(int(code.group(1)))
-    return f"the disk is full ({said})" if "No space left on device" in said else said
-
-
-def _read_kept(step_folder):
-    try:
-        return Kept(**read_meta(step_folder)["kept"])
-    except (OSError, ValueError, KeyError, TypeError):  # a deletion that was cut off, or another format
-        return Kept(None, stopgap=True)
 
 
 def _on_one_device(abstract: PyTree) -> PyTree:

@@ -27,7 +27,7 @@ META = {"identity?": dict, "step?": int, "layout?": {str: str}, "history?": [dic
 
 def saved_steps(folder: pathlib.Path) -> list[int]:
     """Steps with a folder, whole or not, newest first."""
-    names = [path.name for path in folder.glob("[0-9]*") if path.name.isdigit()]
+    names = [path.name for path in folder.glob("[0-9]*") if path.name.isdecimal()]
     return sorted((int(name) for name in names if name == str(int(name))), reverse=True)
 
 

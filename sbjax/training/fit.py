@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -13,12 +13,15 @@ from jaxtyping import Array, Key
 from sbjax import hosts, trees
 from sbjax.metrics.monitor import Monitor
 from sbjax.tasks.task import Task, Variables
+from sbjax.training import fit_state
 from sbjax.training import step as step_lib
 from sbjax.training.checkpoint import Checkpoints
-from sbjax.training.checkpoint_files import CheckpointError
+from sbjax.training.fit_state import Failure, FitState, items_of
 from sbjax.training.placement import Placement, Program
 from sbjax.training.records import Record, make_record, measure
 from sbjax.training.timeline import make_timeline
+
+__all__ = ["Failure", "Fitted", "Hooks", "Phase", "fit", "items_of"]
 
 PULSE_SECONDS = 0.5  # how long the device works before signals, the clock and the progress line are looked at
 
@@ -28,14 +31,6 @@ class Phase(NamedTuple):
 
     optimizer: optax.GradientTransformationExtraArgs
     steps: int
-
-
-class Failure(NamedTuple):
-    """A replica that stopped at a step because of `what`."""
-
-    replica: int
-    step: int
-    what: str
 
 
 class Fitted(NamedTuple):
@@ -76,17 +71,6 @@ class Hooks:
     on_pulse: Callable[[int, float, bool], None] = lambda step, seconds, compiled: None
     on_failure: Callable[[Failure, dict[str, Array]], None] = lambda failure, evidence: None
     on_spent: Callable[[str, float], None] = lambda what, seconds: None
-
-
-@dataclasses.dataclass
-class _Run:
-    """All that changes while an arm is trained, and all that a checkpoint holds."""
-
-    step: int
-    carry: list[step_lib.TrainState]
-    history: list[Record]
-    failures: list[Failure]
-    monitored: Any  # state of the monitor, None without one
 
 
 def fit(
@@ -160,12 +144,12 @@ def fit(
     programs = [
         Program(task, phase.optimizer, placement=placement, replicas=replicas, key=key, first=first) for phase in phases
     ]
-    run = _restore(checkpoints, programs, timeline, monitor)
+    run = fit_state.restore(checkpoints, programs, timeline, monitor)
     if run is None:
         program = programs[0]
         carry = program.init()
         monitored = None if monitor is None else monitor.init(program.collect([state.variables for state in carry]))
-        run = _Run(0, carry, [], [], monitored)
+        run = FitState(0, carry, [], [], monitored)
         hooks.on_spent("compile", time.perf_counter() - began)
         _report(run, program, monitor, monitor_steps, hooks)
         hooks.on_report(run.history[-1])
@@ -179,7 +163,9 @@ def fit(
     def save():
         nonlocal saved, saved_at
         if checkpoints is not None and saved != run.step:
-            _save(checkpoints, program, run, task, hooks, stopgap=run.step not in timeline.saves)
+            began = time.perf_counter()
+            fit_state.save(checkpoints, program, run, task, stopgap=run.step not in timeline.saves)
+            hooks.on_spent("save", time.perf_counter() - began)
             saved, saved_at = run.step, time.monotonic()
 
     def overdue():
@@ -272,49 +258,3 @@ def _skip_to_end(run, program, programs, timeline, hooks):
         run.carry = later.adopt(run.carry)
     run.step = timeline.steps
     return programs[-1]
-
-
-def _save(checkpoints, program, run, task, hooks, *, stopgap):
-    began = time.perf_counter()
-    selection = [] if stopgap else [value for value in run.history[-1].get(task.selection, []) if value is not None]
-    checkpoints.save(
-        run.step,
-        items_of(program.collect(run.carry), run.monitored),
-        meta={"history": run.history, "failures": [failure._asdict() for failure in run.failures]},
-        metric=float(np.median(selection)) if selection else None,
-        stopgap=stopgap,
-        background=True,  # `collect` has copied: the training goes on meanwhile
-    )
-    hooks.on_spent("save", time.perf_counter() - began)
-
-
-def _restore(checkpoints, programs, timeline, monitor) -> _Run | None:
-    if checkpoints is None:
-        return None
-
-    def abstract(step):
-        if step > timeline.steps:
-            raise CheckpointError(
-                f"{checkpoints.folder} holds a checkpoint of step {step}, beyond the {timeline.steps} steps of this "
-                f"run. Extend the run by {step - timeline.steps} steps more, or use another --workdir"
-            )
-        state = programs[timeline.phase(step)].abstract()
-        return items_of(state, None if monitor is None else jax.eval_shape(monitor.init, state.variables))
-
-    found = checkpoints.restore(abstract)
-    if found is None:
-        return None
-    fields = dict(found.items["state"])
-    monitored = jax.tree.map(np.asarray, fields.pop("monitor", None))
-    fields["variables"] = {**found.items["variables"], "params": found.items["params"]}
-    carry = programs[timeline.phase(found.step)].place(step_lib.TrainState(**fields))
-    failures = [Failure(**failure) for failure in found.meta["failures"]]
-    return _Run(found.step, carry, found.meta["history"], failures, monitored)
-
-
-def items_of(state: step_lib.TrainState, monitored: Any) -> dict[str, Any]:
-    """Stacked state -> items of a checkpoint; `load_variables` reads the first two without knowing the optimiser."""
-    fields = state._asdict()
-    variables = dict(fields.pop("variables"))
-    monitor = {} if monitored is None else {"monitor": monitored}
-    return {"params": variables.pop("params"), "variables": variables, "state": {**fields, **monitor}}

@@ -12,8 +12,14 @@ from sbjax import trees
 _STATISTICS, _MASK, _COPY = "running statistics", "a constant mask", "an averaged copy"
 # Names of arrays, the last part of a flat name in lower case.
 _LAST = {
-    _STATISTICS: "running_mean running_var running_std num_batches_tracked moving_mean moving_variance moving_var",
-    "constant frequencies": "inv_freq freqs_cis cos_cached sin_cached",
+    _STATISTICS: "running_mean running_var running_std num_batches_tracked moving_mean moving_variance moving_var "
+    "w_avg",
+    "constant frequencies": "inv_freq freqs_cis cos_cached sin_cached sigmas log_sigmas",
+    "constant positions": "relative_coords_table alibi alibi_slopes slopes",
+    "a constant filter": "resample_filter mel_fb mel_filters",
+    "constant noise": "noise_const",
+    "constant weights of a loss": "empty_weight",
+    "a count of operations": "total_ops total_params",
     _MASK: "masked_bias causal_mask attn_mask attention_mask tril",
     "constant anchors": "anchors anchor_grid cell_anchors base_anchors",
     _COPY: "embed_avg cluster_size ema_w",
@@ -39,8 +45,8 @@ def find_buffers(tree: PyTree) -> dict[str, str]:
 
     Known by name: running statistics of PyTorch, Keras and Flax ('mean' and 'var' beside 'scale' or 'bias'), averaged
     copies ('ema', 'shadow'), states of optimisers, frequencies, anchors, schedules of diffusions ('alphas_cumprod'),
-    constants of quantisation; by value: masks
-    that are constant below and above the diagonal, as the `attn.bias` of GPT-2. Integers and booleans are none either.
+    constants of quantisation; by value: masks that are constant below and above the diagonal, as the `attn.bias` of
+    GPT-2, and tables of positions made of sines and cosines. Integers and booleans are none either.
 
     Names in a dict of PyTorch may be cut at dots or '/'.
 
@@ -95,7 +101,21 @@ def _buffer(name: str, leaf: Any, leaves: dict[str, Any]) -> str | None:
         return "vectors of a power iteration"
     if leaf.size == 1 and parts[-1] in _SETTINGS:
         return "a setting"
-    return _MASK if _is_mask(leaf) else None
+    return _MASK if _is_mask(leaf) else "constant positions" if _is_sines(leaf) else None
+
+
+def _is_sines(leaf: Any) -> bool:
+    """Whether its last axis, of a table of positions, is pairs of sine and cosine: side by side, or in halves of the
+    whole or of each half."""
+    size = leaf.shape[-1] if len(leaf.shape) > 1 else 0
+    if size < 4 or size % 2 or leaf.shape[-2] < 2 or not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return False
+    ways = [(-1, size // 2, 2), (-1, 2, size // 2), (-1, 2, 2, size // 4)]
+    for shape, axis in zip(ways if size % 4 == 0 else ways[:2], (-1, -2, -2)):
+        parts = [np.asarray(part).astype(np.float64).reshape(shape) for part in (leaf[..., 1, :], leaf)]
+        if all(np.abs(np.sum(part**2, axis) - 1).max() < 1e-2 for part in parts):  # of a few entries first
+            return True
+    return False
 
 
 def _is_mask(leaf: Any) -> bool:

@@ -218,34 +218,48 @@ class Program:
         """Train from step `start` to `stop`; returns when done. The old carry's buffers are given up."""
         # pmap brings its own mesh.
         with contextlib.nullcontext() if self.placement.compile == "pmap" else jax.set_mesh(self.mesh):
-            carry = [self._advance_round(state, start, stop) for state in carry]
+            if self._task.stream is None:
+                carry = [self._advance_round(self._data, state, start, stop) for state in carry]
+            else:  # every round reads the batch of a step
+                for step in range(start, stop):
+                    data = self._with(self._task.stream.train(step))
+                    carry = [self._advance_round(data, state, step, step + 1) for state in carry]
         return jax.block_until_ready(carry)
 
     def evaluate(self, carry: list[step_lib.TrainState]) -> dict[str, np.ndarray]:
         """Held-out numbers, each with the replica axis."""
         with jax.set_mesh(self.mesh):
             sums = [
-                [self._evaluate(self._data, state.variables, jnp.int32(part)) for part in range(self._task.parts)]
-                for state in carry
+                [self._evaluate(data, state.variables, jnp.int32(part)) for state in carry]
+                for part, data in enumerate(self._parts())
             ]
-        averages = self.collect([trees.total(parts) for parts in sums])
-        return {name: average.total / average.weight for name, average in averages.items()}
+        averages = self.collect([trees.total(parts) for parts in zip(*sums)])
+        return {name: average.value for name, average in averages.items()}
 
     def programs(self) -> int:
         """How many times the training step was compiled."""
         return sum(fn._cache_size() for fn in (self._advance, self._advance_block) if fn is not None)
 
-    def _advance_round(self, state, start, stop):
+    def _parts(self):
+        """The data of one part of the evaluation after another."""
+        stream = self._task.stream
+        for part in range(self._task.parts):
+            yield self._data if stream is None else self._with(stream.evaluate(part))
+
+    def _with(self, arrays):
+        return {**self._data, **hosts.put(arrays, devices.shared(self.mesh))}
+
+    def _advance_round(self, data, state, start, stop):
         if self.placement.steps == "scan":
             blocks = 0 if self._advance_block is None else (stop - start) // BLOCK
             for first in range(start, start + blocks * BLOCK, BLOCK):
-                state = self._advance_block(self._data, self._key, state, jnp.int32(first))
+                state = self._advance_block(data, self._key, state, jnp.int32(first))
             start += blocks * BLOCK
             if blocks and start == stop:
                 return state
-            return self._advance(self._data, self._key, state, jnp.int32(start), jnp.int32(stop))
+            return self._advance(data, self._key, state, jnp.int32(start), jnp.int32(stop))
         for step in range(start, stop):
-            state = self._advance(self._data, self._key, state, jnp.int32(step))
+            state = self._advance(data, self._key, state, jnp.int32(step))
             if self._block:
                 jax.block_until_ready(state)
         return state

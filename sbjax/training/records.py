@@ -48,10 +48,15 @@ def measure_variables(
     # failing the metric.
     finite = [np.isfinite(leaf.reshape(len(leaf), -1)).all(1) for leaf in jax.tree.leaves(variables["params"])]
     running = np.flatnonzero((failed < 0) & np.all(finite, axis=0))
-    if len(running) < 2:
-        return state, {}
-    state = monitor.update(state, step, trees.take(variables, running))
-    return state, {
-        name: {field: x if math.isfinite(x) else None for field, x in estimate._asdict().items()}
-        for name, estimate in monitor.summarise(state).items()
-    }
+    record: Record = {}
+    left = trees.take(variables, running)
+    if len(running) > 1:
+        state = monitor.update(state, step, left)
+        for name, estimate in monitor.summarise(state).items():
+            record[name] = {field: x if math.isfinite(x) else None for field, x in estimate._asdict().items()}
+    if monitor.numbers is not None and len(running):
+        for name, values in monitor.numbers(left).items():
+            record[name] = [None] * len(failed)
+            for place, value in zip(running.tolist(), values.tolist(), strict=True):
+                record[name][place] = value if math.isfinite(value) else None
+    return state, record

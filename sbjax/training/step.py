@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sbjax import rng, trees
 from sbjax.asymmetry.weights import keep_trainable
-from sbjax.tasks.task import Batch, Task, Variables
+from sbjax.tasks.task import Batch, Task, Variables, data_of
 
 
 class TrainState(NamedTuple):
@@ -137,7 +137,7 @@ def diagnose(task: Task, key: Key[Array, ""], state: TrainState) -> tuple[str, d
         A sentence, and the evidence: the batch and the parameters before the step, as flat names to arrays.
     """
     step = state.failed_step
-    batch, noise = draw(task, task.data, key, state.replica, step)
+    batch, noise = draw(task, data_of(task, step=int(step)), key, state.replica, step)
 
     def loss_fn(params):
         return task.loss({**state.variables, "params": params}, batch, noise)

@@ -94,6 +94,22 @@ def test_a_wrong_claim_is_told_with_its_id(change, said, tmp_path):
         published.load(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "is no JSON"),
+        ("[]", r"it=\[\] must be an object"),
+        ("{}", "papers is missing"),
+        ('{"papers": {}, "claims": [3]}', r"claims\[0\]=3 must be a dict"),
+        ('{"papers": {"a": 1}, "claims": []}', "papers.a=1 must be a str"),
+    ],
+)
+def test_a_file_of_something_else_is_told(content, said, tmp_path):
+    (tmp_path / "claims.json").write_text(content)
+    with pytest.raises(RecordError, match=rf"claims\.json: {said}"):
+        published.load(tmp_path / "claims.json")
+
+
 def test_an_unknown_claim_gets_near_names():
     with pytest.raises(RecordError, match="did you mean 'expansion-ising'"):
         published.find(CLAIMS, "expansion-isng")

@@ -27,6 +27,8 @@ def one_step(config):
     """Norms before and after one step of the arm's own optimiser, one replica, from the key of seed 0."""
     if config.task.kind == "text":  # the texts of its sets are in packages that may not be installed
         config.task.dataset = f"{CONFIGS.parent / 'tests' / 'toy_texts.py'}:load"
+    if config.task.kind == "colour":
+        config.task.dataset = f"{CONFIGS.parent / 'tests' / 'toy_colours.py'}:load"
     if "program" in config.task:
         config.task.program = "loop"
     plan = config_lib.read(config)

@@ -1,5 +1,7 @@
 """Components of linear networks with one product: by brute force on a grid, by sampling, and along paths."""
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -15,6 +17,27 @@ def test_components_of_three_scalar_layers_by_flooding_the_plane(skip, expected)
     value = np.multiply.outer(grid, grid) + (1.0 if skip else 0.0)
     found = [scipy.ndimage.label(side)[1] for side in (value > 0, value < 0)]
     assert sum(found) == nets.components(3, skip=skip) == expected
+
+
+def test_components_with_a_skip_connection_are_those_of_the_flooded_plane():
+    """Labels agree with flooding at every point of the grid, and paths keep theirs."""
+    grid = np.linspace(-4, 4, 200)
+    for skip in (1.0, -0.7):
+        value = np.multiply.outer(grid, grid) + skip
+        labels = np.zeros(value.shape, int)
+        for side in (value > 0, value < 0):
+            found = scipy.ndimage.label(side)[0]
+            labels[side] = found[side] + labels.max()
+        ours = np.array([[nets.skip_component(a, b, skip) for b in grid] for a in grid])
+        assert len({(one, other) for one, other in zip(labels.ravel(), ours.ravel())}) == 3
+        random = np.random.default_rng(0)
+        points = [tuple(random.normal(size=2) * 2) for _ in range(100)]
+        for start, end in itertools.pairwise(points):
+            kind = nets.skip_component(*start, skip)
+            if kind == nets.skip_component(*end, skip):
+                at = nets.skip_path(start, end, skip)
+                np.testing.assert_allclose([at(0), at(1)], [start, end])
+                assert {nets.skip_component(*at(t), skip) for t in np.linspace(0, 1, 21)} == {kind}
 
 
 @pytest.mark.parametrize(("layers", "width"), [(2, 1), (3, 1), (3, 2), (4, 3), (5, 2)])
@@ -65,6 +88,8 @@ def test_distance_from_the_chord_is_the_curvature_of_the_middle():
     ("call", "message"),
     [
         (lambda: nets.components(2, skip=True), "layers=2 must be 3 with a skip"),
+        (lambda: nets.skip_component(1.0, -1.0), "skip is 0 or"),
+        (lambda: nets.skip_path((2.0, -3.0), (0.0, 0.0)), "different components"),
         (lambda: nets.component_of([np.zeros((2, 2))] * 2), "singular"),
         (lambda: nets.product([np.eye(2), np.eye(3)]), "give one or more"),
         (lambda: nets.steps_between([np.eye(1)] * 2, [-np.eye(1)] * 2), "no path joins them"),

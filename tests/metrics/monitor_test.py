@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sbjax import trees
 from sbjax.metrics import replica
-from sbjax.metrics.monitor import make_replica_monitor
+from sbjax.metrics.monitor import Loss, make_replica_monitor
 
 KEY = jax.random.key(3)
 KINDS = ("unmatched", "marginal", "neuron_cloud", "function")
@@ -198,3 +199,73 @@ def test_matched_without_hidden_units_is_unmatched():
     np.testing.assert_allclose(
         found["replica_distance/matched"].value, found["replica_distance/unmatched"].value, rtol=1e-6
     )
+
+
+def squared(variables, batch):
+    return jnp.mean((perceptron(variables, batch) - 1) ** 2)
+
+
+def numbers_monitor(kinds=("sharpness", "breaking"), **options):
+    shapes = jax.eval_shape(lambda: trees.take(shuffled(), 0))
+    loss = Loss(squared, lambda: [jnp.ones((2, 3)), jnp.eye(3)[:2]], products=30)
+    given = {"apply_fn": perceptron, "inputs": jnp.ones((2, 3)), "shapes": shapes, "loss": loss}
+    return make_replica_monitor(kinds, key=KEY, **given | options)
+
+
+def test_numbers_of_each_replica():
+    """Copies up to the order of their units have one sharpness and one distance, with or without other replicas."""
+    monitor = numbers_monitor()
+    names = ["permutation", "permutation_share", "pair", "unit"]
+    found = monitor.numbers(shuffled())
+    assert list(found) == ["train/sharpness", *(f"symmetry/{name}" for name in names)]
+    for values in found.values():
+        assert values.shape == (4,)
+        np.testing.assert_allclose(values, values[0], rtol=1e-4)
+    for name, values in monitor.numbers(trees.take(shuffled(), slice(1, 3))).items():
+        assert (values == found[name][1:3]).all()
+    one = trees.take(shuffled(), 0)["params"]
+    flat, unravel = jax.flatten_util.ravel_pytree(one)
+    dense = jax.hessian(
+        lambda w: sum(squared({"params": unravel(w)}, batch) for batch in (jnp.ones((2, 3)), jnp.eye(3)[:2])) / 2
+    )(flat)
+    np.testing.assert_allclose(found["train/sharpness"][0], np.linalg.eigvalsh(dense)[-1], rtol=1e-4)
+
+
+def test_numbers_beside_distances_and_without():
+    """Numbers are not kept: the state is that of the distances, and has no array without entries."""
+    alone, both = numbers_monitor(), numbers_monitor(("unmatched", "breaking"))
+    assert set(alone.init(shuffled())) == {"step"}
+    assert alone.summarise(alone.update(alone.init(shuffled()), 3, shuffled())) == {}
+    assert next(iter(both.summarise(both.init(shuffled())))) == "replica_distance/unmatched"
+    assert next(iter(both.numbers(shuffled()))) == "symmetry/permutation"
+    assert make().numbers is None
+
+
+def test_breaking_with_frozen_constants_is_that_of_the_weights():
+    tree = shuffled()
+    fixed = np.random.default_rng(1).normal(size=tree["params"]["a"].shape).astype(np.float32)
+    weights = {"params": {**tree["params"], "a": tree["params"]["a"] + fixed}}
+    tree["frozen"] = {"asymmetry": {"fixed": {"a": fixed}}}
+    shapes = jax.eval_shape(lambda: trees.take(tree, 0))
+    found = numbers_monitor(("breaking",), shapes=shapes).numbers(tree)
+    for name, values in numbers_monitor(("breaking",)).numbers(weights).items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "options", "words"),
+    [
+        (["sharpness"], {"loss": None}, "kinds='sharpness' needs loss and shapes; leave it out for tasks without"),
+        (["sharpness"], {"loss": Loss(squared, list, 1)}, "kinds='sharpness': products=1 must be >= 2"),
+        (["breaking"], {"apply_fn": None}, "kinds='breaking' looks at hidden units and needs apply_fn"),
+        (
+            ["breaking"],
+            {"apply_fn": lambda v, x: x @ v["params"]["a"]},
+            "kinds='breaking': this network has no hidden units that can be permuted.*leave it out",
+        ),
+        (["breaking", "breaking"], {}, "none twice"),
+    ],
+)
+def test_refusals_of_numbers(kinds, options, words):
+    with pytest.raises(ValueError, match=words):
+        numbers_monitor(kinds, **options)

@@ -55,6 +55,12 @@ def test_where_is_of_leaves():
         neuron_clouds(tree, "c/*")
 
 
+@pytest.mark.parametrize("axis", [2, 7, -3])
+def test_an_axis_that_a_kernel_does_not_have_is_refused(axis):
+    with pytest.raises(ValueError, match=rf"neuron_axis={axis} is no axis of 'a/kernel', whose shape .* \(3, 4\)"):
+        neuron_clouds({"a": {"kernel": leaf(3, 4), "bias": leaf(4)}}, neuron_axis=axis)
+
+
 def brute_sliced(cloud, directions):
     projected = np.sort(np.einsum("rnd,pd->rpn", cloud, directions), -1)
     return np.sqrt(((projected[:, None] - projected[None]) ** 2).mean((2, 3)))

@@ -7,12 +7,23 @@ import jax.numpy as jnp
 import pytest
 
 from sbjax import options
-from sbjax.models import FAMILIES, make_field, make_model, make_quasi_partons, make_text_model, model_specs
+from sbjax.models import (
+    FAMILIES,
+    make_field,
+    make_graph_model,
+    make_map_model,
+    make_model,
+    make_quasi_partons,
+    make_text_model,
+    model_specs,
+)
 from sbjax.names import import_path
 
 MAKE = {
     "image": lambda name, **given: make_model(name, classes=3, **given),
     "text": lambda name, **given: make_text_model(name, classes=3, vocabulary=9, **given),
+    "graph": lambda name, **given: make_graph_model(name, classes=3, **given),
+    "map": lambda name, **given: make_map_model(name, outputs=3, **given),
     "field": lambda name, **given: make_field(name, unknowns=1, lower=(0.0,), upper=(1.0,), x64=True, **given),
     "quasi_parton": lambda name, **given: make_quasi_partons(name, x64=True, **given),
 }

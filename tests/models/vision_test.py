@@ -362,3 +362,34 @@ def test_the_sub_kernel_stem_is_the_expanded_imagenet_stem(name, x64):
     difference = y - control_y - 0.5 * (kernel.sum((0, 1, 2)) - inner.sum((0, 1, 2)))
     np.testing.assert_allclose(difference[:, 3:-3, 3:-3], 0, atol=1e-12)
     assert np.abs(difference[:, :3]).max() > 1e-3
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v3_small", "densenet121", "efficientnet_b0"])
+def test_gradients_are_finite_differences(name, x64):
+    """Along random directions, in float64 and in training mode, of the input and of all parameters."""
+    options = {"stochastic_depth": 0.0} if name == "efficientnet_b0" else {}
+    dropout = {} if name in ("resnet50", "densenet121") else {"dropout": 0.0}
+    model = narrow(name, stem="cifar", dtype="float64", **options, **dropout)
+    x = jax.random.normal(jax.random.key(1), (3, 16, 16, 3), jnp.float64)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
+    weights = jax.random.normal(jax.random.key(2), (3, 5), jnp.float64)
+
+    @jax.jit
+    def value(params, x):
+        logits, _ = model.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])
+        return jnp.sum(weights * jnp.tanh(logits))
+
+    point = variables["params"], x
+    gradient = jax.jit(jax.grad(value, argnums=(0, 1)))(*point)
+    leaves, structure = jax.tree.flatten(point)
+    keys = jax.random.split(jax.random.key(3), len(leaves))
+    drawn = [jax.random.normal(key, leaf.shape, leaf.dtype) for key, leaf in zip(keys, leaves)]
+    direction = jax.tree.unflatten(structure, drawn)
+
+    def along(t):
+        return float(value(*jax.tree.map(lambda a, d: a + t * d, point, direction)))
+
+    expected = sum(float(jnp.vdot(g, d)) for g, d in zip(jax.tree.leaves(gradient), drawn))
+    found = [(along(t) - along(-t)) / (2 * t) for t in (1e-7, 2e-7)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

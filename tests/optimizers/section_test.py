@@ -104,10 +104,16 @@ def test_the_flat_fields_of_all():
         "b2": 0.999,
         "weight_decay": 5e-4,
         "clip_norm": 0.0,
+        "norm_bias_scale": 64.0,
+        "look_ahead_steps": 5,
+        "look_ahead_decay": 0.95,
         "memory_size": 10,
         "precondition_every": 10,
         "schedule": "cosine",
         "warmup_share": 0.05,
+        "first_factor": 0.2,
+        "peak_share": 0.23,
+        "last_factor": 0.07,
         "decay_every_steps": 0,
         "decay_factor": 0.1,
         "first_bias_scale": 1.0,
@@ -132,9 +138,11 @@ def test_every_optimizer_is_read_from_the_flat_union(name, off):
 def test_every_schedule_is_read(name):
     more = {"decay_every_steps": 7, "decay_factor": 0.5} if name == "step" else {}
     choice = read(schedule=name, **more)
-    assert choice.fields().items() >= {"schedule": name, "warmup_share": 0.05, **more}.items()
+    more |= {"peak_share": 0.23} if name == "triangle" else {"warmup_share": 0.05}
+    assert choice.fields().items() >= {"schedule": name, **more}.items()
     assert read(**choice.fields()) == choice
-    assert choice.build(50).update(jnp.ones(1), choice.build(50).init(jnp.ones(1)), jnp.ones(1))[0] == 0  # warm-up
+    first = choice.build(50).update(jnp.ones(1), choice.build(50).init(jnp.ones(1)), jnp.ones(1))[0]
+    assert (first == 0) == (name != "triangle")  # warm-up
 
 
 def test_learning_rate_schedule_and_length_reach_the_updates():
@@ -205,12 +213,13 @@ def test_an_arm_that_names_another_optimizer():
         ),
         (
             {"name": "adam", "momentum": 0.5},
-            "optimizer.momentum=0.5 has no effect with optimizer.name='adam': it is read by sgd; leave it out",
+            "optimizer.momentum=0.5 has no effect with optimizer.name='adam': it is read by sgd, look_ahead_sgd; "
+            "leave it out",
         ),
         (
             {"name": "adam", "weight_decay": 0.1},
-            "optimizer.weight_decay=0.1 has no effect with optimizer.name='adam': it is read by sgd, adamw, soap; "
-            "leave it out",
+            "optimizer.weight_decay=0.1 has no effect with optimizer.name='adam': it is read by sgd, look_ahead_sgd, "
+            "adamw, soap; leave it out",
         ),
         (
             {"decay_factor": 0.5},

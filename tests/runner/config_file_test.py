@@ -163,6 +163,23 @@ def test_flags_are_told_before_anything_heavy_is_imported():
     assert time.monotonic() - began < 60
 
 
+@pytest.mark.parametrize("words", ["report", "export --workdir=x", "sweep status"])
+def test_a_flag_that_is_missing_is_told_before_anything_heavy_is_imported(words):
+    import subprocess
+    import sys
+
+    script = (
+        f"import sys; sys.argv = ['sbjax', *{words.split()!r}]\n"
+        "from sbjax.commands import main\n"
+        "try:\n    main()\nexcept SystemExit as error: print(error)\n"
+        "print(sorted({'jax', 'scipy', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    *said, last = done.stdout.splitlines()
+    assert "is missing" in "".join(said), done.stderr
+    assert last == "[]"
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [

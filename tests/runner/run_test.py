@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from sbjax import config as config_lib
+from sbjax.claims import recording
 from sbjax.frame.errors import ConfigError
 from sbjax.runner import run as experiment
 
@@ -121,6 +122,29 @@ def test_time_of_measuring(finished):
         assert line["measure_seconds"] > 0
 
 
+def test_numbers_of_each_network_in_metrics_curves_and_a_table(tmp_path):
+    config = smoke(
+        **{"replicas": 3, "monitor__kinds": "matched,sharpness,breaking", "monitor__at": "start,end"},
+        monitor__products=4,
+    )
+    outcome = experiment.run(config, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    names = ["train/sharpness", "symmetry/permutation", "symmetry/permutation_share", "symmetry/pair", "symmetry/unit"]
+    for line in lines:
+        measured = line["step"] in (0, 4)
+        assert ("replica_distance/matched" in line) == measured
+        for name in names:
+            assert (len(line[name]) == 3 and min(line[name]) > 0) if measured else name not in line
+    page = outcome.report.read_text()
+    assert "Along training" in page
+    assert "nearest two units" in page
+    for name in ("sharpness_curves", "breaking_curves"):
+        assert (tmp_path / "run" / "figures" / f"{name}.png").exists()
+    table = recording.record_of(tmp_path / "run", title="x", table="along")
+    assert len(table["rows"]) == 5 * len(names)
+    assert {"number": "sharpness", "arm": "raw"}.items() <= table["rows"][0]["cells"].items()
+
+
 def test_nothing_is_measured_without_kinds():
     for arm in experiment.prepare(config_lib.read(smoke(monitor__kinds=" , "))).built.arms:
         assert arm.monitor is None
@@ -192,6 +216,9 @@ def test_flops_of_an_mlp():
             "monitor.solver='slicd' is unknown, did you mean 'sliced'.*assignment",
         ),
         ({"monitor__probe_size": 0}, "monitor.probe_size=0 must be >= 1"),
+        ({"monitor__products": 20}, "monitor.products=20 has no effect with monitor.kinds='marginal'"),
+        ({"monitor__kinds": "sharpness", "monitor__products": 1}, "monitor.products=1 must be >= 2"),
+        ({"monitor__kinds": "sharpnes"}, "monitor.kinds='sharpnes' is unknown, did you mean 'sharpness'"),
         ({"monitor__solver": "assignment"}, "monitor.solver='assignment' has no effect with monitor.kinds='marginal'"),
     ],
 )

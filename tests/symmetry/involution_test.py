@@ -61,6 +61,36 @@ def test_tied_units_are_the_projector(sign, x64):
     np.testing.assert_allclose(jax.nn.silu(x @ wide + bias) @ readout, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_layers_of_pairs_keep_the_symmetry(sign, x64):
+    """Three hidden layers; without crossed kernels it is the projector of the deep network."""
+    random = np.random.default_rng(5)
+    w, a = jnp.asarray(random.normal(size=(3, 7))), jnp.asarray(random.normal(size=(7, 2)))
+    c = jnp.asarray(random.normal(size=(3, 7)))
+    x = jnp.asarray(random.normal(size=(20, 3)))
+    same = jnp.asarray(random.normal(size=(2, 7, 7)))
+    for crossed in (jnp.asarray(random.normal(size=(2, 7, 7))), jnp.zeros((2, 7, 7))):
+        wide, bias, readout = inv.tied_units(w, c[0], a, SKEW, sign)
+
+        def f(x, crossed=crossed, wide=wide, bias=bias, readout=readout):
+            h = jnp.tanh(x @ wide + bias)
+            for layer in range(2):
+                kernel, shift = inv.paired_layer(same[layer], crossed[layer], c[1 + layer])
+                h = jnp.tanh(h @ kernel + shift)
+            return h @ readout
+
+        np.testing.assert_allclose(f(SKEW(x)), sign * f(x), atol=1e-12)
+        assert float(jnp.abs(f(x)).max()) > 0.1
+
+    def plain(x):
+        h = jnp.tanh(x @ w + c[0])
+        for layer in range(2):
+            h = jnp.tanh(h @ same[layer] + c[1 + layer])
+        return h @ a
+
+    np.testing.assert_allclose(f(x), inv.projected(plain, SKEW, sign)(x), atol=1e-12)
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_flips_of_images(axis, x64):
     """Logits of the projector do not move with the image; symmetric kernels flip their maps, with any sign."""

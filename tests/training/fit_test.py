@@ -189,6 +189,29 @@ def test_interrupted_and_resumed_with_a_monitor_is_byte_identical(toys, tmp_path
     assert [{k: v for k, v in r.items() if k != "count/steps"} for r in part.history] == monitored[0].history
 
 
+def numbers_monitor():
+    """A number of each replica beside distances."""
+    return replica_monitor()._replace(
+        numbers=lambda variables: {"own/size": np.array([np.abs(leaf).sum() for leaf in _kernels(variables)])}
+    )
+
+
+def _kernels(variables):
+    return jax.tree.leaves(variables["params"])[-1]
+
+
+def test_numbers_of_each_replica_stand_beside_the_losses_and_resume(toys, tmp_path, monitored):
+    for count in (9, 10**6):
+        hooks = fit_lib.Hooks(stop=stop_after(count))
+        options = {"monitor": numbers_monitor(), "monitor_steps": MEASURED}
+        part = fit(toys.classification(), checkpoints=Checkpoints(tmp_path), hooks=hooks, **options)
+    assert same_bytes(part.variables, monitored[0].variables)
+    own = [record.pop("own/size", None) for record in part.history]
+    assert part.history == monitored[0].history
+    assert [found is not None for found in own] == [record["step"] in MEASURED for record in part.history]
+    assert own[-1] == [np.abs(leaf).sum() for leaf in _kernels(part.variables)]
+
+
 @pytest.mark.extended
 def test_monitor_sees_only_replicas_that_run(toys):
     monitor = replica_monitor()

@@ -105,6 +105,12 @@ def test_running_statistics_are_left_out_and_said(tmp_path):
     assert {"bn1/running_mean", "bn1/running_var"} <= kept.keys()
 
 
+def sines(length, size):
+    """Vaswani et al., arXiv 1706.03762, section 3.5."""
+    angles = np.arange(length)[:, None] / 10_000 ** (np.arange(0, size, 2) / size)
+    return np.stack([np.sin(angles), np.cos(angles)], -1).reshape(length, size)
+
+
 @pytest.mark.parametrize(
     ("name", "leaf", "beside"),
     [
@@ -124,6 +130,10 @@ def test_running_statistics_are_left_out_and_said(tmp_path):
         ("betas", np.ones(5), {}),
         ("model/sqrt_one_minus_alphas_cumprod", np.ones(5), {}),
         ("posterior_mean_coef2", np.ones(5), {}),
+        ("pos_encoder/pe", sines(7, 8)[None], {}),  # of PyTorch's tutorial
+        ("encoder/embed_positions/weight", np.concatenate([sines(7, 8)[:, ::2], sines(7, 8)[:, 1::2]], 1), {}),
+        ("blocks/0/attn/relative_coords_table", np.ones((1, 3, 3, 2)), {}),
+        ("mapping/w_avg", np.ones(4), {}),
     ],
 )
 def test_what_is_no_weight(name, leaf, beside):
@@ -153,6 +163,11 @@ def test_what_is_a_weight(name):
 )
 def test_what_is_nearly_a_mask_is_a_weight(leaf):
     assert find_buffers({"w": np.ones(3), "attn/kernel": leaf}) == {}
+
+
+def test_what_is_nearly_a_table_of_positions_is_a_weight():
+    for leaf in (sines(7, 8) * 1.1, sines(7, 8) + np.eye(7, 8) * 0.1, np.eye(4), np.full((5, 6), 0.5**0.5)[:, :3]):
+        assert find_buffers({"w": np.ones(3), "positions": leaf}) == {}
 
 
 def test_flax_collections(tmp_path):

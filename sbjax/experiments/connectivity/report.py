@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbjax.experiments.connectivity import figures as drawing
+from sbjax.experiments.connectivity import neurons_report
 from sbjax.files import read_json
 from sbjax.metrics import shares
 from sbjax.metrics.connectivity import Barrier
@@ -57,6 +58,7 @@ def report(results: Results, workdir: Path) -> list[Section]:
         Section("Barriers between replicas", [*_barriers(found, known), *pictures("line_curves")]),
         Section("From start to end", [*_monotonicity(found, known), *pictures("start_curves")]),
         Section("Replicas and their permutations", pictures("replica_maps", "matching_objectives")),
+        *neurons_report.section(found, workdir),
     ]
     return [section for section in sections if section.parts]
 

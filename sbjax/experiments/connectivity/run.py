@@ -12,6 +12,7 @@ from jaxtyping import Array, Key
 
 from sbjax import options as options_lib
 from sbjax import rng, trees
+from sbjax.experiments.connectivity import neurons
 from sbjax.files import plain, write_atomically
 from sbjax.frame.arms import Arm
 from sbjax.frame.plan import Plan
@@ -20,6 +21,7 @@ from sbjax.frame.workdir import Workdir
 from sbjax.metrics.connectivity import barriers, monotonicity, summarise
 from sbjax.metrics.interpolation import over_parts
 from sbjax.metrics.matched import MOST_REPLICAS, weight_spec, weights_of
+from sbjax.symmetry.activation_matching import match_activations, recorded
 from sbjax.symmetry.matching import match_weights
 from sbjax.symmetry.permutation import Permutations, permute, random_permutations
 from sbjax.tasks.task import Task, Variables
@@ -51,6 +53,7 @@ def measure_lines(
     - with 'rebase', 'rebased': the same with the second network's hidden units matched to the first's (absent where the
       network has constants: a permutation of the weights alone would be another function), and 'alignment': see
       `Alignment.between`;
+    - with 'identifiability', the same word: see `neurons.identify`;
     - 'start': the training loss from each replica's start to its end, with `monotonicity`.
 
     Running statistics are estimated again at every point, by the mean over the batches of `section.examples` examples.
@@ -74,7 +77,7 @@ def measure_lines(
         pairs = choose_pairs(running, section.pairs)
         found["pairs"] = _record(barriers(held_out, variables, pairs, **options), pairs)
         if section.rebase:
-            alignment = Alignment(task, variables, key)
+            alignment = Alignment(task, variables, key, by=section.matching)
             found["alignment"] = alignment.between(running[:MOST_REPLICAS])
             if "frozen" not in variables and alignment.spec.sizes:
                 count = len(pairs)
@@ -84,6 +87,8 @@ def measure_lines(
                 found["rebased"] = _record(
                     barriers(held_out, both, [(i, count + i) for i in range(count)], **options), pairs
                 )
+        if section.identifiability:
+            found["identifiability"] = neurons.identify(task, variables, pairs, key=key)
     if "start" in words and running:
         on_train = over_parts(task.lines.evaluate, task.data, task.lines.parts)
         starts = jax.jit(jax.vmap(lambda r: task.init(rng.replica_stream(key, "init", r))))(np.array(running))
@@ -119,7 +124,7 @@ def choose_pairs(replicas: list[int], most: int) -> list[tuple[int, int]]:
 
 
 class Alignment:
-    """Weight matching between the replicas of an arm, each pair at most once.
+    """Weight or activation matching between the replicas of an arm, each pair at most once.
 
     Permutations are those of the network as it computes, with effective weights; constants, which permutations would
     have to move too, are left out, so that for an asymmetric network it says how far its replicas are from being each
@@ -127,20 +132,32 @@ class Alignment:
 
     Attributes:
         spec: which units can be permuted.
+        by: 'weights', or the kind of activation matching: 'pearson' or 'dot', on the training examples of `Lines`.
     """
 
-    def __init__(self, task: Task, variables: Variables, key: Key[Array, ""]):
+    def __init__(self, task: Task, variables: Variables, key: Key[Array, ""], *, by: str = "weights"):
         self.spec = weight_spec(task.lines.apply, trees.take(variables, 0), task.lines.inputs(task.data))
+        self.by = by
+        self._task, self._variables = task, variables
         self._weights = weights_of(variables)
         self._key, self._known = rng.stream(key, "matching"), {}
 
     def permutations(self, i: int, j: int) -> Permutations:
         """Of replica j, to lie on replica i."""
         if (i, j) not in self._known:
-            a, b = trees.take(self._weights, i), trees.take(self._weights, j)
-            key = jax.random.fold_in(jax.random.fold_in(self._key, i), j)
-            self._known[i, j] = match_weights(self.spec, a, b, key=key, where="params/*").permutations
+            if self.by == "weights":
+                a, b = trees.take(self._weights, i), trees.take(self._weights, j)
+                key = jax.random.fold_in(jax.random.fold_in(self._key, i), j)
+                found = match_weights(self.spec, a, b, key=key, where="params/*").permutations
+            else:
+                a, b = trees.take(self._variables, i), trees.take(self._variables, j)
+                batches = ((self._task.data, part) for part in range(self._task.lines.parts))
+                found = match_activations(self.spec, self._record, a, b, batches, kind=self.by)
+            self._known[i, j] = found
         return self._known[i, j]
+
+    def _record(self, variables, batch):
+        return recorded(self.spec, variables, neurons.outputs(self._task, batch[0], variables, batch[1]))
 
     def moved(self, variables: Variables, i: int, j: int) -> Variables:
         """Replica j in the order of replica i."""

@@ -5,7 +5,7 @@ row of a table, under `summary['cells']`, in the form of a record (`sbjax.claims
 "high"}`, or `{"count", "of"}` with `low` and `high` in percent: `runs/claims.py --record=WORKDIR --table=cells`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,15 +13,28 @@ import numpy as np
 
 from sbjax.experiments.landscape.arm_results import ArmResult, load_arm
 from sbjax.experiments.landscape.experiment import LandscapeExperiment, named
+from sbjax.files import REMEDY, FileError, misfit
 from sbjax.frame.protocol import Experiment
 from sbjax.metrics.shares import share
 from sbjax.report import tables
 from sbjax.report.results import Results
 from sbjax.report.sections import Section, Table
 
-EXPERIMENTS = ("linear_nets", "relu_minima", "involution", "attention")
+EXPERIMENTS = (
+    "linear_nets",
+    "relu_minima",
+    "involution",
+    "hidden_symmetries",
+    "duality",
+    "attention",
+    "lattice_collision",
+)
 
 PART = "exact"
+
+_INTERVAL = {"value": (float, None), "low": (float, None), "high": (float, None)}
+CELL = (float, str, None, _INTERVAL, {"count": int, "of": int}, {"low": float, "high": float})
+"""The forms of a cell."""
 
 
 class ExactExperiment(LandscapeExperiment):
@@ -31,6 +44,7 @@ class ExactExperiment(LandscapeExperiment):
         title: of the table.
         columns: {name of a cell: heading}, in the order of the table.
         note: below the table.
+        compare: `({arm: what it left}) -> {arm: further cells}`, of the arms that are finished.
         options: as `LandscapeExperiment` takes them.
     """
 
@@ -38,17 +52,20 @@ class ExactExperiment(LandscapeExperiment):
     part: ClassVar[str] = PART
     kept: ClassVar[str] = f"Arms that were finished are kept in {PART}/"
 
-    def __init__(self, fields: type, *, title: str, columns: Mapping[str, str], note: str = "", **options: Any):
+    def __init__(self, fields: type, *, title: str, columns: Mapping[str, str], note: str = "",
+                 compare: Callable[[dict[str, ArmResult]], Mapping[str, Mapping[str, Any]]] | None = None,
+                 **options: Any):  # fmt: skip
         super().__init__(fields, **options)
-        self.title, self.columns, self.note = title, dict(columns), note
+        self.title, self.columns, self.note, self.compare = title, dict(columns), note, compare
 
     def cells(self, workdir: Path, arms: Sequence[str]) -> dict[str, Any]:
         """Columns and rows as a record has them, of the arms that are finished."""
-        rows = [
-            {"cells": {"arm": arm, **found.summary["cells"]}}
-            for arm in arms
-            if (found := load_arm(workdir, arm, PART)) is not None
-        ]
+        found = {arm: one for arm in arms if (one := load_arm(workdir, arm, PART)) is not None}
+        for arm, one in found.items():
+            if problem := misfit(one.summary, {"cells": {str: CELL}}):
+                raise FileError(f"{Path(workdir) / PART / arm}.json: summary.{problem}; {REMEDY}")
+        more = self.compare(found) if self.compare else {}
+        rows = [{"cells": {"arm": arm, **one.summary["cells"], **more.get(arm, {})}} for arm, one in found.items()]
         shown = [name for name in self.columns if any(name in row["cells"] for row in rows)]
         columns = [{"key": name, "name": self.columns[name], "digits": 7} for name in shown]
         return {"columns": [{"key": "arm", "name": "arm"}, *columns], "rows": rows}

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-COMMON = {"stem": "imagenet", "width": 1.0, "norm": "batch", "dropout": 0.0, "dtype": "float32"}
+COMMON = {"stem": "imagenet", "width": 1.0, "depth": 1.0, "norm": "batch", "dropout": 0.0, "dtype": "float32"}
+# Of a smoke run: the large networks take minutes of a CPU to trace and compile.
+SMOKE = {"width": 0.25, "depth": 0.2}
 # Options that a network does not share with the others; the mobile networks have dropout of their own.
 MODELS: dict[str, dict[str, Any]] = {
     "resnet18": {"shortcut": "projection", "activation": "relu"},
@@ -45,16 +47,18 @@ def task(dataset: str, *, image_size: int = 0) -> dict[str, Any]:
     }
 
 
-def arms(claim: str, *, stem: str = "imagenet") -> dict[str, dict[str, Any]]:
+def arms(claim: str, *, stem: str = "imagenet", factor: int = 2, fills: bool = False) -> dict[str, dict[str, Any]]:
     """Raw images; the treatment, K = 2 with fill 0.5; and its controls.
 
-    With the ImageNet stem there is the control of the stem: the raw image through the part of the stem that meets its
-    pixels in the expanded image, at stride 1. But for a constant, which batch norm takes away, and for the border, that
-    network is the expanded one: see `sbjax.models.layers.sub_kernel_init`.
+    With the ImageNet stem and K = 2 there is the control of the stem: the raw image through the part of the stem that
+    meets its pixels in the expanded image, at stride 1. But for a constant, which batch norm takes away, and for
+    the border, that network is the expanded one: see `sbjax.models.layers.sub_kernel_init`.
 
     Args:
         claim: what published work says of the treatment.
         stem: of the network.
+        factor: K, of all arms but the raw one.
+        fills: further values of new pixels, each an arm: the mean colour, 1 (white), and noise.
 
     >>> list(arms('', stem='cifar'))
     ['raw', 'expanded', 'zero', 'nearest', 'bilinear']
@@ -65,15 +69,21 @@ def arms(claim: str, *, stem: str = "imagenet") -> dict[str, dict[str, Any]]:
         "nearest": ("nearest", "control of resolution", "as many pixels, copies of their neighbours"),
         "bilinear": ("bilinear", "control of resolution", "as many pixels, between their neighbours"),
     }
+    if fills:
+        about |= {
+            "mean": ("mean", "control of fill value", "new pixels of the mean colour"),
+            "one": ("1.0", "control of fill value", "new pixels of 1"),
+            "noise": ("noise", "control of constancy", "new pixels of uniform noise, the same for all images"),
+        }
     found: dict[str, dict[str, Any]] = {"raw": {"order": 0, "role": "reference"}}
     for order, (arm, (fill, role, said)) in enumerate(about.items(), start=1):
         found[arm] = {
             "order": order,
             "role": role,
             "labels": {"about": said} | ({"claim": claim} if role == "treatment" else {"treatment": "expanded"}),
-            "expansion": {"kind": "image", "factor": 2, "fill": fill, "offset": 0, "order": "before"},
+            "expansion": {"kind": "image", "factor": factor, "fill": fill, "offset": 0, "order": "before"},
         }
-    if stem == "imagenet":
+    if stem == "imagenet" and factor == 2:
         found["stem_control"] = {
             "order": len(found),
             "role": "control of the stem's stride",

@@ -10,13 +10,16 @@ import numpy as np
 
 from sbjax.data import texts as texts_lib
 from sbjax.expansion.kinds import Expansion
+from sbjax.experiments.calibration import measure as calibration
+from sbjax.experiments.calibration import report as calibration_report
 from sbjax.experiments.text import report as report_lib
-from sbjax.files import write_json
+from sbjax.files import read_json, write_json
 from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.training import TrainingExperiment
 from sbjax.models import make_text_model
 from sbjax.options import option
+from sbjax.report.results import CONFIG
 from sbjax.tasks.classification import TEST
 from sbjax.tasks.task import Task
 from sbjax.tasks.texts import make_text_task
@@ -48,6 +51,7 @@ class Text(TrainingExperiment):
 
     name: ClassVar[str] = "text"
     fields: ClassVar[type] = Fields
+    sections: ClassVar[tuple[str, ...]] = (*TrainingExperiment.sections, "calibration")
     model: ClassVar[Mapping[str, Any]] = {"name": "bag"}
     smoke: ClassVar[Mapping[str, Any]] = {
         "task.train_share": 0.05, "task.vocabulary": 500, "task.length": 12, "task.batch_size": 16,
@@ -55,6 +59,12 @@ class Text(TrainingExperiment):
     data_fields: ClassVar[tuple[str, ...]] = (
         *("dataset", "data_dir", "test_fold", "length", "vocabulary", "train_share", "shuffle_labels"),
     )
+
+    def check(self, plan: Plan) -> list[str]:
+        """Texts of another set have other words."""
+        unknown = plan.calibration.unknown if plan.calibration.bins else ""
+        said = f"calibration.unknown={unknown!r} is for images: the words of another set are not in the vocabulary"
+        return [f"{said}; leave it out"] if unknown else []
 
     def load_data(self, task: Fields) -> texts_lib.TextData:
         """The texts of one source."""
@@ -89,7 +99,8 @@ class Text(TrainingExperiment):
         )
 
     def after_arm(self, plan, arm, fitted, folder, progress):
-        """Which test texts each network classifies rightly, and the vocabulary."""
+        """Which test texts each network classifies rightly, calibration, and the vocabulary."""
+        calibration.measure_arm(plan, arm, fitted, folder, progress)
         model, data = arm.task.model, arm.task.data
         is_test = np.asarray(data["eval_split"]) == TEST
         tokens, labels = data["eval_inputs"][is_test], np.asarray(data["eval_labels"])[is_test]
@@ -104,8 +115,12 @@ class Text(TrainingExperiment):
             write_json(path, {"classes": texts.classes, "words": texts.vocabulary})
 
     def report(self, results, workdir: Path) -> Any:
-        """Paired over documents."""
-        return report_lib.report(results, workdir)
+        """Paired over documents; calibration, if it was measured."""
+        return [*report_lib.report(results, workdir), *calibration_report.report(results, workdir)]
+
+    def table(self, workdir: Path) -> str:
+        """Calibration, if it was measured."""
+        return calibration_report.table(workdir, list(read_json(workdir / "config.json", CONFIG)["config"]["arms"]))
 
     def suite_report(self, folder: Path, names):
         """Of several folds also all together."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from sbjax.files import plain, read_arrays, write_atomically, write_json
+from sbjax.files import REMEDY, FileError, plain, read_arrays, write_atomically, write_json
 from sbjax.report import statistics, tables
 from sbjax.report import suite as suite_lib
 from sbjax.report.corrected import with_corrected
@@ -54,7 +54,14 @@ def load_predictions(workdir: Path, arms: Sequence[str]) -> dict[str, Bool[np.nd
         FileError: a file is damaged.
     """
     paths = {arm: workdir / FOLDER / f"{arm}.npz" for arm in arms}
-    return {arm: read_arrays(path, ["correct"])["correct"] for arm, path in paths.items() if path.exists()}
+    found = {arm: read_arrays(path, ["correct"])["correct"] for arm, path in paths.items() if path.exists()}
+    for arm, correct in found.items():
+        if correct.dtype != bool or correct.ndim != 2 or not correct.size:
+            raise FileError(
+                f"{paths[arm]}: its array is {correct.dtype}{list(correct.shape)} and not bool [replica, document]; "
+                f"{REMEDY}"
+            )
+    return found
 
 
 def over_documents(
@@ -117,7 +124,11 @@ def _pooled(folder: Path, members: Sequence[Any]) -> tuple[list[Section], str, d
     for member in members:
         for arm, correct in load_predictions(folder / member.name, first.arms).items():
             found[arm].append(correct)
-    whole = {arm: np.concatenate(parts, axis=1) for arm, parts in found.items() if len(parts) == len(members)}
+    whole = {
+        arm: np.concatenate(parts, axis=1)
+        for arm, parts in found.items()
+        if len(parts) == len(members) and len({len(part) for part in parts}) == 1
+    }
     if first.reference not in whole:
         return None
     accuracy: dict[str, Float[np.ndarray, replica]] = {arm: correct.mean(1) for arm, correct in whole.items()}

@@ -89,8 +89,10 @@ def cell_id(plan: Plan, arm: ArmPlan | None, start: int, stop: int, *, data: str
     if arm is None:
         own = plan.settings["arms"]
     else:
-        settings = {k: v for k, v in settings.items() if k not in ("reference", "replicas", "interpolation", "task")}
-        settings = {k: v for k, v in settings.items() if k not in ("model", "expansion", "optimizer", "second_phase")}
+        # What is measured after the training, and what the arm has of its own.
+        left_out = ("reference", "replicas", "interpolation", "calibration", "task")
+        left_out += ("model", "expansion", "optimizer", "second_phase")
+        settings = {k: v for k, v in settings.items() if k not in left_out}
         second = arm.second_phase
         own = {
             "task": {name: value for name, value in options.values_of(arm.task).items() if name not in free},

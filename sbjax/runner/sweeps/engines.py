@@ -5,6 +5,7 @@ An engine starts commands and says how they ended. What to start, what to start 
 """
 
 import contextlib
+import ctypes
 import importlib
 import os
 import pathlib
@@ -22,6 +23,9 @@ ENGINES = ("local", "submitit", "ray")
 GRACE_SECONDS = 60.0
 """Between being asked to stop and being killed."""
 KILLED = -signal.SIGKILL
+# Looked up before there are threads: between fork and exec of a child nothing else may be.
+_PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
 OOM_EVENTS = pathlib.Path("/sys/fs/cgroup/memory.events")
 
 
@@ -134,26 +138,40 @@ class Local:
 
 
 class Command:
-    """A command as a job of another engine: its child is asked to save when the job is announced to end."""
+    """A command as a job of another engine: its child is asked to save when the job is announced to end, or is gone."""
 
     def __init__(self, words: Sequence[str], log: str):
         self.words, self.log = list(words), log
 
     def __call__(self) -> int:
+        # In the process group of the job, whose signals it gets: Slurm's SIGTERM is swallowed by submitit.
         with open(self.log, "ab") as output:
             self._child = subprocess.Popen(
-                self.words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                self.words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=_save_without_parent
             )
-            return self._child.wait()
+        # `wait` would hold a lock that `checkpoint`, which interrupts it, could never take.
+        while (code := self._child.poll()) is None:
+            time.sleep(0.1)
+        return code
 
     def checkpoint(self, *args: Any) -> Any:
-        """Called by submitit before it puts the job into the queue again."""
+        """Called by submitit, in a signal handler, before it puts the job into the queue again."""
         from submitit.helpers import DelayedSubmission
 
+        self.save()
+        return DelayedSubmission(Command(self.words, self.log))
+
+    def save(self) -> None:
+        """The child saves and ends."""
         self._child.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(GRACE_SECONDS)
-        return DelayedSubmission(Command(self.words, self.log))
+
+
+def _save_without_parent() -> None:
+    """In a child: SIGTERM once its parent is gone, as when a job is killed but not all of its processes are."""
+    if _PRCTL:
+        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Submitit:
@@ -236,8 +254,7 @@ def _run_command(words: list[str], log: str) -> int:
     try:
         return child()
     except BaseException:  # cancelled
-        child._child.send_signal(signal.SIGTERM)
-        child._child.wait(GRACE_SECONDS)
+        child.save()
         raise
 
 

@@ -16,12 +16,13 @@ from sbjax.runner.sweeps.cells import Cell
 
 PLANNED = "sweep.json"
 FORMAT = 1
+AGAIN = "plan the sweep again in another folder"
 FORM = {
     "format": int,
     "runs": {str: dict},
     "suite": bool,
     "cells": [{"id": str, "uses": [[str]], "replicas": [int]}],
-    "data": [dict],
+    "data": [{"experiment": str, "source": list, "digest": str}],
     "config_file?": (str, None),
     "overrides": [str],
 }
@@ -102,23 +103,40 @@ def load(workdir: str) -> Sweep:
         path = expanded(workdir)
         if not (path / PLANNED).exists():
             raise FileNotFoundError(f"--workdir={workdir}: no sweep was planned there; `sbjax sweep plan` makes one")
-        found = read_json(path / PLANNED, FORM, remedy="plan the sweep again in another folder")
+        found = read_json(path / PLANNED, FORM, remedy=AGAIN)
         if found["format"] != FORMAT:
             raise FileError(f"{path / PLANNED} is of format {found['format']}, this version reads {FORMAT}; use the "
                             "version that planned it")  # fmt: skip
         cells = tuple(
             Cell(one["id"], tuple(map(tuple, one["uses"])), *one["replicas"])
             for one in found["cells"]
+            if _fits(one, found["runs"], path / PLANNED)
         )  # fmt: skip
-        known = found["runs"].keys()
-        for cell in cells:
-            if not cell.id.isalnum() or not cell.uses or any(use[0] not in known for use in cell.uses):
-                raise FileError(f"{path / PLANNED}: cell {cell.id!r} does not fit its runs; plan the sweep again in "
-                                "another folder")  # fmt: skip
+        if bad := [run for run in found["runs"] if not _names_a_folder(run) and (run or found["suite"])]:
+            raise FileError(f"{path / PLANNED}: {bad[0]!r} is no name of a run; {AGAIN}")
+        if len({cell.id for cell in cells}) < len(cells) or not cells:
+            raise FileError(f"{path / PLANNED}: its cells are none, or not each of its own; {AGAIN}")
     return Sweep(
         path, found["runs"], found["suite"], cells, _listed_data(found["data"]), found.get("config_file"),
         tuple(found["overrides"]),
     )  # fmt: skip
+
+
+def _fits(cell: Mapping[str, Any], runs: Mapping[str, Any], path: pathlib.Path) -> bool:
+    """True of an entry of `cells` that this program has written.
+
+    Raises:
+        FileError: of another one.
+    """
+    uses, replicas = cell["uses"], cell["replicas"]
+    named = bool(uses) and all(len(use) == 2 and use[0] in runs and _names_a_folder(use[1]) for use in uses)
+    if not named or not cell["id"].isalnum() or len(replicas) != 2 or not 0 <= replicas[0] < replicas[1]:
+        raise FileError(f"{path}: cell {cell['id']!r} does not fit its runs; {AGAIN}")
+    return True
+
+
+def _names_a_folder(name: str) -> bool:
+    return name.replace("_", "").replace("-", "").isalnum()
 
 
 def write(sweep: Sweep) -> bool:

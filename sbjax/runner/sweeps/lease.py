@@ -16,9 +16,10 @@ import time
 import uuid
 from typing import Any, NamedTuple
 
-from sbjax.files import write_atomically
+from sbjax.files import FileError, read_json, write_atomically
 
 NAME = "lease.json"
+FORM = {"uuid": str, "host": str, "boot": str, "pid": int, "started": int}
 BEAT_SECONDS = 5.0
 BEATS_MISSED = 6
 """After so many beats without a change a lease is free."""
@@ -110,12 +111,14 @@ def _is_free(folder: pathlib.Path, holder: Holder, watch: "Watch | None") -> boo
 def read(folder: pathlib.Path) -> Holder | None:
     """Who holds the lease of a folder; None where nobody does."""
     try:
-        found = json.loads((folder / NAME).read_text())
-        return Holder(*(found[name] for name in Holder._fields))
+        holder = Holder(**read_json(folder / NAME, FORM))
+        if holder.uuid.isalnum():  # it is part of names of files
+            return holder
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, OSError):  # damaged: by nobody, and nobody's beat moves
-        return Holder("damaged", "", "", 0, 0)
+    except (FileError, TypeError):
+        pass
+    return Holder("damaged", "", "", 0, 0)  # by nobody, and nobody's beat moves
 
 
 class Watch:

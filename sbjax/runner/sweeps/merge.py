@@ -19,8 +19,9 @@ import jax
 from sbjax.files import read_json, read_lines
 from sbjax.frame.arm_training import identity
 from sbjax.frame.arms import Arm, precision
-from sbjax.frame.errors import ConfigError
+from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.frame.plan import Plan
+from sbjax.names import expanded
 from sbjax.report import against
 from sbjax.report.results import CONFIG
 from sbjax.runner import run as run_lib
@@ -63,7 +64,8 @@ def merge(sweep: Sweep, out: str | os.PathLike | None = None) -> Merged:
     Raises:
         ConfigError: nothing to merge, or the folder holds something else than a merge.
     """
-    target = sweep.path / MERGED if out is None else pathlib.Path(out).expanduser().absolute()
+    with told_of_files("--out: "):
+        target = sweep.path / MERGED if out is None else expanded(out)
     found = {cell.id: _usable(sweep, cell) for cell in sweep.cells}
     missing = tuple(cell for cell in sweep.cells if found[cell.id].status not in status.FINISHED)
     if len(missing) == len(sweep.cells):

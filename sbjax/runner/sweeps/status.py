@@ -16,6 +16,7 @@ DONE_FORM = {"status": str, "files": {str: str}, "seconds": float}
 ATTEMPT_FORM = {"event": str, "uuid": str, "time": float, "ending?": str, "why?": (str, None), "seconds?": float}
 
 FINISHED = ("done", "diverged")
+ENDINGS = (*FINISHED, "interrupted", "failed", "out of memory")
 STARTABLE = ("waiting", "interrupted", "lost", "out of memory")
 MOST_LOST = 3
 """How often a cell is started again that was killed, lost or ran out of memory."""
@@ -43,6 +44,8 @@ def state_of(folder: pathlib.Path, watch: lease.Watch | None = None) -> State:
     """The state of a cell by its folder."""
     try:
         done = read_json(folder / DONE, DONE_FORM)
+        if done["status"] not in FINISHED:
+            return State("damaged", f"{folder / DONE}: status={done['status']!r} is none of {', '.join(FINISHED)}")
         return State(done["status"], seconds=float(done["seconds"]))
     except FileNotFoundError:
         pass
@@ -67,12 +70,22 @@ def state_of(folder: pathlib.Path, watch: lease.Watch | None = None) -> State:
         return State("gave up" if lost > MOST_LOST else "lost", why, seconds, lost)
     if last["ending"] == "out of memory" and lost > MOST_LOST:
         return State("gave up", last.get("why") or "", seconds, lost)
+    if last["ending"] in FINISHED:
+        return State("lost", f"it ended well, and its {DONE} is gone", seconds, lost)
     return State(last["ending"], last.get("why") or "", seconds, lost)
 
 
 def read_attempts(folder: pathlib.Path) -> list[tuple[int, dict[str, Any]]]:
-    """The lines of `attempts.jsonl`, with their numbers."""
-    return read_lines(folder / ATTEMPTS, ATTEMPT_FORM) if (folder / ATTEMPTS).exists() else []
+    """The lines of `attempts.jsonl`, with their numbers.
+
+    Raises:
+        FileError: a line that this program has not written.
+    """
+    found = read_lines(folder / ATTEMPTS, ATTEMPT_FORM) if (folder / ATTEMPTS).exists() else []
+    for number, one in found:
+        if one["event"] not in ("start", "end") or (one["event"] == "end" and one.get("ending") not in ENDINGS):
+            raise FileError(f"{folder / ATTEMPTS} line {number} is neither a start nor an end; remove the line")
+    return found
 
 
 def states(sweep: Sweep, watch: lease.Watch | None = None) -> dict[str, State]:

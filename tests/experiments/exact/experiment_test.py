@@ -3,11 +3,14 @@
 import pathlib
 import runpy
 
+import jax
+import numpy as np
 import pytest
 
 from sbjax import config as config_lib
 from sbjax.claims import recording, records
-from sbjax.experiments.exact import experiment
+from sbjax.experiments.exact import experiment, involution, involution_images
+from sbjax.experiments.landscape.arm_results import load_arm
 from sbjax.frame.errors import ConfigError
 from sbjax.runner import run as runner
 
@@ -43,13 +46,82 @@ def test_a_run_becomes_a_report_and_a_record(tmp_path):
     assert found["columns"][1] == {"key": "layers", "name": "layers", "digits": 7}
 
 
+def test_sampled_dimensions_are_lower_bounds_of_the_exact_one(tmp_path):
+    """All arms see the same networks; the more points, the smaller the deficit, and no smaller than the exact one."""
+    config = load("hidden_symmetries", "smoke")
+    shape = {"width": 3, "depth": 2}
+    looks = {"few": ("points", 2), "more": ("points", 16), "lines": ("lines", 8)}
+    config.arms = {name: {"task": {**shape, "look": look, "budget": n}} for name, (look, n) in looks.items()}
+    config.arms = {**config.arms.to_dict(), "line": {"task": shape}}
+    config.reference, config.replicas = "line", 6
+    runner.run(config, tmp_path / "run")
+    found = {name: load_arm(tmp_path / "run", name, "exact") for name in config.arms}
+    deficits = {name: one.metrics["dimension/deficit"] for name, one in found.items()}
+    exact = deficits["line"]
+    assert all(a >= b >= c for a, b, c in zip(deficits["few"], deficits["more"], exact, strict=True))
+    assert deficits["lines"] == exact  # on the line every line meets all regions
+    cells = found["line"].summary["cells"]
+    assert cells["full"]["of"] == 6
+    assert cells["kept"] > 1e-9 > cells["dropped"]
+
+
+@pytest.mark.parametrize("part", ["correlators", "hot", "cold"])
+def test_duality_runs(part, tmp_path):
+    config = load("duality", f"{part},smoke")
+    runner.run(config, tmp_path / "run")
+    for arm in config.arms:
+        found = load_arm(tmp_path / "run", arm, "exact")
+        if part == "correlators":
+            assert max(found.metrics["two_point/score"]) < 6
+            assert (found.summary["cells"]["turned"] > 1e-3) == bool(found.summary["cells"]["mean"])
+        else:
+            pairs = zip(found.metrics["test/best"], found.metrics["test/accuracy"], strict=True)
+            assert all(best >= chosen >= 0 for best, chosen in pairs)
+
+
+def test_what_is_built_in_is_exact_in_the_plane(tmp_path):
+    """By the projector and by tied layers f(T x) = -f(x) to round-off after training; not so without."""
+    config = load("involution", "smoke")
+    config.arms = {method: {"task": {"method": method, "sign": -1}} for method in ("plain", "projector", "tied")}
+    runner.run(config, tmp_path / "run")
+    found = {arm: load_arm(tmp_path / "run", arm, "exact").metrics["test/violation"] for arm in config.arms}
+    assert max(found["projector"]) < 1e-13
+    assert max(found["tied"]) < 1e-13
+    assert min(found["plain"]) > 1e-3
+
+
+@pytest.mark.parametrize("method", involution.METHODS)
+def test_flipped_digits(method):
+    """The projector is symmetric to the last bit, tied kernels to round-off; all have one number of parameters."""
+    found = involution_images.run(
+        jax.random.split(jax.random.key(0), 2),
+        method=method,
+        images=40,
+        channels=4,
+        steps=3,
+        rate=3e-3,
+        penalty=1.0,
+        stop=lambda: False,
+    )
+    assert found.parameters == 3 * 3 * 4 + 4 + 3 * 3 * 4 * 8 + 8 + 8 * 10 + 10
+    bound = {"projector": 0.0, "tied": 1e-6}.get(method, 1.0)
+    assert np.all(found.violations <= bound)
+    assert np.all(found.violations > 1e-4) or method in ("projector", "tied")
+
+
 @pytest.mark.parametrize(
     ("name", "task", "message"),
     [
         ("linear_nets", {"experiment": "linear_net"}, "did you mean 'linear_nets'"),
         ("linear_nets", {"layers": 1}, "task.layers=1 must be >= 2"),
         ("relu_minima", {"part": "search", "k": 26}, "task.k=26 must be <= 25"),
+        ("lattice_collision", {"tau": 0.5}, "task.tau=0.5 must be > 0.5"),
+        ("lattice_collision", {"method": "averagd"}, "did you mean 'averaged'"),
         ("relu_minima", {"part": "searches"}, "did you mean 'search'"),
+        ("linear_nets", {"skip": True, "layers": 2}, "task.skip=True needs task.layers=3"),
+        ("hidden_symmetries", {"inputs": 2}, "task.inputs=2 must be 1 with task.look='line'"),
+        ("hidden_symmetries", {"networks": 3}, "between 0 .as many. and replicas=2"),
+        ("duality", {"shifted": 4, "mean": 1.0}, "task.shifted=4 must be <= task.outputs=3"),
         ("attention", {"part": "planted", "size": 3, "positions": "rope"}, "task.size=3 of a head must be even"),
         ("attention", {"part": "barriers", "points": 4}, "task.points=4 must be odd"),
         ("attention", {"part": "flows", "norm": "rms"}, "task.norm='rms' has no effect with task.part='flows'"),

@@ -1,0 +1,1 @@
+"""Colourisation: raw against expanded lightness."""

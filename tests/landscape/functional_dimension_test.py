@@ -1,0 +1,182 @@
+"""Functional dimension: by rational arithmetic, by automatic differentiation, by known cases and symmetries."""
+
+import fractions
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sbjax.landscape import functional_dimension as fd
+from sbjax.landscape.layered import forward
+
+PRIME = 2**61 - 1
+
+
+def exact_dimension_on_the_line(params):
+    """Regions and rank without rounding: rationals, and elimination modulo a large prime."""
+    layers = [
+        (
+            [[fractions.Fraction(w) for w in row] for row in layer["kernel"].tolist()],
+            list(map(fractions.Fraction, bias)),
+        )
+        for layer in params.values()
+        for bias in [layer["bias"].tolist()]
+    ]
+    breaks = []
+    for depth in range(1, len(layers)):
+        ends = [None, *sorted(set(breaks)), None]
+        for low, high in itertools.pairwise(ends):
+            value, slope, _ = affine(layers[:depth], middle(low, high))
+            for v, s in zip(value, slope):
+                zero = -v / s if s else None
+                if zero is not None and (low is None or zero > low) and (high is None or zero < high):
+                    breaks.append(zero)
+    ends = [None, *sorted(set(breaks)), None]
+    rows = [row for low, high in itertools.pairwise(ends) for row in two_rows(layers, middle(low, high))]
+    rows = [[x.numerator * pow(x.denominator, -1, PRIME) % PRIME for x in row] for row in rows]
+    return len(ends) - 1, rank_modulo(rows)
+
+
+def middle(low, high):
+    if low is None or high is None:
+        return (high - 1 if low is None else low + 1) if (low, high) != (None, None) else fractions.Fraction(0)
+    return (low + high) / 2
+
+
+def affine(layers, x):
+    """Inputs of the last layer's units as value + slope t, and the layers before, at t = 0 for x = 0."""
+    value, slope, seen = [fractions.Fraction(0)], [fractions.Fraction(1)], []
+    for number, (kernel, bias) in enumerate(layers):
+        if number:
+            on = [v + s * x > 0 for v, s in zip(value, slope)]
+            value, slope = [v * o for v, o in zip(value, on)], [s * o for s, o in zip(slope, on)]
+        seen.append((value, slope))
+        columns = list(zip(*kernel))
+        value = [sum(a * w for a, w in zip(value, column)) + b for column, b in zip(columns, bias)]
+        slope = [sum(a * w for a, w in zip(slope, column)) for column in columns]
+    return value, slope, seen
+
+
+def two_rows(layers, x):
+    """Constant and slope of the gradient in the region of x, for one output."""
+    _, _, seen = affine(layers, x)
+    back, parts = [fractions.Fraction(1)], []
+    for (kernel, _), (value, slope) in zip(reversed(layers), reversed(seen)):
+        parts.append([[a * b for a in h for b in back] + [b * c for b in back] for h, c in ((value, 1), (slope, 0))])
+        on = [v + s * x > 0 for v, s in zip(value, slope)]
+        back = [o * sum(w * b for w, b in zip(row, back)) for row, o in zip(kernel, on)]
+    return [list(itertools.chain.from_iterable(part[i] for part in reversed(parts))) for i in (0, 1)]
+
+
+def rank_modulo(rows):
+    rank = 0
+    while rows:
+        row = rows.pop()
+        pivot = next((i for i, x in enumerate(row) if x), None)
+        if pivot is None:
+            continue
+        rank += 1
+        inverse = pow(row[pivot], -1, PRIME)
+        factors = [other[pivot] * inverse % PRIME for other in rows]
+        rows = [[(a - f * b) % PRIME for a, b in zip(o, row)] if f else o for o, f in zip(rows, factors)]
+    return rank
+
+
+def on_the_line(net):
+    return fd.functional_dimension(net, fd.line_regions(net, np.zeros(1), np.ones(1))[:, None])
+
+
+@pytest.mark.parametrize("sizes", [(1, 2, 2, 1), (1, 4, 4, 1), (1, 3, 3, 3, 1)])
+def test_regions_and_rank_on_the_line_are_those_of_rational_arithmetic(sizes):
+    for seed in range(8):
+        net = fd.random_network(np.random.default_rng(seed), sizes)
+        found = on_the_line(net)
+        t = fd.line_regions(net, np.zeros(1), np.ones(1))
+        assert (len(t), found.rank) == exact_dimension_on_the_line(net)
+        assert found.kept > 100 * fd.TOLERANCE > 1e4 * found.dropped
+
+
+def test_rows_are_the_jacobian_and_its_derivative(x64):
+    net = fd.random_network(np.random.default_rng(0), (3, 5, 4, 2))
+    x = np.random.default_rng(1).normal(size=(4, 3))
+    rows = fd.region_rows(net, x)
+    shapes, tree = jax.tree.flatten(net)
+
+    def outputs(flat, x):
+        cuts = np.cumsum([leaf.size for leaf in shapes])[:-1]
+        leaves = [part.reshape(leaf.shape) for part, leaf in zip(jnp.split(flat, cuts), shapes)]
+        return forward(jax.tree.unflatten(tree, leaves), x[None], jax.nn.relu)[0]
+
+    order = np.concatenate([np.argsort([1, 0]) + 2 * i for i in range(3)])  # leaves are sorted: bias before kernel
+    sizes = [leaf.size for leaf in shapes]
+    starts = np.r_[0, np.cumsum(sizes)]
+    columns = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in order])
+    flat = np.concatenate([leaf.ravel() for leaf in shapes])
+    slopes = jax.jit(jax.vmap(jax.jacrev(outputs), (None, 0)))(flat, x)[:, :, columns]
+    np.testing.assert_allclose(rows[:, 0], slopes, atol=1e-12)
+    further = jax.jit(jax.vmap(jax.jacfwd(jax.jacrev(outputs), 1), (None, 0)))(flat, x)[:, :, columns]
+    np.testing.assert_allclose(np.moveaxis(rows[:, 1:], 1, -1), further, atol=1e-12)
+
+
+@pytest.mark.parametrize("sizes", [(1, 8, 1), (2, 5, 1), (3, 4, 2)])
+def test_one_hidden_layer_has_no_hidden_symmetry(sizes):
+    for seed in range(5):
+        net = fd.random_network(np.random.default_rng(seed), sizes)
+        x = fd.points_on_lines(np.random.default_rng(seed), net, 60)
+        found = fd.functional_dimension(net, x)
+        assert found.deficit == 0
+        assert found.rank == fd.parameters(sizes) - sizes[1]
+
+
+def test_a_dead_unit_takes_its_weights_away():
+    """Fan in, bias and fan out, less the scale that it has anyway; a network with a dead layer is a constant."""
+    net = fd.random_network(np.random.default_rng(0), (4, 4, 4, 1))
+    net["dense_1"]["kernel"][:, 2], net["dense_1"]["bias"][2] = -1.0, -1.0
+    x = fd.points_on_lines(np.random.default_rng(1), net, 400)
+    found = fd.functional_dimension(net, x)
+    assert found.dead == 1
+    assert found.bound - found.bound_alive == 4 + 1 + 1 - 1 == 5
+    assert found.rank <= found.bound_alive
+    net["dense_1"]["kernel"][:], net["dense_1"]["bias"][:] = -1.0, -1.0
+    dead = fd.functional_dimension(net, x)
+    assert (dead.rank, dead.bound_alive, dead.dead) == (1, 1, 4)
+
+
+@pytest.mark.parametrize("sizes", [(1, 5, 4, 1), (2, 3, 3, 1)])
+def test_all_regions_by_linear_programs(sizes):
+    """On the line as many as between breakpoints; in the plane all that lines find, and the rank is no smaller."""
+    for seed in range(3):
+        net = fd.random_network(np.random.default_rng(seed), sizes)
+        x = fd.all_regions(net)
+        exact = fd.functional_dimension(net, x)
+        assert exact.regions == len(x)
+        if sizes[0] == 1:
+            assert len(x) == len(fd.line_regions(net, np.zeros(1), np.ones(1)))
+            assert exact.rank == on_the_line(net).rank
+            continue
+        lines = fd.points_on_lines(np.random.default_rng(seed), net, 100)
+        known = {row.tobytes() for row in np.concatenate(fd.patterns(net, x), 1)}
+        assert {row.tobytes() for row in np.concatenate(fd.patterns(net, lines), 1)} <= known
+        few = fd.functional_dimension(net, fd.random_points(np.random.default_rng(0), 30, 2), whole_regions=False)
+        assert few.rank <= fd.functional_dimension(net, lines).rank <= exact.rank <= exact.bound
+
+
+def test_permutations_and_scales_change_nothing():
+    random = np.random.default_rng(3)
+    net = fd.random_network(random, (1, 6, 6, 1))
+    order, scale = random.permutation(6), np.exp(random.normal(size=6))
+    moved = {
+        "dense_0": {k: v[..., order] * scale for k, v in net["dense_0"].items()},
+        "dense_1": {"kernel": net["dense_1"]["kernel"][order] / scale[:, None], "bias": net["dense_1"]["bias"]},
+        "dense_2": net["dense_2"],
+    }
+    one, other = on_the_line(net), on_the_line(moved)
+    assert (one.rank, one.regions, one.dead, one.always_on) == (other.rank, other.regions, other.dead, other.always_on)
+
+
+def test_the_rank_is_at_most_two_a_region():
+    for seed in range(20):
+        found = on_the_line(fd.random_network(np.random.default_rng(seed), (1, 8, 8, 1)))
+        assert found.rank <= min(found.bound, 2 * found.regions)
