@@ -24,7 +24,8 @@ from sbjax.symmetry import attention
 from sbjax.symmetry.attention import AttentionGauge, DenseGauge, Gauge
 from sbjax.symmetry.attention_layout import Attention, Layout, check_layout
 
-FLOOR = 1e-12  # of eigenvalues of a Gram matrix, over its trace: a dead head stays as it is
+FLOOR = 1e-14  # of eigenvalues of a Gram matrix, over its trace: for heads that are dead in a direction
+TINY = float(np.finfo(np.float64).tiny ** 0.5)
 
 
 def fold(layout: Layout, params: PyTree) -> PyTree:
@@ -179,11 +180,12 @@ def _fold_biases(layout, path, leaves):
 
 def _balancing(a, b):
     """The symmetric U with U a U = U^-1 b U^-1: its square is the geometric mean of a^-1 and b."""
-    a, b = (x + max(np.trace(x) * FLOOR, np.finfo(float).tiny ** 0.5) * np.eye(len(x)) for x in (a, b))
+    a, b = (_power(x, 1.0, max(np.trace(x) * FLOOR, TINY)) for x in (a, b))
     root, inverse = _power(a, 0.5), _power(a, -0.5)
     return _power(inverse @ _power(root @ b @ root, 0.5) @ inverse, 0.5)
 
 
-def _power(matrix, exponent):
+def _power(matrix, exponent, least=TINY):
+    """A power of a symmetric matrix, its eigenvalues at least `least`."""
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    return (vectors * np.maximum(values, np.finfo(float).tiny ** 0.5) ** exponent) @ vectors.T
+    return (vectors * np.maximum(values, least) ** exponent) @ vectors.T

@@ -34,6 +34,7 @@ from sbjax.symmetry.attention_layout import Attention, Layout, check_layout, str
 
 FACTORS = ("identity", "permutation", "full")
 GAIN = 1e-12  # of the objective, over |a| |b|: less is no improvement
+STILL = 1e-9  # of the entries of the stream
 
 
 class Matched(NamedTuple):
@@ -172,9 +173,11 @@ def _descend(layout, a, b, gauge, stream, factors, max_sweeps):
         moved = trees.flatten(attention.transform(layout, b, gauge._replace(stream=identity.stream)))
         if not history:
             history.append(_objective(layout, a, b, gauge))
+        before = gauge.stream
         gauge = gauge._replace(stream=_best_stream(layout, stream, *_stream_matrix(layout, first, moved)))
         history.append(max(_objective(layout, a, b, gauge), history[-1]))
-        if history[-1] - history[-2] <= GAIN * size:
+        # The objective is flat at its maximum, so that the stream is looked at too.
+        if history[-1] - history[-2] <= GAIN * size and np.abs(gauge.stream - before).max() <= STILL:
             converged = True
             break
     return gauge, history, converged

@@ -31,7 +31,7 @@ GROUPS = {
     "signed": ("signed", "full"),
     "full": ("orthogonal", "full"),
 }
-METHODS = ("naive", "balanced", *GROUPS, "learned", "copy", "copy_matched")
+METHODS = ("naive", "balanced", *GROUPS, "learned", "alone", "copy", "copy_matched")
 
 COLUMNS = {
     "accuracy": "test accuracy, percent",
@@ -43,9 +43,11 @@ COLUMNS = {
     "signed_permutations": "signed permutations of the stream, full factors",
     "full": "full group",
     "learned": "full group, then trained",
+    "trained_alone": "trained without matching (control)",
     "left_permutations": "share of the naive barrier, permutations",
     "left_full": "share, full group",
     "left_learned": "share, trained",
+    "left_alone": "share, trained without matching",
     "gain": "full group less permutations",
     "learned_gain": "trained less permutations",
     "copy": "to a moved copy of itself",
@@ -84,9 +86,10 @@ def run(plan, task, key, log, stop):
         for method, ends in _matched(layout, a, b, rng.replica_stream(key, "pair", number)).items():
             lines[method].append(ends)
             apart[method].append(distance(*ends))
-    lines["learned"] = _learned(net, layout, lines["full"], x, y, task, rng.stream(key, "gauge"), stop)
-    if lines["learned"] is None:
-        return None
+    for method, start in (("learned", "full"), ("alone", "balanced")):
+        lines[method] = _learned(net, layout, lines[start], x, y, task, rng.stream(key, "gauge"), stop)
+        if lines[method] is None:
+            return None
     lines = {method: ends for method, ends in lines.items() if ends}
     heights, curves = _measured(net, lines, task, jnp.asarray(patches(data.test_images)), jnp.asarray(data.test_labels))
     log(", ".join(f"{method} {np.median(height):.3f}" for method, height in heights.items()))
@@ -153,12 +156,12 @@ def _shares(heights):
     there = heights["naive"] > 0
     return {
         f"left_{method}": _median(heights[method][there] / heights["naive"][there])
-        for method in ("permutations", "full", "learned")
+        for method in ("permutations", "full", "learned", "alone")
         if there.any()
     }
 
 
-_COLUMN = {"signed": "signed_permutations"}
+_COLUMN = {"signed": "signed_permutations", "alone": "trained_alone"}
 
 
 def _median(values):
