@@ -25,6 +25,7 @@ def get_config(argument=None):
     config.monitor.at = "start,10%,50%,end"
     config.monitor.batches, config.monitor.products = 2, 12
     if words["decay"]:
+        config.train_epochs = 150.0
         config.model = {"name": "mlp", "widths": (64, 64), "norm": "none", "activation": "relu"}
         config.reference = "none"
         config.arms = {
