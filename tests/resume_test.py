@@ -207,9 +207,10 @@ def test_killed_while_images_are_streamed(tmp_path):
     flags = [f"--config.task.dataset=folder:{tmp_path / 'photos'}", f"--config.task.cache_dir={tmp_path / 'cache'}"]
     flags += ["--config.task.image_size=8", "--config.task.stream=always", "--config.task.stream_workers=1"]
     flags += ["--config.reports=6", "--config.checkpoint.saves=6"]
+    flags += ["--config.task.train_share=1.0", "--config.task.eval_share=1.0"]
     workdir = tmp_path / "killed"
     process = start(workdir, *flags)
-    assert wait_until(process, lambda: reported(workdir, 3))
+    assert wait_until(process, lambda: reported(workdir, 3)), process.communicate()
     started = children(process)
     assert started
     process.send_signal(signal.SIGKILL)

@@ -49,11 +49,13 @@ def losses(recipe, stem, dtype):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stem", ["cifar", pytest.param("imagenet", marks=pytest.mark.extended)])
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("float64", 1e-8)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [pytest.param("float32", 1e-3, marks=pytest.mark.extended), ("float64", 1e-8)]
+)
 def test_losses_are_those_of_pytorch(recipe, stem, dtype, tolerance):
     with np.load(HERE / "torch_training.npz") as file:
         expected = file[f"{stem}_{dtype}"]
-    assert expected[-10:].mean() < 0.8 * expected[:3].mean()  # it learns: 50 steps are a training
+    assert expected[-10:].mean() < 0.9 * expected[:3].mean()  # it learns: 50 steps are a training
     with jax.enable_x64(dtype == "float64"):
         found = losses(recipe, stem, dtype)
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
