@@ -11,7 +11,7 @@ expanded and nearest alone); smoke. Any other set of pictures in colour: `--conf
 (`--config.task.data_dir=DIR`).
 
 CIFAR-10: 10,000 training images, 10 epochs, the first 2,000 test and 1,000 validation images. An epoch of an arm and
-seed is about 2.5 TFLOP, of an arm with four times the pixels 10.
+seed is about 2.2 TFLOP, of an arm with four times the pixels 9.5.
 
 Arms: raw; `expanded` (K = 2, fill 0.5). Controls: `zero` (fill value), `nearest` and `bilinear` (resolution),
 `equal_flops` (raw, a U-Net of twice the width, which costs what the expanded one does), `channel` (a second channel of
