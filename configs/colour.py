@@ -62,7 +62,7 @@ def get_config(argument=None):
         config.task.eval_share = 0.2
     else:
         config.task.image_size = 64
-    config.model = {"name": "unet", "width": WIDTH}
+    config.model = {"name": "unet", "width": WIDTH, "depth": 4}
     config.train_epochs = 10.0
     config.optimizer = {"name": "adam", "learning_rate": 2e-3, "schedule": "cosine"}
     config.replicas = 5
