@@ -52,7 +52,7 @@ class Design(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """Accuracies after each epoch [epoch, seed]; loss of the first batch, mean loss of the last steps of an epoch [seed]."""
+    """Accuracies after each epoch [epoch, seed]; loss of the first batch, mean loss of the last epoch [seed]."""
 
     validation: Float[np.ndarray, "epoch seed"]
     test: Float[np.ndarray, "epoch seed"]
