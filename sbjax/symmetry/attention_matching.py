@@ -104,7 +104,9 @@ def match_transformers(
     """
     whole = factors == "full"
     check_choice(factors, FACTORS, what="factors")
-    check_choice(stream, stream_groups(layout.norm, folded=True), what=f"stream, with norm={layout.norm!r},")
+    check_choice(stream, stream_groups("rms", folded=True), what="stream")
+    if stream not in (groups := stream_groups(layout.norm, folded=True)):
+        raise ValueError(f"stream={stream!r} does not pass a norm={layout.norm!r}; give {', '.join(groups)}")
     for name, value in (("restarts", restarts), ("max_sweeps", max_sweeps)):
         if value < 1:
             raise ValueError(f"{name}={value} must be >= 1")

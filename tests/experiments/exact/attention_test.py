@@ -14,8 +14,9 @@ CONFIGS = pathlib.Path(__file__).parents[3] / "configs"
 
 
 def rows(words, arms, tmp_path, **task):
-    config = runpy.run_path(str(CONFIGS / "attention.py"))["get_config"](words)
-    config.arms = {arm: config.arms[arm] for arm in arms}
+    get_config = runpy.run_path(str(CONFIGS / "attention.py"))["get_config"]
+    config, full = get_config(words), get_config(words.removesuffix(",smoke"))
+    config.arms = {arm: full.arms[arm] for arm in arms}
     config.reference, config.replicas = arms[0], 2
     config.task.update(task)
     runner.run(config, tmp_path / "run")
