@@ -190,7 +190,8 @@ def children(process):
     found = [process.pid]
     for pid in found:
         with contextlib.suppress(OSError):
-            found += map(int, pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+            for thread in pathlib.Path(f"/proc/{pid}/task").iterdir():
+                found += map(int, (thread / "children").read_text().split())
     return found[1:]
 
 
