@@ -29,7 +29,9 @@ class Fields:
     part: str = option("families", "what is done", choices=("families", "search"))
     k: int = option(6, "units of the teacher, and inputs", least=4, most=1000)
     extra: int = option(0, "units of the student beyond k", least=0, most=100, only={"part": one_of("search")})
-    pace: float = option(1.5, "gradient descent with the rate pace / k", above=0, only={"part": one_of("search")})
+    pace: float = option(
+        1.5, "gradient descent with the rate pace / k", above=0, most=100, only={"part": one_of("search")}
+    )
 
 
 def check(plan, arm):
@@ -93,7 +95,7 @@ def _search(plan, task, key, log, stop):
         "n": n,
         "k": k,
         "trapped": counted(trapped),
-        "open": int(np.sum((losses > GLOBAL) & ~trapped)),
+        "open": int(np.sum(~(losses <= GLOBAL) & ~trapped)),  # and what diverged
         "least": min(least) if least else None,
         "kinds": "; ".join(f"{number} at {kind}" for kind, number in kinds.most_common(4)) or "-",
     }

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from sbjax.data import texts as texts_lib
-from sbjax.expansion.kinds import Expansion
+from sbjax.expansion.kinds import Expansion, ImageExpansion
 from sbjax.experiments.text import report as report_lib
 from sbjax.files import write_json
 from sbjax.frame.errors import ConfigError, told_as
@@ -73,6 +73,8 @@ class Text(TrainingExperiment):
 
     def make_task(self, plan: Plan, arm: ArmPlan, data: texts_lib.TextData, expansion: Expansion | None) -> Task:
         """Classification of these texts by this arm's network."""
+        if isinstance(expansion, ImageExpansion):
+            raise ConfigError("expansion.kind='image' is for images; texts take 'sequence' and 'vector'")
         model = dict(arm.model)
         with told_as("model"):
             module = make_text_model(
