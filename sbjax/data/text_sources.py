@@ -176,8 +176,9 @@ def _of_tfds(name: str, data_dir: str | os.PathLike | None) -> dict[str, Texts]:
     except ValueError as error:
         if "image set" not in str(error):
             raise
+        hint = "" if name in known else near(name, known)
         raise ValueError(
-            f"{name!r} is not prepared in {data_dir}, or is no set of texts{'' if name in known else near(name, known)}; "
+            f"{name!r} is not prepared in {data_dir}, or is no set of texts{hint}; "
             f"sets are {', '.join(known)} and others of TFDS with a text and a label, yours 'folder:PATH' or "
             "'module:function'"
         ) from error
