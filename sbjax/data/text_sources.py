@@ -50,6 +50,8 @@ def read(name: str, *, data_dir: str | os.PathLike | None = None) -> dict[str, T
     if name in _PACKAGES:
         return _PACKAGES[name]()
     if name.startswith(_FOLDER):
+        if not name.removeprefix(_FOLDER).strip():
+            raise ValueError("'folder:' has an empty path; name the folder of the texts (is a variable empty?)")
         return _of_folder(expanded(name.removeprefix(_FOLDER)))
     if is_import_path(name):
         return _of_function(name)
@@ -106,6 +108,8 @@ def _of_folder(root: pathlib.Path) -> dict[str, Texts]:
     inside = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     splits = {SPLITS[path.name.lower()]: path for path in inside if path.name.lower() in SPLITS}
     given = splits or {"all": root}
+    if splits and "train" not in splits:
+        raise ValueError(f"{root} has {', '.join(path.name for path in splits.values())} and no folder train")
     return {split: _of_classes(path) for split, path in given.items()}
 
 
@@ -131,7 +135,7 @@ def _of_function(name: str) -> dict[str, Texts]:
         raise ValueError(f"it names a {type(function).__name__}, not a function that returns {EXPECTED}")
     try:
         value = function()
-    except Exception as error:  # the user's own code may raise anything
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
         raise ValueError(f"the function raised {type(error).__name__}: {error}") from error
     if isinstance(value, Mapping):
         unknown = [split for split in value if split not in ("train", "validation", "test")]
@@ -150,17 +154,34 @@ def _checked(value: Any) -> Texts:
     strange = next((text for text in texts if not isinstance(text, str)), None)
     if strange is not None:
         raise ValueError(f"a text is a {type(strange).__name__}; expected {EXPECTED}")
+    lost = next((i for i, label in enumerate(labels) if label is None or label != label), None)
+    if lost is not None:
+        raise ValueError(f"the label of text {lost} is {labels[lost]}; leave such texts out")
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"a text holds what UTF-8 cannot write ({error.reason}); mend how it was read") from error
     return Texts(texts, labels, [str(group) for group in groups[0]] if groups else None)
 
 
 def _of_tfds(name: str, data_dir: str | os.PathLike | None) -> dict[str, Texts]:
     known = (*names(), "imdb_reviews", "glue/sst2")
-    set_name = tfds_folders.parse_name(name, names())
     data_dir = tfds_folders.default_data_dir(data_dir)
-    folder = tfds_folders.find_folder(set_name, data_dir)
-    if folder is None:
-        tfds_folders.prepare(set_name, data_dir, names())
+    try:
+        set_name = tfds_folders.parse_name(name, names())
         folder = tfds_folders.find_folder(set_name, data_dir)
+        if folder is None:
+            tfds_folders.prepare(set_name, data_dir, names())
+            folder = tfds_folders.find_folder(set_name, data_dir)
+    except ValueError as error:
+        if "image set" not in str(error):
+            raise
+        hint = "" if name in known else near(name, known)
+        raise ValueError(
+            f"{name!r} is not prepared in {data_dir}, or is no set of texts{hint}; "
+            f"sets are {', '.join(known)} and others of TFDS with a text and a label, yours 'folder:PATH' or "
+            "'module:function'"
+        ) from error
     builder = tfds_folders.import_tfds().builder_from_directory(folder)
     features = builder.info.features
     text = next((key for key in ("text", "sentence", "review") if key in features), None)

@@ -107,6 +107,8 @@ def parse(argv: list[str], check: Callable[[], None] | None = None) -> list[str]
         _parse_plain(argv)  # before a config file is run, which takes seconds
         if check is not None and any(re.match(r"--?config(=(?!.*[:,]list\b)|$)", word) for word in argv):
             _check_plain(check)
+        if any(re.match(r"--?config(=|$)", word) for word in argv):
+            _check_limit()
         rest = flags.FLAGS(argv)
     except config_file.ConfigFileError as error:
         sys.exit(f"error: {error}")
@@ -212,10 +214,30 @@ def _errors_of_hosts() -> tuple[type[Exception], ...]:
     return () if hosts is None else (hosts.HostsError,)
 
 
+LEAST_ADDRESSES = 1_600_000_000
+"""Bytes of addresses without which JAX does not start: it reserves more than that, and dies without a word."""
+
+
+def _check_limit() -> None:
+    """Refuse a limit of addresses in which JAX cannot start, in words instead of a crash."""
+    try:
+        import resource
+    except ImportError:  # not on every system
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if 0 <= limit < LEAST_ADDRESSES:
+        sys.exit(
+            f"error: this process may use {limit / 1e9:.1f} GB of addresses (ulimit -v), and JAX reserves more than "
+            f"{LEAST_ADDRESSES / 1e9:.1f} GB when it starts, most of which it never touches; raise the limit, or limit "
+            "memory by a control group, as clusters do"
+        )
+
+
 def guard(main: Callable[[list[str]], Any], argv: list[str]) -> Any:
     """`main(argv)` with the package's messages on the terminal, and exits with a message where it fails."""
     import absl.logging
 
+    _check_limit()
     from sbjax.files import FileError
     from sbjax.frame.errors import ConfigError
     from sbjax.runner.signals import Interrupted

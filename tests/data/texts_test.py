@@ -83,6 +83,8 @@ def test_folders_of_texts(tmp_path):
         (([1], ["x"]), "a text is a int"),
         (({"test": (["a"], ["x"])}), "expected .*by 'train'"),
         (5, "returned int"),
+        ((["a", "b"], [1, None]), "the label of text 1 is None"),
+        ((["\ud800", "b"], [1, 0]), "a text holds what UTF-8 cannot write"),
     ],
 )
 def test_what_a_function_may_return(value, said, tmp_path):
@@ -90,6 +92,20 @@ def test_what_a_function_may_return(value, said, tmp_path):
     own.write_text(f"def load():\n    return {value!r}\n")
     with pytest.raises(ValueError, match=said):
         text_sources.read(f"{own}:load")
+
+
+def test_what_is_no_set_is_told(tmp_path):
+    (tmp_path / "test" / "neg").mkdir(parents=True)
+    (tmp_path / "exits.py").write_text("def load():\n    raise SystemExit(3)\n")
+    for name, said in (
+        (f"folder:{tmp_path}", "has test and no folder train"),
+        ("folder:", "'folder:' has an empty path"),
+        (f"{tmp_path}/exits.py:load", "the function raised SystemExit: 3"),
+        ("imdb_review", "no set of texts, did you mean 'imdb_reviews'"),
+        ("", "'' is not prepared in"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            text_sources.read(name, data_dir=tmp_path)
 
 
 def test_one_class_alone_is_refused(tmp_path):

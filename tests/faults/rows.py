@@ -196,6 +196,7 @@ ROWS = {
         *of(WORKDIR, "a_folder_that_cannot_be_written_is_shown"),
         *of("tests/resume_test.py", "asked_to_stop"),
         *of(CONFIG_FILE, "memory_that_runs_out_is_told_with_what_to_lower"),
+        *of(CONFIG_FILE, "a_limit_in_which_jax_cannot_start_is_told"),
         *of(CONFIG_FILE, "flags_are_told_before_anything_heavy_is_imported"),
         *of(CONFIG_FILE, "a_flag_that_is_missing_is_told_before_anything_heavy_is_imported"),
     )),

@@ -180,6 +180,20 @@ def test_a_flag_that_is_missing_is_told_before_anything_heavy_is_imported(words)
     assert last == "[]"
 
 
+@pytest.mark.parametrize("words", ["report --workdir=x", "measure --config=quickstart --workdir=x"])
+def test_a_limit_in_which_jax_cannot_start_is_told(words):
+    """In a process of its own, that may use little: one sentence, before anything heavy is imported."""
+    import subprocess
+    import sys
+
+    command = ["sh", "-c", 'ulimit -v 1000000; exec "$@"', "sh", sys.executable, "-m", "sbjax", *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    *_, said = done.stderr.splitlines()
+    assert said.startswith("error: this process may use 1.0 GB of addresses (ulimit -v), and JAX reserves")
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [

@@ -32,7 +32,9 @@ class Fields:
     part: str = option("families", "what is done", choices=("families", "turning", "search"))
     k: int = option(6, "units of the teacher, and inputs; with 'turning' the largest", least=4, most=1000)
     extra: int = option(0, "units of the student beyond k", least=0, most=100, only={"part": one_of("search")})
-    pace: float = option(1.5, "gradient descent with the rate pace / k", above=0, only={"part": one_of("search")})
+    pace: float = option(
+        1.5, "gradient descent with the rate pace / k", above=0, most=100, only={"part": one_of("search")}
+    )
 
 
 def check(plan, arm):
@@ -121,7 +123,7 @@ def _search(plan, task, key, log, stop):
         "k": k,
         "trapped": counted(trapped),
         "saddles": int(np.sum(critical & ~trapped)),
-        "open": int(np.sum((losses > GLOBAL) & ~critical)),
+        "open": int(np.sum(~(losses <= GLOBAL) & ~critical)),  # and what diverged
         "least": float(least[trapped].min()) if trapped.any() else None,
         "kinds": "; ".join(f"{number} at {kind}" for kind, number in kinds.most_common(4)) or "-",
     }

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from sbjax.data import texts as texts_lib
-from sbjax.expansion.kinds import Expansion
+from sbjax.expansion.kinds import Expansion, ImageExpansion
 from sbjax.experiments.calibration import measure as calibration
 from sbjax.experiments.calibration import report as calibration_report
 from sbjax.experiments.text import report as report_lib
@@ -83,6 +83,8 @@ class Text(TrainingExperiment):
 
     def make_task(self, plan: Plan, arm: ArmPlan, data: texts_lib.TextData, expansion: Expansion | None) -> Task:
         """Classification of these texts by this arm's network."""
+        if isinstance(expansion, ImageExpansion):
+            raise ConfigError("expansion.kind='image' is for images; texts take 'sequence' and 'vector'")
         model = dict(arm.model)
         with told_as("model"):
             module = make_text_model(

@@ -77,7 +77,12 @@ def merge(sweep: Sweep, out: str | os.PathLike | None = None) -> Merged:
         raise ConfigError(f"--out={target} holds something else than a merge; name another folder")
     fresh = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    try:
+        fresh.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"--out={target} cannot be written ({error.strerror}); name another folder with --out") from (
+            error
+        )
     try:
         (fresh / ".merged").write_text("")
         done = [run for run in sweep.runs if _merge_run(sweep, run, fresh / run, found)]

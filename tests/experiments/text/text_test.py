@@ -112,6 +112,13 @@ def test_what_cannot_be_is_refused_by_its_field(changes, said, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_an_expansion_of_images_is_refused(tmp_path):
+    config = load("bag,smoke")
+    config.arms = {"raw": {}, "no": {"expansion": {"kind": "image", "factor": 2}}}
+    with pytest.raises(ConfigError, match="texts take 'sequence' and 'vector'"):
+        run_lib.run(config, tmp_path / "run")
+
+
 def test_constants_that_are_no_bias_are_refused(tmp_path):
     config = load("textcnn,smoke")
     config.arms = {"raw": {}, "no": {"task": {"fold": True}, "expansion": {"kind": "vector"}}}
