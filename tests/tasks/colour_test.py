@@ -244,7 +244,7 @@ def test_predictions_without_a_network_on_cifar10():
     for name, (ab_rmse, pooled, mean) in wanted.items():
         assert found[name]["ab_rmse"] == pytest.approx(ab_rmse, abs=0.02)
         assert found[name]["psnr_pooled"] == pytest.approx(pooled, abs=0.02)
-        assert found[name]["psnr_mean"] == pytest.approx(mean, abs=0.05)
+        assert found[name]["psnr_mean"] == pytest.approx(mean, abs=0.01 if name == "grey" else 0.1)
     assert found["truth"]["colourfulness"] == pytest.approx(30.8, abs=0.1)
     first = data.images.test_images[:2000]
     is_grey = (first == first[..., :1]).all((1, 2, 3))

@@ -125,7 +125,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path):
         return {name: (folder / name).read_bytes() for name in names}
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    _, err = (process := start(whole)).communicate(timeout=300)
+    _, err = (process := start(whole)).communicate(timeout=900)
     assert process.returncode == 0, err
     for enough in (5, 16):  # in the first arm, and in the second one
         process = start(killed)
@@ -134,7 +134,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-    _, err = (process := start(killed)).communicate(timeout=300)
+    _, err = (process := start(killed)).communicate(timeout=900)
     assert process.returncode == 0, err
     assert b"goes on from the checkpoint" in err
     assert content(killed) == content(whole)
