@@ -14,8 +14,6 @@ Arms: `standard`; `w`, W-asymmetric with kappa 0.5; and its controls: `kappa_0`,
 network from w's effective start; `less_noise`, a standard network whose noise is scaled to the share of weights that w
 trains; `w_kl_1`, the divergence weighed against as many examples as there are, and not 8 (mnist: 4) times as many.
 
-What came out: docs/results/bayes.md.
-
 Source: Lim et al., arXiv 2405.20231, section 4.2; Tomczak et al., NeurIPS 2020. What differs: 45,000 training images,
 for 5,000 are for validation (published: 50,000); crops with zeros around the image (published: reflected). The released
 program compares batch norm (standard) with layer norm (W) for ResNets; here both have the one that is asked for.

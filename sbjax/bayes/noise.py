@@ -141,10 +141,12 @@ def interceptor(
 
     def intercept(call, args, kwargs, context):
         nonlocal inside
-        name = "/".join(context.module.path)
-        if inside or context.method_name != "__call__" or name not in noises or not is_layer(context.module):
+        module = context.module
+        if inside or context.method_name != "__call__" or not is_layer(module):
             return call(*args, **kwargs)
-        module, x, noise = context.module, args[0], noises[name]
+        if (name := "/".join(module.path)) not in noises:
+            return call(*args, **kwargs)
+        x, noise = args[0], noises[name]
         shares = group > 1 and isinstance(module, nn.Dense) and x.ndim == 2 and len(noise.factors["kernel"]) > 0
         if not shares:
             y = call(*args, **kwargs)

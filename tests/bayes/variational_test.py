@@ -45,7 +45,8 @@ def filled(net, x, scale=0.4, seed=1):
 
 def outputs(net, variables, x, count):
     """Outputs for one input, independent draws: [count, ..]."""
-    return np.asarray(net.apply(variables, jnp.repeat(x, count, 0), rngs={NOISE: jax.random.key(3)}), np.float64)
+    call = jax.jit(lambda x: net.apply(variables, jnp.repeat(x, count, 0), rngs={NOISE: jax.random.key(3)}))
+    return np.asarray(call(x), np.float64)
 
 
 def check_covariance(found, mean, expected):
@@ -84,7 +85,7 @@ def test_noise_of_a_dense_layer_has_the_covariance_of_its_weights(masked, learnt
     mean = np.asarray(net.apply(variables, x))
     check_covariance(outputs(net, variables, x, 30_000), mean, expected_covariance(net, variables, x))
     # Weights that are drawn whole have the same law.
-    whole = jax.vmap(lambda key: net.module.apply(net.sample(variables, key=key), x)[0])
+    whole = jax.jit(jax.vmap(lambda key: net.module.apply(net.sample(variables, key=key), x)[0]))
     drawn = np.asarray(whole(jax.random.split(jax.random.key(5), 30_000)), np.float64)
     check_covariance(drawn, mean, expected_covariance(net, variables, x))
 
@@ -128,7 +129,7 @@ def test_noise_of_a_convolution_has_the_variance_of_its_weights_at_every_place(o
     x = jax.random.normal(KEY, (1, 4, 4, 2))
     variables = filled(net, x)
     found = outputs(net, variables, x, 20_000)
-    whole = jax.vmap(lambda key: net.module.apply(net.sample(variables, key=key), x)[0])
+    whole = jax.jit(jax.vmap(lambda key: net.module.apply(net.sample(variables, key=key), x)[0]))
     drawn = np.asarray(whole(jax.random.split(jax.random.key(5), 20_000)), np.float64)
     for moment in (found, drawn):
         assert moment.shape == (20_000, 2, 2, 2)
@@ -141,13 +142,14 @@ def test_noise_of_a_convolution_has_the_variance_of_its_weights_at_every_place(o
 
 
 def test_without_a_key_it_is_the_network_of_the_means():
-    model = make_model("resnet8", classes=3, norm="batch")
+    model = make_model("cnn", classes=3, channels=(4,), norm="batch")
     net = Variational(model, VariationalSpec())
-    x = jax.random.normal(KEY, (2, 8, 8, 3))
+    x = jax.random.normal(KEY, (2, 4, 4, 3))
     variables = jax.jit(net.init)(KEY, x)
     same = {**variables, "params": variables["params"]["mean"]}
-    np.testing.assert_array_equal(net.apply(variables, x), model.apply(same, x))
-    y, updates = net.apply(variables, x, train=True, rngs={"dropout": KEY}, mutable=["batch_stats"])
+    np.testing.assert_array_equal(jax.jit(net.apply)(variables, x), jax.jit(model.apply)(same, x))
+    noisy = jax.jit(lambda: net.apply(variables, x, train=True, rngs={"dropout": KEY}, mutable=["batch_stats"]))
+    y, updates = noisy()
     assert set(updates) == {"batch_stats"}
     assert np.isfinite(y).all()
 
@@ -169,7 +171,7 @@ def test_frozen_entries_are_constants():
         inner = {**variables, "params": params}
         return (net.apply(inner, x, rngs={NOISE: KEY}) ** 2).sum() + net.kl(inner)
 
-    gradient = jax.grad(loss)(variables["params"])
+    gradient = jax.jit(jax.grad(loss))(variables["params"])
     mask = np.asarray(variables["frozen"]["asymmetry"]["trainable"]["mean"]["dense_0"]["kernel"])
     assert not np.asarray(gradient["mean"]["dense_0"]["kernel"])[~mask].any()
     assert not np.asarray(gradient["factors"]["dense_0"]["kernel"])[:, ~mask].any()

@@ -50,14 +50,14 @@ def test_the_loss_is_that_of_the_labels_and_the_divergence(built):
     # The same noise, from the key that the step has.
     images = (batch["images"] / 255.0).reshape(len(batch["labels"]), -1)
     assert images.shape[1] == 64
-    again, _ = task.loss(variables, batch, jax.random.key(1))
+    again, _ = jax.jit(task.loss)(variables, batch, jax.random.key(1))
     assert float(again) != float(value)
 
 
 def test_held_out_numbers_are_of_averaged_probabilities(built):
     task = built["standard"]
-    variables = task.init(jax.random.key(0))
-    found = task.log_probabilities(task.data, variables, jnp.int32(0))
+    variables = jax.jit(task.init)(jax.random.key(0))
+    found = jax.jit(task.log_probabilities)(task.data, variables, jnp.int32(0))
     np.testing.assert_allclose(jnp.exp(found).sum(-1), 1, rtol=1e-5)
     rows = len(found)
     inputs = task.lines.inputs({**task.data, "images": task.data["eval_inputs"]})
@@ -65,7 +65,7 @@ def test_held_out_numbers_are_of_averaged_probabilities(built):
     by_hand = predict(posterior, inputs, samples=3, key=jax.random.key(0))
     assert by_hand.shape == (2, 10)
     assert rows > 2
-    numbers = task.evaluate(task.data, variables, jnp.int32(0))
+    numbers = jax.jit(task.evaluate)(task.data, variables, jnp.int32(0))
     labels, split = (np.asarray(task.data[name])[:rows] for name in ("eval_labels", "eval_split"))
     losses = -np.asarray(found)[np.arange(rows), labels]
     assert float(numbers["test/loss"].total) == pytest.approx(losses[split == 1].sum(), rel=1e-4)
@@ -78,7 +78,7 @@ def test_noise_is_scaled_to_the_share_that_the_other_trains(built):
     )
     x = jnp.ones((1, 8, 8, 1))
     plain = built["standard"].model.network
-    variables = plain.init(jax.random.key(0), x)
+    variables = jax.jit(plain.init)(jax.random.key(0), x)
     scaled, full = (net._noises(variables)["dense_1"] for net in (network, plain))
     assert scaled.variance["kernel"] == pytest.approx(0.5 * full.variance["kernel"])
     np.testing.assert_allclose(scaled.factors["kernel"], np.sqrt(0.5) * full.factors["kernel"], rtol=1e-6)
@@ -88,7 +88,7 @@ def test_noise_is_scaled_to_the_share_that_the_other_trains(built):
 def test_arms_share_batches_and_noise(built):
     """Where nothing is frozen the first layer's factors are the same numbers."""
     key = rng.replica_stream(jax.random.key(0), "init", 0)
-    a, b = (built[name].init(key)["params"]["factors"]["dense_0"]["kernel"] for name in ("standard", "w"))
+    a, b = (jax.jit(built[name].init)(key)["params"]["factors"]["dense_0"]["kernel"] for name in ("standard", "w"))
     mask = np.asarray(b) != 0
     assert mask.mean() == pytest.approx(1 - 8 / 64)
     np.testing.assert_array_equal(np.asarray(a)[mask], np.asarray(b)[mask])
