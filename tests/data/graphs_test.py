@@ -104,9 +104,9 @@ def test_names(monkeypatch):
     assert graphs.load("graphs_test:own_graph").classes == 3
     with pytest.raises(ValueError, match=r"^'csmb' is unknown, did you mean 'csbm'"):
         graphs.load("csmb")
-    with pytest.raises(ValueError, match="returned a list, not a sbjax.data.graphs.GraphData"):
+    with pytest.raises(ValueError, match=r"returned a list, not a sbjax\.data\.graphs\.GraphData"):
         graphs.load("builtins:list")
-    with pytest.raises(ValueError, match="^the function raised"):
+    with pytest.raises(ValueError, match=r"^the function raised"):
         graphs.load("graphs_test:write_ogbn")
     for wrong in ({"classes": 1}, {"homophily": 1.5}, {"degree": 0.0}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):

@@ -100,9 +100,9 @@ def _watched(
 
     def intercept(call, args, kwargs, context):
         out = call(*args, **kwargs)
-        if context.method_name == "__call__" and context.module.path:
-            if (found := look(context.module, args, out)) is not None:
-                seen["/".join(context.module.path)] = found
+        called = context.method_name == "__call__" and context.module.path
+        if called and (found := look(context.module, args, out)) is not None:
+            seen["/".join(context.module.path)] = found
         return out
 
     with nn.intercept_methods(intercept):
