@@ -19,7 +19,7 @@ Arms: `standard`, also with the second network's units matched to the first's by
 which the released program calls W; and of `w` the controls `kappa_0` (frozen zeros) and `from_w` (a standard network
 from `w`'s effective start).
 
-What came out: docs/results/graphs.md. How to: docs/how_to/graphs.md.
+No results are on record yet. How to: docs/how_to/graphs.md.
 """
 
 from sbjax import config as config_lib
