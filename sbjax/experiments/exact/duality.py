@@ -191,6 +191,7 @@ EXPERIMENT = ExactExperiment(
     },
     note="Medians and quartiles over seeds.",
     primary="test/accuracy",
+    goal="max",
     smoke={},
     check_arm=check,
     run_arm=run_arm,
