@@ -57,7 +57,8 @@ def tree(pid: int) -> list[int]:
     found = [pid]
     for one in found:
         try:
-            found += map(int, pathlib.Path(f"/proc/{one}/task/{one}/children").read_text().split())
+            for thread in pathlib.Path(f"/proc/{one}/task").iterdir():
+                found += map(int, (thread / "children").read_text().split())
         except OSError:
             continue
     return found

@@ -13,7 +13,7 @@ WIDTHS, DEPTHS = (2, 4, 8, 16), (1, 2, 3, 4)
 SHAPES = ((2, 2), (2, 4), (2, 8), (4, 2), (4, 4), (4, 8), (8, 8), (8, 16))
 # Inputs, width, depth, and whether all regions can be enumerated.
 WATCHED = ((1, 4, 2, "line"), (2, 4, 2, "regions"), (4, 4, 3, "regions"), (4, 8, 3, ""))
-POINTS, LINES = (4, 16, 64, 256), (4, 16, 64, 256)
+POINTS, LINES = (4, 16, 64, 256), (4, 16, 64)  # 256 lines are arms of `inputs`
 
 
 def get_config(argument=None):

@@ -42,7 +42,7 @@ def get_config(argument=None):
     if words["smoke"]:
         arms = {name: arms[name] for name in SMOKE[what]}
     for order, arm in enumerate(arms.values()):
-        arm |= {"order": order, "role": "treatment" if order else "reference"}
+        arm |= {"order": order, "role": arm.get("role", "treatment" if order else "reference")}
     config.reference, config.arms = next(iter(arms)), arms
     return config_lib.shrink(config) if words["smoke"] else config
 
@@ -84,7 +84,9 @@ def scatter(config, quick):
         arms["syre" if sigma0 is None else f"syre_{word(sigma0)}"] = {"model": {"asymmetry": section}}
     arms["sigma"] = {"model": {"asymmetry": {"kind": "sigma", "gate_scale": 1.0}}}
     arms["fixed_bias"] = {"model": {"asymmetry": {"kind": "fixed_bias", "bias_bound": 1.0}}}
-    arms["from_w"] = {"model": {"asymmetry": w(alike(16, 1.0)) | {"start_only": True}}}
+    about = "a standard network from the effective start of w_16_kappa_1"
+    arms["from_w"] = {"role": "control of the start", "labels": {"treatment": "w_16_kappa_1", "about": about}}
+    arms["from_w"]["model"] = {"asymmetry": w(alike(16, 1.0)) | {"start_only": True}}
     return arms
 
 

@@ -17,14 +17,15 @@ def get_config(argument=None):
     """The configuration; 'smoke' makes it small."""
     words = config_lib.parse_words(argument, {}, flags=("decay", "smoke"))
     config = config_lib.base_config()
-    config.train_epochs = 30.0
-    config.reports = 6
+    config.train_epochs = 15.0
+    config.reports = 4
     config.task.dataset = "digits"
     config.task.batch_size = 64
-    config.monitor.kinds = "unmatched,marginal,matched,function,sharpness,breaking"
-    config.monitor.at = "start,5%,10%,25%,50%,75%,end"
-    config.monitor.batches = 8
+    config.monitor.kinds = "unmatched,matched,sharpness,breaking"
+    config.monitor.at = "start,10%,50%,end"
+    config.monitor.batches, config.monitor.products = 2, 12
     if words["decay"]:
+        config.train_epochs = 150.0
         config.model = {"name": "mlp", "widths": (64, 64), "norm": "none", "activation": "relu"}
         config.reference = "none"
         config.arms = {
@@ -36,7 +37,7 @@ def get_config(argument=None):
             for order, (name, decay) in enumerate(DECAYS.items())
         }
     else:
-        config.model = {"name": "cnn", "norm": "batch", "dropout": 0.0, "activation": "relu", "dtype": "float32"}
+        config.model = {"name": "cnn", "channels": (8, 16, 16), "norm": "batch", "dropout": 0.0, "activation": "relu"}
         config.arms = {
             "raw": {"order": 0, "role": "reference"},
             "expanded": {

@@ -43,7 +43,7 @@ def test_all_configs_are_known_here():
         *("quickstart", "images", "designs", "pdes", "lmc", "mli", "qcd", "ising", "functions", "landscape"),
         *("linear_nets", "relu_minima", "involution", "hidden_symmetries", "duality", "attention", "lattice_collision"),
         *("figure1", "figure2", "speedrun", "text", "colour"),
-        *("graphs", "identifiability", "bayes"),
+        *("graphs", "identifiability", "bayes", "symmetry_along"),
     }
 
 
@@ -53,6 +53,15 @@ def test_quickstart_is_the_promised_comparison(words, data):
     assert list(config_lib.check(config)["arms"]) == ["raw", "expanded", "nearest"]
     assert config.replicas == (2 if words else 10)
     assert config.task.dataset == "digits"
+
+
+@pytest.mark.parametrize("words", ["", "decay", "smoke", "decay,smoke"])
+def test_what_is_measured_along_training(words, data):
+    plan = config_lib.read(load("symmetry_along.py", words, data))
+    assert plan.monitor.kinds == "unmatched,matched,sharpness,breaking"
+    decays = [arm.optimizer.options.weight_decay for arm in plan.arms]
+    assert (decays == sorted(set(decays))) == ("decay" in words)
+    assert plan.replicas == (2 if "smoke" in words else 10)
 
 
 @pytest.mark.sampled(3)

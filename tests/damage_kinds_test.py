@@ -44,6 +44,14 @@ def swept(tmp_path_factory):
     return sweep
 
 
+def test_a_run_that_is_one_cell_is_read(tmp_path):
+    """Of a kind that is not trained arm by arm; its cell names no arm."""
+    config = runpy.run_path(str(ROOT / "configs/linear_nets.py"))["get_config"]("smoke")
+    sweep = plan.plan(config, tmp_path / "sweep").sweep
+    assert [cell.uses for cell in sweep.cells] == [(("", ""),)]
+    assert folder.load(tmp_path / "sweep") == sweep
+
+
 KNOWN = {"waiting", "running", "interrupted", "lost", "out of memory", "failed", "gave up", "damaged", "done"}
 
 

@@ -193,10 +193,12 @@ def children(process):
     found = [process.pid]
     for pid in found:
         with contextlib.suppress(OSError):
-            found += map(int, pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+            for thread in pathlib.Path(f"/proc/{pid}/task").iterdir():
+                found += map(int, (thread / "children").read_text().split())
     return found[1:]
 
 
+@pytest.mark.extended
 def test_killed_while_images_are_streamed(tmp_path):
     """The batch of a step stays the same, and the processes that decode end with the one that started them."""
     generator = np.random.default_rng(0)
@@ -207,14 +209,18 @@ def test_killed_while_images_are_streamed(tmp_path):
     flags = [f"--config.task.dataset=folder:{tmp_path / 'photos'}", f"--config.task.cache_dir={tmp_path / 'cache'}"]
     flags += ["--config.task.image_size=8", "--config.task.stream=always", "--config.task.stream_workers=1"]
     flags += ["--config.reports=6", "--config.checkpoint.saves=6"]
+    flags += ["--config.task.train_share=1.0", "--config.task.eval_share=1.0"]
     workdir = tmp_path / "killed"
     process = start(workdir, *flags)
-    assert wait_until(process, lambda: reported(workdir, 3))
+    assert wait_until(process, lambda: reported(workdir, 3)), process.communicate()
     started = children(process)
     assert started
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert wait_until(subprocess.Popen(["sleep", "20"]), lambda: not any(map(alive, started)))
+    deadline = time.monotonic() + 20
+    while any(map(alive, started)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(alive, started))
     for folder in (workdir, tmp_path / "unbroken"):
         code, _, err = finish(folder, *flags)
         assert code == 0, err

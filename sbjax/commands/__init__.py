@@ -1,5 +1,6 @@
 """What `sbjax COMMAND` and the scripts in `runs/` do: a module a command, with its flags."""
 
+import functools
 import importlib
 import sys
 
@@ -32,7 +33,7 @@ def start(command: str) -> None:
     for owner in (module.__name__, cli.__name__):
         for flag in flags.FLAGS.get_flags_for_module(owner):
             flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(module.cli, flags_parser=cli.parse)
+    app.run(module.cli, flags_parser=functools.partial(cli.parse, check=getattr(module, "check_flags", None)))
 
 
 def _action(command: str, actions: tuple[str, ...]) -> str:

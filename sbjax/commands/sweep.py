@@ -66,6 +66,11 @@ def define_flags(action: str = "plan") -> None:
         flags.DEFINE_bool("trust", False, "Import code of yours that the folder names by import path.")
 
 
+def check_flags() -> None:
+    """Refuse a workdir that is missing, before the config file is run."""
+    cli_lib.require("workdir", "the folder of the sweep")
+
+
 def main(argv: list[str]) -> tuple[str, int]:
     """What the flags ask for: a text for the terminal, and the exit code."""
     given = flags.FLAGS

@@ -26,6 +26,12 @@ def define_flags() -> None:
     cli_lib.define_distributed()
 
 
+def check_flags() -> None:
+    """Refuse a workdir that is missing, before the config file is run."""
+    if not flags.FLAGS.fields and flags.FLAGS.workdir != "-":  # a config of yours may list something
+        cli_lib.require("workdir", "the folder of the run")
+
+
 def main(argv: list[str]):
     """Run the experiment of the flags and return its outcome; with --fields, the list of fields."""
     given = flags.FLAGS

@@ -12,6 +12,8 @@ decoded once a step, whatever their number.
 import dataclasses
 import logging
 import os
+import threading
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -215,8 +217,22 @@ class Batches:
 
             if not flags.FLAGS.is_parsed():  # in a notebook; grain reads some of its own
                 flags.FLAGS.mark_as_parsed()
-            found = found.mp_prefetch(grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=_READY))
+            ahead = grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=_READY)
+            found = found.mp_prefetch(ahead, worker_init_fn=_end_with_parent)
         return iter(found)
+
+
+def _end_with_parent(index: int, total: int) -> None:
+    """Ends this process once the one that started it is gone: nothing tells it of kill -9."""
+    del index, total
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def default_workers() -> int:

@@ -49,7 +49,10 @@ def find(task: Mapping[str, Any]) -> Experiment:
         found = import_path(kind)
     except ValueError as error:
         raise ConfigError(f"task.kind={kind!r}: {error}") from error
-    found = found() if isinstance(found, type) else found
+    try:
+        found = found() if isinstance(found, type) else found
+    except Exception as error:  # a class of the user may raise anything
+        raise ConfigError(f"task.kind={kind!r} cannot be made: {type(error).__name__}: {error}") from error
     if not isinstance(found, Experiment):
         raise ConfigError(f"task.kind={kind!r} is no experiment; inherit from sbjax.frame.protocol.Experiment")
     return found.select(task)

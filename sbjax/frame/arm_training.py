@@ -121,7 +121,7 @@ class ArmTraining:
         numbers = {f"{name}_seconds": round(value, 3) for name, value in self.spent.items()}
         if self.spent["measure"] >= 1:  # seconds, compilation among them: a share of a short training says nothing
             logger.info(
-                "arm %s: measuring replica distances took %.1f s, its training %.1f s", self.arm.name,
+                "arm %s: what the monitor measures took %.1f s, its training %.1f s", self.arm.name,
                 self.spent["measure"], self.spent["train"],
             )  # fmt: skip
         self.folder.add_timing(arm=self.arm.name, steps=[self.start, fitted.step], programs=fitted.programs, **numbers)

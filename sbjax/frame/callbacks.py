@@ -49,8 +49,9 @@ class Callbacks:
             try:
                 found = import_path(name)
                 found = found() if isinstance(found, type) else found
-            except (ValueError, TypeError) as error:
-                raise ConfigError(f"callbacks={name!r}: {error}") from error
+            except Exception as error:  # a class of the user may raise anything
+                said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+                raise ConfigError(f"callbacks={name!r}: {said}") from error
             if not callable(found):
                 raise ConfigError(f"callbacks={name!r} cannot be called; give a function of one `Event`")
             self._calls[name] = found

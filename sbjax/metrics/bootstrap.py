@@ -13,11 +13,16 @@ RESAMPLES = 2000
 
 
 class Estimate(NamedTuple):
-    """A value with its confidence interval; `low` and `high` are NaN if there are too few replicas."""
+    """A value with its confidence interval; `low` and `high` are NaN if there are too few replicas, or it is traced."""
 
     value: float
     low: float
     high: float
+
+    def __repr__(self) -> str:
+        if isinstance(self.low, float) and math.isnan(self.low):
+            return f"Estimate(value={self.value!r}, no interval: it takes known distances of at least 4 replicas)"
+        return f"Estimate(value={self.value!r}, low={self.low!r}, high={self.high!r})"
 
 
 def over_pairs(

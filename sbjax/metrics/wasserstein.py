@@ -7,7 +7,6 @@ Limitation: the distance ignores positions. It is invariant under permutations o
 within an array; `sbjax.metrics.replica` has distances that are not.
 """
 
-import functools
 import numbers
 from typing import Any, NamedTuple
 
@@ -17,8 +16,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from sbjax import trees
-from sbjax.metrics.norms import power_mean, tame
-from sbjax.metrics.sorting import LITTLE, argsort, on_host, sort, to_host
+from sbjax.metrics import gaps
+from sbjax.metrics.sorting import on_host, sort, to_host
 
 
 class Distances(NamedTuple):
@@ -115,12 +114,12 @@ def wasserstein_1d(
     given = (a, b, weights_a, weights_b)
     if on_host(*(x for x in given if x is not None)):
         x, y, mass_x, mass_y = (None if x is None else np.asarray(x) for x in given)
-        return _as_given(_on_host(x, y, mass_x, mass_y, p), a, b)
+        return _as_given(gaps.between_arrays(x, y, mass_x, mass_y, p), a, b)
     a, b = jnp.asarray(a, dtype), jnp.asarray(b, dtype)
     if weights_a is not None or weights_b is not None:
-        (a, weights_a), (b, weights_b) = _by_value(a, weights_a), _by_value(b, weights_b)
-        return _between_weighted(a, b, weights_a, weights_b, p)
-    return _between_sorted(sort(a), sort(b), p)
+        (a, weights_a), (b, weights_b) = gaps.by_value(a, weights_a), gaps.by_value(b, weights_b)
+        return gaps.between_weighted(a, b, weights_a, weights_b, p)
+    return gaps.between_sorted(sort(a), sort(b), p)
 
 
 def pairwise_wasserstein(
@@ -160,16 +159,16 @@ def pairwise_1d(rows: Float[Array, "replica n"], p: float = 1.0) -> Float[Array,
     """W_p between all pairs of rows; each row is sorted once."""
     rows = to_host(rows, pair_work(rows))
     if isinstance(rows, np.ndarray):
-        return _as_given(_pairs_on_host(np.sort(rows.astype(np.float64), -1), p), rows)
-    return _pairwise_lp(sort(rows.astype(trees.wide_dtype(rows))), p)
+        return _as_given(gaps.pairs_of_arrays(np.sort(rows.astype(np.float64), -1), p), rows)
+    return gaps.pairs(sort(rows.astype(trees.wide_dtype(rows))), p)
 
 
 def pairwise_lp(rows: Float[Array, "replica n"], p: float = 2.0) -> Float[Array, "replica replica"]:
     """(mean_i |a_i - b_i|^p)^(1/p) between all pairs of rows, entry by entry."""
     rows = to_host(rows, pair_work(rows))
     if isinstance(rows, np.ndarray):
-        return _as_given(_pairs_on_host(rows.astype(np.float64), p), rows)
-    return _pairwise_lp(rows, p)
+        return _as_given(gaps.pairs_of_arrays(rows.astype(np.float64), p), rows)
+    return gaps.pairs(rows, p)
 
 
 def _as_given(value, *given):
@@ -183,102 +182,6 @@ def _as_given(value, *given):
 def pair_work(rows: Float[Array, "replica ..."]) -> float:
     """Steps that comparing all pairs of rows takes, see `to_host`."""
     return len(rows) * rows.size / 2
-
-
-@functools.partial(jax.jit, static_argnames="p")
-def _pairwise_lp(rows, p):
-    rows = rows.astype(trees.wide_dtype(rows))
-    unit = tame(rows)
-    rows = rows / unit
-    return jax.lax.map(lambda row: power_mean(rows - row, p), rows) * unit
-
-
-def _pairs_on_host(rows, p):
-    matrix = np.zeros((len(rows), len(rows)))
-    for r, row in enumerate(rows[:-1]):
-        # In blocks that stay in the cache; long rows one by one.
-        step = max(1, LITTLE // max(1, rows.shape[1]))
-        for first in range(r + 1, len(rows), step):
-            some = slice(first, first + step)
-            matrix[r, some] = matrix[some, r] = power_mean(rows[some] - row, p)
-    return matrix
-
-
-def _on_host(a, b, weights_a, weights_b, p):
-    """W_p of two samples by numpy. Large ones of equal size in place, since allocating memory costs as much as the
-    arithmetic."""
-    if weights_a is not None or weights_b is not None:
-        (a, weights_a), (b, weights_b) = (_numpy_by_value(*side) for side in ((a, weights_a), (b, weights_b)))
-        return _weighted_gaps(a, b, weights_a, weights_b, p)
-    if len(a) != len(b) or len(a) < LITTLE // 64 or p != 1 or a.dtype != np.float32 or b.dtype != np.float32:
-        a, b = (np.sort(x.astype(np.float64)) for x in (a, b))
-        return power_mean(a - b, p) if len(a) == len(b) else _uneven_gaps(a, b, p)
-    gap = np.sort(a)
-    with np.errstate(over="ignore", invalid="ignore"):
-        gap -= np.sort(b)
-        np.abs(gap, out=gap)
-        mean = gap.mean()
-    return mean if np.isfinite(mean) else power_mean(np.sort(a.astype(np.float64)) - np.sort(b), p)
-
-
-def _numpy_by_value(x, weights):
-    order = np.argsort(x := x.astype(np.float64))
-    return x[order], None if weights is None else weights.astype(np.float64)[order]
-
-
-@functools.partial(jax.jit, static_argnames="p")
-def _between_sorted(a, b, p):
-    unit = tame(a, b)
-    a, b = a / unit, b / unit
-    return (power_mean(a - b, p) if len(a) == len(b) else _uneven_gaps(a, b, p)) * unit
-
-
-def _uneven_gaps(a, b, p):
-    rows_a, rows_b, widths = _quantile_grid(len(a), len(b))
-    return power_mean(a[rows_a] - b[rows_b], p, widths.astype(a.dtype))
-
-
-def _by_value(x, weights):
-    if weights is None:
-        return sort(x), None
-    order = argsort(x)
-    return x[order], jnp.asarray(weights, x.dtype)[order]
-
-
-@functools.partial(jax.jit, static_argnames="p")
-def _between_weighted(a, b, weights_a, weights_b, p):
-    unit = tame(a, b)
-    return _weighted_gaps(a / unit, b / unit, weights_a, weights_b, p) * unit
-
-
-def _weighted_gaps(a, b, weights_a, weights_b, p):
-    """Of sorted samples with masses, by numpy or jax."""
-    library = np if isinstance(a, np.ndarray) else jnp
-    constant = (lambda x: x) if library is np else jax.lax.stop_gradient
-
-    def masses(x, weights):
-        if weights is None:  # arange instead of cumsum of ones, which XLA would constant-fold for half a minute
-            return library.arange(1, len(x) + 1, dtype=x.dtype) / len(x)
-        unit = weights.max() if library is np else tame(weights)  # sums of huge masses overflow
-        total = library.cumsum(weights / unit)
-        return total / total[-1]
-
-    mass_a, mass_b = masses(a, weights_a), masses(b, weights_b)
-    edges = library.sort(library.concatenate([mass_a, mass_b]))
-    widths = library.diff(edges, prepend=library.zeros(1, edges.dtype))
-    middles = constant(edges - widths / 2)
-    rows_a, rows_b = (
-        library.minimum(library.searchsorted(mass, middles, side="right"), len(mass) - 1) for mass in (mass_a, mass_b)
-    )
-    return power_mean(a[rows_a] - b[rows_b], p, widths)
-
-
-@functools.lru_cache(maxsize=16)
-def _quantile_grid(n: int, m: int):
-    """Common intervals of two step functions with n and m equal steps: step index of each and width, exactly."""
-    edges = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)  # in units of 1 / (n m)
-    left = edges[:-1]
-    return (left // m).astype(np.int32), (left // n).astype(np.int32), np.diff(edges) / (n * m)
 
 
 def _join(side):

@@ -89,6 +89,8 @@ def from_torchvision(state_dict: Mapping[str, Any], model: nn.Module) -> dict[st
         raise ValueError(
             f"model={type(model).__name__}: torchvision has weights for {', '.join(kind.__name__ for kind in _NAMES)}"
         )
+    if not isinstance(state_dict, Mapping):
+        raise ValueError(f"state_dict is a {type(state_dict).__name__} and no dictionary; give net.state_dict()")
     state = {name: value for name, value in state_dict.items() if not name.endswith("num_batches_tracked")}
     stem = next((value for name, value in state.items() if name in _STEMS), None)
     channels = 3 if stem is None else np.shape(stem)[1]
@@ -108,7 +110,10 @@ def from_torchvision(state_dict: Mapping[str, Any], model: nn.Module) -> dict[st
             raise ValueError(
                 f"state_dict has no {name!r} for {leaf!r}{near(name, state)}; give the whole dictionary of the network"
             )
-        value = np.asarray(state[name])
+        try:
+            value = np.asarray(state[name], np.float64 if np.dtype(like.dtype).itemsize > 4 else np.float32)
+        except (TypeError, ValueError, RuntimeError) as error:  # of a tensor on an accelerator, or of bfloat16
+            raise ValueError(f"{name!r} is no array ({error}); give value.detach().float().cpu().numpy()") from error
         if leaf.endswith("kernel"):
             value = value.reshape(value.shape[:2]) if value.ndim == 4 and len(like.shape) == 2 else value
             value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T

@@ -91,8 +91,13 @@ def read_config(cpu_devices: int, distributed: str | None = None) -> dict[str, A
     return {"config": flags.FLAGS.config, "overrides": overrides, "config_file": _as_given(file)}
 
 
-def parse(argv: list[str]) -> list[str]:
-    """The flags, with a message instead of a traceback where one is wrong."""
+def parse(argv: list[str], check: Callable[[], None] | None = None) -> list[str]:
+    """The flags, with a message instead of a traceback where one is wrong.
+
+    Args:
+        check: refuses flags besides --config with a `ConfigError`, before a config file is run; not of a config with
+            the word `list`, which needs no other flag.
+    """
     _show_anything()
     argv = [_with_own_config(word) for word in argv]
     _first_line(argv)
@@ -100,6 +105,8 @@ def parse(argv: list[str]) -> list[str]:
         _help_with_fields()
     try:
         _parse_plain(argv)  # before a config file is run, which takes seconds
+        if check is not None and any(re.match(r"--?config(=(?!.*[:,]list\b)|$)", word) for word in argv):
+            _check_plain(check)
         rest = flags.FLAGS(argv)
     except config_file.ConfigFileError as error:
         sys.exit(f"error: {error}")
@@ -111,6 +118,15 @@ def parse(argv: list[str]) -> list[str]:
     if len(rest) > 1:
         sys.exit(f"error: unexpected argument {rest[1]!r}: everything is a flag, such as --workdir=DIR")
     return rest
+
+
+def _check_plain(check: Callable[[], None]) -> None:
+    from sbjax.frame.errors import ConfigError
+
+    try:
+        check()
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
 
 
 def _parse_plain(argv: list[str]) -> None:

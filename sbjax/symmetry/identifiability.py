@@ -17,7 +17,7 @@ All arrays are float64 numpy; kernels are [inputs, neurons], as in Flax. Constan
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, Real
+from jaxtyping import Array, Float, Real, Shaped
 
 __all__ = [
     "Basis",
@@ -37,7 +37,7 @@ __all__ = [
 RANK = 1e-10
 """Eigenvalues of S_i below this share of max d_i^2 count as zero: directions that neuron i cannot reach."""
 
-Kernel = Real[np.ndarray, "d neuron"] | Real[Array, "d neuron"]
+Kernel = Shaped[np.ndarray, "d neuron"] | Shaped[Array, "d neuron"]  # masks are boolean
 
 
 class Basis(NamedTuple):

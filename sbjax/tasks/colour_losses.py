@@ -40,7 +40,7 @@ class Distance(NamedTuple):
     Attributes:
         power: 2 or 1.
 
-    >>> Distance(1).loss(jnp.zeros(2), jnp.array([110.0, -55.0])).item()
+    >>> round(float(Distance(1).loss(jnp.zeros(2), jnp.array([110.0, -55.0]))), 5)
     0.75
     """
 

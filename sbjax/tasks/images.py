@@ -1,6 +1,5 @@
 """Image classification; augmentation and expansion are part of the step, and so is indexing of a set in memory."""
 
-import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -118,10 +117,10 @@ def make_image_task(
 
     start = _start(module, prepare, data.train.first(_FIRST) if streamed else data.train_images[:_FIRST])
 
-    first = _initial(module, jax.eval_shape(prepare, jax.ShapeDtypeStruct((1, *shape), jnp.uint8)))
-
     def init(key):
-        return first(key) if start is None else {**first(key), **start}
+        blank = jnp.zeros((1, *shape), jnp.uint8)
+        variables = module.init(key, prepare(blank), train=False)
+        return variables if start is None else {**variables, **start}
 
     def sample(arrays, key, step):
         images, labels = arrays["images"], arrays["labels"]
@@ -226,23 +225,6 @@ def make_image_task(
         model=module,
         stream=feed,
     )
-
-
-def _initial(module, inputs):
-    """`(key) -> variables`, without the forward pass where the network allows that: it costs minutes of compilation of
-    a deep network, for each arm anew, and nothing of it is used."""
-
-    def init(key):
-        return module.init(key, jnp.zeros(inputs.shape, inputs.dtype), train=False)
-
-    def lazy_init(key):
-        return module.lazy_init(key, inputs, train=False)
-
-    try:
-        same = jax.eval_shape(lazy_init, jax.random.key(0)) == jax.eval_shape(init, jax.random.key(0))
-    except (AttributeError, flax.errors.LazyInitError):  # one's own network; values that depend on the input
-        same = False
-    return lazy_init if same else init
 
 
 def _start(module, prepare, images):

@@ -3,8 +3,10 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from sbjax.data import strata
 from sbjax.data.shuffle import epoch_indices
 from sbjax.data.texts import TextData
 from sbjax.expansion.folding import fold as fold_expansion
@@ -32,7 +34,7 @@ def make_text_task(
         fold_expansion_in: train on raw embeddings, starting from a head into which the constants of the module's
             `VectorExpansion` were folded: the matched-bias control of a bag of embeddings, for which a constant
             feature is a bias of the head.
-        probe_size: validation texts on which `Task.outputs` returns logits.
+        probe_size: validation texts on which `Task.outputs` returns logits, of every class: a set may be sorted.
 
     Returns:
         A `Task` with metrics 'validation/accuracy', 'validation/loss', 'test/accuracy', 'test/loss'.
@@ -56,7 +58,7 @@ def make_text_task(
     held = (data.validation_tokens, data.validation_labels), (data.test_tokens, data.test_labels)
     evaluated, parts = classification.evaluation_parts(*held, size=eval_batch_size)
     arrays = {**evaluated, "tokens": data.train_tokens, "labels": data.train_labels}
-    arrays["probe"] = data.validation_tokens[:probe_size]
+    arrays["probe"] = data.validation_tokens[_every_class(data.validation_labels)[:probe_size]]
 
     def init(key):
         variables = started.init(key, jnp.ones((1, data.train_tokens.shape[1]), jnp.int32), train=False)
@@ -98,3 +100,8 @@ def make_text_task(
         log_probabilities=log_probabilities,
         model=module,
     )
+
+
+def _every_class(labels):
+    """An order of which every first part holds the classes in their proportions."""
+    return strata.spread(labels, strata.mix(np.arange(len(labels))))

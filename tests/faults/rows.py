@@ -181,7 +181,7 @@ ROWS = {
     )),
     "R8": ("sections of the wrong type", (
         *of(CONFIG, "refusals_name_field_value_and_remedy", "every_field_refuses_what_it_cannot_be"),
-        *of("tests/frame/mutated_test.py", "refused_in_words_or_accepted_with_an_effect"),
+        *of("tests/frame/mutated_test.py", "refused_in_words_or_accepted_with_an_effect", "kinds_that_came_later"),
     )),
     "R9": ("refused before training", (
         *of(f"{RUNNER}/run_test.py", "bad_input_is_refused_fast_and_leaves_nothing"),

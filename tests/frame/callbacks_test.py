@@ -25,6 +25,14 @@ class Counts:
         self.count += 1
         seen.append(self.count)
 
+class Fails:
+    def __init__(self):
+        raise KeyError("mine")
+
+class Wants:
+    def __init__(self, more):
+        pass
+
 value = 3
 """
 
@@ -53,6 +61,8 @@ def test_all_are_told_and_a_broken_one_only_once(file, caplog):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("{file}:Fails", "KeyError: 'mine'"),
+        ("{file}:Wants", "TypeError: .*missing 1 required positional argument"),
         ("{file}:recrd", "has no 'recrd', did you mean 'record'"),
         ("{file}:value", "cannot be called"),
         ("record", "must be 'module:function'"),

@@ -39,16 +39,28 @@ def in_time():
     signal.signal(signal.SIGPROF, before)
 
 
-@pytest.mark.parametrize(
-    ("first", "last", "prepare"),
-    [(0, 40, False), *(pytest.param(i, i + 50, True, marks=pytest.mark.extended) for i in range(0, 300, 50))],
-)
+def parts(count):
+    """A few that are read by default, and all, which are built as well."""
+    extended = (pytest.param(i, i + 50, True, marks=pytest.mark.extended) for i in range(0, count, 50))
+    return pytest.mark.parametrize(("first", "last", "prepare"), [(0, 40, False), *extended])
+
+
+@parts(300)
 def test_refused_in_words_or_accepted_with_an_effect(tmp_path, monkeypatch, in_time, first, last, prepare):
+    try_all(tmp_path, monkeypatch, in_time, first, last, prepare, seed=0, files=mutations.STARTS)
+
+
+@parts(200)
+def test_kinds_that_came_later(tmp_path, monkeypatch, in_time, first, last, prepare):
+    try_all(tmp_path, monkeypatch, in_time, first, last, prepare, seed=11, files=mutations.LATER)
+
+
+def try_all(tmp_path, monkeypatch, in_time, first, last, prepare, *, seed, files):
     logging.getLogger("sbjax").setLevel(logging.ERROR)  # conftest sets it back
-    plain = {name: config_lib.read(tree) for name, tree in mutations.starts().items()}
+    plain = {name: config_lib.read(tree) for name, tree in mutations.starts(files).items()}
     monkeypatch.chdir(tmp_path)
     raw, silent = [], []
-    for number, (start, said, tree) in list(enumerate(mutations.mutated(last)))[first:]:
+    for number, (start, said, tree) in list(enumerate(mutations.mutated(last, seed, files)))[first:]:
         in_time()
         try:
             plan = config_lib.read(tree)

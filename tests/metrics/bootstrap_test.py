@@ -100,3 +100,10 @@ def test_the_report_uses_the_same_tail():
     medians = np.median(np.random.default_rng(1).choice(d, (40_000, 9)), axis=1)
     ends = statistics._interval(d, confidence=0.9, resamples=40_000, seed=0)
     np.testing.assert_allclose(ends, np.quantile(medians, [tail, 1 - tail]), atol=0.02)
+
+
+@pytest.mark.parametrize(("replicas", "said"), [(2, True), (3, True), (4, False)])
+def test_what_has_no_interval_says_so(replicas, said):
+    shown = repr(over_pairs(MATRIX[:replicas, :replicas]))
+    assert ("no interval: it takes known distances of at least 4 replicas" in shown) == said
+    assert ("low=" in shown) != said

@@ -76,9 +76,8 @@ def test_the_first_layer_whitens_the_training_images_and_is_not_trained(digits):
     prepared = (digits.train_images / 255 - np.array(digits.mean)) / np.array(digits.std)
     np.testing.assert_allclose(variables["frozen"]["whitening"], whitening_filters(prepared), rtol=1e-3, atol=1e-3)
     batch = task.sample(task.data, KEY, jnp.int32(0))
-    (_, aux), grads = jax.value_and_grad(
-        lambda params: task.loss({**variables, "params": params}, batch, KEY), has_aux=True
-    )(variables["params"])
+    loss = jax.value_and_grad(lambda params: task.loss({**variables, "params": params}, batch, KEY), has_aux=True)
+    (_, aux), grads = jax.jit(loss)(variables["params"])
     assert set(aux.updates) == {"batch_stats"}
     assert float(jnp.abs(grads["whitening_bias"]).sum()) > 0
 

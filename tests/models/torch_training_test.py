@@ -28,7 +28,7 @@ def losses(recipe, stem, dtype):
     images, labels = recipe.batches_of(stem)
     variables = from_torchvision(recipe.state_of(stem), net)
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), variables)
-    optimizer = Sgd(momentum=recipe.MOMENTUM, weight_decay=recipe.DECAY).make(recipe.RATE)
+    optimizer = Sgd(momentum=recipe.MOMENTUM, weight_decay=recipe.DECAY).make(recipe.RATES[dtype])
 
     @jax.jit
     def step(variables, state, images, labels):
@@ -49,11 +49,14 @@ def losses(recipe, stem, dtype):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stem", ["cifar", pytest.param("imagenet", marks=pytest.mark.extended)])
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("float64", 1e-8)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [pytest.param("float32", 1e-3, marks=pytest.mark.extended), ("float64", 1e-8)]
+)
 def test_losses_are_those_of_pytorch(recipe, stem, dtype, tolerance):
     with np.load(HERE / "torch_training.npz") as file:
         expected = file[f"{stem}_{dtype}"]
-    assert expected[-10:].mean() < 0.8 * expected[:3].mean()  # it learns: 50 steps are a training
+    if dtype == "float64":  # the rate of float32 is too small to learn much, see the script
+        assert expected[-10:].mean() < 0.7 * expected[:10].mean()
     with jax.enable_x64(dtype == "float64"):
         found = losses(recipe, stem, dtype)
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)

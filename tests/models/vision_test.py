@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from sbjax import trees
 from sbjax.expansion.transform import ImageExpansion, expand
-from sbjax.models import densenet, efficientnet, from_torchvision, make_model, mobilenet
+from sbjax.models import densenet, efficientnet, from_torchvision, make_model, mobilenet, torchvision
 from sbjax.models.convolution import conv2d
 from sbjax.models.inverted import InvertedResidual, Norms
 from sbjax.models.resnet import ResNet
@@ -134,6 +134,26 @@ def test_logits_of_torchvision(name):
         from_torchvision(state | {"layer9.weight": x}, model)
     with pytest.raises(ValueError, match=r"make the model with the same width, classes, stem and norm"):
         from_torchvision(state, narrow(name, classes=8, stem="imagenet"))
+
+
+class Tensor:
+    """As PyTorch refuses to give bfloat16, or what lies on an accelerator."""
+
+    shape = (64, 3, 7, 7)
+
+    def __array__(self, *_, **__):
+        raise TypeError("Got unsupported ScalarType BFloat16")
+
+
+def test_what_is_no_dictionary_of_arrays():
+    model = make_model("resnet18", classes=10, stem="imagenet")
+    with pytest.raises(ValueError, match=r"^state_dict is a ResNet and no dictionary; give net.state_dict\(\)"):
+        from_torchvision(model, model)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    leaves = [leaf for flat in map(trees.flatten, variables.values()) for leaf in flat]
+    names = torchvision._torch_names(leaves, torchvision._NAMES[type(model)])
+    with pytest.raises(ValueError, match=r"is no array \(Got unsupported ScalarType BFloat16\); give value.detach"):
+        from_torchvision(dict.fromkeys(names.values(), Tensor()), model)
 
 
 def test_networks_that_torchvision_does_not_have():
@@ -364,7 +384,7 @@ def test_the_sub_kernel_stem_is_the_expanded_imagenet_stem(name, x64):
     assert np.abs(difference[:, :3]).max() > 1e-3
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet_v3_small", "densenet121", "efficientnet_b0"])
 def test_gradients_are_finite_differences(name, x64):
     """Along random directions, in float64 and in training mode, of the input and of all parameters."""

@@ -191,7 +191,7 @@ def test_an_arm_that_names_another_optimizer():
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"name": "sdg"}, "optimizer.name='sdg' is unknown, did you mean 'sgd'?; known: sgd, adam"),
+        ({"name": "sdg"}, "optimizer.name='sdg' is unknown, did you mean 'sgd'?; known: sgd, look_ahead_sgd, adam"),
         ({"name": 3}, "optimizer.name=3 is unknown"),
         ({"schedule": "cosin"}, "optimizer.schedule='cosin' is unknown, did you mean 'cosine'"),
         ({"momentun": 0.5}, "optimizer.momentun=0.5 is unknown, did you mean 'momentum'"),

@@ -163,7 +163,7 @@ def test_flags_are_told_before_anything_heavy_is_imported():
     assert time.monotonic() - began < 60
 
 
-@pytest.mark.parametrize("words", ["report", "export --workdir=x", "sweep status"])
+@pytest.mark.parametrize("words", ["report", "export --workdir=x", "sweep status", "train --config=quickstart"])
 def test_a_flag_that_is_missing_is_told_before_anything_heavy_is_imported(words):
     import subprocess
     import sys

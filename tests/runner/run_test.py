@@ -122,17 +122,18 @@ def test_time_of_measuring(finished):
         assert line["measure_seconds"] > 0
 
 
-def test_numbers_of_each_network_in_metrics_curves_and_a_table(tmp_path):
-    config = smoke(
-        **{"replicas": 3, "monitor__kinds": "matched,sharpness,breaking", "monitor__at": "start,end"},
-        monitor__products=4,
-    )
+@pytest.mark.parametrize("arms", [1, pytest.param(2, marks=pytest.mark.extended)])
+def test_numbers_of_each_network_in_metrics_curves_and_a_table(tmp_path, arms):
+    """Of two arms also beside a distance, D3."""
+    kinds = "sharpness,breaking" if arms == 1 else "matched,sharpness,breaking"
+    config = smoke(replicas=3, monitor__kinds=kinds, monitor__at="start,end", monitor__products=4)
+    config.arms = {arm: config.arms[arm] for arm in ("raw", "expanded")[:arms]}
     outcome = experiment.run(config, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     names = ["train/sharpness", "symmetry/permutation", "symmetry/permutation_share", "symmetry/pair", "symmetry/unit"]
     for line in lines:
         measured = line["step"] in (0, 4)
-        assert ("replica_distance/matched" in line) == measured
+        assert ("replica_distance/matched" in line) == (measured and arms > 1)
         for name in names:
             assert (len(line[name]) == 3 and min(line[name]) > 0) if measured else name not in line
     page = outcome.report.read_text()
@@ -141,7 +142,7 @@ def test_numbers_of_each_network_in_metrics_curves_and_a_table(tmp_path):
     for name in ("sharpness_curves", "breaking_curves"):
         assert (tmp_path / "run" / "figures" / f"{name}.png").exists()
     table = recording.record_of(tmp_path / "run", title="x", table="along")
-    assert len(table["rows"]) == 5 * len(names)
+    assert len(table["rows"]) == arms * len(names)
     assert {"number": "sharpness", "arm": "raw"}.items() <= table["rows"][0]["cells"].items()
 
 

@@ -209,6 +209,10 @@ def test_a_plan_is_kept_and_another_one_refused(tmp_path):
         plan.plan(images(seed=1), tmp_path / "sweep")
     with pytest.raises(ConfigError, match="none of the 2 cells is done"):
         merge.merge(first.sweep)
+    with pytest.raises(ConfigError, match=r"--workdir: the path '\$NOT_SET_HERE/x' holds"):
+        plan.plan(config, "$NOT_SET_HERE/x")
+    with pytest.raises(ConfigError, match=r"--out: the path '\$NOT_SET_HERE/x' holds"):
+        merge.merge(first.sweep, "$NOT_SET_HERE/x")
     with pytest.raises(ConfigError, match="--cell=zz: is not in"):
         first.sweep.cell("zz")
 

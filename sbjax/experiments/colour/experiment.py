@@ -65,7 +65,8 @@ class Colour(TrainingExperiment):
         if not (config.task.dataset.startswith("folder:") or is_import_path(config.task.dataset)):
             config.task.update(train_share=0.01, eval_share=0.005, image_size=16)
         if config.model.get("name") == "unet":
-            config.model.update(width=4)
+            with config.model.unlocked():
+                config.model.update(width=4, depth=2)
             for arm in config.arms.values():
                 if "width" in arm.get("model", {}):
                     arm.model.width = 8

@@ -33,7 +33,7 @@ COLUMNS = {
 _NOTE = (
     "On the test images at the last report; of networks the median over replicas. ab RMSE is over all pixels and both "
     "coordinates; the pooled PSNR is that of the mean squared error of all pixels, the mean PSNR the mean over images, "
-    "in which an image that is predicted exactly counts as 100 dB. Grey does well by the latter and by SSIM, because a "
+    "in which an image that is predicted exactly counts as 100 dB. Grey does well by the latter, because a "
     "wrong colour costs more than none: read it beside the ab RMSE and the colourfulness, which is {truth} of the true "
     "images. 'mean ab' is the mean colour of the training pixels, 'mean ab given L' their mean at the lightness of the "
     "pixel, in steps of 5."
@@ -102,7 +102,9 @@ def _note(found: Mapping[str, Mapping[str, float | None]]) -> list[Note]:
 
 
 def _shown(value: float | None) -> str:
-    return tables.NONE if value is None or not np.isfinite(value) else f"{value:.4g}"
+    if value is None or not np.isfinite(value):
+        return tables.NONE
+    return f"{value:.4g}" if abs(value) >= 1e-3 else "0"  # round-off of CIELAB in single precision
 
 
 def _figure(workdir: Path, pictures: Mapping[str, Mapping[str, UInt8[np.ndarray, "n h w 3"]]]) -> Figure:

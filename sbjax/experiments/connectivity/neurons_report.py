@@ -137,10 +137,9 @@ def scatter(dots: Mapping[str, Point]) -> "Figure":
                 q1, middle, q3 = np.quantile(dot.barriers, [0.25, 0.5, 0.75])
                 x = np.median(getattr(dot, name))
                 colour, marker = COLOURS[number % len(COLOURS)], "os^Dv"[number // len(COLOURS) % 5]
-                panel.errorbar(
-                    x, middle, yerr=[[middle - q1], [q3 - middle]], fmt=marker, color=colour, markersize=4, label=arm
-                )
-            panel.axhline(0, color="0.7", linewidth=0.6, zorder=0)
+                panel.vlines(x, q1, q3, color=colour, linewidth=1)
+                panel.plot(x, middle, marker, color=colour, markersize=4, label=arm)
+            panel.margins(x=0.06)
             panel.set_xlabel(said)
         panels[0].set_xscale("symlog", linthresh=0.1)
         panels[0].set_ylabel("barrier of the test loss")

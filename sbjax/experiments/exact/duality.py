@@ -125,7 +125,7 @@ def _train(plan, task, key, log, stop):
         raise ConfigError(f"task.shifted={task.shifted} must be <= {data.classes}, the classes of {task.dataset!r}")
     found = duality_training.train(
         splits,
-        duality_training.Settings(
+        duality_training.Design(
             sizes=(splits.train.shape[1], task.width, data.classes),
             shifted=task.shifted,
             mean=task.mean,

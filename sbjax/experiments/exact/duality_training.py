@@ -27,7 +27,7 @@ class Splits(NamedTuple):
     test_labels: Int[Array, "test"]
 
 
-class Settings(NamedTuple):
+class Design(NamedTuple):
     """What `train` needs.
 
     Attributes:
@@ -52,7 +52,7 @@ class Settings(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """Accuracies after each epoch [epoch, seed], and losses on the first batch at the start and the end [seed]."""
+    """Accuracies after each epoch [epoch, seed]; loss of the first batch, mean loss of the last epoch [seed]."""
 
     validation: Float[np.ndarray, "epoch seed"]
     test: Float[np.ndarray, "epoch seed"]
@@ -60,7 +60,7 @@ class Trained(NamedTuple):
     loss: Float[np.ndarray, "seed"]
 
 
-def init(key: Key[Array, ""], settings: Settings) -> dict[str, Array]:
+def init(key: Key[Array, ""], design: Design) -> dict[str, Array]:
     """{'hidden': [inputs, n], 'readout': [n, outputs]}, all N(0, 1 / fan in), and the mean in the first readouts.
 
     Directions of the mean:
@@ -71,19 +71,19 @@ def init(key: Key[Array, ""], settings: Settings) -> dict[str, Array]:
 
     The numbers drawn are the same whatever is added.
 
-    >>> settings = Settings((4, 8, 3), 2, 10.0, 'common', False, 1e-3, 0.7, 2, 1, (0.0, 1.0))
-    >>> (init(jax.random.key(0), settings)['readout'].mean(0) > 5).tolist()
+    >>> design = Design((4, 8, 3), 2, 10.0, 'common', False, 1e-3, 0.7, 2, 1, (0.0, 1.0))
+    >>> (init(jax.random.key(0), design)['readout'].mean(0) > 5).tolist()
     [True, True, False]
     """
     first, second, third = jax.random.split(key, 3)
-    d, n, o = settings.sizes
+    d, n, o = design.sizes
     hidden = jax.random.normal(first, (d, n)) / np.sqrt(d)
     readout = jax.random.normal(second, (n, o)) / np.sqrt(n)
-    shape = {"common": (0, 0), "outputs": (1, o), "entries": (n, o)}[settings.direction]
+    shape = {"common": (0, 0), "outputs": (1, o), "entries": (n, o)}[design.direction]
     signs = jax.random.rademacher(third, shape, readout.dtype) if any(shape) else jnp.ones((1, o))
     return {
         "hidden": hidden,
-        "readout": readout + jnp.where(jnp.arange(o) < settings.shifted, settings.mean, 0) * signs,
+        "readout": readout + jnp.where(jnp.arange(o) < design.shifted, design.mean, 0) * signs,
     }
 
 
@@ -94,7 +94,7 @@ def outputs(params: dict[str, Array], x: Float[Array, "n d"]) -> Float[Array, "n
 
 def train(
     splits: Splits,
-    settings: Settings,
+    design: Design,
     *,
     key: Key[Array, ""],
     seeds: int,
@@ -106,24 +106,24 @@ def train(
     The last images of an epoch that fill no batch are left out.
     """
     size = len(splits.train)
-    epoch_steps = size // settings.batch
+    epoch_steps = size // design.batch
     keys = jnp.stack([rng.replica_stream(key, "start", seed) for seed in range(seeds)])
-    params = jax.vmap(lambda one: init(one, settings))(keys)
+    params = jax.vmap(lambda one: init(one, design))(keys)
     state = jax.vmap(optax.scale_by_adam().init)(params)
     # Traced, so that arms which differ in these only share a program.
-    flags = jnp.asarray([settings.scale[0], settings.scale[1], float(settings.cold)])
+    flags = jnp.asarray([design.scale[0], design.scale[1], float(design.cold)])
     orders_of = jnp.stack([rng.replica_stream(key, "order", seed) for seed in range(seeds)])
     found, losses = [], []
-    for epoch, first in enumerate(range(0, settings.steps, epoch_steps)):
+    for epoch, first in enumerate(range(0, design.steps, epoch_steps)):
         orders = _orders(orders_of, epoch, size)
-        rate = settings.rate * settings.decay**epoch
-        count = min(epoch_steps, settings.steps - first)
+        rate = design.rate * design.decay**epoch
+        count = min(epoch_steps, design.steps - first)
         for start in range(0, count, CHUNK):
             if stop():
                 return None
             number = min(CHUNK, count - start)
-            index = orders[:, start * settings.batch : (start + number) * settings.batch]
-            index = jnp.swapaxes(index.reshape(seeds, number, settings.batch), 0, 1)
+            index = orders[:, start * design.batch : (start + number) * design.batch]
+            index = jnp.swapaxes(index.reshape(seeds, number, design.batch), 0, 1)
             params, state, seen = _steps(params, state, index, splits.train, splits.train_labels, flags, rate)
             losses.append(np.asarray(seen))
         found.append([

@@ -44,6 +44,7 @@ class ExactExperiment(LandscapeExperiment):
         title: of the table.
         columns: {name of a cell: heading}, in the order of the table.
         note: below the table.
+        digits: of numbers that are not whole.
         compare: `({arm: what it left}) -> {arm: further cells}`, of the arms that are finished.
         options: as `LandscapeExperiment` takes them.
     """
@@ -52,11 +53,12 @@ class ExactExperiment(LandscapeExperiment):
     part: ClassVar[str] = PART
     kept: ClassVar[str] = f"Arms that were finished are kept in {PART}/"
 
-    def __init__(self, fields: type, *, title: str, columns: Mapping[str, str], note: str = "",
+    def __init__(self, fields: type, *, title: str, columns: Mapping[str, str], note: str = "", digits: int = 7,
                  compare: Callable[[dict[str, ArmResult]], Mapping[str, Mapping[str, Any]]] | None = None,
                  **options: Any):  # fmt: skip
         super().__init__(fields, **options)
         self.title, self.columns, self.note, self.compare = title, dict(columns), note, compare
+        self.digits = digits
 
     def cells(self, workdir: Path, arms: Sequence[str]) -> dict[str, Any]:
         """Columns and rows as a record has them, of the arms that are finished."""
@@ -67,7 +69,10 @@ class ExactExperiment(LandscapeExperiment):
         more = self.compare(found) if self.compare else {}
         rows = [{"cells": {"arm": arm, **one.summary["cells"], **more.get(arm, {})}} for arm, one in found.items()]
         shown = [name for name in self.columns if any(name in row["cells"] for row in rows)]
-        columns = [{"key": name, "name": self.columns[name], "digits": 7} for name in shown]
+        whole = [name for name in shown if all(isinstance(row["cells"].get(name), int) for row in rows)]
+        columns = [
+            {"key": name, "name": self.columns[name], "digits": 7 if name in whole else self.digits} for name in shown
+        ]
         return {"columns": [{"key": "arm", "name": "arm"}, *columns], "rows": rows}
 
     def report(self, results: Results, workdir: Path) -> list[Section]:
@@ -77,18 +82,19 @@ class ExactExperiment(LandscapeExperiment):
             return []
         heads = [column["name"] for column in found["columns"]]
         keys = [column["key"] for column in found["columns"]]
-        rows = [[_text(row["cells"].get(key)) for key in keys] for row in found["rows"]]
+        digits = [column.get("digits", 7) for column in found["columns"]]
+        rows = [[_text(row["cells"].get(key), n) for key, n in zip(keys, digits)] for row in found["rows"]]
         return [Section(self.title, [Table(heads, rows, notes=[self.note] if self.note else [])])]
 
 
-def _text(cell: Any) -> str:
+def _text(cell: Any, digits: int) -> str:
     if isinstance(cell, str):
         return cell
     if isinstance(cell, Mapping) and "count" in cell:
         return f"{cell['count']} of {cell['of']}"
     if isinstance(cell, Mapping) and "value" not in cell:
-        return f"{cell['low']:.7g} to {cell['high']:.7g}"
-    return tables.measure(cell, 7)
+        return f"{cell['low']:.{digits}g} to {cell['high']:.{digits}g}"
+    return tables.measure(cell, digits)
 
 
 def counted(flags: Any) -> dict[str, Any]:

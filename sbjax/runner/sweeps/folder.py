@@ -129,7 +129,8 @@ def _fits(cell: Mapping[str, Any], runs: Mapping[str, Any], path: pathlib.Path) 
         FileError: of another one.
     """
     uses, replicas = cell["uses"], cell["replicas"]
-    named = bool(uses) and all(len(use) == 2 and use[0] in runs and _names_a_folder(use[1]) for use in uses)
+    arms = [use[1] for use in uses if len(use) == 2 and use[0] in runs]  # "" of a whole run
+    named = 0 < len(uses) == len(arms) and all(not arm or _names_a_folder(arm) for arm in arms)
     if not named or not cell["id"].isalnum() or len(replicas) != 2 or not 0 <= replicas[0] < replicas[1]:
         raise FileError(f"{path}: cell {cell['id']!r} does not fit its runs; {AGAIN}")
     return True

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from sbjax import config as config_lib
 from sbjax.devices import in_words
 from sbjax.frame.arms import precision
-from sbjax.frame.errors import ConfigError
+from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.frame.plan import Plan
 from sbjax.names import expanded
 from sbjax.runner import run as run_lib
@@ -60,11 +60,12 @@ def plan(
         raise ConfigError(f"--block={block} must be >= 0 replicas (0 = all of an arm in one cell)")
     if not os.fspath(workdir):
         raise ConfigError("--workdir='' is empty; name the folder of the sweep")
+    with told_of_files("--workdir: "):
+        path = expanded(workdir)
     is_suite = bool(config.get("suite"))
     plans = suite.members(config) if is_suite else {"": config_lib.read(config)}
     loaded, data = _read_data(plans)
     cells = make_cells(plans, block=block, data={(one["experiment"], one["source"]): one["digest"] for one in data})
-    path = expanded(workdir)
     sweep = Sweep(
         path, {run: one.settings for run, one in plans.items()}, is_suite, tuple(cells), tuple(data), config_file,
         tuple(overrides or ()),

@@ -44,7 +44,7 @@ def test_every_arm_is_built():
     assert count["raw"] == 487_730
     assert count["expanded"] == count["zero"] == count["nearest"] == count["bilinear"] == count["raw"]
     assert count["channel"] == count["raw"] + 9 * 16
-    assert 3.5 < cost["expanded"] < 4.2
+    assert 3.8 < cost["expanded"] < 4.3
     assert 0.85 < cost["equal_flops"] / cost["expanded"] < 1.1
     assert cost["channel"] < 1.1
 
@@ -52,7 +52,7 @@ def test_every_arm_is_built():
 def test_words():
     get_config = runpy.run_path(str(ROOT / "configs" / "colour.py"))["get_config"]
     brief, full = get_config("l1,brief,eurosat,smoke"), get_config("")
-    assert list(brief.arms) == ["raw", "expanded", "nearest"]
+    assert sorted(brief.arms, key=lambda arm: brief.arms[arm].order) == ["raw", "expanded", "nearest"]
     assert (brief.task.loss, brief.task.image_size, brief.model.width) == ("l1", 16, 4)
     assert round(full.task.train_share * 45_000) == 10_000
     assert (full.task.dataset, full.replicas, full.train_epochs) == ("cifar10", 5, 10.0)

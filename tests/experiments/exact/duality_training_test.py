@@ -9,8 +9,8 @@ from sbjax import rng
 from sbjax.experiments.exact import duality_training as dt
 
 
-def settings(**changes):
-    plain = dt.Settings((6, 40, 4), 2, 0.3, "common", False, 1e-2, 0.5, 4, 6, (0.1, 0.3))
+def design(**changes):
+    plain = dt.Design((6, 40, 4), 2, 0.3, "common", False, 1e-2, 0.5, 4, 6, (0.1, 0.3))
     return plain._replace(**changes)
 
 
@@ -29,7 +29,7 @@ def splits():
 def test_starts_share_their_numbers_and_norms():
     key = jax.random.key(0)
     zero, *moved = (
-        dt.init(key, settings(mean=m, direction=d)) for m, d in [(0.0, "common"), *((2.0, d) for d in dt.DIRECTIONS)]
+        dt.init(key, design(mean=m, direction=d)) for m, d in [(0.0, "common"), *((2.0, d) for d in dt.DIRECTIONS)]
     )
     for params, direction in zip(moved, dt.DIRECTIONS, strict=True):
         np.testing.assert_array_equal(params["hidden"], zero["hidden"])
@@ -39,14 +39,14 @@ def test_starts_share_their_numbers_and_norms():
         signs = np.sign(added[:, :2])
         assert (signs == 1).all() == (direction == "common")
         assert (np.ptp(signs, axis=0) > 0).all() == (direction == "entries")
-    sizes = dt.init(key, settings(sizes=(400, 900, 10), shifted=0))
+    sizes = dt.init(key, design(sizes=(400, 900, 10), shifted=0))
     np.testing.assert_allclose([v.std() for v in sizes.values()], [1 / 20, 1 / 30], rtol=0.02)
 
 
 @pytest.mark.parametrize("cold", [False, True])
 def test_two_epochs_by_hand(cold):
     """14 images in batches of 4 are 3 steps an epoch; Adam by its formulas, the rate halved in the second epoch."""
-    data, chosen, key = splits(), settings(cold=cold), jax.random.key(1)
+    data, chosen, key = splits(), design(cold=cold), jax.random.key(1)
     found = dt.train(data, chosen, key=key, seeds=2, log=lambda text: None, stop=lambda: False)
     assert found.validation.shape == found.test.shape == (2, 2)
     seed = 1
@@ -83,4 +83,4 @@ def test_two_epochs_by_hand(cold):
 
 
 def test_a_stop_is_heard():
-    assert dt.train(splits(), settings(), key=jax.random.key(0), seeds=1, log=print, stop=lambda: True) is None
+    assert dt.train(splits(), design(), key=jax.random.key(0), seeds=1, log=print, stop=lambda: True) is None

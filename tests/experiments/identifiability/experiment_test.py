@@ -47,7 +47,3 @@ def test_what_cannot_be_is_refused_in_words():
     made.task.coherence = 0.1
     with pytest.raises(ConfigError, match=r"^task\.dataset='digits': target=0\.1 must lie in \[k / d, 1\]"):
         runner.prepare(config_lib.read(made))
-    made = config("scatter,smoke", ("standard",))
-    made.model.widths = ()
-    with pytest.raises(ConfigError, match=r"interpolation\.identifiability=True needs"):
-        runner.prepare(config_lib.read(made))

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from sbjax import config as config_lib
+from sbjax.data import texts
 from sbjax.experiments.text import report
 from sbjax.frame.errors import ConfigError
+from sbjax.models import make_text_model
 from sbjax.runner import run as run_lib
 from sbjax.runner import suite
+from sbjax.tasks.texts import make_text_task
 
 ROOT = pathlib.Path(__file__).parents[3]
 TOY = f"{ROOT / 'tests' / 'toy_texts.py'}:load"
@@ -59,6 +62,22 @@ def test_folds_of_a_bag_are_pooled(tmp_path):
     np.testing.assert_allclose(named, last["test/accuracy"], atol=1e-6)
     words = json.loads((tmp_path / "folds" / "fold0" / "vocabulary.json").read_text())
     assert words["words"][:2] == ["<padding>", "<unknown>"]
+
+
+def test_a_probe_of_a_sorted_set_holds_every_class():
+    data = texts.load(TOY)
+    order = np.argsort(data.validation_labels, kind="stable")
+    data = data._replace(
+        validation_labels=data.validation_labels[order], validation_tokens=data.validation_tokens[order]
+    )
+    model = make_text_model("bag", classes=2, vocabulary=len(data.vocabulary), width=4)
+    for size in (2, 4, 10**6):
+        task = make_text_task(data, model, batch_size=8, eval_batch_size=50, probe_size=size)
+        rows = [int(np.flatnonzero((data.validation_tokens == text).all(1))[0]) for text in task.data["probe"]]
+        counts = np.bincount(data.validation_labels[rows], minlength=2)
+        assert counts.sum() == min(size, len(order))
+        assert abs(counts[0] / counts.sum() - (data.validation_labels == 0).mean()) < 0.3
+        assert counts.min() > 0
 
 
 def test_differences_over_documents_against_brute_force():
