@@ -37,6 +37,8 @@ def get_config(argument=None):
             for order, (name, decay) in enumerate(DECAYS.items())
         }
     else:
+        config.train_epochs, config.monitor.batches = 8.0, 1
+        config.monitor.at = "start,50%,end"
         config.model = {"name": "cnn", "channels": (8, 16, 16), "norm": "batch", "dropout": 0.0, "activation": "relu"}
         config.arms = {
             "raw": {"order": 0, "role": "reference"},
