@@ -5,7 +5,7 @@
 
 Handwritten digits. Words: `decay`, multi-layer perceptrons with weight decay, which is said to restore symmetries, from
 none to strong; without it the arms of the quickstart, raw against expanded images with the control of resolution;
-`smoke`.
+`smoke`. What came out of `decay`, in six minutes on two busy cores: docs/results/quickstart.md.
 """
 
 from sbjax import config as config_lib
@@ -37,6 +37,8 @@ def get_config(argument=None):
             for order, (name, decay) in enumerate(DECAYS.items())
         }
     else:
+        config.train_epochs, config.monitor.batches = 8.0, 1
+        config.monitor.at = "start,50%,end"
         config.model = {"name": "cnn", "channels": (8, 16, 16), "norm": "batch", "dropout": 0.0, "activation": "relu"}
         config.arms = {
             "raw": {"order": 0, "role": "reference"},
