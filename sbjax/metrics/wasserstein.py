@@ -113,8 +113,8 @@ def wasserstein_1d(
     dtype = trees.wide_dtype(a, b)
     given = (a, b, weights_a, weights_b)
     if on_host(*(x for x in given if x is not None)):
-        masses = [None if x is None else np.asarray(x) for x in (weights_a, weights_b)]
-        return _as_given(gaps.between_arrays(np.asarray(a), np.asarray(b), *masses, p), a, b)
+        mass_a, mass_b = (None if x is None else np.asarray(x) for x in (weights_a, weights_b))
+        return _as_given(gaps.between_arrays(np.asarray(a), np.asarray(b), mass_a, mass_b, p), a, b)
     a, b = jnp.asarray(a, dtype), jnp.asarray(b, dtype)
     if weights_a is not None or weights_b is not None:
         (a, weights_a), (b, weights_b) = gaps.by_value(a, weights_a), gaps.by_value(b, weights_b)
