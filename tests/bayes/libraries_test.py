@@ -63,7 +63,9 @@ def gauss_newton(net, variables, x):
 
 @needs_laplax
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("curvature", ["full", "diagonal", "lanczos"])
+@pytest.mark.parametrize(
+    "curvature", ["diagonal", *(pytest.param(name, marks=pytest.mark.extended) for name in ("full", "lanczos"))]
+)
 def test_laplace_has_the_precision_of_the_gauss_newton_matrix(curvature):
     net, (x, labels) = Small(), points()
     variables = net.init(KEY, x)
@@ -119,7 +121,9 @@ def exact_moments(x, labels, prior_variance):
 
 @needs_blackjax
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("method", ["nuts", "sgld", "sghmc"])
+@pytest.mark.parametrize(
+    "method", ["sgld", *(pytest.param(name, marks=pytest.mark.extended) for name in ("nuts", "sghmc"))]
+)
 def test_chains_have_the_moments_of_the_posterior(method):
     net, (x, labels) = Logistic(), points(20, 1, 2)
     variables = net.init(KEY, x)
