@@ -53,7 +53,9 @@ def get_config(argument=None):
     config.task = {"kind": "graphs", "dataset": {"csbm": "csbm", "arxiv": "ogbn_arxiv"}[data]}
     config.model = {"name": "graph", "widths": (256, 256, 256), "norm": "batch", "activation": "gelu"}
     steps = 200 if quick else 500
-    if quick and data == "csbm":
+    if data == "arxiv":
+        config.task.data_dir = ""
+    elif quick:
         config.task.nodes = 1500
     config.optimizer.update(name="adam", learning_rate=1e-3, schedule="constant", warmup_share=25 / steps)
     config.replicas, config.train_epochs, config.reports = 5 if quick else 10, float(steps), 4

@@ -216,12 +216,16 @@ def number_of_groups(channels: int) -> int:
 
 
 def max_pool_2x2(x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c"]:
-    """2x2 max-pooling; an odd last row or column is dropped.
+    """2x2 max-pooling; an odd last row or column is dropped. Of equal entries the first one gets the gradient.
 
-    By reshape, since the backward pass of `reduce_window` is six times slower on CPU.
+    By slices, since the backward pass of `reduce_window` is six times slower on CPU. The gradient of `max` would divide
+    by the number of entries that equal it, which XLA may compute again with other round-off, and then finds none: NaN.
     """
-    b, h, w, c = x.shape
-    return x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c).max((2, 4))
+    for axis in (2, 1):
+        x = lax.slice_in_dim(x, 0, x.shape[axis] // 2 * 2, axis=axis)
+        x = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
+        x = _first_of_largest(*(lax.index_in_dim(x, i, axis + 1, keepdims=False) for i in (0, 1)))
+    return x
 
 
 def max_pool_3x3(x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c"]:
@@ -241,6 +245,16 @@ def max_pool_3x3(x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c"
         before = _lowest(lax.slice_in_dim(odd, 0, odd.shape[axis] - 1, axis=axis), axis, 1, 0)
         x = _first_of_largest(_first_of_largest(before, even), odd)
     return x
+
+
+def max_over(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    """Largest entry along an axis; of equal ones the first one gets the gradient, see `max_pool_2x2`.
+
+    >>> max_over(jnp.array([[1.0, 3.0], [2.0, 0.0]]), 0).tolist()
+    [2.0, 3.0]
+    """
+    largest = jnp.argmax(lax.stop_gradient(x), axis, keepdims=True)
+    return jnp.take_along_axis(x, largest, axis).squeeze(axis)
 
 
 def _lowest(x, axis, before, after):

@@ -54,7 +54,7 @@ class SpeedNet(nn.Module):
                     x = layers.max_pool_2x2(x)
                 norm = {"momentum": 0.6, "epsilon": 1e-12, "use_scale": False, "dtype": self.dtype}
                 x = nn.gelu(BatchNorm(train=train, **norm, name=f"norm_{i}_{j}")(x), approximate=False)
-        x = x.max((1, 2))
+        x = layers.max_over(x.reshape(len(x), -1, x.shape[-1]), 1)
         head = nn.Dense(
             self.classes,
             use_bias=False,

@@ -107,7 +107,7 @@ class TextCNN(TextModel):
         for size in self.windows:
             y = nn.relu(Windows(self.filters, size, self.dilation, name=f"window_{size}")(x))
             # A window counts where its middle is a word; relu makes 0 the least.
-            found.append(jnp.max(jnp.where(mask[..., None], y, 0.0), axis=1))
+            found.append(layers.max_over(jnp.where(mask[..., None], y, 0.0), 1))
         return jnp.concatenate(found, axis=-1)
 
 

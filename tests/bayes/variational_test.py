@@ -102,7 +102,7 @@ def test_examples_of_a_group_share_their_factors(masked):
     sharp = Variational(module, VariationalSpec(rank=2, log_variance=-50.0, group=4))
     found = outputs(sharp, variables, x, 10)  # the last group is not whole
     np.testing.assert_allclose(found, found[[0] * 4 + [4] * 4 + [8] * 2], atol=1e-5)
-    assert np.abs(np.diff(found[::4], axis=0)).min() > 1e-3
+    assert np.abs(np.diff(found[::4], axis=0)).max(-1).min() > 1e-2
     noise = together._noises(variables)["dense_0"]
     several = jax.random.normal(KEY, (10, 4))
     added = add_noise(nn.Dense(3), several, noise, key=KEY, group=4)

@@ -57,7 +57,7 @@ def test_numbers_are_those_of_the_checkpoints(run):
         assert numbers["brier"] == pytest.approx(calibration.brier(one.test, labels), rel=1e-6)
         assert numbers["error"] == pytest.approx(calibration.calibration_error(one.test, labels), rel=1e-6)
         assert numbers["floor"] == calibration.floor(one.test).mean > 0
-        assert numbers["accuracy"] > 0.6
+        assert numbers["accuracy"] > 0.4
     # All inputs once and in their order, whatever the parts.
     images = images_lib.load("digits")
     model = lambda x: task.model.apply(trees.take(variables, 1), x, train=False)  # noqa: E731
