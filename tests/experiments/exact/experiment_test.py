@@ -124,7 +124,7 @@ def test_flipped_digits(method):
         ("duality", {"shifted": 4, "mean": 1.0}, "task.shifted=4 must be <= task.outputs=3"),
         ("attention", {"part": "planted", "size": 3, "positions": "rope"}, "task.size=3 of a head must be even"),
         ("attention", {"part": "barriers", "points": 4}, "task.points=4 must be odd"),
-        ("attention", {"part": "flows", "norm": "rms"}, "task.norm='rms' has no effect with task.part='flows'"),
+        ("attention", {"part": "flows", "norm": "layer"}, "task.norm='layer' has no effect with task.part='flows'"),
     ],
 )
 def test_refusals(name, task, message):
