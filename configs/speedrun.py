@@ -9,8 +9,8 @@ Words: `arms`, with the raw images also the expanded ones and all controls of `f
 `smoke`.
 
 Published, on lossless images: 94.0 % test accuracy after 9.9 epochs, 0.35 PFLOP, some 4 s of an A100; it has
-not been trained to its end here. What is as published: the network; batches of 1,024 (an epoch is 43 steps here, of 45,000
-images); Nesterov momentum 0.85, peak learning rate 1.5 of the mean loss, 64 times that of the biases of batch norm;
+not been trained to its end here. What is as published: the network; batches of 1,024 (an epoch is 43 steps here, of
+45,000 images); Nesterov momentum 0.85, peak learning rate 1.5 of the mean loss, 64 times that of the biases of batch norm;
 the rate's triangle; label smoothing 0.2; crops by 2 pixels of reflected images; flips that alternate; look-ahead;
 mirrored and moved views in evaluations. What is not: biases do not decay, the bias of the whitening layer is trained to
 the end, running statistics are not averaged by look-ahead, and images are 32-bit floats.

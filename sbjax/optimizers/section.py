@@ -14,6 +14,7 @@ import optax
 from jaxtyping import PyTree
 
 from sbjax import options
+from sbjax.names import shown
 from sbjax.optimizers import lookup
 from sbjax.optimizers.base import Optimizer, Schedule
 from sbjax.optimizers.registry import OPTIMIZERS, SCHEDULES
@@ -122,7 +123,7 @@ def read_optimizer(fields: Mapping[str, Any], *, where: str = "optimizer") -> tu
         if name in found.specs or not lookup.is_known(name):
             fitting[name] = value
         elif not lookup.is_neutral(name, value):
-            problems.append(f"{prefix}{name}={value!r} {found.no_effect(name, prefix)}; leave it out")
+            problems.append(f"{prefix}{name}={shown(value)} {found.no_effect(name, prefix)}; leave it out")
     values, wrong = options.check(found.specs, fitting, where=where)
     problems += wrong
     if problems:

@@ -269,7 +269,9 @@ def test_every_default_is_documented_by_its_type():
     """A field whose default is None or a list could not be set by a flag; nothing of jax may be among them."""
 
     def leaves(tree):
-        return [leaf for value in tree.values() for leaf in (leaves(value) if isinstance(value, dict) else [value])]
+        parts = (leaves(value) if isinstance(value, dict) else value if isinstance(value, tuple) else [value]
+                 for value in tree.values())  # fmt: skip
+        return [leaf for part in parts for leaf in part]
 
     for kind in registry.KINDS:
         tree = base_config(kind).to_dict()
