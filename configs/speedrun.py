@@ -8,12 +8,12 @@
 Words: `arms`, with the raw images also the expanded ones and all controls of `figure1.py` that this network has;
 `smoke`.
 
-Published, on lossless images: 94.0 % test accuracy after 9.9 epochs, 0.35 PFLOP, some 4 s of an A100; it has
-not been trained to its end here. What is as published: the network; batches of 1,024 (an epoch is 43 steps here, of
-45,000 images); Nesterov momentum 0.85, peak learning rate 1.5 of the mean loss, 64 times that of the biases of batch norm;
+Published, on lossless images: 94.0 % test accuracy after 9.9 epochs, 0.35 PFLOP, some 4 s of an A100; it has not been
+trained to its end here. What is as published: the network; batches of 1,024 (an epoch is 43 steps here, of 45,000
+images); Nesterov momentum 0.85, peak learning rate 1.5 of the mean loss, 64 times that of the biases of batch norm;
 the rate's triangle; label smoothing 0.2; crops by 2 pixels of reflected images; flips that alternate; look-ahead;
-mirrored and moved views in evaluations. What is not: biases do not decay, the bias of the whitening layer is trained to
-the end, running statistics are not averaged by look-ahead, and images are 32-bit floats.
+mirrored and moved views in evaluations. What is not: biases do not decay, the bias of the whitening layer is trained
+to the end, running statistics are not averaged by look-ahead, and images are 32-bit floats.
 
 Which filters whiten is computed from the first 5,000 training images, expanded where the arm expands them.
 """
