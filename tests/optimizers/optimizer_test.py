@@ -15,7 +15,7 @@ from sbjax.optimizers.base import calls_the_loss
 PARAMS = {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "bias": jnp.array([0.3, -0.7])}
 CURVATURE = {"kernel": jnp.array([[1.0, 2.0], [3.0, 4.0]]), "bias": jnp.array([0.5, 1.5])}
 # By name: a learning rate and the steps to a ten thousandth of the loss.
-SPEED = {"sgd": (0.05, 200), "adam": (0.1, 200), "adamw": (0.1, 200), "soap": (0.1, 200)}
+SPEED = {"sgd": (0.05, 200), "look_ahead_sgd": (0.01, 400), "adam": (0.1, 200), "adamw": (0.1, 200), "soap": (0.1, 200)}
 PARTS = [*OPTIMIZERS.values(), *SCHEDULES.values()]
 ON_KERNELS = {"kernel": True, "bias": False}
 
