@@ -9,6 +9,7 @@
   wide, kernels of the first layer lose the rest;
 - a bias of the keys adds the same to all scores of a query: it is set to zero, except with RoPE;
 - a bias of the values passes through attention, whose weights sum to one: it moves into the bias of the output;
+- directions of values that the first layer sees nothing of, or that the output does not read: both sides lose them;
 - of all U with one function W_Q U, W_K U^-T the one with equal Gram matrices has the least sum of squares; what is left
   free are orthogonal U (with RoPE, phases). Likewise for values and output, and for the two sides of a relu unit.
 """
@@ -25,6 +26,7 @@ from sbjax.symmetry.attention import AttentionGauge, DenseGauge, Gauge
 from sbjax.symmetry.attention_layout import Attention, Layout, check_layout
 
 FLOOR = 1e-14  # of eigenvalues of a Gram matrix, over its trace: for heads that are dead in a direction
+RANK = 1e-7  # of singular values, over the largest: smaller ones are round-off
 TINY = float(np.finfo(np.float64).tiny ** 0.5)
 
 
@@ -80,6 +82,7 @@ def fold(layout: Layout, params: PyTree) -> PyTree:
         if isinstance(layer, Attention):
             read(layer.norm, *(f"{layer.path}/{name}" for name in ("query", "key", "value")))
             _fold_biases(layout, layer.path, leaves)
+            _drop_dead_values(layer.path, leaves)
             write(f"{layer.path}/out/kernel", f"{layer.path}/out/bias")
         else:
             read(layer.norm, layer.into)
@@ -178,11 +181,35 @@ def _fold_biases(layout, path, leaves):
         leaves[f"{path}/value/bias"] = np.zeros_like(value)
 
 
+def _drop_dead_values(path, leaves):
+    """W_V and W_O of each head on the directions between them that both use; their product stays."""
+    value, out = leaves[f"{path}/value/kernel"], leaves[f"{path}/out/kernel"]
+    for head in range(len(out)):
+        used = _support(value[:, head].T)
+        if used.shape[1] < len(used):
+            out[head] = used @ (used.T @ out[head])
+        used = _support(out[head])
+        if used.shape[1] < len(used):
+            value[:, head] = value[:, head] @ used @ used.T
+
+
+def _support(matrix):
+    """An orthonormal basis of the span of the columns."""
+    vectors, values, _ = np.linalg.svd(matrix, full_matrices=False)
+    return vectors[:, values > RANK * max(values.max(initial=0.0), TINY)]
+
+
 def _balancing(a, b):
-    """The symmetric U with U a U = U^-1 b U^-1: its square is the geometric mean of a^-1 and b."""
-    a, b = (_power(x, 1.0, max(np.trace(x) * FLOOR, TINY)) for x in (a, b))
+    """The symmetric U with U a U = U^-1 b U^-1: its square is the geometric mean of a^-1 and b.
+
+    Both are taken on what a spans, where they are of full rank after `fold`; U is 1 on the rest.
+    """
+    values, vectors = np.linalg.eigh(a)
+    used = vectors[:, values > RANK**2 * max(values.max(), TINY)]
+    a, b = (_power(used.T @ x @ used, 1.0, max(np.trace(x) * FLOOR, TINY)) for x in (a, b))
     root, inverse = _power(a, 0.5), _power(a, -0.5)
-    return _power(inverse @ _power(root @ b @ root, 0.5) @ inverse, 0.5)
+    within = _power(inverse @ _power(root @ b @ root, 0.5) @ inverse, 0.5)
+    return np.eye(len(vectors)) + used @ (within - np.eye(len(within))) @ used.T
 
 
 def _power(matrix, exponent, least=TINY):
