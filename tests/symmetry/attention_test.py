@@ -133,14 +133,17 @@ def test_a_planted_gauge_is_found_again(made):
     _, params, layout = made
     for seed in range(3):
         gauge = attention.random_gauge(jax.random.key(seed), layout, params)
-        folded = attention_fold.fold(layout, params)
-        copy = attention.transform(layout, folded, gauge)
+        copy = attention.transform(layout, attention_fold.fold(layout, params), gauge)
         found = match_transformers(layout, params, copy, key=jax.random.key(0))
         assert found.converged
         assert distance(found.reference, found.params) < 1e-8
         left = attention.compose(found.gauge, attention.invert(found.reference_gauge))
-        # The inverse of what was planted, but for directions that no weight has.
-        assert distance(folded, attention.transform(layout, folded, attention.compose(gauge, left))) < 1e-8
+        undone, identity = attention.compose(gauge, left), attention.identity_gauge(layout, params)
+        if layout.rope:  # few embeddings and no positions: values of these networks have directions that no weight uses
+            layers = (new._replace(vo=old.vo) if hasattr(new, "vo") else new
+                      for new, old in zip(undone.layers, identity.layers, strict=True))  # fmt: skip
+            undone = undone._replace(layers=tuple(layers))
+        np.testing.assert_allclose(flat(undone), flat(identity), atol=1e-6)
 
 
 def test_matching_leaves_functions_and_only_comes_nearer(made):
