@@ -384,6 +384,7 @@ def test_the_sub_kernel_stem_is_the_expanded_imagenet_stem(name, x64):
     assert np.abs(difference[:, :3]).max() > 1e-3
 
 
+@pytest.mark.extended
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet_v3_small", "densenet121", "efficientnet_b0"])
 def test_gradients_are_finite_differences(name, x64):

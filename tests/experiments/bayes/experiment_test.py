@@ -94,6 +94,7 @@ def test_arms_share_batches_and_noise(built):
     np.testing.assert_array_equal(np.asarray(a)[mask], np.asarray(b)[mask])
 
 
+@pytest.mark.extended
 def test_a_run_ends_with_its_calibration(tmp_path):
     outcome = runner.run(make_config(), tmp_path / "run")
     assert outcome.status == "done"

@@ -30,6 +30,7 @@ def test_planted_gauges_are_found_again(tmp_path):
     assert row["change"] < 1e-9
 
 
+@pytest.mark.extended
 def test_flows_of_a_form(tmp_path):
     relu, tanh = rows("flows", ["form_relu", "form_tanh"], tmp_path)
     assert (relu["algebra"], tanh["algebra"]) == (4, 0)

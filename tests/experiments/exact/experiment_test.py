@@ -79,6 +79,7 @@ def test_duality_runs(part, tmp_path):
             assert all(best >= chosen >= 0 for best, chosen in pairs)
 
 
+@pytest.mark.extended
 def test_what_is_built_in_is_exact_in_the_plane(tmp_path):
     """By the projector and by tied layers f(T x) = -f(x) to round-off after training; not so without."""
     config = load("involution", "smoke")

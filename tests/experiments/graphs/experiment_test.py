@@ -28,6 +28,7 @@ def run(tmp_path_factory):
     return folder, runner.run(config(), folder), load_lines(folder, ["standard", "w_sigma"])
 
 
+@pytest.mark.extended
 def test_barriers_matching_and_neurons_are_measured(run):
     _, outcome, found = run
     assert set(found["standard"]) == {"pairs", "rebased", "alignment", "identifiability"}
