@@ -50,9 +50,7 @@ def test_two_point_function_of_many_networks(x64):
 
 def test_a_mean_adds_one_direction_that_grows_with_the_square_of_the_width():
     """At the published width 50 and mean 0.2 it dwarfs the random part."""
-    random, moved = (
-        duality.two_point(POINTS, POINTS, means=[mean] * 3, width=50)[:, :, 0, 1] for mean in (0.0, 0.2)
-    )
+    random, moved = (duality.two_point(POINTS, POINTS, means=[mean] * 3, width=50)[:, :, 0, 1] for mean in (0.0, 0.2))
     values = np.linalg.eigvalsh(moved - random)
     np.testing.assert_allclose(values[:2], 0, atol=1e-12 * values[2])
     np.testing.assert_allclose(random, np.eye(3) * random[0, 0], atol=1e-15)
