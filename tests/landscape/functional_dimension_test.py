@@ -182,8 +182,8 @@ def test_the_rank_is_at_most_two_a_region():
         assert found.rank <= min(found.bound, 2 * found.regions)
 
 
-# Width: (shares without a hidden symmetry at 1 to 4 hidden layers, mean deficit and mean number of regions at 2), of 100
-# networks each, computed apart from this code.
+# Width: (shares without a hidden symmetry at 1 to 4 hidden layers, mean deficit and mean number of regions at 2), of
+# 100 networks each, computed apart from this code.
 ON_THE_LINE = {
     2: ((1.00, 0.12, 0.04, 0.00), 2.7, 4.5),
     4: ((1.00, 0.00, 0.00, 0.00), 9.1, 8.8),

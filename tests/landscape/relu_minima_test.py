@@ -74,7 +74,11 @@ def test_losses_of_infinitely_many_units():
 
 
 # Least eigenvalues after one of the first units, and the last one, is split: over k = 7 to 20.
-SPLIT = {"A": ((-0.23, -0.20), (-0.23, -0.20)), "I": ((-0.24, -0.21), (-0.08, -0.07)), "II": ((-0.22, -0.11), (-0.17, -0.12))}  # fmt: skip
+SPLIT = {
+    "A": ((-0.23, -0.20), (-0.23, -0.20)),
+    "I": ((-0.24, -0.21), (-0.08, -0.07)),
+    "II": ((-0.22, -0.11), (-0.17, -0.12)),
+}
 
 
 @pytest.mark.parametrize("k", [k for k in TABLE if k > 6])
