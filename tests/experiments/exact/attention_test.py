@@ -37,7 +37,7 @@ NOISY = ["rms_noise", "layer_noise"]
 @pytest.mark.extended
 @pytest.mark.parametrize("arm", [*EXACT, *NOISY])
 def test_all_planted_gauges_of_an_arm_are_found_again(arm, tmp_path):
-    """100 of 100: permutations, signs and scales exactly, matrices to 1e-5; with noise on the copy the discrete ones."""
+    """100 of 100: permutations, signs and scales exactly, matrices to 1e-5; with noise on the copy the first."""
     (row,) = rows("planted", [arm], tmp_path, replicas=100)
     assert (row["discrete"]["count"], row["discrete"]["of"]) == (100, 100)
     if arm in EXACT:
