@@ -134,3 +134,20 @@ def test_refusals(name, task, message):
     config["task"] = {**config["task"], **task}
     with pytest.raises(ConfigError, match=message):
         runner.prepare(config_lib.read(config))
+
+
+def test_arms_of_an_involution_are_compared_with_those_of_their_target():
+    def arm(method, error, **cells):
+        return experiment.result({"test/error": [error] * 5}, {"method": method, **cells})
+
+    found = involution.compare({
+        "plain": arm("plain", 1.0, sign=1), "odd": arm("plain", 4.0, sign=-1), "copies": arm("augmented", 0.5, sign=1),
+        "tied": arm("tied", 0.25, sign=1), "odd_tied": arm("tied", 0.4, sign=-1),
+    })  # fmt: skip
+    values = {name: {column: cell["value"] for column, cell in one.items()} for name, one in found.items()}
+    assert values == {
+        "plain": {"over_copies": 2.0},
+        "odd_tied": {"gain": 0.1},
+        "copies": {"gain": 0.5},
+        "tied": {"gain": 0.25, "over_copies": 0.5},
+    }
