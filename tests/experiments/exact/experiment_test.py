@@ -46,6 +46,16 @@ def test_a_run_becomes_a_report_and_a_record(tmp_path):
     assert found["columns"][1] == {"key": "layers", "name": "layers", "digits": 7}
 
 
+def test_where_families_turn_is_a_finished_run(tmp_path):
+    config = load("relu_minima", "")
+    config.arms, config.reference = {"turning": {"task": {"part": "turning", "k": 8}}}, "turning"
+    outcome = runner.run(config, tmp_path / "run")
+    cells = load_arm(tmp_path / "run", "turning", "exact").summary["cells"]
+    assert outcome.status == "done"
+    assert 5 < cells["turns_A"] < 6 < cells["turns_I"] < 7
+    assert cells["turns_II"] is None
+
+
 def test_sampled_dimensions_are_lower_bounds_of_the_exact_one(tmp_path):
     """All arms see the same networks; the more points, the smaller the deficit, and no smaller than the exact one."""
     config = load("hidden_symmetries", "smoke")
