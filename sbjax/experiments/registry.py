@@ -23,6 +23,7 @@ KINDS = {
     "landscape": "sbjax.experiments.landscape.experiment",
     "bayes": "sbjax.experiments.bayes.experiment",
     "exact": "sbjax.experiments.exact.experiment",
+    "zoo": "sbjax.experiments.zoo.experiment",
 }
 
 
