@@ -1,5 +1,6 @@
 """Every config answers `smoke`: all are built, one of each family is run to its report."""
 
+import contextlib
 import pathlib
 import runpy
 
@@ -8,6 +9,7 @@ import pytest
 
 from sbjax import config as config_lib
 from sbjax import trees
+from sbjax.frame import config as frame_config
 from sbjax.physics.pdes import EQUATIONS
 from sbjax.runner import run as experiment
 from sbjax.runner.suite import members
@@ -45,6 +47,25 @@ def test_all_configs_are_known_here():
         *("figure1", "figure2", "speedrun", "text", "colour"),
         *("graphs", "identifiability", "bayes", "symmetry_along"),
     }
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_word_gives_arms_or_a_sentence(path, monkeypatch):
+    """Each by itself, large and as a smoke run."""
+    known = []
+
+    def parse(argument, choices, *, flags=("smoke",)):
+        choices = {name: list(words) for name, words in choices.items()}
+        known.extend([*(word for words in choices.values() for word in words), *flags])
+        return frame_config.parse_words(argument, choices, flags=flags)
+
+    monkeypatch.setattr(config_lib, "parse_words", parse)
+    get_config = runpy.run_path(str(path))["get_config"]
+    get_config()
+    for word in dict.fromkeys(known):
+        for words in (word, f"{word},smoke"):
+            with contextlib.suppress(config_lib.ConfigError, SystemExit):  # a refusal, or a list of what there is
+                assert words == "smoke,smoke" or get_config(words) is not None
 
 
 @pytest.mark.parametrize("words", ["", "smoke"])

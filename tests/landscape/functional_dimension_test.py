@@ -180,3 +180,62 @@ def test_the_rank_is_at_most_two_a_region():
     for seed in range(20):
         found = on_the_line(fd.random_network(np.random.default_rng(seed), (1, 8, 8, 1)))
         assert found.rank <= min(found.bound, 2 * found.regions)
+
+
+# Width: (shares without a hidden symmetry at 1 to 4 hidden layers, mean deficit and mean number of regions at 2), of
+# 100 networks each, computed apart from this code.
+ON_THE_LINE = {
+    2: ((1.00, 0.12, 0.04, 0.00), 2.7, 4.5),
+    4: ((1.00, 0.00, 0.00, 0.00), 9.1, 8.8),
+    8: ((1.00, 0.00, 0.00, 0.00), 47.4, 17.0),
+    16: ((1.00, 0.00, 0.00, 0.00), 222.6, 33.3),
+}
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("width", ON_THE_LINE)
+def test_random_networks_on_the_line(width):
+    """Means within four standard errors of the difference of two samples of 100."""
+    shares, deficit, regions = ON_THE_LINE[width]
+    for depth, share in enumerate(shares, 1):
+        random = np.random.default_rng(depth)
+        found = [on_the_line(fd.random_network(random, (1, *[width] * depth, 1))) for _ in range(100)]
+        deficits = np.array([one.deficit for one in found])
+        error = np.sqrt(2 * max(share * (1 - share), 0.01) / 100)
+        assert abs(np.mean(deficits == 0) - share) < 4 * error if depth > 1 else (deficits == 0).all()
+        if depth == 2:
+            for values, mean in ((deficits, deficit), ([one.regions for one in found], regions)):
+                assert abs(np.mean(values) - mean) < 4 * np.sqrt(2 / 100) * np.std(values)
+
+
+@pytest.mark.extended
+def test_small_biases_are_no_different():
+    """Standard deviation 0.1: shares .15 and .03 of width 2 with 2 and 3 hidden layers."""
+    for depth, share in ((2, 0.15), (3, 0.03)):
+        random = np.random.default_rng(depth)
+        nets = [fd.random_network(random, (1, *[2] * depth, 1), bias=0.1) for _ in range(100)]
+        assert abs(np.mean([on_the_line(net).deficit == 0 for net in nets]) - share) < 4 * np.sqrt(
+            2 * share * (1 - share) / 100
+        )
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("sizes", [(4, 4, 4, 1), (4, 8, 8, 8, 1)])
+def test_deficits_fall_with_the_number_of_points(sizes):
+    """By 3, 8 and 60 times 4 points a parameter, and at last by all regions, where these can be listed."""
+    sums = np.zeros(4)
+    for seed in range(12 if sizes[1] == 4 else 4):
+        net, random = fd.random_network(np.random.default_rng(seed), sizes), np.random.default_rng(100 + seed)
+        x = fd.random_points(random, 60 * 4 * fd.parameters(sizes), sizes[0])
+        seen = [
+            fd.functional_dimension(net, x[: n * 4 * fd.parameters(sizes)], whole_regions=False).deficit
+            for n in (3, 8, 60)
+        ]
+        if sizes[1] == 4:  # all regions; otherwise those of lines besides, whole
+            x = np.concatenate([fd.all_regions(net), x])
+        exact = fd.functional_dimension(net, np.concatenate([x, fd.points_on_lines(random, net, 200)]))
+        assert exact.deficit >= 0
+        assert seen == sorted(seen, reverse=True)
+        sums += [*seen, exact.deficit]
+    assert sums[0] >= sums[1] >= sums[2] >= sums[3]
+    assert sums[0] > sums[3]

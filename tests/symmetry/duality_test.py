@@ -38,6 +38,25 @@ def test_two_point_function_of_sampled_networks(width, means, x64):
     assert np.abs(duality.scores(duality.products(found), 1.2 * exact)).max() > 4  # it would see a fifth
 
 
+@pytest.mark.extended
+def test_two_point_function_of_many_networks(x64):
+    """2e5 networks of 8 units, d = 3, means .3, .3 and 0: all nine pairs of outputs within three standard errors."""
+    found = duality.sample_outputs(jax.random.key(7), POINTS, networks=200_000, means=[0.3, 0.3, 0.0], width=8)
+    exact = duality.two_point(POINTS, POINTS, means=[0.3, 0.3, 0.0], width=8)
+    scores = duality.scores(duality.products(found), exact)
+    assert np.abs(scores[:, :, 0, 1]).max() < 3
+    assert np.abs(scores).max() < 4
+
+
+def test_a_mean_adds_one_direction_that_grows_with_the_square_of_the_width():
+    """At the published width 50 and mean 0.2 it dwarfs the random part."""
+    random, moved = (duality.two_point(POINTS, POINTS, means=[mean] * 3, width=50)[:, :, 0, 1] for mean in (0.0, 0.2))
+    values = np.linalg.eigvalsh(moved - random)
+    np.testing.assert_allclose(values[:2], 0, atol=1e-12 * values[2])
+    np.testing.assert_allclose(random, np.eye(3) * random[0, 0], atol=1e-15)
+    assert values[2] > 50 * random[0, 0]
+
+
 def test_rotations_of_the_outputs_are_a_symmetry_without_a_mean_only(x64):
     rotations = [np.asarray(duality.haar_rotation(jax.random.key(seed), 3)) for seed in range(5)]
     for means, symmetric in (([0.0] * 3, True), ([0.3, 0.3, 0.0], False)):

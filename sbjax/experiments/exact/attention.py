@@ -95,6 +95,7 @@ EXPERIMENT = ExactExperiment(
     columns=COLUMNS,
     note="Barriers: cross entropy of held-out digits, most above the chord; medians over disjoint pairs with 95 % "
     "bootstrap intervals. Counts with 95 % Wilson intervals in percent.",
+    digits=3,
     primary="exact/error",
     smoke={},  # parts have different fields: the config makes them small
     check_arm=check,

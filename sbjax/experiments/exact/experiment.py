@@ -53,7 +53,7 @@ class ExactExperiment(LandscapeExperiment):
     part: ClassVar[str] = PART
     kept: ClassVar[str] = f"Arms that were finished are kept in {PART}/"
 
-    def __init__(self, fields: type, *, title: str, columns: Mapping[str, str], note: str = "", digits: int = 7,
+    def __init__(self, fields: type, *, title: str, columns: Mapping[str, str], note: str = "", digits: int = 4,
                  compare: Callable[[dict[str, ArmResult]], Mapping[str, Mapping[str, Any]]] | None = None,
                  **options: Any):  # fmt: skip
         super().__init__(fields, **options)

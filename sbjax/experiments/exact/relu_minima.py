@@ -155,6 +155,7 @@ EXPERIMENT = ExactExperiment(
     title="Spurious minima of two-layer ReLU networks",
     columns=COLUMNS,
     note="After a split: over both kinds of units of all three families. Shares with 95 % Wilson intervals.",
+    digits=7,
     primary="train/loss",
     smoke={},
     check_arm=check,

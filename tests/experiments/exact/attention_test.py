@@ -13,11 +13,11 @@ from sbjax.runner import run as runner
 CONFIGS = pathlib.Path(__file__).parents[3] / "configs"
 
 
-def rows(words, arms, tmp_path, **task):
+def rows(words, arms, tmp_path, replicas=2, **task):
     get_config = runpy.run_path(str(CONFIGS / "attention.py"))["get_config"]
     config, full = get_config(words), get_config(words.removesuffix(",smoke"))
     config.arms = {arm: full.arms[arm] for arm in arms}
-    config.reference, config.replicas = arms[0], 2
+    config.reference, config.replicas = arms[0], replicas
     config.task.update(task)
     runner.run(config, tmp_path / "run")
     return [row["cells"] for row in recording.record_of(tmp_path / "run", title="x", table="cells")["rows"]]
@@ -28,6 +28,21 @@ def test_planted_gauges_are_found_again(tmp_path):
     assert (row["all"]["count"], row["all"]["of"]) == (2, 2)
     assert row["worst"] < 1e-5
     assert row["change"] < 1e-9
+
+
+EXACT = ["rms", "rms_tanh", "rope", "layer", "layer_gelu", "layer_rope"]
+NOISY = ["rms_noise", "layer_noise"]
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("arm", [*EXACT, *NOISY])
+def test_all_planted_gauges_of_an_arm_are_found_again(arm, tmp_path):
+    """100 of 100: permutations, signs and scales exactly, matrices to 1e-5; with noise on the copy the first."""
+    (row,) = rows("planted", [arm], tmp_path, replicas=100)
+    assert (row["discrete"]["count"], row["discrete"]["of"]) == (100, 100)
+    if arm in EXACT:
+        assert (row["all"]["count"], row["worst"] < 1e-5, row["off"] < 1e-6) == (100, True, True)
+    assert row["change"] < 1e-8
 
 
 @pytest.mark.extended
