@@ -143,6 +143,7 @@ def test_words_of_the_figures_that_do_not_go_together(name, words, message, data
         load(name, words, data)
 
 
+@pytest.mark.extended
 def test_every_design_builds(data):
     """p4 has as many parameters as the plain network, and what changes no layer has exactly as many."""
     arms = {
@@ -188,7 +189,8 @@ def test_networks_of_the_interpolation_config(data):
     assert arms == {"standard": 78_042, "sigma": 78_042, "w": 60_634}
 
 
-@pytest.mark.parametrize("words", ["mlp8,digits", pytest.param("resnet20", marks=pytest.mark.extended)])
+@pytest.mark.extended
+@pytest.mark.parametrize("words", ["mlp8,digits", "resnet20"])
 def test_networks_of_the_variational_config(words, data):
     """Settings as published, and published numbers of trained parameters."""
     full = config_lib.check(load("bayes.py", words, data))

@@ -86,6 +86,7 @@ def test_a_folder_that_cannot_be_written_is_shown(write_run, monkeypatch, caplog
     assert "cannot be written: no page is made" in caplog.text
 
 
+@pytest.mark.extended
 def test_seeds_and_replicas_that_are_too_few_are_said(write_run):
     run = write_run(replicas=3)
     page, table = build_report(run).read_text(), suite.report(run)[2]

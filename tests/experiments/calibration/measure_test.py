@@ -115,6 +115,7 @@ def test_what_is_wrong_is_told_before_the_training(tmp_path):
         config_lib.read(config)
 
 
+@pytest.mark.extended
 def test_outputs_that_overflow_are_left_out():
     task = {arm.name: arm.task for arm in runner.prepare(config_lib.read(make_config())).built.arms}["raw"]
     stacked = jax.vmap(task.init)(jax.random.split(jax.random.key(0), 2))

@@ -43,6 +43,7 @@ def test_starts_share_their_numbers_and_norms():
     np.testing.assert_allclose([v.std() for v in sizes.values()], [1 / 20, 1 / 30], rtol=0.02)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("cold", [False, True])
 def test_two_epochs_by_hand(cold):
     """14 images in batches of 4 are 3 steps an epoch; Adam by its formulas, the rate halved in the second epoch."""

@@ -65,6 +65,7 @@ def test_sampled_dimensions_are_lower_bounds_of_the_exact_one(tmp_path):
     assert cells["kept"] > 1e-9 > cells["dropped"]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("part", ["correlators", "hot", "cold"])
 def test_duality_runs(part, tmp_path):
     config = load("duality", f"{part},smoke")
@@ -91,6 +92,7 @@ def test_what_is_built_in_is_exact_in_the_plane(tmp_path):
     assert min(found["plain"]) > 1e-3
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("method", involution.METHODS)
 def test_flipped_digits(method):
     """The projector is symmetric to the last bit, tied kernels to round-off; all have one number of parameters."""
