@@ -261,6 +261,7 @@ def test_weights_of_trees():
     np.testing.assert_allclose(inside.pooled, ours.leaves["y"], rtol=1e-6)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("dtype", [np.int32, np.uint8, bool])
 def test_counts_are_masses(dtype):
     """What was counted, and what is masked out, is cast to float."""

@@ -71,6 +71,7 @@ def test_they_train_in_the_loop(name, toys):
     assert (last < 0.9 * first).all()
 
 
+@pytest.mark.extended
 def test_the_page():
     page = (ROOT / "docs/extend/optimizer.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

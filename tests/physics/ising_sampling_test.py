@@ -37,6 +37,7 @@ def half_sweep_matrix(temperature, field, colour):
     return matrix
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("temperature", "field"), [pytest.param(3.0, 0.0, marks=pytest.mark.extended), (3.0, 0.45)])
 def test_balance_on_two_by_two(temperature, field):
     _, bonds, total = two_by_two()

@@ -152,6 +152,7 @@ def test_nothing_is_measured_without_kinds():
         assert arm.monitor_steps == ()
 
 
+@pytest.mark.extended
 def test_outputs_are_logits_of_the_first_validation_images():
     from sbjax.data import images
 
