@@ -120,6 +120,7 @@ def exact_moments(x, labels, prior_variance):
     return mean, moment(2) / moment(0) - mean**2
 
 
+@pytest.mark.sampled(1)
 @needs_blackjax
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(

@@ -166,6 +166,7 @@ def test_exhausted_krylov_space():
     assert (found.weights > 1e-4).sum() == 2
 
 
+@pytest.mark.extended
 def test_a_task_with_convolutions(toys):
     task = toys.classification(toys.Convolution())
     variables = jax.jit(task.init)(jax.random.key(0))

@@ -410,7 +410,7 @@ def test_scale_free_is_free_of_scale(scale):
     )
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("measure", [marginal_distance, unmatched_distance, neuron_cloud_distance])
 def test_traced(measure):
     """What jit gives is what the host gives, without intervals; the gradient is that of differences."""

@@ -60,6 +60,7 @@ def test_sharpness_aware_step():
     assert float(update[0]) == pytest.approx(-0.1 * h * 2.5, rel=1e-5)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["Lion", "sharpness_aware"])
 def test_they_train_in_the_loop(name, toys):
     fitted = fit(

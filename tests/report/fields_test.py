@@ -136,7 +136,7 @@ def test_arms_without_a_grid_are_left_out(write_member):
         lib.solution_maps(results, {})
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.extended
 @pytest.mark.parametrize("shape", [(5, 4, 3), (5, 4, 1, 3)])
 def test_more_coordinates_are_drawn_in_slices(write_member, shape):
     """One picture a value of the last coordinate, named in its caption, with the planted values there."""

@@ -122,6 +122,7 @@ def test_time_of_measuring(finished):
         assert line["measure_seconds"] > 0
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("arms", [1, pytest.param(2, marks=pytest.mark.extended)])
 def test_numbers_of_each_network_in_metrics_curves_and_a_table(tmp_path, arms):
     """Of two arms also beside a distance, D3."""

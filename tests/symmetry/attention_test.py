@@ -208,6 +208,7 @@ def test_heads_against_all_orders_and_an_independent_solver(rope):
     assert reached == pytest.approx(max(gains), rel=1e-6)
 
 
+@pytest.mark.extended
 def test_the_text_transformer_of_the_house():
     """With padding, in single precision."""
     net = TextTransformer(classes=2, vocabulary=40, width=16, depth=1, heads=2)

@@ -155,7 +155,7 @@ def test_a_constant_network_has_the_numbers_of_a_constant_prediction(data):
         assert {metric: found[metric] for metric in wanted} == pytest.approx(wanted, rel=1e-3, abs=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_a_network_tells_colours_that_lightness_does_not(data):
     """Far below the mean given the lightness: stripes that lie are red, those that stand green."""
     task = make(data, batch_size=40, flip=True)

@@ -90,6 +90,7 @@ def test_report_and_table_show_the_floor_beside_every_error(run):
     assert [row[0] for row in rows] == ["raw", "raw, averaged", "wide", "wide, averaged"]
 
 
+@pytest.mark.extended
 def test_nothing_is_measured_by_default(tmp_path):
     config = make_config(bins=0)
     config.train_steps = 2

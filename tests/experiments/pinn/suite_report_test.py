@@ -127,6 +127,7 @@ def test_same_input_same_bytes(write_suite):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
 
 
+@pytest.mark.extended
 def test_seconds_until_an_error_beside_a_classical_solver(write_suite):
     folder = write_suite(names=("heat", "wave"), good=1, seconds=6.0)
     (folder / "classical.json").write_text(json.dumps({"heat": {"1e-2": 0.25, "1e-9": None}}))
