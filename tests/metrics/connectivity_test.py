@@ -120,8 +120,13 @@ def test_batch_norm_is_re_estimated_at_every_point():
         barrier(evaluate, a, b)
     with pytest.raises(ValueError, match="exclude one another"):
         barrier(evaluate, a, b, recalibrate=estimate, batch_stats="interpolate")
+
+
+@pytest.mark.wrong_types
+def test_a_treatment_of_statistics_that_is_unknown():
+    network = {"params": {"w": jnp.ones(2)}}
     with pytest.raises(ValueError, match="batch_stats='average' is unknown"):
-        barrier(evaluate, a, b, batch_stats="average")
+        barrier(lambda v: {"loss": jnp.sum(v["params"]["w"])}, network, network, batch_stats="average")
 
 
 def test_frozen_entries_must_be_the_same_bytes():

@@ -39,7 +39,7 @@ def test_dtypes_are_kept(x64):
         ({"w": np.ones(2)}, {"w": np.ones(2)}, [0.0, 1.5], "alphas has 1.5"),
         ({"w": np.ones(2)}, {"w": np.ones(2)}, [-0.1], "alphas has -0.1"),
         ({"w": np.ones(2)}, {"w": np.ones(2)}, [np.nan], "alphas has nan"),
-        ({"w": np.ones(2)}, {"w": np.ones(2)}, 0.5, "give a vector"),
+        pytest.param({"w": np.ones(2)}, {"w": np.ones(2)}, 0.5, "give a vector", marks=pytest.mark.wrong_types),
         ({"w": np.ones(2)}, {"w": np.ones(3)}, [0.5], r"'w' is float32\[2\] in one tree and float32\[3\]"),
         ({"w": np.ones(2, np.float16)}, {"w": np.ones(2, np.float32)}, [0.5], "'w' is float16"),
         ({"w": np.ones(2)}, {"v": np.ones(2)}, [0.5], "in one tree only"),
