@@ -16,6 +16,7 @@ from sbjax.frame.arm_training import ArmTraining
 from sbjax.frame.arms import Arm, parse_steps, step_cost
 from sbjax.frame.errors import ConfigError, named_arm, told_as
 from sbjax.frame.estimate import check_memory, tree_bytes
+from sbjax.frame.own_parts import data_digests
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.protocol import Experiment
 from sbjax.frame.workdir import Workdir
@@ -38,6 +39,7 @@ class Prepared(NamedTuple):
     plan: Plan
     placement: Placement
     arms: tuple[Arm, ...]
+    own_data: dict[str, str]
 
 
 class TrainingExperiment(Experiment):
@@ -94,7 +96,7 @@ class TrainingExperiment(Experiment):
                 loaded[source] = self.load_data(arm.task)
             with named_arm(arm.name):
                 arms.append(self.build_arm(plan, arm, loaded[source], expansions[arm.name]))
-        return Prepared(plan, placement, tuple(arms))
+        return Prepared(plan, placement, tuple(arms), data_digests(loaded))
 
     def task_of(self, plan: Plan, name: str) -> Task:
         """The task of one arm by name, with its data."""
@@ -219,7 +221,7 @@ class TrainingExperiment(Experiment):
 
     def run(self, prepared: Prepared, folder: Workdir, *, stop) -> bool:
         """Train the arms, each from where it was left."""
-        plan, _placement, arms = prepared
+        plan, arms = prepared.plan, prepared.arms
         work = sum((arm.steps + plan.extend_steps) * arm.flops_per_step for arm in arms)
         progress = Progress(work, programs=sum(len(arm.phase_ends(plan.extend_steps)) for arm in arms))
         metrics, failures = {}, []
