@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import FlaxError
 
 from sbjax import hosts, options, rng, trees
 from sbjax.asymmetry import trainable_size
@@ -22,6 +23,7 @@ from sbjax.frame.protocol import Experiment
 from sbjax.frame.workdir import Workdir
 from sbjax.metrics.monitor import Loss, Monitor, make_replica_monitor
 from sbjax.metrics.sharpness import check_twice_differentiable
+from sbjax.models import FAMILIES, model_specs
 from sbjax.optimizers.population import Population, with_population
 from sbjax.report.results import save_arms
 from sbjax.tasks.task import Task
@@ -107,7 +109,12 @@ class TrainingExperiment(Experiment):
 
     def build_task(self, plan: Plan, arm: ArmPlan, data: Any, expansion: Expansion | None) -> Task:
         """The task of one arm with the drawn hyper-parameters of its replicas, tried out on shapes alone."""
-        with told_as("task"):
+        fields = {
+            "task": options.describe(type(arm.task)),
+            "model": _model_fields(arm.model.get("name")),
+            "expansion": arm.expansion,
+        }
+        with told_as("task", FlaxError, fields=fields):
             task = self.make_task(plan, arm, data, expansion)
             jax.eval_shape(task.init, jax.random.key(0))
         drawn = options.values_of(plan.population)
@@ -252,6 +259,11 @@ class TrainingExperiment(Experiment):
             about=plan.about_arms(),
         )
         return True
+
+
+def _model_fields(name):
+    """Names of the options of a network of this package, whichever table it is in."""
+    return {field for family, known in FAMILIES.items() if name in known for field in model_specs(name, family)}
 
 
 def _save_grid(folder, arm, fitted):
