@@ -48,7 +48,7 @@ TOO_LARGE = [
         "task.networks=1000000, ta",
     ),
     ("exact/lattice_collision", X64 | {"replicas": 10**6, "task__nodes": 1000}, "replicas=1000000, .*vortices 72.0 TB"),
-    ("exact/attention", X64 | {"task__width": 512, "task__depth": 12}, "task.width=512, .* a Jacobian [0-9.]+ TB"),
+    ("exact/attention", X64 | {"task__width": 512, "task__depth": 12}, "task.width=512, .*TB of memory .a Jacobian"),
     ("landscape/deep", X64 | {"task__width": 1000, "replicas": 10**5}, "replicas=100000, .*students and their mom"),
     ("qcd", {"model": {"name": "quasi_parton", "width": 10**8}}, "model.width=100000000, .* of memory"),
 ]
@@ -102,7 +102,7 @@ def test_the_limit_of_a_job_counts(tmp_path):
     own.write_text("0::/slurm/job_7/step_0\n")
     assert list(devices._group_limits(own, tmp_path / "sys")) == [2000, 9000]
     own.write_text("0::/slurm/job_7/step_0/../../../..\n")
-    assert 2000 not in devices._group_limits(own, tmp_path / "sys")
+    assert list(devices._group_limits(own, tmp_path / "sys")) == [9000]
     first = tmp_path / "sys" / "memory" / "job"
     first.mkdir(parents=True)
     (first / "memory.limit_in_bytes").write_text("5000")
