@@ -2,6 +2,7 @@
 
 import functools
 
+import equinox
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,8 @@ from flax import linen as nn
 from sbjax.metrics.interpolation import interpolate, over_parts, recalibrate_batch_stats
 from sbjax.models.batch_norm import BatchNorm
 from sbjax.tasks.task import Average
+
+LINEAR = equinox.nn.Lambda(jnp.tanh)
 
 
 def test_points():
@@ -44,6 +47,7 @@ def test_dtypes_are_kept(x64):
         ({"w": np.ones(2, np.float16)}, {"w": np.ones(2, np.float32)}, [0.5], "'w' is float16"),
         ({"w": np.ones(2)}, {"v": np.ones(2)}, [0.5], "in one tree only"),
         ({"w": np.ones(2), "n": 1}, {"w": np.ones(2), "n": 2}, [0.5], "leaf 'n' is not floating and differs"),
+        (LINEAR, LINEAR, [0.5], r"functions or settings, .*give its arrays, equinox.filter\(tree, equinox.is_array\)"),
         (jax.random.key(0), jax.random.key(1), [0.5], "is not floating and differs"),
     ],
 )

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import resource
 import runpy
 import subprocess
 import sys
@@ -283,9 +284,9 @@ def command(*flags, cpu_devices=1):
     ],
 )
 def test_bad_flags(tmp_path, flags, words):
-    began = time.monotonic()
+    began = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime  # a busy machine is not slow to answer
     run = command(*flags, f"--workdir={tmp_path / 'run'}")
-    assert time.monotonic() - began < 20
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - began < 15
     assert run.returncode == 1
     assert words in run.stderr
     assert "Traceback" not in run.stderr
