@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +27,6 @@ TOGETHER = 4
 """Networks of one call: fewer share the cores better, more cost fewer calls."""
 
 
-class Made(NamedTuple):
-    """What `make_zoo` returns: steps of the longest training, and examples that were trained on now."""
-
-    steps: int
-    examples: int
-
-
 def spans(start: int, stop: int, block: int) -> list[tuple[int, int]]:
     """Blocks of the networks start, .., stop - 1, cut at multiples of `block`.
 
@@ -44,8 +37,11 @@ def spans(start: int, stop: int, block: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(cuts))
 
 
-def make_zoo(path: Path, arm: Arm, plan: Plan, *, stop: Callable[[], bool]) -> Made | None:
-    """Train the blocks of an arm that are missing or damaged, and write its card; None if `stop()` ended it.
+def make_zoo(path: Path, arm: Arm, plan: Plan, *, stop: Callable[[], bool]) -> int | None:
+    """Train the blocks of an arm that are missing or damaged, and write its card.
+
+    Returns:
+        Examples that were trained on, 0 if all was there; None if `stop()` ended it.
 
     Raises:
         FileError: a block of other settings is there.
@@ -72,7 +68,7 @@ def make_zoo(path: Path, arm: Arm, plan: Plan, *, stop: Callable[[], bool]) -> M
         digests[file.name] = about["digest"]
     _write_constants(path, arm, own)
     write_card(path, arm, plan, digests, identity=own, data=data_digest(arm.data))
-    return Made(arm.laws.epochs[1] * steps_of_epoch, examples)
+    return examples
 
 
 def identity(arm: Arm, plan: Plan) -> str:
