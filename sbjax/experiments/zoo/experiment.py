@@ -55,7 +55,7 @@ class Fields:
     label_smoothing: tuple = option((0.0, 0.2), "range of it, uniform", least=0, below=1)
     dropout: tuple = option((0.0, 0.5), "range of its rate, uniform, where the network has dropout", least=0, below=1)
     activations: tuple = option(("relu", "tanh"), "each network has one of them")
-    optimizers: tuple = option(("adam", "sgd"), "each network has one of them: adam, sgd (momentum 0.9), rmsprop")
+    optimizers: tuple = option(("adam", "rmsprop"), "each network has one of them: adam, rmsprop, sgd (momentum 0.9)")
 
 
 class Prepared(NamedTuple):
