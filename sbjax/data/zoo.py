@@ -137,8 +137,8 @@ class Zoo:
         )
 
     def finite(self) -> "Zoo":
-        """The networks without a NaN or an infinity among parameters, statistics and losses; others have diverged."""
-        kept = np.isfinite(self.loss).all(1)
+        """The networks without a NaN or an infinity among parameters, statistics and last losses; others diverged."""
+        kept = np.isfinite(self.loss[:, -1])
         for tree in (self.params, self.batch_stats or {}):
             for leaf in trees.flatten(tree).values():
                 kept &= np.isfinite(leaf.reshape(len(leaf), -1)).all(1)

@@ -49,6 +49,21 @@ class Arm(NamedTuple):
     data: program.Data
     make: Callable[[str], Any]
 
+    @property
+    def name(self) -> str:
+        """As its plan's."""
+        return self.plan.name
+
+    @property
+    def steps(self) -> int:
+        """Of the longest training."""
+        return self.laws.epochs[1] * (len(self.data.train_labels) // self.plan.task.batch_size)
+
+    @property
+    def flops_per_step(self) -> float:
+        """Not counted: networks differ in their steps."""
+        return 0.0
+
 
 def make_arm(plan: Plan, arm: ArmPlan, classes: int, data: program.Data) -> Arm:
     """One arm, its networks tried on shapes.

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +24,9 @@ from sbjax.files import FileError, plain
 from sbjax.frame.plan import Plan
 
 TOGETHER = 4
-"""Networks of one call: fewer share the cores better, more cost fewer calls."""
-
-
-class Made(NamedTuple):
-    """What `make_zoo` returns: steps of the longest training, and examples that were trained on now."""
-
-    steps: int
-    examples: int
+"""Networks of one call on a CPU: fewer share the cores better, more cost fewer calls."""
+BESIDE = 128
+"""Networks of one call on an accelerator, at most."""
 
 
 def spans(start: int, stop: int, block: int) -> list[tuple[int, int]]:
@@ -44,8 +39,11 @@ def spans(start: int, stop: int, block: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(cuts))
 
 
-def make_zoo(path: Path, arm: Arm, plan: Plan, *, stop: Callable[[], bool]) -> Made | None:
-    """Train the blocks of an arm that are missing or damaged, and write its card; None if `stop()` ended it.
+def make_zoo(path: Path, arm: Arm, plan: Plan, *, stop: Callable[[], bool]) -> int | None:
+    """Train the blocks of an arm that are missing or damaged, and write its card.
+
+    Returns:
+        Examples that were trained on, 0 if all was there; None if `stop()` ended it.
 
     Raises:
         FileError: a block of other settings is there.
@@ -72,7 +70,7 @@ def make_zoo(path: Path, arm: Arm, plan: Plan, *, stop: Callable[[], bool]) -> M
         digests[file.name] = about["digest"]
     _write_constants(path, arm, own)
     write_card(path, arm, plan, digests, identity=own, data=data_digest(arm.data))
-    return Made(arm.laws.epochs[1] * steps_of_epoch, examples)
+    return examples
 
 
 def identity(arm: Arm, plan: Plan) -> str:
@@ -97,10 +95,12 @@ def data_digest(data: program.Data) -> str:
 
 
 class Programs:
-    """The programs of an arm, by activation and optimiser, compiled once for `TOGETHER` networks."""
+    """The programs of an arm, by activation and optimiser, compiled once for `together` networks."""
 
     def __init__(self, arm: Arm, plan: Plan, key: jax.Array):
         self.arm, self.plan, self.key = arm, plan, key
+        on_cpu = jax.default_backend() == "cpu"
+        self.together = TOGETHER if on_cpu else min(BESIDE, arm.plan.task.block)
         self._made: dict[tuple[int, int], Any] = {}
 
     def prepare(self, groups: list[tuple[int, int]], pool: ThreadPoolExecutor) -> None:
@@ -109,8 +109,8 @@ class Programs:
         self._made.update(zip(missing, pool.map(self._compile, missing)))
 
     def __call__(self, group: tuple[int, int], nets: np.ndarray, hyper: Mapping[str, np.ndarray]) -> program.Trained:
-        """At most `TOGETHER` networks; the rest of a call is filled with networks of no epoch, which cost nothing."""
-        fill = TOGETHER - len(nets)
+        """At most `together` networks; the rest of a call is filled with networks of no epoch, which cost nothing."""
+        fill = self.together - len(nets)
         padded = {name: np.pad(hyper[name], (0, fill)) for name in _numbers(hyper)}
         found = self._made[group](self.arm.data, jnp.asarray(np.pad(nets, (0, fill)), jnp.int32), padded)
         return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(nets)], found)
@@ -125,16 +125,16 @@ class Programs:
             batch_size=task.batch_size,
             peak_epochs=task.peak_epochs,
         )
-        drawn = laws_lib.draw(self.key, np.arange(TOGETHER), laws)
+        drawn = laws_lib.draw(self.key, np.arange(self.together), laws)
         hyper = {name: drawn[name] for name in _numbers(drawn)}
-        return made.lower(self.arm.data, jnp.zeros(TOGETHER, jnp.int32), hyper).compile()
+        return made.lower(self.arm.data, jnp.zeros(self.together, jnp.int32), hyper).compile()
 
 
 def train_block(
     programs: Programs, nets: np.ndarray, hyper: Mapping[str, np.ndarray], stop: Callable[[], bool]
 ) -> dict[str, np.ndarray] | None:
     """The arrays of a block, rows in the order of `nets`; None if `stop()` ended it."""
-    calls = list(_calls(hyper))
+    calls = list(_calls(hyper, programs.together))
     with ThreadPoolExecutor(max_workers=_workers()) as pool:
         programs.prepare(sorted({group for group, _ in calls}), pool)
 
@@ -177,14 +177,14 @@ def _write_constants(path: Path, arm: Arm, own: str) -> None:
     )
 
 
-def _calls(hyper: Mapping[str, np.ndarray]) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+def _calls(hyper: Mapping[str, np.ndarray], together: int) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
     """Groups of one program, cut into calls; those with the most epochs first, which fills the cores evenly."""
     groups = np.stack([hyper["activation"], hyper["optimizer"]], 1)
     for group in np.unique(groups, axis=0).tolist():
         rows = np.flatnonzero((groups == group).all(1))
         rows = rows[np.argsort(-hyper["epochs"][rows], kind="stable")]
-        for begin in range(0, len(rows), TOGETHER):
-            yield tuple(group), rows[begin : begin + TOGETHER]
+        for begin in range(0, len(rows), together):
+            yield tuple(group), rows[begin : begin + together]
 
 
 def _numbers(hyper: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from sbjax import trees
 from sbjax.data import zoo_blocks
 from sbjax.experiments.zoo import laws as laws_lib
 from sbjax.experiments.zoo.arm import Arm
-from sbjax.files import write_atomically, write_json
+from sbjax.files import plain, write_atomically, write_json
 from sbjax.frame.plan import Plan
 
 
@@ -43,10 +43,10 @@ def write_card(path: Path, arm: Arm, plan: Plan, digests: Mapping[str, str], *, 
         "blocks": dict(digests),
     }
     write_json(path / zoo_blocks.CARD, card)
-    write_atomically(path / "README.md", _card_in_words(card))
+    write_atomically(path / "README.md", _in_words(plain(card)))
 
 
-def _card_in_words(card: Mapping[str, Any]) -> str:
+def _in_words(card: Mapping[str, Any]) -> str:
     data, options = card["data"], ", ".join(f"{name}={value!r}" for name, value in card["model"].items())
     frozen = [
         f"- frozen entries, the same in all networks: {json.dumps(card['asymmetry'])}; SHA-256 {card['fingerprint']}"

@@ -7,9 +7,9 @@ and leaves the same bytes. `sbjax.data.zoo.read` reads a finished folder.
 
 import dataclasses
 import logging
-import math
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,6 +18,7 @@ from sbjax.data import zoo as zoo_lib
 from sbjax.experiments.zoo import blocks, laws, program
 from sbjax.experiments.zoo import report as report_lib
 from sbjax.experiments.zoo.arm import Arm, make_arm
+from sbjax.files import plain
 from sbjax.frame.errors import ConfigError, named_arm, told_of_files
 from sbjax.frame.plan import Plan
 from sbjax.frame.protocol import Experiment
@@ -54,7 +55,7 @@ class Fields:
     label_smoothing: tuple = option((0.0, 0.2), "range of it, uniform", least=0, below=1)
     dropout: tuple = option((0.0, 0.5), "range of its rate, uniform, where the network has dropout", least=0, below=1)
     activations: tuple = option(("relu", "tanh"), "each network has one of them")
-    optimizers: tuple = option(("adam", "sgd"), "each network has one of them: adam, sgd (momentum 0.9), rmsprop")
+    optimizers: tuple = option(("adam", "rmsprop"), "each network has one of them: adam, rmsprop, sgd (momentum 0.9)")
 
 
 class Prepared(NamedTuple):
@@ -62,6 +63,13 @@ class Prepared(NamedTuple):
 
     plan: Plan
     arms: tuple[Arm, ...]
+
+
+class Trained(NamedTuple):
+    """How far an arm has come: 0 or all of its steps. Networks that diverge are part of a zoo."""
+
+    step: int
+    failures: tuple = ()
 
 
 class ZooExperiment(Experiment):
@@ -73,6 +81,7 @@ class ZooExperiment(Experiment):
     sections: ClassVar[tuple[str, ...]] = ("model", "precision")
     general: ClassVar[tuple[str, ...]] = ("seed", "replicas", "train_epochs", "reference", "callbacks")
     model: ClassVar[Mapping[str, Any]] = {"name": "cnn", "channels": (16, 16, 16), "norm": "none"}
+    by_arm: ClassVar[bool] = True
     kept: ClassVar[str] = "Blocks of networks that were finished are kept in zoo/"
 
     def shrink(self, config):
@@ -81,7 +90,7 @@ class ZooExperiment(Experiment):
         config.task.update(block=4, train_share=0.1, batch_size=16, epochs_share=0.5, peak_epochs=0.5)
         config.task.update(activations=config.task.activations[:1], optimizers=config.task.optimizers[:1])
         if config.task.dataset != "digits":
-            config.task.update(train_share=0.005, test_examples=50)
+            config.task.update(train_share=0.05, test_examples=50)
 
     def check(self, plan: Plan) -> list[str]:
         """Ranges, words, and epochs."""
@@ -100,12 +109,21 @@ class ZooExperiment(Experiment):
                     found.append(f"task.{field}={given!r}{said}; known: {', '.join(words)}")
         return list(dict.fromkeys(found))
 
-    def prepare(self, plan: Plan) -> Prepared:
-        """Data, and every arm's network tried on shapes."""
-        data, arms = self.load_data(plan.arms[0].task), []
-        standard = program.standardised(
-            data, grey=plan.arms[0].task.grey, test_examples=plan.arms[0].task.test_examples
-        )
+    def source(self, task: Fields) -> tuple:
+        """Which data a section `task` reads."""
+        return tuple(getattr(task, name) for name in _DATA)
+
+    def prepare(self, plan: Plan, *, loaded: Mapping[tuple, images_lib.ImageData] | None = None) -> Prepared:
+        """Data, and every arm's network tried on shapes; `loaded` are data that are read already."""
+        task = plan.arms[0].task
+        ends = [end for end in (plan.first_replica, plan.first_replica + plan.replicas) if end % task.block]
+        if plan.is_block and any(end != plan.settings["replicas"] for end in ends):
+            raise ConfigError(
+                f"--block must be a multiple of task.block={task.block}, the networks of a file; change one"
+            )
+        data = (loaded or {}).get(self.source(task)) or self.load_data(task)
+        standard = program.standardised(data, grey=task.grey, test_examples=task.test_examples)
+        arms = []
         for arm in plan.arms:
             with named_arm(arm.name):
                 arms.append(make_arm(plan, arm, data.classes, standard))
@@ -128,39 +146,49 @@ class ZooExperiment(Experiment):
         """Parameters in single precision."""
         return sum(4 * arm.source.size * prepared.plan.replicas for arm in prepared.arms)
 
+    def train(self, prepared: Prepared, arm: Arm, folder: Workdir, progress: Any, stop: Callable[[], bool]) -> Trained:
+        """Train the blocks of an arm that are missing, in a process of its own or as a part of `run`."""
+        began = time.perf_counter()
+        with told_of_files():
+            examples = blocks.make_zoo(folder.path / "zoo" / arm.name, arm, prepared.plan, stop=stop)
+        if examples:
+            seconds = time.perf_counter() - began
+            folder.add_timing(arm=arm.name, steps=[0, arm.steps], train_seconds=round(seconds, 3),
+                              examples_per_second=round(examples / seconds, 1))  # fmt: skip
+            logger.info("%s: %d examples in %.1f s", arm.name, examples, seconds)
+        return Trained(0 if examples is None else arm.steps)
+
     def run(self, prepared: Prepared, folder: Workdir, *, stop: Callable[[], bool]) -> bool:
         """Train the blocks that are missing."""
-        plan, metrics = prepared.plan, {}
+        plan, sizes = prepared.plan, {}
         for arm in prepared.arms:
-            path = folder.path / "zoo" / arm.plan.name
-            began = time.perf_counter()
-            with told_of_files():
-                made = blocks.make_zoo(path, arm, plan, stop=stop)
-            if made is None:
+            if self.train(prepared, arm, folder, None, stop).step < arm.steps:
                 return False
-            if made.examples:
-                seconds = time.perf_counter() - began
-                folder.add_timing(arm=arm.plan.name, steps=[0, made.steps], train_seconds=round(seconds, 3),
-                                  examples_per_second=round(made.examples / seconds, 1))  # fmt: skip
-                logger.info("%s: %d examples in %.1f s", arm.plan.name, made.examples, seconds)
-            zoo = zoo_lib.read(path, finite=False)
-            folder.resume_metrics(arm.plan.name, [])
+            zoo = zoo_lib.read(folder.path / "zoo" / arm.name, finite=False)
+            folder.resume_metrics(arm.name, [])
             last = {PRIMARY: zoo.accuracy[:, -1], "test/loss": zoo.loss[:, -1]}
-            listed = {name: [float(x) if math.isfinite(x) else None for x in row] for name, row in last.items()}
-            folder.report({"arm": arm.plan.name, "step": made.steps, "flops": 0.0, **listed})
-            metrics[arm.plan.name] = (zoo.trainable_size, made.steps)
+            folder.report({"arm": arm.name, "step": arm.steps, "flops": 0.0, **plain(last)})
+            sizes[arm.name] = zoo.trainable_size
         save_arms(
             folder.path,
-            arms=list(metrics),
+            arms=list(sizes),
             reference=plan.reference,
             primary=PRIMARY,
             goal="max",
-            parameters={name: size for name, (size, _) in metrics.items()},
-            flops_per_step=dict.fromkeys(metrics, 0.0),
-            steps={name: steps for name, (_, steps) in metrics.items()},
+            parameters=sizes,
+            flops_per_step=dict.fromkeys(sizes, 0.0),
+            steps={arm.name: arm.steps for arm in prepared.arms},
             about=plan.about_arms(),
         )
         return True
+
+    def join(self, workdir: Path, arm: str, pieces: Sequence[tuple[Path, str]]) -> None:
+        """The blocks of an arm, from the folders of its pieces."""
+        target = workdir / "zoo" / arm
+        target.mkdir(parents=True, exist_ok=True)
+        for folder, name in pieces:
+            for block in sorted((folder / "zoo" / name).glob("block-*.safetensors")):
+                shutil.copyfile(block, target / block.name)
 
     def report(self, results: Results, workdir: Path) -> Any:
         """The distribution of accuracies, and what they go with."""
