@@ -6,11 +6,12 @@
     python runs/train.py --config=configs/metanets.py:smoke --workdir=/tmp/metanets_smoke   # makes its own networks
 
 Words: order (all metanetworks on the standard networks of the zoo) or kinds (four metanetworks on standard and on
-W-asymmetric networks, each W arm beside its standard partner); quick (5 replicas, half the epochs); smoke.
+W-asymmetric networks, each W arm beside its standard partner); fixed; quick (5 replicas, half the epochs); smoke.
 
 Controls. `order`: hyper-parameters alone, without any weight; a graph without messages; and what hyper-parameters leave
-of the accuracy, by statistics and by the functional. `kinds`: of the W arm of the flat perceptron, standard networks of
-which as many entries are read, hyper-parameters alone on both kinds, and the target that these leave.
+of the accuracy, by statistics and by the functional. `kinds`: of the W arm of the flat perceptron, smaller standard
+networks, standard networks of which as many entries are read, hyper-parameters alone on both kinds, and the target that
+these leave; with `fixed`, networks of equal hyper-parameters (of a zoo made with the same word).
 
 Published (arXiv 2405.20231, ResNet-8 on CIFAR-10, 10,000 networks a kind, R^2 / tau on standard ones): perceptron .330
 / .389, DeepSets .855 / .617, DMC .950 / .787, StatNN .976 / .866; on W-asymmetric ones .594 / .864, .936 / .858, .967 /
@@ -47,7 +48,9 @@ CLAIMS = {
 
 def get_config(argument=None):
     """The configuration for words such as 'kinds,quick'; 'order' by default."""
-    words = config_lib.parse_words(argument, {"what": ("order", "kinds")}, flags=("quick", "smoke"))
+    words = config_lib.parse_words(argument, {"what": ("order", "kinds")}, flags=("fixed", "quick", "smoke"))
+    if words["fixed"] and words["what"] == "order":
+        raise config_lib.ConfigError("config argument 'fixed' goes with 'kinds' alone: leave it out, or add 'kinds'")
     config = config_lib.base_config()
     config.task = {"kind": "metanets", "zoo": "made", "nets": "standard", "batch_size": 32}
     config.model = STATISTICS
@@ -55,7 +58,7 @@ def get_config(argument=None):
     config.replicas, config.train_epochs, config.reports = (5, 40.0, 10) if words["quick"] else (10, 80.0, 20)
     config.monitor.kinds, config.checkpoint.saves = "", 2
     config.reference = "statistics" if words["what"] == "order" else "standard_flat"
-    arms = (order if words["what"] == "order" else kinds)()
+    arms = order() if words["what"] == "order" else kinds(words["fixed"])
     for place, (name, arm) in enumerate(arms.items()):
         arm |= {"order": place, "role": arm.get("role", "reference" if name == config.reference else "treatment")}
         if name in CLAIMS:
@@ -90,14 +93,16 @@ def order():
     return arms
 
 
-def kinds():
+def kinds(fixed):
     """Arms: standard and W-asymmetric networks, and controls of the latter's flat perceptron."""
     arms = {}
     for name, model in {"flat": FLAT, "deepsets": DEEPSETS, "dmc": DMC, "statistics": STATISTICS}.items():
         arms[f"standard_{name}"] = {"model": model}
         arms[f"w_{name}"] = {"model": model, "task": {"nets": "w"}, "labels": {"against": f"standard_{name}"}}
-    small = control(FLAT, "fewer entries", "standard networks, as many entries read", "w_flat", "standard_flat")
-    arms["small_flat"] = small | {"task": {"as_large_as": "w"}}
+    small = control(FLAT, "size", "smaller standard networks", "w_flat", "standard_flat")
+    arms["small_flat"] = small | {"task": {"nets": "small"}}
+    fewer = control(FLAT, "size", "standard networks, as many entries read", "w_flat", "standard_flat")
+    arms["fewer_flat"] = fewer | {"task": {"as_large_as": "w"}}
     arms["standard_hyperparameters"] = control(
         HYPER, "hyper-parameters", "no weight is read", "w_flat", "standard_flat"
     )
@@ -107,6 +112,11 @@ def kinds():
     arms["standard_left"] = left | {"task": {"target": "residual"}}
     left = control(FLAT, "hyper-parameters", "what these leave", "w_flat", "standard_left")
     arms["w_left"] = left | {"task": {"nets": "w", "target": "residual"}}
+    if fixed:
+        alike = control(FLAT, "hyper-parameters", "all have the same", "w_flat", "standard_flat")
+        arms["fixed_flat"] = alike | {"task": {"nets": "fixed"}}
+        alike = control(FLAT, "hyper-parameters", "all have the same", "w_flat", "fixed_flat")
+        arms["w_fixed_flat"] = alike | {"task": {"nets": "w_fixed"}}
     return arms
 
 

@@ -130,7 +130,7 @@ def test_targets():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="train_share=0.97 of 60 networks leaves 58, 1 and 1 for training"):
+    with pytest.raises(ValueError, match=r"train_share=0\.97 of 60 networks leaves 58, 1 and 1 for training"):
         task(train_share=0.97)
     with pytest.raises(ValueError, match="batch_size=31 must lie between 1 and the 30 training networks"):
         task(batch_size=31)

@@ -35,7 +35,7 @@ class Fields:
     zoo: str = option(MADE, "folder of a run of kind 'zoo', or 'made': 96 small perceptrons that are trained first")
     nets: str = option("standard", "which networks of the zoo: an arm of its run")
     as_large_as: str = option(
-        "", "an arm of the zoo whose trained entries alone are read, of these networks too; '' = all"
+        "", "an arm of the zoo: entries that are frozen there are not read of these networks either; '' = all are"
     )
     networks: int = option(0, "at most so many, the first ones; 0 = all", least=0, most=10**7)
     within: dict = option({}, "only networks with hyper-parameters between bounds: {'learning_rate': (0.01, 0.02)}")

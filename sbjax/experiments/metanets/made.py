@@ -5,7 +5,6 @@ Zoos for results are made by `configs/zoo.py` and read from their folder.
 
 import functools
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +15,11 @@ from sbjax.asymmetry.options import build_asymmetric
 from sbjax.data import images
 from sbjax.data.zoo import Zoo
 from sbjax.models import make_model
+from sbjax.names import check_choice
 
-MODEL = {"name": "mlp", "widths": (12,), "norm": "none"}
-ASYMMETRY = {"w": {"kind": "w", "masks": {"dense_*/kernel": {"n_fix": 4, "kappa": 1.0}}}}
+W = {"kind": "w", "masks": {"dense_*/kernel": {"n_fix": 4, "kappa": 1.0}}}
+KINDS = {"standard": (12, {}), "w": (12, W), "small": (11, {}), "fixed": (12, {}), "w_fixed": (12, W)}
+"""Units and asymmetry, named as the arms of `configs/zoo.py`."""
 STEPS, BATCH = 60, 32
 NETWORKS = 96
 
@@ -28,27 +29,30 @@ def make_zoo(kind: str = "standard", *, networks: int = NETWORKS, seed: int = 0)
     """Networks that are trained in one program, each with its own step size, weight decay and number of steps.
 
     Args:
-        kind: 'standard' or 'w'. Network i of both has the same hyper-parameters and the same batches.
+        kind: of `KINDS`. Network i of all of them has the same hyper-parameters and batches; those of 'fixed' and
+            'w_fixed' have the same ones for all networks.
         networks: how many.
         seed: of everything.
 
     Raises:
         ValueError: an unknown kind.
     """
-    if kind not in ("standard", *ASYMMETRY):
-        raise ValueError(f"a zoo that is made on the spot is 'standard' or 'w', not {kind!r}")
+    check_choice(kind, KINDS, what="a zoo that is made on the spot")
+    width, asymmetry = KINDS[kind]
+    model = {"name": "mlp", "widths": (width,), "norm": "none"}
     data, key = images.load("digits"), jax.random.key(seed)
     scale = lambda x: jnp.asarray((x / 255 - data.mean) / data.std, jnp.float32)  # noqa: E731
     train, test = scale(data.train_images), scale(data.test_images)
     labels, answers = jnp.asarray(data.train_labels), jnp.asarray(data.test_labels)
-    options: dict[str, Any] = dict(MODEL)
-    module = build_asymmetric(make_model(options.pop("name"), classes=10, **options), ASYMMETRY.get(kind))
+    module = build_asymmetric(make_model("mlp", classes=10, widths=(width,), norm="none"), asymmetry or None)
     rng = np.random.default_rng(seed)
     drawn: Mapping[str, np.ndarray] = {
         "learning_rate": (0.03 * 10.0 ** -rng.uniform(0, 2, networks)).astype(np.float32),
         "weight_decay": (10.0 ** -rng.uniform(1, 4, networks)).astype(np.float32),
         "steps": rng.integers(STEPS // 6, STEPS + 1, networks).astype(np.float32),
     }
+    if kind.endswith("fixed"):
+        drawn = {name: np.full_like(values, np.median(values)) for name, values in drawn.items()}
     adam = optax.scale_by_adam()
 
     def loss(params, rest, x, y):
@@ -83,10 +87,10 @@ def make_zoo(kind: str = "standard", *, networks: int = NETWORKS, seed: int = 0)
         hyperparameters=dict(drawn),
         accuracy=np.asarray(accuracy)[:, None],
         loss=np.asarray(cross)[:, None],
-        model=MODEL,
+        model=model,
         classes=10,
         input_shape=tuple(train.shape[1:]),
-        asymmetry=ASYMMETRY.get(kind, {}),
+        asymmetry=asymmetry,
         masks=frozen.get("trainable"),
         constants=frozen.get("fixed"),
         index=np.arange(networks),

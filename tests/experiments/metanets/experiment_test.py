@@ -83,28 +83,30 @@ def test_made_networks_are_trained_ones():
 def test_kinds_and_their_controls():
     """As many entries of standard networks are read as of asymmetric ones."""
     made = config("kinds,smoke", arms=None)
-    made.arms["small_flat"] = {"order": 2, "role": "control of fewer entries", "task": {"as_large_as": "w"},
+    made.arms["fewer_flat"] = {"order": 2, "role": "control of fewer entries", "task": {"as_large_as": "w"},
                                "model": {"name": "flat", "widths": (8,)}}  # fmt: skip
     arms = {arm.name: arm for arm in runner.prepare(config_lib.read(made)).built.arms}
     kept = {name: arm.task.model.reading.kept for name, arm in arms.items()}
     assert kept["standard_flat"].all()
-    np.testing.assert_array_equal(kept["small_flat"], kept["w_flat"])
-    assert arms["w_flat"].parameters == arms["small_flat"].parameters < arms["standard_flat"].parameters
-    blank = jax.tree.map(np.shape, arms["small_flat"].task.data["inputs"])
+    np.testing.assert_array_equal(kept["fewer_flat"], kept["w_flat"])
+    assert arms["w_flat"].parameters == arms["fewer_flat"].parameters < arms["standard_flat"].parameters
+    blank = jax.tree.map(np.shape, arms["fewer_flat"].task.data["inputs"])
     assert blank == np.shape(arms["standard_flat"].task.data["inputs"])
 
 
 def test_full_configs_are_read():
-    for words in ("order", "kinds,quick"):
+    for words in ("order", "kinds,quick", "kinds,fixed"):
         plan = config_lib.read(config(words, arms=None))
         assert {arm.task.zoo for arm in plan.arms} == {"made"}
-    assert [arm.name for arm in plan.arms if arm.role.startswith("control")][0] == "small_flat"
+        controls = {arm.name for arm in plan.arms if arm.role.startswith("control")}
+        assert "hyperparameters" in controls or {"small_flat", "fewer_flat", "w_hyperparameters"} <= controls
+        assert ("w_fixed_flat" in controls) == ("fixed" in words)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"nets": "v"}, "task.nets='v': a zoo that is made on the spot is 'standard' or 'w'"),
+        ({"nets": "v"}, "task.nets='v': a zoo that is made on the spot='v' is unknown"),
         ({"zoo": "/tmp/no_such"}, r"task.zoo='/tmp/no_such', task.nets='standard': .*no_such.* has no zoo.json"),
         ({"as_large_as": "standard"}, "task.as_large_as='standard': these networks have no frozen entries"),
         ({"within": {"rate": (0, 1)}}, "task.within: 'rate' is no number of these networks; known: learning_rate"),
