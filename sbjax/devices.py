@@ -32,12 +32,26 @@ def memory() -> int:
         return stats.get("bytes_limit", 1 << 62) * len(devices)
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     limits += [limit for limit in resource.getrlimit(resource.RLIMIT_AS)[:1] if limit != resource.RLIM_INFINITY]
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            limits.append(int(pathlib.Path(name).read_text()))
-        except (OSError, ValueError):  # none, or 'max'
+    return min([*limits, *_group_limits(pathlib.Path("/proc/self/cgroup"), pathlib.Path("/sys/fs/cgroup"))])
+
+
+def _group_limits(own: pathlib.Path, root: pathlib.Path) -> Iterator[int]:
+    """Limits of the control groups of this process, each within those above it: a job of a cluster has its own, which
+    is not the one at the root; of both versions."""
+    try:
+        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:  # not on every system
+        lines = []
+    for _, controllers, path in (line for line in lines if len(line) == 3):
+        if controllers and "memory" not in controllers.split(","):
             continue
-    return min(limits)
+        base, name = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
+        group = base if ".." in path.split("/") else base / path.lstrip("/")  # of a group outside of what is seen here
+        for folder in (group, *group.parents):
+            if not folder.is_relative_to(base):
+                continue
+            with contextlib.suppress(OSError, ValueError):  # none, or 'max'
+                yield int((folder / name).read_text())
 
 
 def cpus() -> list[jax.Device]:

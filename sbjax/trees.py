@@ -15,6 +15,10 @@ Where = str | Sequence[str] | Callable[[str], bool] | None
 """A selection of leaves by flat name: one or several globs, or a predicate; None = all."""
 
 
+BESIDE_PARAMS = ("batch_stats", "opt_state", "cache", "intermediates", "perturbations", "ema_params")
+"""What stands beside 'params' in the state of a network and is nothing that is trained."""
+
+
 def flatten(tree: PyTree) -> dict[str, Any]:
     """Leaves by flat name, the path joined with '/': {'dense_0/kernel': .., 'dense_0/bias': ..}.
 
@@ -47,12 +51,12 @@ def floating(tree: PyTree, where: Where = None, *, what: str = "tree") -> dict[s
     """Selected floating leaves of a tree by flat name, as jax arrays.
 
     Ignored are integers, booleans and random keys, since states carry counters and keys beside weights, and what
-    `parameters` leaves out. Running statistics, which are NNX variables other than `nnx.Param` beside such, and the
-    collection 'batch_stats' beside 'params' of Flax, count only where nothing else is selected. Names are no sign of
-    them here: the `bn.running_mean` of a PyTorch dict is a weight, unless `where` leaves it out, while
-    `sbjax.training.params_files.load_params` knows such names. Floats with fewer than 16 bits are converted to float32,
-    since jax has no implicit promotion for them. Numpy arrays of float64 stay as they are where jax would cut them to
-    float32.
+    `parameters` leaves out. Running statistics, which are NNX variables other than `nnx.Param` beside such, and what
+    `BESIDE_PARAMS` names beside 'params', in variables of Flax, a `TrainState` or several of them in one tree, count
+    only where nothing else is selected. Other names are no sign of them here: the `bn.running_mean` of a PyTorch dict
+    is a weight, unless `where` leaves it out, while `sbjax.training.params_files.load_params` knows such names. Floats
+    with fewer than 16 bits are converted to float32, since jax has no implicit promotion for them. Numpy arrays of
+    float64 stay as they are where jax would cut them to float32.
 
     Args:
         tree: any pytree of arrays or numbers.
@@ -106,7 +110,8 @@ def numeric(dtype: Any) -> bool:
 
 def parameters(tree: PyTree) -> PyTree:
     """A tree without what no optimiser trains: functions as leaves, and numbers that are no arrays in modules of
-    Equinox (the `p` of its Dropout), as `equinox.filter(tree, equinox.is_array)`. They become None.
+    Equinox (the `p` of its Dropout), as `equinox.filter(tree, equinox.is_array)`, and its running statistics before
+    `equinox.nn.make_with_state` (`StateIndex`). They become None.
 
     >>> parameters({'w': 1.0, 'activation': jnp.tanh})
     {'activation': None, 'w': 1.0}
@@ -116,7 +121,8 @@ def parameters(tree: PyTree) -> PyTree:
 
     def strip(leaf):
         if module(leaf):
-            return jax.tree.map(lambda x: x if hasattr(x, "dtype") else None, leaf)
+            statistics = lambda x: isinstance(x, equinox.nn.StateIndex)  # noqa: E731
+            return jax.tree.map(lambda x: x if hasattr(x, "dtype") else None, leaf, is_leaf=statistics)
         return None if callable(leaf) else leaf
 
     stripped = any(module(leaf) or callable(leaf) for leaf in jax.tree.leaves(tree, is_leaf=module))
@@ -328,8 +334,13 @@ def _without_statistics(tree, chosen):
         boxes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: isinstance(x, nnx.Variable))
         boxes = {_name(path): box for path, box in boxes if isinstance(box, nnx.Variable)}
         names = {name for name, box in boxes.items() if not isinstance(box, nnx.Param)}
-    if isinstance(tree, Mapping) and "params" in tree and "batch_stats" in tree:
-        names |= {name for name in chosen if name.startswith("batch_stats/")}
+    split = {name: name.split("/") for name in flatten(tree)}
+    networks = {tuple(parts[:i]) for parts in split.values() for i, part in enumerate(parts) if part == "params"}
+    names |= {
+        name
+        for name, parts in split.items()
+        if any(part in BESIDE_PARAMS and tuple(parts[:i]) in networks for i, part in enumerate(parts))
+    }
     return {name: leaf for name, leaf in chosen.items() if name not in names} or chosen
 
 

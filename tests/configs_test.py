@@ -32,7 +32,7 @@ def data(tmp_path_factory, tiny_tfds):
 
 def load(name, words, data, arms=None, **model):
     config = runpy.run_path(str(CONFIGS / name))["get_config"](words)
-    if config.task.kind in ("images", "bayes"):
+    if config.task.kind in ("images", "bayes", "zoo"):
         config.task.update(data)
     if arms:
         config.arms = {arm: config.arms[arm] for arm in arms}
@@ -45,7 +45,7 @@ def test_all_configs_are_known_here():
         *("quickstart", "images", "designs", "pdes", "lmc", "mli", "qcd", "ising", "functions", "landscape"),
         *("linear_nets", "relu_minima", "involution", "hidden_symmetries", "duality", "attention", "lattice_collision"),
         *("figure1", "figure2", "speedrun", "text", "colour"),
-        *("graphs", "identifiability", "bayes", "symmetry_along"),
+        *("graphs", "identifiability", "bayes", "symmetry_along", "zoo", "metanets"),
     }
 
 
@@ -83,6 +83,25 @@ def test_what_is_measured_along_training(words, data):
     decays = [arm.optimizer.options.weight_decay for arm in plan.arms]
     assert (decays == sorted(set(decays))) == ("decay" in words)
     assert plan.replicas == (2 if "smoke" in words else 10)
+
+
+def test_zoos(data):
+    """The size-matched arm has as many trained parameters as the asymmetric one; cifar10 is grey; published resnet8."""
+    plan = config_lib.read(load("zoo.py", "fixed", data))
+    assert [arm.name for arm in plan.arms] == ["standard", "w", "small", "fixed", "w_fixed"]
+    built = experiment.prepare(config_lib.read(load("zoo.py", "smoke", data))).built.arms
+    frozen = [arm.source.frozen.get("trainable", {}) for arm in built]
+    trained = [
+        arm.source.size - sum((~mask).sum() for mask in trees.flatten(f).values()) for arm, f in zip(built, frozen)
+    ]
+    assert [arm.source.size for arm in built] == [4970, 4970, 2540]
+    assert trained == [4970, 2538, 2540]
+    (arm, *_) = experiment.prepare(config_lib.read(load("zoo.py", "cifar10,smoke", data))).built.arms
+    assert arm.source.input_shape == (8, 8, 1)
+    resnet = config_lib.read(load("zoo.py", "resnet8,cifar10", data))
+    assert (resnet.replicas, resnet.train_epochs, resnet.arms[0].task.learning_rate) == (5000, 40, (5e-3, 0.5))
+    built = experiment.prepare(config_lib.read(load("zoo.py", "resnet8,digits,smoke", data))).built.arms
+    assert [arm.source.size for arm in built] == [77754, 77754]
 
 
 @pytest.mark.sampled(3)
@@ -143,6 +162,7 @@ def test_words_of_the_figures_that_do_not_go_together(name, words, message, data
         load(name, words, data)
 
 
+@pytest.mark.extended
 def test_every_design_builds(data):
     """p4 has as many parameters as the plain network, and what changes no layer has exactly as many."""
     arms = {
@@ -188,7 +208,8 @@ def test_networks_of_the_interpolation_config(data):
     assert arms == {"standard": 78_042, "sigma": 78_042, "w": 60_634}
 
 
-@pytest.mark.parametrize("words", ["mlp8,digits", pytest.param("resnet20", marks=pytest.mark.extended)])
+@pytest.mark.extended
+@pytest.mark.parametrize("words", ["mlp8,digits", "resnet20"])
 def test_networks_of_the_variational_config(words, data):
     """Settings as published, and published numbers of trained parameters."""
     full = config_lib.check(load("bayes.py", words, data))

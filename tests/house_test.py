@@ -16,7 +16,7 @@ FLOORS = [
     {"experiments"},
     {"frame"},
     {"report", "training", "optimizers"},
-    {"bayes", "tasks", "models", "data", "physics"},
+    {"bayes", "tasks", "models", "data", "physics", "metanets"},
     {"expansion", "asymmetry", "symmetry", "landscape", "metrics"},
     {"trees", "rng", "files", "names", "options", "devices", "hosts"},
 ]

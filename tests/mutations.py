@@ -31,6 +31,24 @@ LATER = (
     ("relu_minima.py", "families,smoke"),
     ("relu_minima.py", "search,smoke"),
 )
+# And those after these.
+LAST = (
+    ("colour.py", "cifar10,smoke"),
+    ("colour.py", "cifar10,bins,brief,smoke"),
+    ("bayes.py", "mlp8,digits,smoke"),
+    ("graphs.py", "csbm,smoke"),
+    ("identifiability.py", "drops,smoke"),
+    ("identifiability.py", "scatter,smoke"),
+    *(("attention.py", f"{part},smoke") for part in ("dimensions", "planted", "barriers", "flows")),
+    ("duality.py", "smoke"),
+    ("duality.py", "hot,smoke"),
+    ("hidden_symmetries.py", "smoke"),
+    ("lattice_collision.py", "smoke"),
+    ("symmetry_along.py", "smoke"),
+    ("symmetry_along.py", "decay,smoke"),
+    ("involution.py", "images,smoke"),
+)
+COLOURS = f"{ROOT / 'tests' / 'toy_colours.py'}:load"
 TEXTS = f"{ROOT / 'tests' / 'toy_texts.py'}:load"
 VALUES = (
     *(None, True, False, -1, 0, 1, 2, 3, 7, 64, 10**6, 10**10, 10**20, -(10**20)),
@@ -77,8 +95,12 @@ def starts(files=STARTS):
         tree["arms"] = {arm: tree["arms"][arm] for arm in (tree["reference"], *others)}
         if tree["task"].get("kind") == "text":
             tree["task"]["dataset"] = TEXTS
-        elif tree["task"].get("dataset", "digits") != "digits":
+        elif tree["task"].get("kind") == "colour":
+            tree["task"]["dataset"] = COLOURS
+        elif "train_share" in tree["task"] and tree["task"]["dataset"] != "digits":
             tree["task"].update(dataset="digits", train_share=0.05, eval_share=0.05)
+        elif words.startswith("hot"):
+            tree["task"]["dataset"] = "digits"
         found[f"{file}:{words}"] = tree
     return found
 

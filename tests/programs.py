@@ -17,6 +17,7 @@ from sbjax.data.images import ImageData
 from sbjax.data.shuffle import epoch_indices
 from sbjax.experiments.functions import grid
 from sbjax.experiments.landscape import students
+from sbjax.experiments.zoo import program as zoo_program
 from sbjax.frame.arms import precision
 from sbjax.landscape import critical_points
 from sbjax.metrics import connectivity, curvature, hessian, interpolation, neurons, replica, spectrum, wasserstein
@@ -216,6 +217,17 @@ def indices(lower):
     lower(jax.vmap(draw, (0, None)), jax.random.split(KEY), jnp.int32(3))
 
 
+def zoo(lower):
+    """Networks with hyper-parameters of their own, side by side."""
+    pixels, labels = jnp.zeros((16, 8, 8, 1)), jnp.zeros(16, jnp.int32)
+    module = make_model("cnn", classes=10, channels=(4, 4), norm="batch", dropout=0.5)
+    made = zoo_program.make_program(module, "adam", key=KEY, epochs=2, batch_size=8, peak_epochs=1.0, side_by_side=True)
+    hyper = dict.fromkeys(
+        ("learning_rate", "weight_decay", "init_scale", "label_smoothing", "dropout"), jnp.ones(3) / 2
+    )
+    lower(made, zoo_program.Data(pixels, labels, pixels, labels), jnp.arange(3), {**hyper, "epochs": jnp.ones(3, int)})
+
+
 CORE = {
     "images, MLP": of_task(lambda: image_task("mlp", (8, 8, 1))),
     "images, CNN": of_task(lambda: image_task("cnn", (8, 8, 1), channels=(4, 4))),
@@ -245,4 +257,5 @@ OTHERS = {
     "curvature": curvatures,
     "other optimisers": optimizers([n for n in OPTIMIZERS if n not in ("soap", "lbfgs", "gauss_newton")]),
     "small fits": small_fits,
+    "zoo": zoo,
 }

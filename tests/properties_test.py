@@ -74,6 +74,7 @@ def test_contract_undoes_expand(drawn, batch, dtype, seed):
         np.testing.assert_array_equal(np.asarray(larger)[~new], np.asarray(other)[~new])
 
 
+@pytest.mark.extended
 @few
 @given(st.integers(0, 3), st.integers(0, 3), st.floats(-4, 4), st.integers(1, 4), st.integers(0, 99))
 def test_a_folded_layer_is_the_expanded_one(before, after, fill, width, seed):

@@ -78,6 +78,7 @@ def load(
     kept = sorted(order[: max(1, round(train_share * len(order)))].tolist())
     parts["train"] = Texts([parts["train"].texts[i] for i in kept], [parts["train"].labels[i] for i in kept])
     words = tokens.make_vocabulary(parts["train"].texts, size=vocabulary)
+    _check_memory(sum(len(part.texts) for part in parts.values()), length)
     fields: dict[str, Any] = {}
     for split, part in parts.items():
         labels = np.array([classes.index(str(label)) for label in part.labels], np.int32)
@@ -118,6 +119,18 @@ def _taken(part: Texts, mask: np.ndarray) -> Texts:
 def _hash(text: str) -> int:
     """The same on every machine."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _check_memory(texts: int, length: int) -> None:
+    """Refuse what would be padded to more than there is, before it is."""
+    from sbjax import devices  # JAX, which reading texts does not need
+
+    needed, there = 4 * texts * length, devices.memory()
+    if needed > there:
+        raise ValueError(
+            f"length={length}: {texts} texts of so many words take {devices.in_words(needed)} of memory, and there are "
+            f"{devices.in_words(there)}; lower it"
+        )
 
 
 def _tell(name, parts, fields, length):

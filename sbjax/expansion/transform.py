@@ -188,7 +188,7 @@ def prepare(
     *,
     mean: ArrayLike | Sequence[float],
     std: ArrayLike | Sequence[float],
-) -> Float32[Array, "*batch hk wk c"]:
+) -> Float32[Array, "*batch hk wk ck"]:
     """Stored images -> network input: scaled to [0, 1], standardised as (x - mean) / std, expanded.
 
     `expansion.order` says whether the expansion comes before or after the standardisation: with 'before' a

@@ -16,6 +16,7 @@ KINDS = {
     "identifiability": "sbjax.experiments.identifiability.experiment",
     "graphs": "sbjax.experiments.graphs.experiment",
     "colour": "sbjax.experiments.colour.experiment",
+    "metanets": "sbjax.experiments.metanets.experiment",
     "pinn": "sbjax.experiments.pinn.experiment",
     "qcd": "sbjax.experiments.qcd.experiment",
     "functions": "sbjax.experiments.functions.experiment",
@@ -23,6 +24,7 @@ KINDS = {
     "landscape": "sbjax.experiments.landscape.experiment",
     "bayes": "sbjax.experiments.bayes.experiment",
     "exact": "sbjax.experiments.exact.experiment",
+    "zoo": "sbjax.experiments.zoo.experiment",
 }
 
 

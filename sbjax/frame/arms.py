@@ -53,10 +53,11 @@ class Arm(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Of loss and gradient of one replica and step.
+    """Of one replica and step.
 
     Attributes:
-        flops: as XLA counts them in the program before optimisation.
+        flops: of loss and gradient, as XLA counts them in the program before optimisation, and the share of a step in
+            what only some steps compute, `Task.besides`.
         largest: bytes of the largest array in it.
     """
 
@@ -77,7 +78,15 @@ def step_cost(task: Task) -> Cost:
     def gradient(params, variables, batch, key):
         return jax.grad(lambda p: task.loss({**variables, "params": p}, batch, key)[0])(params)
 
-    traced = jax.jit(gradient).trace(variables["params"], variables, batch, key)
+    cost = _program_cost(gradient, variables["params"], variables, batch, key)
+    for fn, every in task.besides:
+        own = _program_cost(fn, variables, batch, key)
+        cost = Cost(cost.flops + own.flops / every, max(cost.largest, own.largest))
+    return cost
+
+
+def _program_cost(fn, *arguments) -> Cost:
+    traced = jax.jit(fn).trace(*arguments)
     # Arms that differ in a constant alone are one program: lowering it costs as much as tracing it.
     digest = hashlib.sha256(str(traced.jaxpr).encode()).hexdigest()
     if digest not in _counted():

@@ -10,12 +10,15 @@ from typing import Any
 import jax
 
 from sbjax import devices
+from sbjax.frame.own_parts import code_digests
 
 PACKAGES = ("sbjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ott-jax", "numpy", "scipy")
 
 
-def environment(settings: dict[str, Any]) -> dict[str, Any]:
-    """What a number may depend on besides the config: versions, device, precision, commit."""
+def environment(settings: dict[str, Any], data: dict[str, str] | None = None) -> dict[str, Any]:
+    """What a number may depend on besides the config: versions, device, precision, commit, code and data of the user's
+    own by their digests."""
+    own = {"own_code": code_digests(settings), "own_data": data or {}}
     device, precision = jax.devices()[0], settings.get("precision", {"matmul": "default", "x64": False})
     return {
         "versions": {name: _version(name) for name in PACKAGES},
@@ -29,6 +32,7 @@ def environment(settings: dict[str, Any]) -> dict[str, Any]:
         "precision": dict(precision),
         "products": devices.products(precision.get("matmul", "default"), device),
         "commit": _commit(),
+        **{name: digests for name, digests in own.items() if digests},
     }
 
 

@@ -39,6 +39,8 @@ class Experiment(Protocol):
         extendable: whether a finished run can be trained longer.
         by_arm: whether each arm, and each block of its replicas, can be trained in a process of its own; if not, a
             whole run is the smallest piece.
+        join: of an experiment with `by_arm` that the training loop does not train: `(workdir, arm, pieces)` puts what
+            pieces of an arm left into the workdir of the whole, each of them (folder, name of the arm there).
     """
 
     name: ClassVar[str]
@@ -51,6 +53,7 @@ class Experiment(Protocol):
     kept: ClassVar[str] = "Nothing of it is kept"
     extendable: ClassVar[bool] = False
     by_arm: ClassVar[bool] = False
+    join: ClassVar[Callable[[Path, str, Sequence[tuple[Path, str]]], None] | None] = None
 
     def select(self, task: Mapping[str, Any]) -> "Experiment":
         """The experiment itself, or the one of several variants that the (unchecked) fields of `task` name."""

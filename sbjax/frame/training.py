@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import FlaxError
 
 from sbjax import hosts, options, rng, trees
 from sbjax.asymmetry import trainable_size
@@ -16,11 +17,13 @@ from sbjax.frame.arm_training import ArmTraining
 from sbjax.frame.arms import Arm, parse_steps, step_cost
 from sbjax.frame.errors import ConfigError, named_arm, told_as
 from sbjax.frame.estimate import check_memory, tree_bytes
+from sbjax.frame.own_parts import data_digests
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.protocol import Experiment
 from sbjax.frame.workdir import Workdir
 from sbjax.metrics.monitor import Loss, Monitor, make_replica_monitor
 from sbjax.metrics.sharpness import check_twice_differentiable
+from sbjax.models import FAMILIES, model_specs
 from sbjax.optimizers.population import Population, with_population
 from sbjax.report.results import save_arms
 from sbjax.tasks.task import Task
@@ -38,6 +41,7 @@ class Prepared(NamedTuple):
     plan: Plan
     placement: Placement
     arms: tuple[Arm, ...]
+    own_data: dict[str, str]
 
 
 class TrainingExperiment(Experiment):
@@ -94,7 +98,7 @@ class TrainingExperiment(Experiment):
                 loaded[source] = self.load_data(arm.task)
             with named_arm(arm.name):
                 arms.append(self.build_arm(plan, arm, loaded[source], expansions[arm.name]))
-        return Prepared(plan, placement, tuple(arms))
+        return Prepared(plan, placement, tuple(arms), data_digests(loaded))
 
     def task_of(self, plan: Plan, name: str) -> Task:
         """The task of one arm by name, with its data."""
@@ -105,7 +109,12 @@ class TrainingExperiment(Experiment):
 
     def build_task(self, plan: Plan, arm: ArmPlan, data: Any, expansion: Expansion | None) -> Task:
         """The task of one arm with the drawn hyper-parameters of its replicas, tried out on shapes alone."""
-        with told_as("task"):
+        fields = {
+            "task": options.describe(type(arm.task)),
+            "model": _model_fields(arm.model.get("name")),
+            "expansion": arm.expansion,
+        }
+        with told_as("task", FlaxError, fields=fields):
             task = self.make_task(plan, arm, data, expansion)
             jax.eval_shape(task.init, jax.random.key(0))
         drawn = options.values_of(plan.population)
@@ -219,7 +228,7 @@ class TrainingExperiment(Experiment):
 
     def run(self, prepared: Prepared, folder: Workdir, *, stop) -> bool:
         """Train the arms, each from where it was left."""
-        plan, _placement, arms = prepared
+        plan, arms = prepared.plan, prepared.arms
         work = sum((arm.steps + plan.extend_steps) * arm.flops_per_step for arm in arms)
         progress = Progress(work, programs=sum(len(arm.phase_ends(plan.extend_steps)) for arm in arms))
         metrics, failures = {}, []
@@ -250,6 +259,11 @@ class TrainingExperiment(Experiment):
             about=plan.about_arms(),
         )
         return True
+
+
+def _model_fields(name):
+    """Names of the options of a network of this package, whichever table it is in."""
+    return {field for family, known in FAMILIES.items() if name in known for field in model_specs(name, family)}
 
 
 def _save_grid(folder, arm, fitted):

@@ -149,10 +149,12 @@ class Workdir:
         config_file: str | None,
         extended: int = 0,
         environments: Sequence[dict[str, Any]] = (),
+        data: dict[str, str] | None = None,
     ) -> None:
         """Take the lock and write `config.json`: the first thing that is written at all.
 
-        `environments` are recorded in place of that of this process, where others have trained the arms.
+        `environments` are recorded in place of that of this process, where others have trained the arms; `data` are
+        digests of data of the user's own.
         """
         import tensorboardX  # noqa: F401 (slow: paid once at the start and not at the first report)
 
@@ -165,7 +167,7 @@ class Workdir:
             raise ConfigError(
                 f"--workdir={self.path} is in use by another process; wait for it to end, or use another --workdir"
             ) from None
-        found, now = self._read("config.json", results.CONFIG), environment(self._settings)
+        found, now = self._read("config.json", results.CONFIG), environment(self._settings, data)
         if found is None:
             content = recorded.first(self._settings, list(environments) or [now], overrides, config_file, extended)
         else:

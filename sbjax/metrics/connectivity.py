@@ -93,6 +93,8 @@ def barrier(
         ValueError: invalid alphas; networks of different architecture; 'batch_stats' without a treatment; a difference
             in 'frozen' or any other collection; metrics that are not scalars.
     """
+    for variables in (variables_a, variables_b):
+        _check_collections(variables)
     check_alike(variables_a, variables_b)
     stacked = trees.stack([variables_a, variables_b])
     found = barriers(
@@ -140,6 +142,7 @@ def barriers(
     check_grid(alphas)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be >= 1, or None for all points at once")
+    _check_collections(stacked)
     pairs = _check_pairs(stacked, pairs)
     moving, fixed = _divide(stacked, recalibrate, batch_stats)
     for collection, tree in stacked.items():
@@ -238,10 +241,17 @@ def _check_pairs(stacked, pairs) -> Int[np.ndarray, "pair 2"]:
     return array
 
 
+def _check_collections(variables):
+    if not isinstance(variables, Mapping) or not jax.tree.leaves(variables.get("params")):
+        raise ValueError(
+            f"variables are a {type(variables).__name__} without 'params'; give {{'params': ..}} and its other "
+            "collections: of a module of NNX {'params': nnx.state(module, nnx.Param)}, of Equinox {'params': "
+            "equinox.filter(module, equinox.is_array)}"
+        )
+
+
 def _divide(stacked, recalibrate, batch_stats) -> tuple[Variables, Variables]:
     """Split the collections into those that are interpolated and those that must be equal."""
-    if not isinstance(stacked, Mapping) or not jax.tree.leaves(stacked.get("params")):
-        raise ValueError("variables have no 'params'; give {'params': ..} and its other collections")
     if batch_stats not in ("refuse", "interpolate"):
         raise ValueError(f"batch_stats={batch_stats!r} is unknown; known: 'refuse', 'interpolate'")
     if recalibrate is not None and batch_stats == "interpolate":

@@ -218,8 +218,13 @@ def check_alike(tree_a: PyTree, tree_b: PyTree) -> None:
     """Check that two trees agree in structure and in shapes and dtypes of their leaves.
 
     Raises:
-        ValueError: naming the first leaf that differs.
+        ValueError: naming the first leaf that differs, or that is a function.
     """
+    if trees.parameters(tree_a) is not tree_a:
+        raise ValueError(
+            "the tree has leaves that are functions or settings, as modules of Equinox have; give its arrays, "
+            "equinox.filter(tree, equinox.is_array), and combine them again where it is applied"
+        )
     a, b = trees.flatten(tree_a), trees.flatten(tree_b)
     if alone := sorted(a.keys() ^ b.keys()):
         raise ValueError(f"leaf {alone[0]!r} is in one tree only ({len(alone)} differ); give two trees of one network")

@@ -61,6 +61,17 @@ FAMILIES: dict[str, dict[str, Model]] = {
     "graph": {"graph": Model("sbjax.models.graph:GraphNet")},
     # Images [batch, h, w, c] -> maps [batch, h, w, outputs].
     "map": {"unet": Model("sbjax.models.unet:UNet")},
+    # Parameters of networks [batch, size] -> numbers [batch, outputs].
+    "metanet": {
+        "statistics": Model("sbjax.metanets.baselines:StatNN"),
+        "hyperparameters": Model("sbjax.metanets.baselines:HyperParameters"),
+        "flat": Model("sbjax.metanets.baselines:Flat"),
+        "deepsets": Model("sbjax.metanets.baselines:DeepSets"),
+        "dmc": Model("sbjax.metanets.baselines:DMC"),
+        "functional": Model("sbjax.metanets.functional:Functional"),
+        "neural_graph": Model("sbjax.metanets.graphs:NeuralGraph"),
+        "neural_graph_transformer": Model("sbjax.metanets.graphs:NeuralGraphTransformer"),
+    },
     # Coordinates [.., d] -> unknowns [.., unknowns].
     "field": {"field": Model("sbjax.models.field:Field", defaults={"widths": (32, 32, 32)})},
     # Temperatures [..] -> masses [.., 3].
@@ -72,6 +83,7 @@ _OF_THE_TASK = {
     "text": ("classes", "vocabulary", "expansion"),
     "graph": ("classes", "aggregated"),
     "map": ("outputs", "sites"),
+    "metanet": ("outputs", "reading"),
     "field": ("unknowns", "lower", "upper", "expansion"),
     "quasi_parton": ("unknowns", "lower", "upper", "expansion"),
 }
@@ -82,7 +94,7 @@ def model_specs(name: str, family: str = "image") -> dict[str, options.Spec]:
 
     Args:
         name: of the table `FAMILIES`, or an import path.
-        family: 'image', 'text', 'graph', 'map', 'field' or 'quasi_parton'.
+        family: 'image', 'text', 'graph', 'map', 'metanet', 'field' or 'quasi_parton'.
 
     Raises:
         ValueError: an unknown name, with near ones.
@@ -184,6 +196,27 @@ def make_map_model(name: str, *, outputs: int, sites: Expansion | None = None, *
     4
     """
     return _make(name, "map", {"outputs": outputs, "sites": sites}, given)[0]
+
+
+def make_metanet(name: str, *, outputs: int, reading: Any, **given: Any) -> Any:
+    """A network that reads parameters of networks, called as `module.apply(variables, x, train=.., mutable=[..])`.
+
+    Args:
+        name: of `FAMILIES["metanet"]`, such as 'statistics', 'functional', 'neural_graph'; or the import path of a
+            Linen module of your own, or of a function that returns one. It takes `outputs` and, if it likes, `reading`.
+            Its class may say what it is called with: `inputs`, 'entries' (without it), 'statistics' or
+            'hyperparameters'.
+        outputs: numbers that are predicted.
+        reading: of the networks, see `sbjax.metanets.reading.Reading`.
+        given: options, see `model_specs`.
+
+    Raises:
+        ValueError: as `make_model`.
+
+    >>> make_metanet('statistics', outputs=1, reading=None).widths
+    (256, 256)
+    """
+    return _make(name, "metanet", {"outputs": outputs, "reading": reading}, given)[0]
 
 
 def make_field(

@@ -102,6 +102,8 @@ class TextCNN(TextModel):
     dilation: int = option(1, "of the windows", least=1, most=100)
 
     def read(self, x, mask, train):
+        if len(set(self.windows)) < len(self.windows):
+            raise ValueError(f"windows={tuple(self.windows)} name a size twice; give more filters instead")
         x = x * mask[..., None].astype(x.dtype)
         found = []
         for size in self.windows:

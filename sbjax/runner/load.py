@@ -11,9 +11,10 @@ from sbjax.files import read_json
 from sbjax.frame.arm_training import identity
 from sbjax.frame.arms import precision
 from sbjax.frame.errors import ConfigError
+from sbjax.frame.own_parts import code_in
 from sbjax.frame.training import TrainingExperiment
 from sbjax.frame.workdir import FORMAT
-from sbjax.names import expanded, is_import_path, near
+from sbjax.names import expanded, near
 from sbjax.report.results import CONFIG
 from sbjax.tasks.task import Task, Variables
 from sbjax.training.checkpoint import CheckpointError
@@ -111,30 +112,6 @@ def _check_belongs(found: dict[str, Any], expected: dict[str, Any], folder: path
             f"{folder / 'config.json'} was changed since these networks were trained ({', '.join(different)} differ): "
             "put the one of the run back, or start its command again"
         )
-
-
-def code_in(config: dict[str, Any]) -> list[str]:
-    """Import paths of a user's own code in a resolved config: 'task.equation=my:equation'.
-
-    >>> code_in({'task': {'kind': 'pinn', 'equation': 'os:abort'}, 'model': {'name': 'field'}})
-    ['task.equation=os:abort']
-    """
-    found = []
-
-    def look(path, value):
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                look([*path, name], inner)
-        elif isinstance(value, list | tuple):
-            for inner in value:
-                look(path, inner)
-        elif isinstance(value, str) and path[-1:] != ["published"]:
-            for word in value.split(","):
-                if is_import_path(word.strip()):
-                    found.append(f"{'.'.join(path)}={word.strip()}")
-
-    look([], config)
-    return found
 
 
 def _given(config: dict[str, Any]) -> dict[str, Any]:

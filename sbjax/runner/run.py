@@ -153,7 +153,13 @@ def run_plan(
         stack.enter_context(precision(plan.precision))
         stack.callback(folder.close)
         folder.set_aside(lost)
-        folder.open(overrides=overrides or [], config_file=config_file, extended=extended, environments=environments)
+        folder.open(
+            overrides=overrides or [],
+            config_file=config_file,
+            extended=extended,
+            environments=environments,
+            data=getattr(prepared.built, "own_data", None),
+        )
         asked = stack.enter_context(listening())
         folder.set_status("running")
 

@@ -201,29 +201,30 @@ def make_pinn_task(
             after = balance_lib.by_ascent(before, found)
             changed["weights"] = _until(balance_steps, step, after, before)
         if balance == "gradient_norm":
-
-            def losses(params):
-                squares = residuals({**variables, "params": params}, batch)
-                return {name: jnp.mean(r**2) for name, r in squares.items()}
-
             changed["weights"] = jax.lax.cond(
                 _due(step, balance_every, balance_steps),
-                lambda: balance_lib.by_gradient_norm(variables["weights"], losses, variables["params"]),
+                lambda: weighed(variables, batch, key),
                 lambda: variables["weights"],
             )
         if adaptive:
-
-            def again():
-                keys = jax.random.split(key)
-                unit = jax.random.uniform(keys[0], (CANDIDATES * points.interior, d), dtype)
-                return sampling.draw_adaptive(
-                    lambda x: jnp.sqrt(sum(r**2 for r in interior_residuals(variables, x).values())),
-                    sampling.to_box(equation, unit), keys[1], points.interior,
-                )  # fmt: skip
-
-            old = variables["points"]["interior"]
-            changed["points"] = {"interior": jax.lax.cond(_due(step, points.every, points.steps), again, lambda: old)}
+            old, due = variables["points"]["interior"], _due(step, points.every, points.steps)
+            changed["points"] = {"interior": jax.lax.cond(due, lambda: drawn(variables, batch, key), lambda: old)}
         return changed
+
+    def weighed(variables, batch, key):
+        def losses(params):
+            squares = residuals({**variables, "params": params}, batch)
+            return {name: jnp.mean(r**2) for name, r in squares.items()}
+
+        return balance_lib.by_gradient_norm(variables["weights"], losses, variables["params"])
+
+    def drawn(variables, batch, key):
+        keys = jax.random.split(key)
+        unit = jax.random.uniform(keys[0], (CANDIDATES * points.interior, d), dtype)
+        return sampling.draw_adaptive(
+            lambda x: jnp.sqrt(sum(r**2 for r in interior_residuals(variables, x).values())),
+            sampling.to_box(equation, unit), keys[1], points.interior,
+        )  # fmt: skip
 
     def residual_vector(variables, batch, key):
         """r with loss = |r|^2."""
@@ -275,6 +276,7 @@ def make_pinn_task(
         residuals=residual_vector,
         grid=make_grid(equation, solution, dtype),
         model=field,
+        besides=(((weighed, balance_every),) * (balance == "gradient_norm") + ((drawn, points.every),) * adaptive),
     )
 
 

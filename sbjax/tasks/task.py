@@ -152,6 +152,8 @@ class Task(NamedTuple):
             `data['eval_split']`; see `sbjax.tasks.classification`. None if the task does not classify.
         model: the network itself, such as a Linen module; for users who load a trained one.
         stream: where entries of `data` come from that differ from step to step; None if all is in `data`.
+        besides: what some steps compute besides loss and gradient, for the count of FLOPs: pairs of a function
+            `(variables, batch, key)` and the number of steps from one time to the next.
         about: what goes in and comes out, in words, for the card of an exported network: pairs (name, text).
     """
 
@@ -174,6 +176,7 @@ class Task(NamedTuple):
     model: Any = None
     stream: Stream | None = None
     about: tuple[tuple[str, str], ...] = ()
+    besides: tuple[tuple[Callable[[Variables, Batch, Key[Array, ""]], PyTree], int], ...] = ()
 
 
 def data_of(task: Task, *, step: int | None = None, part: int | None = None) -> PyTree:

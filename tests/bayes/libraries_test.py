@@ -86,6 +86,7 @@ def test_laplace_has_the_precision_of_the_gauss_newton_matrix(curvature):
     np.testing.assert_allclose(outputs.mean(0), net.apply(variables, x[:3]), atol=5 * np.sqrt(expected.max() / 4000))
 
 
+@pytest.mark.extended
 @needs_laplax
 @pytest.mark.filterwarnings("ignore")
 def test_laplace_of_an_asymmetric_network_leaves_constants_alone():
@@ -119,6 +120,7 @@ def exact_moments(x, labels, prior_variance):
     return mean, moment(2) / moment(0) - mean**2
 
 
+@pytest.mark.sampled(1)
 @needs_blackjax
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ MLP = make_model("mlp", classes=3, widths=(8,))
 X = jax.random.normal(KEY, (5, 4))
 
 
+@pytest.mark.extended
 def test_an_ensemble_is_the_mean_of_its_members():
     stacked = jax.vmap(lambda key: MLP.init(key, X))(jax.random.split(KEY, 4))
     draws = Draws(MLP.apply, stacked)
@@ -39,6 +40,7 @@ def test_a_variational_posterior_is_the_mean_of_its_draws():
         predict(posterior, X, samples=0, key=KEY)
 
 
+@pytest.mark.extended
 def test_in_evaluation_the_network_answers_with_the_average():
     net = Predictive(Variational(MLP, VariationalSpec(log_variance=-2.0)), samples=3)
     variables = net.init(KEY, X)

@@ -74,6 +74,7 @@ def expected_covariance(net, variables, x):
     return jacobian @ np.asarray(matrix, np.float64) @ jacobian.T
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("learnt", [False, True])
 def test_noise_of_a_dense_layer_has_the_covariance_of_its_weights(masked, learnt):
@@ -90,6 +91,7 @@ def test_noise_of_a_dense_layer_has_the_covariance_of_its_weights(masked, learnt
     check_covariance(drawn, mean, expected_covariance(net, variables, x))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("masked", [False, True])
 def test_examples_of_a_group_share_their_factors(masked):
     """The law of each is as before; a cheaper way to the numbers of the general one."""
@@ -122,6 +124,7 @@ class Picture(nn.Module):
         return nn.Conv(2, (3, 3), 2, padding=1, feature_group_count=2, name="conv")(x)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("ours", [True, False])
 def test_noise_of_a_convolution_has_the_variance_of_its_weights_at_every_place(ours):
     """And the low rank part is one number for all places of an example."""
@@ -178,6 +181,7 @@ def test_frozen_entries_are_constants():
     assert np.asarray(gradient["factors"]["dense_0"]["kernel"])[:, mask].all()
 
 
+@pytest.mark.extended
 def test_gradients_are_finite_where_a_layer_sees_zeros():
     net = Variational(Picture(True), VariationalSpec())
     x = jnp.zeros((2, 4, 4, 2))
@@ -195,6 +199,7 @@ SIZES = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("name", "asymmetric"), SIZES)
 def test_published_numbers_of_parameters(name, asymmetric):
     module = make_model(name, classes=10, norm="layer")

@@ -58,6 +58,7 @@ def test_nothing_to_do_is_the_identity():
     assert random_crop_flip(images, key=jax.random.key(0), padding=0, flip=False) is images
 
 
+@pytest.mark.extended
 def test_the_same_under_jit_and_vmap():
     images = jnp.asarray(noise((6, 8, 8, 3)))
     keys = jax.random.split(jax.random.key(2), 3)

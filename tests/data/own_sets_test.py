@@ -39,7 +39,7 @@ def test_the_example_in_the_docs_runs(monkeypatch):
     exec(code, {})
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_a_folder_of_digits_is_learned(tmp_path):
     digits = load_digits()
     for split in ("train", "test"):

@@ -102,6 +102,7 @@ def test_the_epoch_is_the_permutation_of_its_folded_key():
     np.testing.assert_array_equal(epoch_indices(key, 2 * 6 + 4, examples=50, batch_size=8), whole[32:40])
 
 
+@pytest.mark.extended
 def test_the_same_under_jit_vmap_and_scan():
     draw = partial(epoch_indices, examples=37, batch_size=5)
     key = jax.random.key(7)

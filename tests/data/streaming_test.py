@@ -102,7 +102,7 @@ def test_in_order_the_last_batch_is_what_is_left(photos, places):
     batches.close()
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_other_processes_decode_the_same(photos, places, tiny_tfds):
     tiny_tfds.write_tiny_tfds(places["data_dir"], train=30, test=5)
     for stream in (open_stream(f"folder:{photos}", **places, image_size=8), open_stream("cifar10", **places)):

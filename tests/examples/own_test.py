@@ -86,6 +86,7 @@ def get_config(argument=None):
     assert "replica_distance" in (whole / "report.html").read_text() or "cosine" in (whole / "report.html").read_text()
 
 
+@pytest.mark.extended
 def test_an_equation_of_ones_own(tmp_path):
     flags = ["--config=configs/pdes.py:poisson,quick", f"--config.task.equation={EXAMPLES}/my_equation.py:decay"]
     flags += ["--config.task.coefficients=rate=2", "--config.replicas=2", "--config.train_steps=300"]

@@ -154,6 +154,7 @@ INVALID = [
 ]
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(("call", "error", "message"), INVALID)
 def test_errors_name_field_value_and_remedy(call, error, message):
     with pytest.raises(error, match=f"(?s){message}"):

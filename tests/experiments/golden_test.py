@@ -29,6 +29,8 @@ def one_step(config):
         config.task.dataset = f"{CONFIGS.parent / 'tests' / 'toy_texts.py'}:load"
     if config.task.kind == "colour":
         config.task.dataset = f"{CONFIGS.parent / 'tests' / 'toy_colours.py'}:load"
+    if config.task.kind == "bayes":
+        config.model.widths = (32, 32)  # eight layers take long to compile
     if "program" in config.task:
         config.task.program = "loop"
     plan = config_lib.read(config)

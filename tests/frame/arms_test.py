@@ -32,6 +32,24 @@ def test_flops_are_counted_once_a_program(monkeypatch):
     assert by_name["expanded"] > by_name["raw"] == by_name["matched_bias"]
 
 
+def test_what_some_steps_compute_besides_is_counted():
+    """New weights by gradients of all terms, and new points from four times as many: in their share of a step."""
+
+    def flops(**changes):
+        config = config_lib.shrink(config_lib.base_config("pinn"))
+        config.task.update(points=500, **changes)
+        plan = config_lib.read({**config.to_dict(), "arms": {"raw": {}}})
+        arm = plan.arms[0]
+        return arms_lib.step_cost(plan.experiment.make_task(plan, arm, plan.experiment.load_data(arm.task), None)).flops
+
+    plain = flops()
+    often, seldom = (flops(balance="gradient_norm", balance_every=n) / plain - 1 for n in (1, 100))
+    assert often > 0.9
+    assert seldom == pytest.approx(often / 100, rel=1e-3)
+    drawn = flops(sampler="adaptive", resample_every=2) / plain - 1
+    assert 0.3 < drawn < 2
+
+
 def test_a_loop_counts_as_often_as_it_runs():
     """As the same steps written out, up to the work of the loop itself; loops in loops too."""
     w, x = jnp.ones((32, 32)), jnp.ones((8, 32))
@@ -40,7 +58,7 @@ def test_a_loop_counts_as_often_as_it_runs():
     def task(steps):
         loss = lambda variables, batch, key: (jnp.sum(steps(variables["params"], x)), None)  # noqa: E731
         init = lambda key: {"params": w}  # noqa: E731
-        return types.SimpleNamespace(init=init, sample=lambda data, key, step: (), data=(), loss=loss)
+        return types.SimpleNamespace(init=init, sample=lambda data, key, step: (), data=(), loss=loss, besides=())
 
     def loop(n, body):
         return lambda p, h: jax.lax.scan(lambda h, _: (body(p, h), None), h, None, length=n)[0]
@@ -71,7 +89,7 @@ def test_products_alone_are_nearly_all_flops(kind, monkeypatch):
 
     task = types.SimpleNamespace(
         init=lambda key: {"params": weights}, sample=lambda data, key, step: (), data=(),
-        loss=lambda variables, batch, key: (forward(variables["params"], x), None),
+        loss=lambda variables, batch, key: (forward(variables["params"], x), None), besides=(),
     )  # fmt: skip
     arms_lib._counted().clear()
     expected = arms_lib.step_cost(task).flops

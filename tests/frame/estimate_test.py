@@ -17,7 +17,7 @@ from sbjax.runner import run as runner
 
 
 def make_config(kind="images", **changes):
-    config = config_lib.shrink(config_lib.base_config(kind))
+    config = config_lib.shrink(config_lib.base_config(*kind.split("/")))
     config.monitor.kinds, config.arms = "", {"raw": {}}
     with config.unlocked():
         for path, value in changes.items():
@@ -25,6 +25,7 @@ def make_config(kind="images", **changes):
     return config.to_dict()
 
 
+X64 = {"precision__x64": True}
 TOO_LARGE = [
     ("images", {"reports": 99_999_999_999}, "reports=99999999999 must be >= 1, <= 100000"),
     ("images", {"seed": 2**32}, "seed=4294967296 must be >= 0, <= 4294967295"),
@@ -40,6 +41,15 @@ TOO_LARGE = [
     ("pinn", {"expansion": {"kind": "vector", "before": 10**8}}, "expansion.before=100000000 must be >= 0, <= 10000"),
     ("pinn", {"model": {"name": "field", "widths": (10**9,)}}, r"model.widths=\(1000000000,\)"),
     ("ising", {"task__size": 10_000, "replicas": 10**6}, "replicas=1000000, task.size=10000: .*TB of memory"),
+    ("exact/involution", X64 | {"task__width": 1000, "replicas": 10**5}, "replicas=100000, .*TB of memory .weights"),
+    (
+        "exact/duality",
+        {"task__width": 10**5, "task__inputs": 100, "task__networks": 10**6},
+        "task.networks=1000000, ta",
+    ),
+    ("exact/lattice_collision", X64 | {"replicas": 10**6, "task__nodes": 1000}, "replicas=1000000, .*vortices 72.0 TB"),
+    ("exact/attention", X64 | {"task__width": 512, "task__depth": 12}, "task.width=512, .*TB of memory .a Jacobian"),
+    ("landscape/deep", X64 | {"task__width": 1000, "replicas": 10**5}, "replicas=100000, .*students and their mom"),
     ("qcd", {"model": {"name": "quasi_parton", "width": 10**8}}, "model.width=100000000, .* of memory"),
 ]
 
@@ -79,6 +89,26 @@ def test_a_limit_of_the_process_counts(monkeypatch):
     whole = devices.memory()
     monkeypatch.setattr(resource, "getrlimit", lambda which: (whole // 2, whole))
     assert devices.memory() == whole // 2
+
+
+def test_the_limit_of_a_job_counts(tmp_path):
+    """Of a control group below the root, of either version, and of those above it."""
+    job = tmp_path / "sys" / "slurm" / "job_7" / "step_0"
+    job.mkdir(parents=True)
+    (job / "memory.max").write_text("max\n")
+    (job.parent / "memory.max").write_text("2000\n")
+    (tmp_path / "sys" / "memory.max").write_text("9000\n")
+    own = tmp_path / "cgroup"
+    own.write_text("0::/slurm/job_7/step_0\n")
+    assert list(devices._group_limits(own, tmp_path / "sys")) == [2000, 9000]
+    own.write_text("0::/slurm/job_7/step_0/../../../..\n")
+    assert list(devices._group_limits(own, tmp_path / "sys")) == [9000]
+    first = tmp_path / "sys" / "memory" / "job"
+    first.mkdir(parents=True)
+    (first / "memory.limit_in_bytes").write_text("5000")
+    own.write_text("4:cpu:/x\n3:memory:/job\n")
+    assert list(devices._group_limits(own, tmp_path / "sys")) == [5000]
+    assert list(devices._group_limits(tmp_path / "none", tmp_path)) == []
 
 
 def test_checkpoints_that_do_not_fit_on_the_disk_are_refused(tmp_path, monkeypatch):

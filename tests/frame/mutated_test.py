@@ -3,15 +3,19 @@
 import importlib.util
 import logging
 import pathlib
+import re
 import signal
 
 import pytest
 
 from sbjax import config as config_lib
+from sbjax.frame import sections as sections_lib
 from sbjax.frame.errors import ConfigError
+from sbjax.runner import fields as fields_lib
 from sbjax.runner import run as runner
 
 SECONDS = 20
+SECTIONS = ("task", "model", "expansion", "optimizer", "second_phase", *sections_lib.SHARED)
 OFF = ("'0'", "'0.0'", "'False'", "''", "'{}'", "'None'", "'1'")
 
 
@@ -55,11 +59,16 @@ def test_kinds_that_came_later(tmp_path, monkeypatch, in_time, first, last, prep
     try_all(tmp_path, monkeypatch, in_time, first, last, prepare, seed=11, files=mutations.LATER)
 
 
+@parts(200)
+def test_kinds_that_came_last(tmp_path, monkeypatch, in_time, first, last, prepare):
+    try_all(tmp_path, monkeypatch, in_time, first, last, prepare, seed=31, files=mutations.LAST)
+
+
 def try_all(tmp_path, monkeypatch, in_time, first, last, prepare, *, seed, files):
     logging.getLogger("sbjax").setLevel(logging.ERROR)  # conftest sets it back
     plain = {name: config_lib.read(tree) for name, tree in mutations.starts(files).items()}
     monkeypatch.chdir(tmp_path)
-    raw, silent = [], []
+    raw, silent, strange = [], [], []
     for number, (start, said, tree) in list(enumerate(mutations.mutated(last, seed, files)))[first:]:
         in_time()
         try:
@@ -69,6 +78,7 @@ def try_all(tmp_path, monkeypatch, in_time, first, last, prepare, *, seed, files
                 runner.prepare(plan)
         except ConfigError as error:
             raw += [(number, start, said, "long")] * (not 0 < len(str(error)) < 3000)
+            strange += [(number, said, name) for name in named(error) if not exists(name, tree, plain[start])]
             continue
         except Exception as error:
             raw.append((number, start, said, repr(error)))
@@ -81,6 +91,36 @@ def try_all(tmp_path, monkeypatch, in_time, first, last, prepare, *, seed, files
             silent.append((number, start, said))
     assert raw == []
     assert silent == []
+    assert strange == []
+
+
+def named(error):
+    """Fields of sections that a message is about: 'model.heads' of 'model.heads=3 must divide ..'."""
+    return re.findall(r"\b([a-z_]+\.[a-z_0-9]+)=", str(error))
+
+
+def exists(name, tree, plan):
+    """Whether a name is a field of this plan, one that was given, or no field at all but a name in a sentence."""
+    section, field = name.split(".")
+    if section not in SECTIONS:
+        return True
+    every = fields_lib.fields_of(plan).get(section, {})
+    arms = [own for own in dict(tree.get("arms") or {}).values() if isinstance(own, dict)] if "arms" in tree else []
+    given = [found for own in (tree, *arms) if isinstance(found := own.get(section), dict)]
+    return field in every or any(field in own for own in given) or section in ("optimizer", "second_phase")
+
+
+def test_a_message_names_the_section_that_has_the_field(tmp_path):
+    """Sizes that the network meets only when it is tried: told of the network, not of the task it is tried in."""
+    for words, section, changes, message in (
+        ("rotten_tomatoes,transformer,smoke", "model", {"heads": 3}, "model.heads=3 must divide"),
+        ("rotten_tomatoes,transformer,smoke", "task", {"length": 300}, "model.positions=256 are fewer than the 300"),
+        ("rotten_tomatoes,textcnn,smoke", "model", {"windows": (2, 3, 2)}, r"model.windows=\(2, 3, 2\) name a size tw"),
+    ):
+        tree = mutations.starts((("text.py", words),))[f"text.py:{words}"]
+        tree[section].update(changes)
+        with pytest.raises(ConfigError, match=f"^arm 'raw': {message}"):
+            runner.prepare(config_lib.read(tree))
 
 
 def without_effect(said):

@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from sbjax.frame import environment as environment_lib
+from sbjax.frame import own_parts
 from sbjax.frame import workdir as lib
 from sbjax.frame.errors import ConfigError
 from sbjax.report.page import build_report
@@ -44,7 +46,7 @@ def test_another_environment_is_told_and_kept(tmp_path, monkeypatch, caplog, wri
     assert caplog.text == ""
     real = lib.environment
     changed = {"device": "another device", "commit": "0123456789"}
-    monkeypatch.setattr(lib, "environment", lambda settings: real(settings) | changed)
+    monkeypatch.setattr(lib, "environment", lambda settings, data: real(settings, data) | changed)
     second = opened(tmp_path / "run")
     assert "goes on in another environment than before" in caplog.text
     assert "another device" in caplog.text
@@ -64,6 +66,30 @@ def test_another_environment_is_told_and_kept(tmp_path, monkeypatch, caplog, wri
     assert "Not all of it was computed in one environment" in page
     assert "jax: &quot;0.10.1&quot; -&gt; &quot;0.12.0&quot;" in page
     assert "Environment of part 2" in page
+
+
+def test_code_and_data_of_ones_own_that_were_changed_are_told(tmp_path, caplog):
+    """A folder of pictures is read again when a run goes on, and a file of code is run again."""
+    caplog.set_level(logging.WARNING, logger="sbjax")
+    code, pictures = tmp_path / "mine.py", tmp_path / "run"
+    code.write_text("Net = 1")
+    data = lambda x: own_parts.data_digests({("folder:/pictures", 1.0): {"x": np.full(3, x)}, ("digits",): {"x": x}})  # noqa: E731
+
+    def opened(x):
+        folder = lib.Workdir(pictures, SETTINGS | {"model": {"name": f"{code}:Net"}})
+        folder.open(overrides=[], config_file=None, data=data(x))
+        folder.close()
+        return json.loads((pictures / "config.json").read_text())
+
+    first = opened(1.0)
+    assert opened(1.0) == first
+    assert caplog.text == ""
+    assert list(first["environment"]["own_data"]) == ["folder:/pictures, 1.0"]
+    assert len(opened(2.0)["continued"]) == 1
+    assert "own_data.folder:/pictures, 1.0: " in caplog.text
+    code.write_text("Net = 2")
+    assert len(opened(2.0)["continued"]) == 2
+    assert f"own_code.{code}:Net: " in caplog.text
 
 
 def test_what_was_not_recorded_has_not_changed(tmp_path, caplog):
@@ -86,6 +112,7 @@ def test_a_folder_that_cannot_be_written_is_shown(write_run, monkeypatch, caplog
     assert "cannot be written: no page is made" in caplog.text
 
 
+@pytest.mark.extended
 def test_seeds_and_replicas_that_are_too_few_are_said(write_run):
     run = write_run(replicas=3)
     page, table = build_report(run).read_text(), suite.report(run)[2]

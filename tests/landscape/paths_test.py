@@ -118,6 +118,7 @@ def test_spares_that_move_and_layers_that_stay():
     assert lib.permutation_path(params, [np.arange(4)] * 3) == []
 
 
+@pytest.mark.extended
 def test_losses_of_the_project_mlp_along_a_path_and_straight(x64):
     params = draw_mlp(2, 4, 4, 4, 1)
     mlp = MLP(classes=1, widths=(4, 4, 4), activation="tanh", dtype="float64")

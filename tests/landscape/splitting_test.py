@@ -90,7 +90,7 @@ def measured(params, y):
     return float(loss), float(jnp.max(jnp.abs(gradient))), lib.inertia(hessian, tolerance=1e-11 * values[-1])
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", STARTS)
 def test_inertia_of_every_split(name, x64):
     base = narrow(name)

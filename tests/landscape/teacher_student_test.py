@@ -55,6 +55,7 @@ def test_students_are_glorot_and_paired():
         ts.init_students(jax.random.key(0), 1, 0)
 
 
+@pytest.mark.extended
 def test_deep_network_by_hand(x64):
     layers = jax.jit(ts.init_deep_students, static_argnums=(1, 2))(jax.random.key(0), 2, (2, 4, 3, 1))
     layers = [(kernel[1], bias[1] + 0.3) for kernel, bias in layers]

@@ -28,8 +28,8 @@ def test_scores_are_the_sums_of_their_formulas():
 
 def test_brier_has_its_two_ends():
     right = log_softmax(np.array([[800.0, 0.0, 0.0]]), -1)
-    assert lib.brier(right, [0]) == pytest.approx(0)
-    assert lib.brier(right, [1]) == pytest.approx(2)
+    assert lib.brier(right, np.array([0])) == pytest.approx(0)
+    assert lib.brier(right, np.array([1])) == pytest.approx(2)
 
 
 def test_calibration_error_is_a_count_by_hand():
@@ -45,7 +45,7 @@ def test_calibration_error_is_a_count_by_hand():
 
 
 def test_a_confidence_on_an_edge_belongs_below():
-    found = lib.reliability(np.log([[0.5, 0.5], [0.75, 0.25], [1.0, 1e-30]]), [0, 0, 0], bins=4)
+    found = lib.reliability(np.log([[0.5, 0.5], [0.75, 0.25], [1.0, 1e-30]]), np.zeros(3, int), bins=4)
     assert found.counts.tolist() == [0, 1, 1, 1]
     assert np.isnan(found.accuracy[0])
     assert found.accuracy[1] == 1
@@ -64,7 +64,7 @@ def test_floor_is_the_error_of_labels_drawn_from_the_probabilities():
     values, _ = predictions(300)
     rng = np.random.default_rng(5)
     drawn = [
-        lib.calibration_error(values, [rng.choice(5, p=np.exp(row) / np.exp(row).sum()) for row in values])
+        lib.calibration_error(values, np.array([rng.choice(5, p=np.exp(row) / np.exp(row).sum()) for row in values]))
         for _ in range(60)
     ]
     found = lib.floor(values, draws=400)
@@ -93,6 +93,7 @@ scores = st.lists(st.integers(0, 6), min_size=1, max_size=25)
 @given(scores, scores)
 def test_detection_is_mann_whitney_by_brute_force(inside, outside):
     wins = sum((a > b) + 0.5 * (a == b) for a in inside for b in outside) / (len(inside) * len(outside))
+    inside, outside = np.array(inside, float), np.array(outside, float)
     assert lib.detection(inside, outside) == pytest.approx(wins, abs=1e-12)
     assert wins == pytest.approx(mannwhitneyu(inside, outside).statistic / (len(inside) * len(outside)))
 
@@ -105,6 +106,7 @@ def test_averaged_is_the_log_of_the_mean():
     assert lib.log_loss(lib.averaged(values), labels) <= np.mean(each)  # Jensen
 
 
+@pytest.mark.wrong_types
 def test_what_is_no_probability_is_refused():
     values, labels = predictions(4)
     with pytest.raises(ValueError, match="sum to 5 and not to 1; give log_softmax"):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from sbjax.metrics.connectivity import KINDS, barrier, barriers, summarise
 from sbjax.metrics.interpolation import recalibrate_batch_stats
@@ -120,8 +121,13 @@ def test_batch_norm_is_re_estimated_at_every_point():
         barrier(evaluate, a, b)
     with pytest.raises(ValueError, match="exclude one another"):
         barrier(evaluate, a, b, recalibrate=estimate, batch_stats="interpolate")
+
+
+@pytest.mark.wrong_types
+def test_a_treatment_of_statistics_that_is_unknown():
+    network = {"params": {"w": jnp.ones(2)}}
     with pytest.raises(ValueError, match="batch_stats='average' is unknown"):
-        barrier(evaluate, a, b, batch_stats="average")
+        barrier(lambda v: {"loss": jnp.sum(v["params"]["w"])}, network, network, batch_stats="average")
 
 
 def test_frozen_entries_must_be_the_same_bytes():
@@ -214,7 +220,8 @@ STACKED = {"params": np.ones((2, 3), np.float32)}
         ({"pairs": [(1, 1)]}, r"\(1, 1\)"),
         ({"pairs": [(0.0, 1.0)]}, "replica numbers"),
         ({"batch_size": 0}, "batch_size=0"),
-        ({"stacked": {"w": np.ones((2, 3))}}, "no 'params'"),
+        ({"stacked": {"w": np.ones((2, 3))}}, "dict without 'params'"),
+        ({"stacked": nnx.Linear(2, 2, rngs=nnx.Rngs(0))}, r"Linear without 'params'; .* \{'params': nnx.state\(module"),
         ({"stacked": {"params": np.ones((1, 3))}}, "at least 2 replicas"),
         ({"stacked": {"params": {"w": np.ones((2, 3)), "b": np.ones((3,))}}}, r"sizes \[2, 3\]"),
         ({"evaluate_fn": lambda v: 1.0}, "evaluate_fn gave float"),

@@ -124,6 +124,7 @@ def test_extreme_eigenvalues(matrix):
         assert pairs.residuals.max() < 1e-6
 
 
+@pytest.mark.extended
 def test_trace_within_its_error(matrix):
     estimate = spectrum.trace(lambda v: matrix @ v, 40, key=jax.random.key(0), probes=100)
     assert abs(estimate.value - np.trace(matrix)) < 4 * estimate.error
@@ -131,6 +132,7 @@ def test_trace_within_its_error(matrix):
     assert estimate.error == pytest.approx(np.sqrt(2 * np.sum(off**2) / 100), rel=0.3)
 
 
+@pytest.mark.extended
 def test_lanczos_of_both_loops(matrix):
     vector = jnp.asarray(RNG.normal(size=40))
     for steps in (8, 40):
@@ -164,6 +166,7 @@ def test_exhausted_krylov_space():
     assert (found.weights > 1e-4).sum() == 2
 
 
+@pytest.mark.extended
 def test_a_task_with_convolutions(toys):
     task = toys.classification(toys.Convolution())
     variables = jax.jit(task.init)(jax.random.key(0))

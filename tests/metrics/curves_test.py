@@ -54,7 +54,7 @@ def test_numbers_that_are_not_finite():
         ([0.0, np.nan, 1.0], "increase"),
         ([0.0, 0.4, 1.0], r"no 0\.5"),
         ([0.0, 0.25, 0.5, 1.0], "each of the 4 alphas"),
-        ([[0.0, 0.5, 1.0]], "increase"),
+        pytest.param([[0.0, 0.5, 1.0]], "increase", marks=pytest.mark.wrong_types),
     ],
 )
 def test_alphas_that_define_no_barrier(alphas, match):

@@ -2,6 +2,7 @@
 
 import functools
 
+import equinox
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,8 @@ from flax import linen as nn
 from sbjax.metrics.interpolation import interpolate, over_parts, recalibrate_batch_stats
 from sbjax.models.batch_norm import BatchNorm
 from sbjax.tasks.task import Average
+
+LINEAR = equinox.nn.Lambda(jnp.tanh)
 
 
 def test_points():
@@ -39,11 +42,12 @@ def test_dtypes_are_kept(x64):
         ({"w": np.ones(2)}, {"w": np.ones(2)}, [0.0, 1.5], "alphas has 1.5"),
         ({"w": np.ones(2)}, {"w": np.ones(2)}, [-0.1], "alphas has -0.1"),
         ({"w": np.ones(2)}, {"w": np.ones(2)}, [np.nan], "alphas has nan"),
-        ({"w": np.ones(2)}, {"w": np.ones(2)}, 0.5, "give a vector"),
+        pytest.param({"w": np.ones(2)}, {"w": np.ones(2)}, 0.5, "give a vector", marks=pytest.mark.wrong_types),
         ({"w": np.ones(2)}, {"w": np.ones(3)}, [0.5], r"'w' is float32\[2\] in one tree and float32\[3\]"),
         ({"w": np.ones(2, np.float16)}, {"w": np.ones(2, np.float32)}, [0.5], "'w' is float16"),
         ({"w": np.ones(2)}, {"v": np.ones(2)}, [0.5], "in one tree only"),
         ({"w": np.ones(2), "n": 1}, {"w": np.ones(2), "n": 2}, [0.5], "leaf 'n' is not floating and differs"),
+        (LINEAR, LINEAR, [0.5], r"functions or settings, .*give its arrays, equinox.filter\(tree, equinox.is_array\)"),
         (jax.random.key(0), jax.random.key(1), [0.5], "is not floating and differs"),
     ],
 )

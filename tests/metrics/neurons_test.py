@@ -103,6 +103,7 @@ def test_assignment_against_all_permutations_and_ott(x64):
         np.testing.assert_allclose(ours[r, s], np.sqrt(cost / 4), rtol=1e-9)
 
 
+@pytest.mark.extended
 def test_sinkhorn_nears_the_assignment(x64):
     cloud = jnp.asarray(CLOUD, jnp.float64)
     exact = pairwise_assignment(cloud)
@@ -115,6 +116,7 @@ def test_sinkhorn_nears_the_assignment(x64):
     assert gaps[1] < 1e-3
 
 
+@pytest.mark.extended
 def test_sinkhorn_of_equal_clouds_and_of_scaled_ones():
     pair = CLOUD.at[1].set(CLOUD[0, ::-1])[:2]
     np.testing.assert_allclose(pairwise_sinkhorn(pair)[0], 0, atol=2e-3)

@@ -364,6 +364,7 @@ def test_replica_outputs():
     assert distance.scale_free.total.excess.value == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.extended
 def test_replica_outputs_of_a_list():
     nets = [network(seed) for seed in range(3)]
     expected = replica_outputs(apply, trees.stack(nets), PROBE)
@@ -382,6 +383,7 @@ def test_replica_outputs_of_a_list():
         replica_outputs(apply, nets[:1], PROBE)
 
 
+@pytest.mark.extended
 def test_sinkhorn_counts_pairs_that_did_not_converge():
     stacked = {"w": trained(0)["dense_0"]["kernel"]}
     sinkhorn = functools.partial(neuron_cloud_distance, solver="sinkhorn", epsilon=1e-5)
@@ -408,7 +410,7 @@ def test_scale_free_is_free_of_scale(scale):
     )
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("measure", [marginal_distance, unmatched_distance, neuron_cloud_distance])
 def test_traced(measure):
     """What jit gives is what the host gives, without intervals; the gradient is that of differences."""

@@ -54,6 +54,7 @@ def test_with_all_products_it_is_the_largest_eigenvalue(networks):
     assert len(calls) == 1
 
 
+@pytest.mark.extended
 def test_fewer_products_give_a_lower_bound_that_grows(networks):
     exact = dense(networks[0])
     stacked = trees.stack(networks[:1])

@@ -4,13 +4,16 @@ import functools
 import itertools
 from typing import NamedTuple
 
+import equinox
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.stats
 from flax import nnx
+from flax.training import train_state
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
@@ -261,6 +264,7 @@ def test_weights_of_trees():
     np.testing.assert_allclose(inside.pooled, ours.leaves["y"], rtol=1e-6)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("dtype", [np.int32, np.uint8, bool])
 def test_counts_are_masses(dtype):
     """What was counted, and what is masked out, is cast to float."""
@@ -374,6 +378,15 @@ def test_running_statistics_are_no_weights():
     flax = {"params": {"w": np.ones(2)}, "batch_stats": {"m": np.ones(2)}}
     assert wasserstein(flax, flax).leaves.keys() == {"params/w"}
     assert wasserstein(flax, flax, where="batch_stats/*").leaves.keys() == {"batch_stats/m"}
+    two = {"a": flax, "b": [flax, {"batch_stats": {"m": np.ones(2)}}]}
+    assert wasserstein(two, two).leaves.keys() == {"a/params/w", "b/0/params/w", "b/1/batch_stats/m"}
+    state = train_state.TrainState.create(apply_fn=None, params=flax["params"], tx=optax.adam(1.0))
+    assert wasserstein(state, state).leaves.keys() == {"params/w"}
+
+
+def test_running_statistics_of_equinox_are_no_weights():
+    norm = equinox.nn.BatchNorm(3, "batch", mode="ema")
+    assert trees.floating({"norm": norm}).keys() == {"norm/weight", "norm/bias"}
 
 
 def test_second_call_compiles_nothing(caplog):

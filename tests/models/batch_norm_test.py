@@ -105,4 +105,6 @@ def test_on_accelerators_the_same_and_kept_in_its_own_dtype(dtype, monkeypatch):
     assert (before, kept) == ({"float32"}, {dtype})
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert a.dtype == b.dtype
-        np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), rtol=2e-5, atol=2e-5)
+        a, b = (np.asarray(leaf.astype(jnp.float32)) for leaf in (a, b))
+        scale = max(1.0, np.abs(b).max())  # sums of many numbers, some of which nearly cancel
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5 * scale)

@@ -199,6 +199,7 @@ def test_norm_has_one_scale_for_the_whole_group(norm):
     assert {leaf.shape for leaf in jax.tree.leaves(variables)} == (set() if norm == "none" else {(8,)})
 
 
+@pytest.mark.extended
 def test_initial_scale_is_that_of_the_plain_convolution_it_computes():
     for layer, x in ((LiftingConv(64, "p4m"), normal(1, 3, 3, 32)), (GroupConv(64, "p4m"), normal(1, 3, 3, 8, 16))):
         kernel = layer.init(jax.random.key(0), x)["params"]["kernel"]
@@ -352,6 +353,7 @@ def test_gradient_step_keeps_the_symmetry(group, readout):
         jax.tree.map(partial(close, tolerance=1e-5), step(variables, move(x, SIZES[group] - 1))[0], gradient)
 
 
+@pytest.mark.extended
 def test_second_derivatives_of_both_modes():
     x = normal(2, 6, 6, 1)
     model = small(norm="none", activation="tanh")
@@ -363,6 +365,7 @@ def test_second_derivatives_of_both_modes():
     jax.tree.map(close, forward, reverse)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("group", SIZES)
 def test_bfloat16(group):
     x = normal(4, 8, 8, 2)

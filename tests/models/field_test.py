@@ -46,6 +46,7 @@ def test_effective_layers_are_the_field(normalise, expansion, x64):
     np.testing.assert_allclose(h @ layers[-1][0] + layers[-1][1], field.apply(variables, x), rtol=1e-12)
 
 
+@pytest.mark.extended
 def test_glorot_start():
     field = make_field("field", unknowns=1, widths=(400, 300), **BOX)
     params = field.init(jax.random.key(0), jnp.zeros(2))["params"]

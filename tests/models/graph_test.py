@@ -129,6 +129,7 @@ def test_planted_permutations_come_back(graph, network, by):
     jax.tree.map(np.testing.assert_array_equal, back, variables)
 
 
+@pytest.mark.extended
 def test_constants_leave_no_permutation_of_the_weights_alone(graph):
     """The same permutation of weights and statistics, with the constants left where they are, is another network."""
     standard = make_graph_model("graph", classes=3, widths=(8, 7))

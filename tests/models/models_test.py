@@ -69,6 +69,7 @@ def test_evaluation_is_deterministic_and_treats_images_one_by_one(name):
     np.testing.assert_allclose(first, alone, rtol=0, atol=1e-5 * np.abs(first).max())
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["cnn", "mlp", pytest.param("resnet, CIFAR stem", marks=pytest.mark.extended)])
 def test_bfloat16_computes_close_to_float32(name):
     x = images()

@@ -58,6 +58,7 @@ class Deterministic(Modal):
         return self.head(x, not deterministic)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("module", [Train(), Training(), Deterministic()], ids=lambda m: type(m).__name__)
 def test_training_and_evaluation(module):
     model = OwnModel(module, 3)

@@ -106,6 +106,7 @@ def test_double_precision_has_to_be_on():
             make()
 
 
+@pytest.mark.extended
 def test_the_networks_of_this_package_by_import_path():
     """The very same function as by name, through the wrapper of a user's own."""
     x = jax.random.normal(jax.random.key(1), (2, 8, 8, 1))

@@ -52,6 +52,7 @@ def test_filters_whiten_patches():
     np.testing.assert_allclose(rows[:, :12].T @ rows[:, :12] / len(rows), np.eye(12), atol=1e-3)
 
 
+@pytest.mark.extended
 def test_blocks_start_as_identities():
     net = make_model("speedrun", classes=10, channels=(32, 16))
     params = net.init(KEY, jnp.zeros((1, 16, 16, 3)))["params"]
@@ -69,6 +70,7 @@ def digits():
     return images_lib.load("digits", train_share=0.2)
 
 
+@pytest.mark.extended
 def test_the_first_layer_whitens_the_training_images_and_is_not_trained(digits):
     net = make_model("speedrun", classes=10, channels=(8,))
     task = make_image_task(digits, net, batch_size=32)

@@ -27,7 +27,7 @@ def made(name, expansion=None, **given):
     return model, model.init(jax.random.key(0), jnp.ones((1, 6), jnp.int32))
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", NAMES)
 def test_padding_changes_nothing(name, kind):
@@ -116,6 +116,7 @@ def test_a_trained_token_starts_as_the_constant_and_moves():
         made("textcnn", learned_fill=True) and made("textcnn", SequenceExpansion(2, 0.5), learned_fill=True)
 
 
+@pytest.mark.extended
 def test_fills_of_sequences():
     x = jnp.arange(6.0).reshape(1, 3, 2)
     nearest = SequenceExpansion(2, "nearest", "token").expand(x)

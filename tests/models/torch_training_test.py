@@ -47,11 +47,9 @@ def losses(recipe, stem, dtype):
     return np.array(found)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stem", ["cifar", pytest.param("imagenet", marks=pytest.mark.extended)])
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [pytest.param("float32", 1e-3, marks=pytest.mark.extended), ("float64", 1e-8)]
-)
+@pytest.mark.extended
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("float64", 1e-8)])
 def test_losses_are_those_of_pytorch(recipe, stem, dtype, tolerance):
     with np.load(HERE / "torch_training.npz") as file:
         expected = file[f"{stem}_{dtype}"]

@@ -38,6 +38,7 @@ def test_a_wider_one_costs_what_the_expanded_one_does():
     assert 0.85 < flops(32, 32) / flops(16, 64) < 1.05
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("side", "filled"), [((8, 8), (8, 8)), ((7, 10), (8, 12)), ((5, 3), (8, 4))])
 def test_any_sides(side, filled):
     x = jax.random.normal(jax.random.key(1), (2, *side, 1))
@@ -49,6 +50,7 @@ def test_any_sides(side, filled):
     np.testing.assert_allclose(found, apply(variables, more)[:, : side[0], : side[1]], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])
 def test_a_training_step_reaches_every_parameter(norm):
     x = jax.random.normal(jax.random.key(1), (2, 8, 8, 1))

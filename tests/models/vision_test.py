@@ -161,7 +161,7 @@ def test_networks_that_torchvision_does_not_have():
         from_torchvision({}, make_model("cnn", classes=10))
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.extended
 @pytest.mark.parametrize("name", NAMES)
 def test_laws_of_the_start(name):
     """Deviation of kernels by shape, as torchvision's constructors have it; batch norm 1 and 0, its constants."""
@@ -207,6 +207,7 @@ def test_constants_of_batch_norm(name, epsilon, momentum):
     assert found == {(epsilon, momentum)}
 
 
+@pytest.mark.extended
 def test_stochastic_depth_leaves_out_whole_images():
     """The rest of a block is there at 1 / (1 - rate), or is not, image by image; in evaluation it always is."""
     block = InvertedResidual(8, 16, 3, 1, 2, "silu", ("silu", "sigmoid"), Norms("none"), 0.25, "float32")

@@ -123,6 +123,7 @@ def test_a_problem_with_a_zero_is_solved_to_round_off():
     assert all(np.isfinite(leaf) for leaf in jax.tree.leaves(state))
 
 
+@pytest.mark.extended
 def test_turned_residuals_and_parameters_change_nothing():
     """r -> c U r leaves the path as it is; w -> V w turns it."""
     rng = np.random.default_rng(2)

@@ -60,6 +60,7 @@ def test_sharpness_aware_step():
     assert float(update[0]) == pytest.approx(-0.1 * h * 2.5, rel=1e-5)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["Lion", "sharpness_aware"])
 def test_they_train_in_the_loop(name, toys):
     fitted = fit(
@@ -71,6 +72,7 @@ def test_they_train_in_the_loop(name, toys):
     assert (last < 0.9 * first).all()
 
 
+@pytest.mark.extended
 def test_the_page():
     page = (ROOT / "docs/extend/optimizer.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

@@ -191,6 +191,7 @@ def test_clipping_is_of_the_gradient(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), clipped, expected)
 
 
+@pytest.mark.extended
 def test_soap_is_adam_in_the_first_eigenbasis(x64):
     """As long as the bases are those of the first gradient G: w -= lr (L adam(L^T G R) R^T + decay w), in numpy."""
     rate, b1, b2, decay, w = 0.01, 0.8, 0.9, 0.1, np.array([[1.0, -2.0], [0.5, 3.0]])

@@ -88,6 +88,7 @@ def test_no_scaling_gives_the_textbook_bfgs_update():
     np.testing.assert_allclose(after.inverse, left @ inverse @ left.T + np.outer(s, s) / (y @ s), rtol=1e-10)
 
 
+@pytest.mark.extended
 def test_ill_conditioned_quadratic_beats_lbfgs():
     scales = jnp.logspace(0, 6, 50)
 

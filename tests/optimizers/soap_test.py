@@ -176,6 +176,7 @@ def batched(optimizer, grads, params):
     return mapped, stacked, states
 
 
+@pytest.mark.extended
 def test_replicas_under_vmap_are_as_one_by_one_also_out_of_step():
     grads, params = gradients(8, SHAPES), {name: jnp.zeros(shape) for name, shape in SHAPES.items()}
     optimizer = scale_by_soap(precondition_every=3)

@@ -1,5 +1,7 @@
 """Samplers against transition matrices and exact solutions."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from sbjax.physics.ising import bits, exact, metropolis, statistics, wolff
 
+FOUR = metropolis.make_lattices(jax.random.key(0), 4, 32)
 T_C = exact.CRITICAL_TEMPERATURE
 
 
@@ -37,6 +40,7 @@ def half_sweep_matrix(temperature, field, colour):
     return matrix
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("temperature", "field"), [pytest.param(3.0, 0.0, marks=pytest.mark.extended), (3.0, 0.45)])
 def test_balance_on_two_by_two(temperature, field):
     _, bonds, total = two_by_two()
@@ -169,6 +173,15 @@ def test_the_critical_temperature_to_three_digits():
     within(critical, error, T_C)
 
 
+def test_the_finite_lattice_at_low_temperature():
+    """Where cosh(2 / T) overflows; all spins equal, and the first excitation of one spin."""
+    for temperature in (1e-3, 0.03, 0.2):
+        found = exact.kaufman_energy(temperature, 4, 6)
+        assert found == pytest.approx(-2 + 8 * math.exp(-8 / temperature), abs=1e-8)
+    log = exact.kaufman_log_partition(19.999, 4, 6), exact.kaufman_log_partition(20.001, 4, 6)
+    assert log[1] - log[0] == pytest.approx(0.002 * 48, rel=1e-6)
+
+
 def sfc32(a, b, c, counter, n):
     """Python's own integers."""
     out = []
@@ -213,8 +226,18 @@ def test_bernoulli_bits_have_their_probability_and_no_correlation():
         (lambda: metropolis.make_lattices(jax.random.key(0), 3, 32), "size=3 must be even"),
         (lambda: metropolis.make_lattices(jax.random.key(0), 4, 33), "replicas=33 must be a multiple of 32"),
         (lambda: metropolis.make_lattices(jax.random.key(0), 4, 32, start="down"), "start='down' is unknown"),
-        (lambda: metropolis.metropolis(None, 0.0), "temperature=0.0 must be positive"),
+        (lambda: metropolis.metropolis(FOUR, 0.0), "temperature=0.0 must be positive"),
+        (lambda: metropolis.metropolis(FOUR, 1e-50), "temperature=1e-50 must be positive, 1e-38 at least"),
+        (lambda: metropolis.metropolis(FOUR, 1.0, math.nan), "field=nan must be finite"),
+        (lambda: metropolis.metropolis(FOUR, 1.0, sweeps=-1), "sweeps=-1 must be >= 0"),
+        (lambda: metropolis.sample(FOUR, np.ones(3), measurements=1), r"temperature has shape \(3,\); give a number"),
+        (lambda: metropolis.sample(FOUR, 1.0, measurements=2, every=0), "measurements=2 and every=0 must be >= 1"),
+        (lambda: metropolis.pack(np.zeros((32, 4, 4), np.int8), None), "spins has entries other than -1 and"),
+        (lambda: metropolis.pack(np.ones((32, 4, 6), np.int8), None), "lattices of 4 x 6; they must be square"),
         (lambda: wolff.sample(None, np.ones((2, 4, 4)), 1.0, measurements=1), "spins has 2 replicas"),
+        (lambda: wolff.sample(None, np.ones((32, 4, 4)), 1.0, measurements=1, every=-1), "every=-1 must be >= 1"),
+        (lambda: wolff.sample(None, np.zeros((32, 4, 4)), 1.0, measurements=1), "entries other than -1 and"),
+        (lambda: exact.thermal_averages(exact.enumerate_states(2, 2), 1e-320), "must lie between 1e-100 and 1e"),
         (lambda: statistics.blocked([1.0], blocks=4), "series has 1 measurements"),
     ],
 )

@@ -169,6 +169,7 @@ def test_the_vortex_decays_at_the_analytic_rate(tau):
     assert coarse > 3.3 * fine
 
 
+@pytest.mark.extended
 def test_the_vortex_keeps_mass_and_momentum():
     start = lb.taylor_green(8, 0.05, 0.8)
     end = lb.simulate(start, lambda f: lb.relaxation(f, 0.8), 30)

@@ -388,6 +388,7 @@ def test_burgers_loses_energy_by_viscosity_alone():
         np.testing.assert_allclose(weights @ (d["u"] * d["u_t"]), -0.01 / np.pi * weights @ d["u_x"] ** 2, rtol=1e-9)
 
 
+@pytest.mark.extended
 def test_the_energy_of_allen_cahn_falls_as_it_must():
     """d/dt int d u_x^2 / 2 + r (1 - u^2)^2 / 4 = -int u_t^2, by a difference in time."""
     equation = make_equation("allen_cahn")

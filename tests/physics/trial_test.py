@@ -233,6 +233,7 @@ def test_a_reference_of_another_problem(equation, message):
         try_reference(equation)
 
 
+@pytest.mark.extended
 def test_references_that_are_not_exact():
     """A table of the solution, piecewise linear: its second derivative is zero, its values are right."""
     t, x = np.linspace(0, 1, 201), np.linspace(0, 1, 201)

@@ -29,6 +29,7 @@ def test_a_panel_a_term_with_the_planted_medians(terms):
     figures.to_png(figure)
 
 
+@pytest.mark.extended
 def test_a_term_that_is_zero_is_no_obstacle(terms):
     for reports in terms.reports.values():
         for report in reports:
@@ -113,6 +114,7 @@ def test_one_coordinate_has_lines_and_their_errors(write_member):
         assert max(heights) == pytest.approx(10.0 ** -(i + 1) * (lib.median_replica(results, arm) + 1))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("shape", [(11,), (5, 5)])
 def test_exact_and_undefined_predictions_are_drawn(write_member, shape):
     workdir = write_member("heat", factors={"raw": 1.0, "expanded": 1.0}, shape=shape)
@@ -134,6 +136,7 @@ def test_arms_without_a_grid_are_left_out(write_member):
         lib.solution_maps(results, {})
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("shape", [(5, 4, 3), (5, 4, 1, 3)])
 def test_more_coordinates_are_drawn_in_slices(write_member, shape):
     """One picture a value of the last coordinate, named in its caption, with the planted values there."""
@@ -152,6 +155,7 @@ def test_more_coordinates_are_drawn_in_slices(write_member, shape):
         np.testing.assert_array_equal(field.points[:, 0, 0], np.linspace(-1, 1, 5))
 
 
+@pytest.mark.extended
 def test_a_slice_in_which_the_solution_is_zero_is_drawn(write_member):
     workdir = write_member("deep", factors={"raw": 1.0}, shape=(5, 4, 3))
     path = workdir / "grids" / "raw.npz"

@@ -154,6 +154,7 @@ def test_few_seeds_are_told(write_run, replicas):
     assert "No verdict on expanded against raw" in text
 
 
+@pytest.mark.extended
 def test_one_arm_and_no_config_file(workdir):
     arms = json.loads((workdir / "arms.json").read_text())
     (workdir / "arms.json").write_text(json.dumps(arms | {"arms": ["raw"], "failures": []}))

@@ -168,6 +168,7 @@ def test_a_finished_run_is_trained_longer(run, tmp_path):
         runner.run(make_config(), tmp_path / "run", extend=2)
 
 
+@pytest.mark.extended
 def test_what_cannot_be_trained_longer(run, tmp_path):
     with pytest.raises(ConfigError, match="is not finished"):
         runner.run(make_config(), tmp_path / "new", extend=4)

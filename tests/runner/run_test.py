@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import resource
 import runpy
 import subprocess
 import sys
@@ -122,6 +123,7 @@ def test_time_of_measuring(finished):
         assert line["measure_seconds"] > 0
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("arms", [1, pytest.param(2, marks=pytest.mark.extended)])
 def test_numbers_of_each_network_in_metrics_curves_and_a_table(tmp_path, arms):
     """Of two arms also beside a distance, D3."""
@@ -152,6 +154,7 @@ def test_nothing_is_measured_without_kinds():
         assert arm.monitor_steps == ()
 
 
+@pytest.mark.extended
 def test_outputs_are_logits_of_the_first_validation_images():
     from sbjax.data import images
 
@@ -281,9 +284,9 @@ def command(*flags, cpu_devices=1):
     ],
 )
 def test_bad_flags(tmp_path, flags, words):
-    began = time.monotonic()
+    began = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime  # a busy machine is not slow to answer
     run = command(*flags, f"--workdir={tmp_path / 'run'}")
-    assert time.monotonic() - began < 20
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - began < 15
     assert run.returncode == 1
     assert words in run.stderr
     assert "Traceback" not in run.stderr

@@ -61,6 +61,7 @@ def test_numbers_of_a_set_are_those_of_all_its_pixels(data):
     assert {name: float(value) for name, value in through_lines.items()} == pytest.approx(found, rel=1e-4)
 
 
+@pytest.mark.extended
 def test_predictions_without_a_network_in_a_loop(data):
     found = lib.baselines(data, share=0.5)
     images = data.images.test_images[:30]
@@ -120,6 +121,7 @@ EXPANSIONS = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", EXPANSIONS)
 def test_the_loss_is_taken_at_the_pixels_of_the_image(data, kind):
     """Whether the network gives the whole map or its data sites; a channel leaves the map as it is."""
@@ -153,7 +155,7 @@ def test_a_constant_network_has_the_numbers_of_a_constant_prediction(data):
         assert {metric: found[metric] for metric in wanted} == pytest.approx(wanted, rel=1e-3, abs=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_a_network_tells_colours_that_lightness_does_not(data):
     """Far below the mean given the lightness: stripes that lie are red, those that stand green."""
     task = make(data, batch_size=40, flip=True)

@@ -21,6 +21,7 @@ def made():
     return task, jax.jit(task.init)(jax.random.key(0))
 
 
+@pytest.mark.extended
 def test_numbers_are_those_of_the_splits(made):
     """Every split by hand, from the logits of the plain graph."""
     task, variables = made

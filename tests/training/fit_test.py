@@ -62,6 +62,7 @@ def test_interrupted_and_resumed_is_byte_identical(toys, tmp_path, placement):
     assert part.history == whole.history
 
 
+@pytest.mark.extended
 def test_history(toys):
     fitted = fit(toys.classification())
     assert [record["step"] for record in fitted.history] == [0, 6, 12, 18, 24, 30]

@@ -231,6 +231,7 @@ def test_blocks_of_steps_train_the_same_networks(toys, layout, monkeypatch):
     assert (plain.programs(), blocks.programs()) == (1, 2)
 
 
+@pytest.mark.extended
 def test_under_pmap_the_old_state_is_given_up(toys):
     optimizer = Sgd(nesterov=False, weight_decay=0.0).make(0.1)
     for steps in ("loop", "scan"):

@@ -10,6 +10,9 @@ Sources: arXiv 2402.02362, 2606.17830, 2506.22712, 2606.31963.
 
 import dataclasses
 
+import jax
+
+from sbjax import trees
 from sbjax.experiments.exact import attention_barriers, attention_flows, attention_parts
 from sbjax.experiments.exact.experiment import ExactExperiment
 from sbjax.frame.errors import ConfigError
@@ -78,6 +81,19 @@ def check(plan, arm):
             raise ConfigError(f"task.points={task.points} must be odd, so that the middle of the line is one of them")
 
 
+def needs(plan, arm):
+    """Bytes at least, see `LandscapeExperiment`."""
+    task = arm.task
+    if task.part == "flows":
+        return {}
+    net, _ = attention_parts.network(task)
+    inputs = jax.ShapeDtypeStruct((1, 5, task.size + 1), float)
+    size = trees.size(jax.eval_shape(net.init, jax.random.key(0), inputs)["params"])
+    if task.part == "dimensions":
+        return {"a Jacobian": 8 * size**2}
+    return {"networks": 8 * size * (2 if task.part == "planted" else 3 * plan.replicas)}
+
+
 def run_arm(plan, arm, key, log, stop):
     """The part that the arm names."""
     return PARTS[arm.task.part](plan, arm.task, key, log, stop)
@@ -99,5 +115,6 @@ EXPERIMENT = ExactExperiment(
     primary="exact/error",
     smoke={},  # parts have different fields: the config makes them small
     check_arm=check,
+    needs=needs,
     run_arm=run_arm,
 )

@@ -65,6 +65,17 @@ def check(plan, arm):
         raise ConfigError(f"task.shifted={task.shifted} must be <= task.outputs={task.outputs}")
 
 
+def needs(plan, arm):
+    """Bytes at least, see `LandscapeExperiment`."""
+    task, d, o = arm.task, arm.task.inputs, arm.task.outputs
+    if task.part == "training":
+        return {"weights of all seeds and their moments": 3 * 4 * plan.replicas * 64 * task.width}
+    return {
+        "networks of a part": 4 * min(task.networks, duality.CHUNK) * task.width * (d + o),
+        "products of outputs": 8 * task.networks * (2 * o) ** 2,
+    }
+
+
 def run_arm(plan, arm, key, log, stop):
     """Correlators at one width and mean, or a training."""
     return (_correlators if arm.task.part == "correlators" else _train)(plan, arm.task, key, log, stop)
@@ -194,5 +205,6 @@ EXPERIMENT = ExactExperiment(
     goal="max",
     smoke={},
     check_arm=check,
+    needs=needs,
     run_arm=run_arm,
 )

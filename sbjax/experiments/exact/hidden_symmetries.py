@@ -52,6 +52,14 @@ def check(plan, arm):
         raise ConfigError("precision.x64=False: ranks need double precision; set it to True")
 
 
+def needs(plan, arm):
+    """Bytes at least, see `LandscapeExperiment`."""
+    task = arm.task
+    size = fd.parameters((task.inputs, *[task.width] * task.depth, 1))
+    points = {"points": task.budget * size, "lines": task.budget}.get(task.look, 1)
+    return {"the triangle of a Jacobian": 8 * size**2, "points": 8 * points * task.inputs}
+
+
 def run_arm(plan, arm, key, log, stop):
     """The dimension of every network."""
     task = arm.task
@@ -142,5 +150,6 @@ EXPERIMENT = ExactExperiment(
     primary="dimension/deficit",
     smoke={},
     check_arm=check,
+    needs=needs,
     run_arm=run_arm,
 )

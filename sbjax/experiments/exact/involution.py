@@ -57,6 +57,14 @@ def check(plan, arm):
 REFLECTION = symmetry.oblique_reflection([1.0, 0.4], [1.0, -0.7], 0.3)
 
 
+def needs(plan, arm):
+    """Bytes at least, see `LandscapeExperiment`."""
+    task, seeds = arm.task, plan.replicas
+    size = task.width**2 if task.data == "plane" else 9 * task.width
+    points = 2 * 8 * task.points if task.data == "plane" else 4 * 64 * task.points
+    return {"points of all seeds": seeds * points, "weights and their moments": 3 * 4 * seeds * size}
+
+
 def run_arm(plan, arm, key, log, stop):
     """Train `replicas` networks, each on its own target and points."""
     task, seeds = arm.task, plan.replicas
@@ -204,6 +212,7 @@ EXPERIMENT = ExactExperiment(
     primary="test/error",
     smoke={"points": 20, "width": 4},
     check_arm=check,
+    needs=needs,
     run_arm=run_arm,
     compare=compare,
 )

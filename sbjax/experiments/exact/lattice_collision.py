@@ -55,6 +55,12 @@ def check(plan, arm):
         raise ConfigError("precision.x64=False: conservation to rounding needs double precision; set it to True")
 
 
+def needs(plan, arm):
+    """Bytes at least, see `LandscapeExperiment`."""
+    task, seeds = arm.task, plan.replicas
+    return {"states of all seeds": 8 * 9 * seeds * task.points, "vortices": 8 * 9 * seeds * task.nodes**2}
+
+
 def run_arm(plan, arm, key, log, stop):
     """Train `replicas` networks, each on its own states, then let each of them drive the vortex."""
     task, seeds = arm.task, plan.replicas
@@ -238,6 +244,7 @@ EXPERIMENT = ExactExperiment(
     primary="test/error",
     smoke={"nodes": 8},
     check_arm=check,
+    needs=needs,
     run_arm=run_arm,
     compare=compare,
 )

@@ -37,6 +37,12 @@ def check(plan, arm):
         raise ConfigError(f"task.skip=True needs task.layers=3 (not {task.layers}) and task.width=1 (not {task.width})")
 
 
+def needs(plan, arm):
+    """Bytes at least, see `LandscapeExperiment`."""
+    task = arm.task
+    return {"networks on a path": 8 * task.points * task.layers * task.width**2}
+
+
 def run_arm(plan, arm, key, log, stop):
     """For each seed, two networks at random with one product: are they joined, and at which loss."""
     task = arm.task
@@ -158,5 +164,6 @@ EXPERIMENT = ExactExperiment(
     primary="path/loss",
     smoke={"points": 5},
     check_arm=check,
+    needs=needs,
     run_arm=run_arm,
 )

@@ -49,6 +49,14 @@ def check(plan, arm):
         raise ConfigError("precision.x64=False: gradients of 1e-14 need double precision; set it to True")
 
 
+def needs(plan, arm):
+    """Bytes at least, see `LandscapeExperiment`."""
+    task = arm.task
+    size = task.k * (task.k + task.extra)
+    search = {"weights of all starts": 8 * plan.replicas * size, "a Hessian": 8 * size**2}
+    return search if task.part == "search" else {}
+
+
 def run_arm(plan, arm, key, log, stop):
     """The families at one k, where they turn, or a search at one k and number of units."""
     parts = {"families": _families, "turning": _turning, "search": _search}
@@ -159,5 +167,6 @@ EXPERIMENT = ExactExperiment(
     primary="train/loss",
     smoke={},
     check_arm=check,
+    needs=needs,
     run_arm=run_arm,
 )

@@ -149,6 +149,8 @@ class Ising(Experiment):
                 )
                 spins = {"the spins of all replicas, apart": 4 * plan.replicas * arm.task.size**2}
                 numbers = {"replicas": plan.replicas, "task": options.values_of(arm.task)}
+                metropolis.check_couplings(arm.task.temperature, arm.task.field, ())
+                landscapes(arm.task)
                 check_memory({"lattices": tree_bytes(lattices), **spins}, numbers)
         return plan
 

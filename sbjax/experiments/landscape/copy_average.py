@@ -79,6 +79,12 @@ def check(plan: Plan, arm: ArmPlan) -> None:
         raise ConfigError("precision.x64=False is too coarse for critical points: set precision.x64=True")
 
 
+def needs(plan: Plan, arm: ArmPlan) -> dict[str, int]:
+    """Bytes at least, see `LandscapeExperiment`."""
+    task = arm.task
+    return {"students": 8 * plan.replicas * task.students * (task.teachers + task.extra_inputs)}
+
+
 def init_students(key: Key[Array, ""], seeds: int, n: int, inputs: int) -> dict[str, Float[Array, "seed ..."]]:
     """Normal weights of variance 2 / (fan in + fan out) in both layers (Glorot); a seed's do not depend on how many.
 
@@ -253,4 +259,4 @@ def _ends(starts, times, k, steps):
         return jax.jit(jax.vmap(one))(starts)
 
 
-EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm)
+EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, needs=needs, run_arm=run_arm)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from sbjax import rng
+from sbjax.experiments.landscape import students
 from sbjax.experiments.landscape.arm_results import ArmResult
 from sbjax.experiments.landscape.experiment import LandscapeExperiment
 from sbjax.frame.errors import ConfigError
@@ -56,6 +57,11 @@ def check(plan: Plan, arm: ArmPlan) -> None:
         raise ConfigError(f"task.widest={task.widest} must be above {widths[0]}")
     if not plan.precision.x64:
         raise ConfigError("precision.x64=False: losses of 1e-25 need double precision; set it to True")
+
+
+def needs(plan: Plan, arm: ArmPlan) -> dict[str, int]:
+    """Bytes at least, see `LandscapeExperiment`."""
+    return students.least_bytes(plan.replicas, 4 * arm.task.widths[0], arm.task.side**2)
 
 
 def run_arm(
@@ -149,4 +155,4 @@ def random_cycle(random: np.random.Generator, r: int) -> np.ndarray:
     return order
 
 
-EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm)
+EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, needs=needs, run_arm=run_arm)

@@ -40,6 +40,11 @@ PRIMARY = "train/loss"
 HIDDEN = 3
 
 
+def needs(plan: Plan, arm: ArmPlan) -> dict[str, int]:
+    """Bytes at least, see `LandscapeExperiment`."""
+    return students.least_bytes(plan.replicas, 2 * arm.task.width**2, arm.task.side**2)
+
+
 def run_arm(
     plan: Plan, arm: ArmPlan, key: Key[Array, ""], log: Callable[[str], Any], stop: Callable[[], bool]
 ) -> ArmResult | None:
@@ -79,4 +84,4 @@ def run_arm(
     return ArmResult(metrics, summary, arrays, trees.size(jax.tree.map(lambda leaf: leaf[0], starts)))
 
 
-EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm)
+EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, needs=needs, run_arm=run_arm)

@@ -14,9 +14,11 @@ from typing import Any, ClassVar
 
 import jax
 
+from sbjax import options
 from sbjax.experiments.landscape.arm_results import FOLDER, ArmResult, load_arm, save_arm
 from sbjax.files import plain
 from sbjax.frame.errors import ConfigError, named_arm
+from sbjax.frame.estimate import check_memory
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.protocol import Experiment
 from sbjax.frame.workdir import Workdir
@@ -38,6 +40,7 @@ class LandscapeExperiment(Experiment):
         fields: dataclass of its section `task`, with `experiment` first.
         primary, goal: the metric that arms are compared in, and 'min' or 'max'.
         smoke: what the word `smoke` changes, by name of a field.
+        needs: `(plan, arm) -> {what: bytes}`, lower bounds of what is in memory at once; what does not fit is refused.
         check_arm: `(plan, arm)` raises `ConfigError`; called for every arm before anything is written.
         run_arm: `(plan, arm, key, log, stop) -> ArmResult | None` in the precision of the config. `key` is the same for
             all arms, `log(text)` tells of progress, `stop()` is true once the run was asked to end: look every some
@@ -60,11 +63,12 @@ class LandscapeExperiment(Experiment):
         smoke: Mapping[str, Any],
         check_arm: Callable[[Plan, ArmPlan], None],
         run_arm: RunArm,
+        needs: Callable[[Plan, ArmPlan], Mapping[str, int]] = lambda plan, arm: {},
         reports: bool = False,
     ):
         self.fields, self.primary, self.goal = fields, primary, goal
         self.smoke = {f"task.{field}": value for field, value in smoke.items()}
-        self.check_arm, self.run_arm = check_arm, run_arm
+        self.check_arm, self.run_arm, self.needs = check_arm, run_arm, needs
         self.general = ("seed", "replicas", "train_steps", "reference", "callbacks", *(("reports",) if reports else ()))
 
     def prepare(self, plan: Plan) -> Plan:
@@ -72,6 +76,7 @@ class LandscapeExperiment(Experiment):
         for arm in plan.arms:
             with named_arm(arm.name):
                 self.check_arm(plan, arm)
+                check_memory(self.needs(plan, arm), {"replicas": plan.replicas, "task": options.values_of(arm.task)})
         return plan
 
     def run(self, prepared: Plan, folder: Workdir, *, stop: Callable[[], bool]) -> bool:

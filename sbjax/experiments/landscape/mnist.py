@@ -148,6 +148,11 @@ def train_runs(
     return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
 
 
+def needs(plan: Plan, arm: ArmPlan) -> dict[str, int]:
+    """Bytes at least, see `LandscapeExperiment`."""
+    return {"weights of all runs and their moments": 3 * 4 * (arm.task.runs or plan.replicas) * 64 * arm.task.width}
+
+
 def run_arm(
     plan: Plan, arm: ArmPlan, key: Key[Array, ""], log: Callable[[str], Any], stop: Callable[[], bool]
 ) -> ArmResult | None:
@@ -233,4 +238,6 @@ def _batch(task):
     return x, jnp.asarray(data.test_labels[:count]), kept, (pixels.shape[1], task.width, data.classes)
 
 
-EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm, reports=True)
+EXPERIMENT = LandscapeExperiment(
+    Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, needs=needs, run_arm=run_arm, reports=True
+)

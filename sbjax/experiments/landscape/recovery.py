@@ -24,6 +24,7 @@ import numpy as np
 import scipy
 from jaxtyping import Array, Key
 
+from sbjax.experiments.landscape import students
 from sbjax.experiments.landscape.arm_results import ArmResult
 from sbjax.experiments.landscape.experiment import LandscapeExperiment
 from sbjax.experiments.landscape.recovery_deep import Deep
@@ -79,6 +80,13 @@ def check(plan: Plan, arm: ArmPlan) -> None:
     largest = max(_parameters(family) for family in kinds)
     if task.points < largest:
         raise ConfigError(f"task.points={task.points} must be >= {largest}, the parameters of the largest teacher")
+
+
+def needs(plan: Plan, arm: ArmPlan) -> dict[str, int]:
+    """Bytes at least, see `LandscapeExperiment`."""
+    task = arm.task
+    sizes = [int(task.expansion * family.widths[0]) * (family.inputs + 1) for family in families(task.teachers)]
+    return students.least_bytes(task.students, max(sizes), task.points)
 
 
 def run_arm(
@@ -194,4 +202,4 @@ def _median(values: list[float]) -> dict[str, float]:
     return {"value": float(np.median(values)), "low": float(ends.low), "high": float(ends.high)}
 
 
-EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm)
+EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, needs=needs, run_arm=run_arm)

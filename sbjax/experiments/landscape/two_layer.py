@@ -67,6 +67,11 @@ def check(plan: Plan, arm: ArmPlan) -> None:
         raise ConfigError("precision.x64=False: losses below 1e-14 need double precision; set it to True")
 
 
+def needs(plan: Plan, arm: ArmPlan) -> dict[str, int]:
+    """Bytes at least, see `LandscapeExperiment`."""
+    return students.least_bytes(plan.replicas, 4 * arm.task.width, arm.task.side**2)
+
+
 def run_arm(
     plan: Plan, arm: ArmPlan, key: Key[Array, ""], log: Callable[[str], Any], stop: Callable[[], bool]
 ) -> ArmResult | None:
@@ -168,4 +173,4 @@ def summarise(task, polished, found, teacher) -> dict[str, Any]:
     }
 
 
-EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, run_arm=run_arm)
+EXPERIMENT = LandscapeExperiment(Fields, primary=PRIMARY, smoke=SMOKE, check_arm=check, needs=needs, run_arm=run_arm)

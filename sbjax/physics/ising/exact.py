@@ -8,6 +8,7 @@ import scipy
 from jaxtyping import Float, Int
 
 MOST_SPINS = 20
+LEAST = 1e-100
 CRITICAL_TEMPERATURE = 2 / math.log(1 + math.sqrt(2))  # Onsager 1944
 
 
@@ -164,14 +165,17 @@ def kaufman_log_partition(inverse_temperature: float, rows: int, columns: int) -
         raise ValueError(f"inverse_temperature={k}, rows={rows}, columns={columns} must be positive")
     index = np.arange(2 * rows)
     # cosh g - 1 = 2 sinh^2(g / 2) avoids cancellation at small g.
-    half = (math.cosh(2 * k) / math.tanh(2 * k) - 2) / 2 + np.sin(np.pi * index / (2 * rows)) ** 2
-    gamma = 2 * np.arcsinh(np.sqrt(np.maximum(half, 0)))
+    if k < 20:
+        half = (math.cosh(2 * k) / math.tanh(2 * k) - 2) / 2 + np.sin(np.pi * index / (2 * rows)) ** 2
+        gamma = 2 * np.arcsinh(np.sqrt(np.maximum(half, 0)))
+    else:  # cosh g = exp(2K) / 2 to double precision, and would overflow
+        gamma = np.full(2 * rows, 2 * k)
     gamma[0] = 2 * k + math.log(math.tanh(k))
     x = np.abs(columns * gamma / 2)
     cosh, sinh = x + np.log1p(np.exp(-2 * x)), x + np.log(-np.expm1(-2 * x))
     logs = [cosh[1::2].sum(), sinh[1::2].sum(), cosh[::2].sum(), sinh[::2].sum()]
     total = scipy.special.logsumexp(logs, b=[1, 1, 1, math.copysign(1, gamma[0])])
-    return float(total - math.log(2) + rows * columns / 2 * math.log(2 * math.sinh(2 * k)))
+    return float(total - math.log(2) + rows * columns / 2 * (2 * k + math.log(-math.expm1(-4 * k))))
 
 
 def kaufman_energy(temperature: float, rows: int, columns: int, *, step: float = 1e-4) -> float:
@@ -192,3 +196,5 @@ def kaufman_energy(temperature: float, rows: int, columns: int, *, step: float =
 def _check(temperature):
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature={temperature} must be a positive number")
+    if not LEAST <= temperature <= 1 / LEAST:  # squares of it are neither 0 nor infinite
+        raise ValueError(f"temperature={temperature} must lie between {LEAST:g} and {1 / LEAST:g}")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int8, Key, UInt32
+from jaxtyping import Array, ArrayLike, Float, Int8, Key, UInt32
 
 from sbjax.physics.ising import bits
 
@@ -71,13 +71,20 @@ def _make(key, shape, up):
     return Lattices(black, white, bits.make_generator(seed, shape))
 
 
-@jax.jit
 def pack(spins: Int8[Array, "*batch replicas L L"], key: Key[Array, ""]) -> Lattices:
     """Pack spins +-1 into lattices; `key` seeds the generators. Inverse of `unpack`.
 
     Raises:
-        ValueError: as `make_lattices`.
+        ValueError: as `make_lattices`; lattices that are not square, spins other than +-1.
     """
+    check_spins(spins)
+    if spins.shape[-1] != spins.shape[-2]:
+        raise ValueError(f"spins has lattices of {spins.shape[-2]} x {spins.shape[-1]}; they must be square")
+    return _pack(spins, key)
+
+
+@jax.jit
+def _pack(spins, key):
     *batch, replicas, size, _ = spins.shape
     empty = make_lattices(key, size, replicas, batch=tuple(batch))
     rows = jnp.moveaxis(jnp.asarray(spins) > 0, -3, -1).reshape(*batch, size, size // 2, 2, replicas)
@@ -153,14 +160,16 @@ def metropolis(
         sweeps: number of sweeps.
 
     Raises:
-        ValueError: a temperature that is not positive.
+        ValueError: a temperature that is not positive in float32, a field that is not finite there, shapes that are not
+            those of the batch, fewer than no sweeps.
 
     >>> lattices = make_lattices(jax.random.key(0), 8, 32, start='up')
     >>> bool((unpack(metropolis(lattices, 0.1, sweeps=3)) == 1).all())
     True
     """
-    if not np.all(np.asarray(temperature) > 0):
-        raise ValueError(f"temperature={temperature} must be positive")
+    if sweeps < 0:
+        raise ValueError(f"sweeps={sweeps} must be >= 0")
+    check_couplings(temperature, field, lattices.black.shape[:-3])
     with_field = bool(np.any(np.asarray(field) != 0))
     return _sweep(lattices, jnp.float32(temperature), jnp.float32(field), sweeps=sweeps, with_field=with_field)
 
@@ -173,13 +182,56 @@ def sample(
 
     Other arguments and errors as `metropolis`. Returns the lattices and the measured series.
     """
-    if not np.all(np.asarray(temperature) > 0):
-        raise ValueError(f"temperature={temperature} must be positive")
+    check_counts(measurements, every)
+    check_couplings(temperature, field, lattices.black.shape[:-3])
     with_field = bool(np.any(np.asarray(field) != 0))
     return _sample(
         lattices, jnp.float32(temperature), jnp.float32(field),
         measurements=measurements, every=every, with_field=with_field,
     )  # fmt: skip
+
+
+def check_couplings(temperature: ArrayLike, field: ArrayLike, batch: tuple[int, ...]) -> None:
+    """Refuse what float32 cannot hold: a temperature that becomes 0 there lets sites without a local field flip for
+    certain.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    low = np.finfo(np.float32).tiny
+    if not np.all(np.asarray(temperature) >= low):
+        raise ValueError(f"temperature={temperature} must be positive, {low:.0e} at least")
+    if not np.all(np.abs(np.asarray(field)) <= np.finfo(np.float32).max):
+        raise ValueError(f"field={field} must be finite")
+    for name, value in (("temperature", temperature), ("field", field)):
+        if np.ndim(value) and (np.ndim(value) > len(batch) or not _stretches(np.shape(value), batch)):
+            raise ValueError(f"{name} has shape {np.shape(value)}; give a number, or one for each of the batch {batch}")
+
+
+def _stretches(shape, batch):
+    return all(n in (1, m) for n, m in zip(shape[::-1], batch[::-1]))
+
+
+def check_counts(measurements: int, every: int) -> None:
+    """Refuse fewer than one measurement, or fewer than one step between two.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    if measurements < 1 or every < 1:
+        raise ValueError(f"measurements={measurements} and every={every} must be >= 1")
+
+
+def check_spins(spins: Int8[Array, "*batch replicas L L"]) -> None:
+    """Refuse what are no square lattices of +-1; traced values are not looked at.
+
+    Raises:
+        ValueError: naming shape or value.
+    """
+    if len(spins.shape) < 3:
+        raise ValueError(f"spins has shape {spins.shape}: give [*batch, replicas, L, L]")
+    if not isinstance(spins, jax.core.Tracer) and not (np.abs(np.asarray(spins)) == 1).all():
+        raise ValueError("spins has entries other than -1 and +1")
 
 
 @functools.partial(jax.jit, static_argnames=("measurements", "every", "with_field"))

@@ -4,11 +4,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int8, Key, UInt32
 
 from sbjax.physics.ising import bits
-from sbjax.physics.ising.metropolis import Sample
+from sbjax.physics.ising.metropolis import Sample, check_counts, check_couplings, check_spins
 
 
 def sample(
@@ -33,14 +32,15 @@ def sample(
         average over a run is <M^2> / spins.
 
     Raises:
-        ValueError: a temperature that is not positive, or a number of replicas that is no multiple of 32.
+        ValueError: as `metropolis.sample`; spins other than +-1, a number of replicas that is no multiple of 32.
 
     >>> spins, found, size = sample(jax.random.key(0), jnp.ones((32, 4, 4), jnp.int8), 0.1, measurements=3)
     >>> found.energy.shape, size[0, 0].item()  # at low temperature the cluster is all of the lattice
     ((3, 32), 16.0)
     """
-    if not np.all(np.asarray(temperature) > 0):
-        raise ValueError(f"temperature={temperature} must be positive")
+    check_counts(measurements, every)
+    check_spins(spins)
+    check_couplings(temperature, 0.0, spins.shape[:-3])
     if spins.shape[-3] % bits.WORD:
         raise ValueError(f"spins has {spins.shape[-3]} replicas: give a multiple of {bits.WORD}, which share a word")
     return _sample(key, jnp.asarray(spins, jnp.int8), jnp.float32(temperature), measurements=measurements, every=every)

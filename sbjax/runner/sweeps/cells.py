@@ -7,19 +7,13 @@ such as the reference arm of several runs, are one cell, and a renamed arm keeps
 
 import dataclasses
 import hashlib
-import importlib.util
 import json
-import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
-
 from sbjax import options
+from sbjax.frame.own_parts import code_digests
 from sbjax.frame.plan import ArmPlan, Plan
-from sbjax.names import is_import_path
-from sbjax.runner.load import code_in
 from sbjax.training.checkpoint_files import FORMAT
 
 ID_DIGITS = 16
@@ -125,45 +119,6 @@ def cell_plan(plan: Plan, cell: Cell, arm: str) -> Plan:
     """The plan of one arm and block of replicas; its settings stay those of the whole run."""
     own = tuple(one for one in plan.arms if one.name == arm)
     return dataclasses.replace(plan, arms=own, first_replica=cell.start, replicas=cell.stop - cell.start)
-
-
-def tree_digest(tree: Any) -> str:
-    """SHA-256 of the arrays of a tree, with their places, shapes and dtypes; whatever is no array does not count.
-
-    >>> tree_digest({'x': np.ones(2), 'name': 'a'}) == tree_digest({'x': np.ones(2), 'name': 'b'})
-    True
-    """
-    found = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if isinstance(leaf, np.ndarray | jax.Array) and leaf.dtype != object:
-            leaf = np.ascontiguousarray(leaf)
-            found.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}".encode())
-            found.update(leaf.reshape(-1).view(np.uint8).data)
-    return found.hexdigest()
-
-
-def code_digests(fields: Mapping[str, Any]) -> dict[str, str]:
-    """SHA-256 of the files of a user's own parts, by import path."""
-    found = {}
-    for entry in code_in(dict(fields)):
-        path = entry.partition("=")[2]
-        module = path.rpartition(":")[0]
-        if not is_import_path(path) or not (file := _file_of(module)):
-            continue
-        found[path] = hashlib.sha256(file.read_bytes()).hexdigest()
-    return found
-
-
-def _file_of(module: str) -> pathlib.Path | None:
-    if module.endswith(".py"):
-        file = pathlib.Path(module).expanduser()
-    else:
-        try:
-            spec = importlib.util.find_spec(module)
-        except (ImportError, ValueError):
-            return None
-        file = pathlib.Path(spec.origin) if spec is not None and spec.origin else pathlib.Path()
-    return file if file.is_file() else None
 
 
 def _listed(value: Any) -> Any:

@@ -127,12 +127,15 @@ def _merge_run(sweep: Sweep, run: str, target: pathlib.Path, states: dict[str, s
             _copy(sweep.folder(done[0]), target)
         return bool(done)
     arms = {use[1] for cell in done for use in cell.uses if use[0] == run}
+    if plan.experiment.join is not None:  # only whole arms can be joined
+        arms -= {use[1] for cell in cells if cell not in done for use in cell.uses if use[0] == run}
     if plan.reference not in arms:
         logger.warning("%s: left out, of its reference arm %r no cell is done", run or "the run", plan.reference)
         return False
     lacking = [arm.name for arm in plan.arms if arm.name not in arms]
     if lacking:
-        logger.warning("%s: without %s, of which no cell is done", run or "the run", ", ".join(lacking))
+        which = "no cell is" if plan.experiment.join is None else "not all cells are"
+        logger.warning("%s: without %s, of which %s done", run or "the run", ", ".join(lacking), which)
     kept = tuple(arm for arm in plan.arms if arm.name in arms)
     settings = {**plan.settings, "arms": {name: own for name, own in plan.settings["arms"].items() if name in arms}}
     plan = dataclasses.replace(plan, arms=kept, settings=settings)
@@ -141,7 +144,10 @@ def _merge_run(sweep: Sweep, run: str, target: pathlib.Path, states: dict[str, s
         target.mkdir(parents=True, exist_ok=True)
         for arm in prepared.arms:
             blocks = [cell for cell in cells if (run, arm.name) in cell.uses]
-            _merge_arm(sweep, plan, arm, prepared.placement, target, blocks, states)
+            if plan.experiment.join is not None:
+                plan.experiment.join(target, arm.name, [(sweep.folder(cell), cell.uses[0][1]) for cell in blocks])
+            else:
+                _merge_arm(sweep, plan, arm, prepared.placement, target, blocks, states)
     folders = [sweep.folder(cell) for cell in done]
     _join_lines([folder / "timings.jsonl" for folder in folders], target / "timings.jsonl")
     for folder in folders:

@@ -12,12 +12,13 @@ from sbjax import config as config_lib
 from sbjax.devices import in_words
 from sbjax.frame.arms import precision
 from sbjax.frame.errors import ConfigError, told_of_files
+from sbjax.frame.own_parts import tree_digest
 from sbjax.frame.plan import Plan
 from sbjax.names import expanded
 from sbjax.runner import run as run_lib
 from sbjax.runner import suite
 from sbjax.runner.sweeps import folder as folder_lib
-from sbjax.runner.sweeps.cells import Cell, cell_plan, make_cells, source_of, tree_digest
+from sbjax.runner.sweeps.cells import Cell, cell_plan, make_cells, source_of
 from sbjax.runner.sweeps.folder import Sweep
 
 logger = logging.getLogger(__name__)

@@ -13,11 +13,12 @@ from sbjax.frame.arms import precision
 from sbjax.frame.environment import environment
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.estimate import check_disk
+from sbjax.frame.own_parts import tree_digest
 from sbjax.runner import run as run_lib
 from sbjax.runner.signals import Interrupted, listening
 from sbjax.runner.sweeps import lease as lease_lib
 from sbjax.runner.sweeps import status
-from sbjax.runner.sweeps.cells import Cell, cell_plan, source_of, tree_digest
+from sbjax.runner.sweeps.cells import Cell, cell_plan, source_of
 from sbjax.runner.sweeps.folder import Sweep, digests
 from sbjax.training.progress import Progress
 

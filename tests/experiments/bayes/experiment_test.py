@@ -54,6 +54,7 @@ def test_the_loss_is_that_of_the_labels_and_the_divergence(built):
     assert float(again) != float(value)
 
 
+@pytest.mark.extended
 def test_held_out_numbers_are_of_averaged_probabilities(built):
     task = built["standard"]
     variables = jax.jit(task.init)(jax.random.key(0))

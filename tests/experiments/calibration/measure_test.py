@@ -90,6 +90,7 @@ def test_report_and_table_show_the_floor_beside_every_error(run):
     assert [row[0] for row in rows] == ["raw", "raw, averaged", "wide", "wide, averaged"]
 
 
+@pytest.mark.extended
 def test_nothing_is_measured_by_default(tmp_path):
     config = make_config(bins=0)
     config.train_steps = 2
@@ -115,6 +116,7 @@ def test_what_is_wrong_is_told_before_the_training(tmp_path):
         config_lib.read(config)
 
 
+@pytest.mark.extended
 def test_outputs_that_overflow_are_left_out():
     task = {arm.name: arm.task for arm in runner.prepare(config_lib.read(make_config())).built.arms}["raw"]
     stacked = jax.vmap(task.init)(jax.random.split(jax.random.key(0), 2))

@@ -34,6 +34,7 @@ def load(words, arms=None, **changes):
     return config
 
 
+@pytest.mark.extended
 def test_every_arm_is_built():
     config = load("", **{"task.image_size": 32})
     plan = config_lib.read(config)
@@ -65,7 +66,7 @@ def test_columns_are_the_numbers_of_the_task():
 
 @pytest.mark.slow
 def test_smoke_runs_to_its_report(tmp_path):
-    config = load("smoke,brief")
+    config = load("smoke,brief", ("raw", "expanded"))
     outcome = run_lib.run(config, tmp_path / "run")
     assert outcome.status == "done"
     page = outcome.report.read_text()

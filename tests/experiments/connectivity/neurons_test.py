@@ -38,6 +38,7 @@ def stacked(task, count=2):
     return jax.jit(jax.vmap(task.init))(jax.random.split(jax.random.key(0), count))
 
 
+@pytest.mark.extended
 def test_hidden_dense_layers_are_watched_part_by_part():
     task = task_of(MLP)
     variables = trees.take(stacked(task), 0)

@@ -75,7 +75,7 @@ def test_sampled_dimensions_are_lower_bounds_of_the_exact_one(tmp_path):
     assert cells["kept"] > 1e-9 > cells["dropped"]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("part", ["correlators", "hot", "cold"])
 def test_duality_runs(part, tmp_path):
     config = load("duality", f"{part},smoke")

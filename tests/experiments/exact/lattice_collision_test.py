@@ -27,7 +27,7 @@ def untrained(one):
     return lib.network(jax.tree.map(lambda leaf: leaf + 0.1, params), one)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("conserving", [False, True])
 @pytest.mark.parametrize("method", lib.METHODS)
 def test_what_is_built_in_holds_to_rounding(method, conserving):

@@ -108,6 +108,7 @@ def test_arms_start_as_in_their_own_shapes(name, grid, x64):
     assert grid[name].losses[1, 0] == pytest.approx(losses[0], rel=1e-12)
 
 
+@pytest.mark.extended
 def test_the_matched_control_starts_as_the_expansion(grid):
     np.testing.assert_allclose(grid["matched"].losses[:, 0], grid["middle"].losses[:, 0], rtol=1e-12)
     # For a method that knows lengths and angles only, the unit of the bias makes one step alike as well.

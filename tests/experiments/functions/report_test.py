@@ -89,6 +89,7 @@ def test_the_report_of_a_function(write):
     assert not fits.parts
 
 
+@pytest.mark.extended
 def test_functions_together(write):
     names = ("sine", "cubic", "runge", "gauss", "sign")
     for i, name in enumerate(names):

@@ -64,6 +64,7 @@ def test_a_record_of_lines_holds_what_was_measured(run):
     assert by_arm["w_sigma"]["cells"]["in_place"]["value"] == pytest.approx(100 * np.median(neurons["in_place"]))
 
 
+@pytest.mark.extended
 def test_the_full_configs_are_the_published_network():
     arms = runner.prepare(config_lib.read(config("csbm,quick", arms=None))).built.arms
     parameters = {arm.name: arm.parameters for arm in arms}

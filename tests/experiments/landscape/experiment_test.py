@@ -31,6 +31,7 @@ def test_every_experiment_has_a_config(name):
         assert plan.replicas == 2 or "smoke" not in words
 
 
+@pytest.mark.extended
 def test_an_arm_that_is_finished_is_kept(tmp_path, monkeypatch):
     """Stopped in the second arm, and taken up there."""
     config = load("counts,smoke")

@@ -68,6 +68,7 @@ def test_both_readings_find_the_planted_share(write_suite, metric):
         assert row["median"] / row["reference_median"] == pytest.approx(10 ** row["log_ratio"])
 
 
+@pytest.mark.extended
 def test_good_and_bad_news_read_the_same(write_suite):
     texts = []
     for folder, good in (("good", 15), ("bad", 0), ("even", 7)):
@@ -117,6 +118,7 @@ def test_files_table_and_page(write_suite):
     assert np.median(last) == summary["members"]["heat"]["arms"]["expanded"]["test/l2"]["median"]
 
 
+@pytest.mark.extended
 def test_same_input_same_bytes(write_suite):
     one, two = (write_suite(name, names=FIFTEEN[:6]) for name in ("one", "two"))
     for folder in (one, two, one):
@@ -125,6 +127,7 @@ def test_same_input_same_bytes(write_suite):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
 
 
+@pytest.mark.extended
 def test_seconds_until_an_error_beside_a_classical_solver(write_suite):
     folder = write_suite(names=("heat", "wave"), good=1, seconds=6.0)
     (folder / "classical.json").write_text(json.dumps({"heat": {"1e-2": 0.25, "1e-9": None}}))
@@ -156,6 +159,7 @@ def test_a_classical_file_that_cannot_be_used_is_named(write_suite, content):
         suite_report(folder, ("heat",))
 
 
+@pytest.mark.extended
 def test_what_went_wrong_is_shown(write_suite, write_member):
     names = FIFTEEN[:7]
     folder = write_suite(names=names, good=7)
@@ -214,6 +218,7 @@ def test_few_seeds_and_one_arm(write_suite, write_member, tmp_path, replicas):
     assert "nothing to compare" in path.read_text()
 
 
+@pytest.mark.extended
 def test_equations_of_a_user_and_long_names_keep_to_the_terminal(write_suite):
     names = [f"an_unusually_long_name_of_an_equation_of_a_user_{i}" for i in range(6)]
     table, _, summary = suite_report(write_suite(names=names, good=6), names)

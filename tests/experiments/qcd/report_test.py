@@ -78,6 +78,7 @@ def test_the_text_says_whether_the_gain_survives(workdir):
     assert len(alone.parts) == 1
 
 
+@pytest.mark.extended
 def test_other_lattices_are_not_compared_with_the_points(workdir):
     path = workdir / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]

@@ -27,6 +27,7 @@ def load(words, **changes):
     return config
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("model", ["bag", "textcnn", "lstm", "transformer"])
 def test_every_arm_is_built(model):
     plan = config_lib.read(load(f"{model},smoke"))

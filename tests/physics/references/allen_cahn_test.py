@@ -28,6 +28,7 @@ def test_it_converges():
     assert coarse > 30 * middle > 900 * allen_cahn.certify(*DEFAULT)[0]
 
 
+@pytest.mark.extended
 def test_against_finite_differences():
     """Second-order differences on the half interval, an explicit Runge-Kutta method of order 8, and Richardson's
     extrapolation over three grids."""
@@ -77,6 +78,7 @@ def test_symmetry_ends_and_start():
     assert (abs(at(x, 1.0)) <= 1 + 1e-12).all()
 
 
+@pytest.mark.extended
 def test_other_numbers_bring_floors_of_their_own():
     equation = make_equation("allen_cahn", diffusion=0.01, reaction=4.0)
     l2, largest = allen_cahn.distance(allen_cahn.solve(0.01, 4.0, 1.0), allen_cahn.solve(0.01, 4.0, 1.0, 2.0))
