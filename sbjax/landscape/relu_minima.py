@@ -43,7 +43,9 @@ class Point(NamedTuple):
     gradient: float
 
 
-def kernel(a: Float[np.ndarray, "*batch n d"], b: Float[np.ndarray, "*batch m d"]) -> Float[np.ndarray, "*batch n m"]:
+def kernel(
+    a: Float[np.ndarray, "*#batch n d"], b: Float[np.ndarray, "*#batch m d"]
+) -> Float[np.ndarray, "*#batch n m"]:
     """E relu(a_i . x) relu(b_j . x) over standard Gaussian x.
 
     >>> kernel(np.eye(2), np.eye(2)).round(6).tolist()
@@ -53,7 +55,7 @@ def kernel(a: Float[np.ndarray, "*batch n d"], b: Float[np.ndarray, "*batch m d"
     return sizes[..., :, None] * others[..., None, :] * (np.sin(t) + (np.pi - t) * np.cos(t)) / (2 * np.pi)
 
 
-def loss(w: Float[np.ndarray, "*batch n d"]) -> Float[np.ndarray, "*batch"]:
+def loss(w: Float[np.ndarray, "*batch n d"]) -> Float[np.ndarray, "*batch"] | float:
     """L(W), with the teacher e_1, .., e_d.
 
     >>> float(loss(np.eye(3)))
@@ -74,8 +76,8 @@ def gradient(w: Float[np.ndarray, "*batch n d"]) -> Float[np.ndarray, "*batch n 
 
 
 def kernel_gradient(
-    a: Float[np.ndarray, "*batch n d"], b: Float[np.ndarray, "*batch m d"]
-) -> Float[np.ndarray, "*batch n d"]:
+    a: Float[np.ndarray, "*#batch n d"], b: Float[np.ndarray, "*#batch m d"]
+) -> Float[np.ndarray, "*#batch n d"]:
     """sum_j dK(a_i, b_j) / da_i = sum_j (|b_j| sin t a_i / |a_i| + (pi - t) b_j) / (2 pi)."""
     t, sizes, others = _angles(a, b)
     along = (np.sin(t) * others[..., None, :]).sum(-1) / np.maximum(sizes, _TINY)
