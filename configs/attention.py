@@ -47,6 +47,7 @@ ARMS = {
 }
 TINY = {"width": 8, "size": 2, "heads": 2, "depth": 1, "hidden": 8}
 SMOKE = {"dimensions": {"depth": 1}, "planted": TINY, "barriers": {**TINY, "learned_steps": 2, "points": 3}}
+SMOKE_ARMS = {"barriers": ["rms"], "flows": ["pace", "form_relu"]}
 # Replicas and steps of the optimiser.
 SIZES = {"dimensions": (3, 1), "planted": (100, 1), "barriers": (16, 400), "flows": (20, 1)}
 
@@ -63,7 +64,8 @@ def get_config(argument=None):
     if words["smoke"]:
         config = config_lib.shrink(config)
         config.task.update(SMOKE.get(part, {}))
-        arms = dict(list(arms.items())[: 1 if part == "barriers" else 2])
+        chosen = SMOKE_ARMS.get(part, list(arms)[:2])
+        arms = {name: arms[name] for name in chosen}
     config.arms = {name: {"order": order, "task": task} for order, (name, task) in enumerate(arms.items())}
     config.reference = next(iter(arms))
     config.monitor.kinds = ""

@@ -33,7 +33,7 @@ def get_config(argument=None):
                 "width": width,
                 "depth": depth,
                 "look": "lines",
-                "budget": 16 if words["smoke"] else 256,
+                "budget": 8 if words["smoke"] else 256,
                 "networks": 40,
             }
             for inputs, width in SHAPES

@@ -61,14 +61,17 @@ def in_time(flow: Flow, tau: Callable[[Float[Array, ""]], Float[Array, ""]], sta
     """The same flow in the time s, t = tau(s), which must map [start, end] onto the times of the flow, increasing.
 
     Raises:
-        ValueError: tau does not map the ends onto the ends.
+        ValueError: tau does not map the ends onto the ends; not looked at where it depends on traced parameters.
 
     >>> flow = in_time(Flow(lambda t, z: -z, lambda x: x, lambda z: z), lambda s: s / 2, 0.0, 2.0)
     >>> float(flow.field(0.0, jnp.array([1.0]))[0]), flow.end
     (-0.5, 2.0)
     """
-    ends = [float(tau(jnp.asarray(end, float))) for end in (start, end)]
-    if not np.allclose(ends, (flow.start, flow.end), rtol=1e-6, atol=1e-6):
+    with jax.ensure_compile_time_eval():  # numbers inside of `jit` too, unless tau has traced parameters
+        ends = [tau(jnp.asarray(end, float)) for end in (start, end)]
+    known = not any(isinstance(end, jax.core.Tracer) for end in ends)
+    ends = [float(end) for end in ends] if known else ends
+    if known and not np.allclose(ends, (flow.start, flow.end), rtol=1e-6, atol=1e-6):
         raise ValueError(f"tau maps the ends to {ends}, the flow has times {[flow.start, flow.end]}: they must agree")
 
     def field(s, z):

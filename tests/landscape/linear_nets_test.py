@@ -40,7 +40,9 @@ def test_components_with_a_skip_connection_are_those_of_the_flooded_plane():
                 assert {nets.skip_component(*at(t), skip) for t in np.linspace(0, 1, 21)} == {kind}
 
 
-@pytest.mark.parametrize(("layers", "width"), [(2, 1), (3, 1), (3, 2), (4, 3), (5, 2)])
+@pytest.mark.parametrize(
+    ("layers", "width"), [(2, 1), (3, 1), (3, 2), (4, 3), pytest.param(5, 2, marks=pytest.mark.extended)]
+)
 def test_all_components_are_met_and_each_is_joined(layers, width):
     random = np.random.default_rng(layers * 10 + width)
     target = random.normal(size=(width, width))

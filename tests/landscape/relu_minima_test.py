@@ -93,7 +93,7 @@ def test_a_unit_in_two_halves_gives_k_minus_1_negative_eigenvalues(points, k):
             assert low - 0.005 <= values[0] <= high + 0.005
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("k", [8, 6, 7, 10, 12])
 def test_a_new_unit_of_zero_norm_goes_down(points, k):
     """Against a general minimiser over the unit; A and I round to -0.019 but for A from k = 10 on, -0.018."""

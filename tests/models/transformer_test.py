@@ -15,6 +15,7 @@ def norm(x, scale, kind, eps):
     return x / np.sqrt((x**2).mean(-1, keepdims=True) + eps) * scale
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["rms", "layer"])
 @pytest.mark.parametrize("positions", ["learned", "rope"])
 def test_against_numpy(kind, positions):

@@ -63,7 +63,7 @@ NETS = {
 }
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", NETS)
 def test_no_continuous_symmetry_of_a_transformer_is_missing(name):
     options = NETS[name]

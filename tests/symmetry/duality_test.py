@@ -29,6 +29,7 @@ def test_kernels_by_quadrature():
     np.testing.assert_allclose(duality.unit_mean(POINTS), lengths / np.sqrt(3) / np.sqrt(2 * np.pi))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("width", "means"), [(1, [0.0, 0.0]), (8, [0.3, 0.3, 0.0]), (50, [0.2, 0.0])])
 def test_two_point_function_of_sampled_networks(width, means, x64):
     """Within four standard errors at every entry, at every width."""

@@ -66,6 +66,24 @@ def test_other_times():
             flows.in_time(flow(), lambda s: s / 2, 0.0, 1.0)
 
 
+def test_other_times_within_a_compiled_function():
+    """Ends that do not agree are told there too; a pace that is traced is taken as it is."""
+
+    @jax.jit
+    def ends(x, pace):
+        plain = flow()
+        fixed = flows.in_time(plain, lambda s: s / 4, 0.0, 4.0)
+        traced = flows.in_time(plain, lambda s: pace * s, 0.0, 4.0)
+        return [one.field(jnp.asarray(2.0), x) for one in (fixed, traced)]
+
+    with devices.double():
+        fixed, traced = ends(jnp.asarray(X), 0.25)
+        np.testing.assert_allclose(fixed, np.tanh(W @ X + 0.5) / 4, rtol=1e-12)
+        np.testing.assert_allclose(traced, fixed, rtol=1e-12)
+        with pytest.raises(ValueError, match="tau maps the ends to"):
+            jax.jit(lambda x: flows.in_time(flow(), lambda s: s / 2, 0.0, 1.0).field(0.5, x))(jnp.asarray(X))
+
+
 LEAKY = functools.partial(jax.nn.leaky_relu, negative_slope=0.1)
 
 

@@ -26,6 +26,7 @@ def network(seed, dtype):
     return lambda x: forward(params, x, jnp.tanh)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("name", EXACT)
 def test_exact_to_the_last_bit_where_the_involution_is(name, sign):

@@ -17,6 +17,7 @@ from sbjax.files import REMEDY, FileError, misfit
 from sbjax.frame.protocol import Experiment
 from sbjax.metrics.shares import share
 from sbjax.report import tables
+from sbjax.report.ratios import ratio
 from sbjax.report.results import Results
 from sbjax.report.sections import Section, Table
 
@@ -95,6 +96,31 @@ def _text(cell: Any, digits: int) -> str:
     if isinstance(cell, Mapping) and "value" not in cell:
         return f"{cell['low']:.{digits}g} to {cell['high']:.{digits}g}"
     return tables.measure(cell, digits)
+
+
+def over(
+    found: Mapping[str, ArmResult], same: Sequence[str], columns: Mapping[str, tuple[Mapping[str, Any], str]]
+) -> dict[str, dict[str, Any]]:
+    """Each arm against others, for `compare`: medians of ratios of a metric, seed by seed, with 95 % intervals.
+
+    Args:
+        found: what arms left.
+        same: cells in which the other arm agrees with an arm.
+        columns: {new cell: (cells of the other arm, metric)}; the first such arm counts, and none is against itself.
+
+    >>> arms = {name: result({"loss": [x, x]}, {"method": name}) for name, x in (("plain", 2.0), ("tied", 1.0))}
+    >>> over(arms, [], {"gain": ({"method": "plain"}, "loss")})["tied"]["gain"]["value"]
+    0.5
+    """
+    cells = {name: arm.summary["cells"] for name, arm in found.items()}
+    more: dict[str, dict[str, Any]] = {}
+    for name, arm in found.items():
+        for column, (wanted, metric) in columns.items():
+            wanted = {**wanted, **{one: cells[name].get(one) for one in same}}
+            base = next((other for other in found if all(cells[other].get(k) == v for k, v in wanted.items())), name)
+            if base != name:
+                more.setdefault(name, {})[column] = ratio(found[base].metrics[metric], arm.metrics[metric])
+    return more
 
 
 def counted(flags: Any) -> dict[str, Any]:

@@ -16,12 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sbjax import rng, trees
-from sbjax.experiments.exact.experiment import ExactExperiment, counted, measured, result
+from sbjax.experiments.exact.experiment import ExactExperiment, counted, measured, over, result
 from sbjax.experiments.exact.training import train
 from sbjax.frame.errors import ConfigError
 from sbjax.options import option
 from sbjax.physics import lattice_boltzmann as lb
-from sbjax.report.ratios import ratio
 
 METHODS = ("plain", "augmented", "averaged", "equivariant")
 TESTED, FLOW_STEPS, DIVERGED = 2000, 200, 1.0
@@ -208,23 +207,14 @@ def _size(x):
     return jnp.sqrt(jnp.mean(x**2))
 
 
-def _compare(found):
-    """Each arm against the first plain one with as many states, and against its copies: ratios of errors by seed."""
-    first, more = {}, {}
-    for arm in found.values():
-        cells = arm.summary["cells"]
-        if cells["conserving"] == "no":
-            first.setdefault((cells["method"], cells["points"]), arm)
-    for name, arm in found.items():
-        for against, metric, cell in (
-            ("plain", "test/error", "gain"),
-            ("plain", "flow/error", "flow_gain"),
-            ("augmented", "test/error", "over_copies"),
-        ):
-            base = first.get((against, arm.summary["cells"]["points"]))
-            if base is not None and base is not arm:
-                more.setdefault(name, {})[cell] = ratio(base.metrics[metric], arm.metrics[metric])
-    return more
+def compare(found):
+    """Each arm against the plain one with as many states, and against that on copies: ratios of errors by seed."""
+    plain, copies = {"method": "plain", "conserving": "no"}, {"method": "augmented"}
+    return over(
+        found,
+        ["points"],
+        {"gain": (plain, "test/error"), "flow_gain": (plain, "flow/error"), "over_copies": (copies, "test/error")},
+    )
 
 
 EXPERIMENT = ExactExperiment(
@@ -256,5 +246,5 @@ EXPERIMENT = ExactExperiment(
     check_arm=check,
     needs=needs,
     run_arm=run_arm,
-    compare=_compare,
+    compare=compare,
 )

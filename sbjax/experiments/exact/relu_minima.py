@@ -100,7 +100,7 @@ def _turning(plan, task, key, log, stop):
         low = [k for k in signs if signs.get(k + 1, signs[k]) != signs[k]]
         cells[f"turns_{family}"] = fractional.turning_point(family, low[0], low[0] + 1) if low else None
     log(", ".join(f"{family} turns at {cells['turns_' + family]}" for family in rm.FAMILIES))
-    return result({"train/loss": [float("nan")] * plan.replicas}, cells)
+    return result({"train/loss": [rm.critical_point("II", task.k).loss] * plan.replicas}, cells)
 
 
 def _search(plan, task, key, log, stop):

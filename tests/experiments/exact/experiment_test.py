@@ -46,6 +46,16 @@ def test_a_run_becomes_a_report_and_a_record(tmp_path):
     assert found["columns"][1] == {"key": "layers", "name": "layers", "digits": 7}
 
 
+def test_where_families_turn_is_a_finished_run(tmp_path):
+    config = load("relu_minima", "")
+    config.arms, config.reference = {"turning": {"task": {"part": "turning", "k": 8}}}, "turning"
+    outcome = runner.run(config, tmp_path / "run")
+    cells = load_arm(tmp_path / "run", "turning", "exact").summary["cells"]
+    assert outcome.status == "done"
+    assert 5 < cells["turns_A"] < 6 < cells["turns_I"] < 7
+    assert cells["turns_II"] is None
+
+
 def test_sampled_dimensions_are_lower_bounds_of_the_exact_one(tmp_path):
     """All arms see the same networks; the more points, the smaller the deficit, and no smaller than the exact one."""
     config = load("hidden_symmetries", "smoke")
@@ -93,7 +103,7 @@ def test_what_is_built_in_is_exact_in_the_plane(tmp_path):
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("method", involution.METHODS)
+@pytest.mark.parametrize("method", involution.METHODS[::-1])
 def test_flipped_digits(method):
     """The projector is symmetric to the last bit, tied kernels to round-off; all have one number of parameters."""
     found = involution_images.run(
@@ -136,3 +146,20 @@ def test_refusals(name, task, message):
     config["task"] = {**config["task"], **task}
     with pytest.raises(ConfigError, match=message):
         runner.prepare(config_lib.read(config))
+
+
+def test_arms_of_an_involution_are_compared_with_those_of_their_target():
+    def arm(method, error, **cells):
+        return experiment.result({"test/error": [error] * 5}, {"method": method, **cells})
+
+    found = involution.compare({
+        "plain": arm("plain", 1.0, sign=1), "odd": arm("plain", 4.0, sign=-1), "copies": arm("augmented", 0.5, sign=1),
+        "tied": arm("tied", 0.25, sign=1), "odd_tied": arm("tied", 0.4, sign=-1),
+    })  # fmt: skip
+    values = {name: {column: cell["value"] for column, cell in one.items()} for name, one in found.items()}
+    assert values == {
+        "plain": {"over_copies": 2.0},
+        "odd_tied": {"gain": 0.1},
+        "copies": {"gain": 0.5},
+        "tied": {"gain": 0.25, "over_copies": 0.5},
+    }

@@ -91,7 +91,7 @@ def test_arms_are_compared_with_the_plain_one_of_as_many_states():
         metrics = {"test/error": [error] * 5, "flow/error": [2 * error] * 5}
         return types.SimpleNamespace(summary={"cells": cells}, metrics=metrics)
 
-    found = lib._compare({
+    found = lib.compare({
         "plain": arm("plain", 10, 1.0), "few": arm("equivariant", 10, 0.5), "both": arm("plain", 10, 0.1, "yes"),
         "more": arm("plain", 20, 0.4), "many": arm("equivariant", 20, 0.1), "alone": arm("plain", 30, 1.0, "yes"),
     })  # fmt: skip
