@@ -72,6 +72,7 @@ def test_whether_permuted_units_are_read_alike(network, name):
         assert np.abs(np.asarray(run(broken)) - out).max() > 1e-4
 
 
+@pytest.mark.extended
 def test_np_with_embeddings_is_invariant_too():
     reading = reading_of("cnn")
     module = make_metanet("functional", outputs=1, reading=reading, ends="permuted", channels=(4,), keep_features=True)
