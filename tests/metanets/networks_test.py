@@ -42,7 +42,8 @@ def nets(reading, count=3):
 
 
 def moved(reading, entries):
-    return permuted(reading, entries, lambda i: random_permutations(jax.random.key(i), reading.spec))
+    orders = jax.vmap(lambda key: random_permutations(key, reading.spec))(jax.random.split(KEY, len(entries)))
+    return permuted(reading, entries, orders)
 
 
 @pytest.mark.parametrize(
