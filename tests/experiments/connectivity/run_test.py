@@ -190,7 +190,7 @@ def test_pairs_are_disjoint_first():
 
 @pytest.mark.parametrize(
     ("published", "said"),
-    [({"raw": (float("nan"), 1.0)}, "is not finite"), ({"raw/networks": float("inf")}, "is not"), ({"raw": 5}, "raw=5")],
+    [({"raw": (float("nan"), 1.0)}, "is not"), ({"raw/networks": float("inf")}, "is not"), ({"raw": 5}, "raw=5")],
 )
 def test_published_numbers_that_no_table_could_show_are_refused(published, said):
     config = config_lib.shrink(config_lib.base_config()).to_dict() | {"arms": {"raw": {}}}
