@@ -82,7 +82,7 @@ FLAGS = [
     ("--config.task.lr=3", "--config.task.lr: its section 'task' has no field 'lr', did you mean 'optimizer.learning"),
     ("--config.model.width=3", r"section 'model' has no field 'width'.*into the file: config.model = {'name': "
      r"'mlp', 'width': ..}, and is a flag from then on"),
-    ("--config.arms={}", "--config.arms is a section and no field: give its fields one by one, such as --config.arms.exp"),
+    ("--config.arms={}", "--config.arms is a section and no field: give its fields one by one, such as --config."),
     ("--config.task=5", r"--config.task is a section .*such as --config.task.[a-z_]+=\.\., or write it in .*mine.py"),
     ("--config.suite=x", "--config.suite is a section and no field: give its fields one by one, or write it in"),
     ("--config.", "--config.: the config has no field ''"),
