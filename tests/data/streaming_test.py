@@ -57,9 +57,7 @@ def test_a_file_that_is_lost_in_a_training_is_told(photos, places):
     for path in photos.glob("*/*.png"):
         path.write_bytes(path.read_bytes()[:50])
     for read in (feed.train, feed.evaluate):
-        with pytest.raises(
-            FileError, match=r"cannot be read .*\.png.*mend or remove them. What was saved is"
-        ):
+        with pytest.raises(FileError, match=r"cannot be read .*\.png.*mend or remove them. What was saved is"):
             read(0)
     feed.close()
 
