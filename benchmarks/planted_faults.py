@@ -116,7 +116,7 @@ FAULTS = (
         ("landscape/copy_average_test.py", "landscape", "experiments/landscape"),
     ),
     Fault(
-        "second", "tasks/images.py", "data.test_images[: counts[1]]", "data.test_images[-counts[1] :]",
+        "second", "tasks/classification.py", "test[0][: counts[1]]", "test[0][-counts[1] :]",
         ("tasks/images_test.py", "tasks", "data/own_sets_test.py experiments/golden_test.py"),
     ),
     Fault(
@@ -144,7 +144,8 @@ FAULTS = (
         ("training/placement_test.py",),
     ),
     Fault(
-        "siblings", "training/placement.py", "(min(jax.device_count(), replicas) if cpu", "(jax.device_count() if cpu",
+        "siblings", "training/placement.py", "min(jax.device_count(), max(replicas, jax.process_count())) if cpu",
+        "jax.device_count() if cpu",
         ("training/placement_test.py",),
     ),
     Fault(
@@ -156,7 +157,7 @@ FAULTS = (
         ("models/models_test.py",),
     ),
     Fault(
-        "siblings", "tasks/images.py", "data.validation_labels[: counts[0]]", "data.validation_labels[-counts[0] :]",
+        "siblings", "tasks/classification.py", "validation[1][: counts[0]]", "validation[1][-counts[0] :]",
         ("tasks/images_test.py",),
     ),
     Fault(

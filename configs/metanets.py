@@ -1,12 +1,12 @@
 """Networks that read networks: which metanetwork predicts the test accuracy of a network best, from its weights?
 
-    python runs/train.py --config=configs/zoo.py:digits --workdir=/tmp/zoo                       # first: the networks
-    python runs/train.py --config=configs/metanets.py --config.task.zoo=/tmp/zoo --workdir=/tmp/metanets
-    python runs/train.py --config=configs/metanets.py:kinds --config.task.zoo=/tmp/zoo --workdir=/tmp/metanets_kinds
+    python runs/train.py --config=configs/zoo.py:digits --workdir=/tmp/digits                    # first: the networks
+    python runs/train.py --config=configs/metanets.py --config.task.zoo=/tmp/digits --workdir=/tmp/metanets
+    python runs/train.py --config=configs/metanets.py:kinds --config.task.zoo=/tmp/digits --workdir=/tmp/metanets_kinds
     python runs/train.py --config=configs/metanets.py:smoke --workdir=/tmp/metanets_smoke   # makes its own networks
 
 Words: order (all metanetworks on the standard networks of the zoo) or kinds (four metanetworks on standard and on
-W-asymmetric networks, each W arm beside its standard partner); fixed; quick (5 replicas, half the epochs); smoke.
+W-asymmetric networks, each W arm beside its standard partner); fixed; quick (5 replicas, 15 epochs); smoke.
 
 Controls. `order`: hyper-parameters alone, without any weight; a graph without messages; and what hyper-parameters leave
 of the accuracy, by statistics and by the functional. `kinds`: of the W arm of the flat perceptron, smaller standard
@@ -23,13 +23,13 @@ How to: docs/how_to/metanets.md.
 from sbjax import config as config_lib
 
 FLAT = {"name": "flat", "widths": (64,)}
-DEEPSETS = {"name": "deepsets", "width": 32}
+DEEPSETS = {"name": "deepsets", "width": 64}
 DMC = {"name": "dmc", "channels": (2, 4, 8, 16, 32, 64, 64, 64, 64, 64)}
 STATISTICS = {"name": "statistics", "widths": (256, 256)}
 HYPER = {"name": "hyperparameters", "widths": (64, 64)}
 FUNCTIONAL = {"name": "functional", "channels": (16, 16, 5), "head": (128,)}
 GRAPH = {"name": "neural_graph", "layers": 3, "nodes": 32, "edges": 16, "head": (64,)}
-ATTENTION = {"name": "neural_graph_transformer", "layers": 2, "nodes": 32, "edges": 16, "heads": 4, "head": (64,)}
+ATTENTION = {"name": "neural_graph_transformer", "layers": 2, "nodes": 16, "edges": 8, "heads": 4, "head": (64,)}
 SMALL = {
     "flat": {"widths": (8,)},
     "deepsets": {"width": 8},
@@ -54,11 +54,12 @@ def get_config(argument=None):
     config = config_lib.base_config()
     config.task = {"kind": "metanets", "zoo": "made", "nets": "standard", "batch_size": 32}
     config.model = STATISTICS
-    config.optimizer.update(name="adamw", learning_rate=1e-3, weight_decay=0.01, schedule="cosine", warmup_share=0.05)
-    config.replicas, config.train_epochs, config.reports = (5, 40.0, 10) if words["quick"] else (10, 80.0, 20)
+    config.optimizer.update(name="adamw", learning_rate=3e-3, weight_decay=0.01, schedule="cosine", warmup_share=0.05)
+    config.replicas, config.train_epochs, config.reports = (5, 15.0, 5) if words["quick"] else (10, 80.0, 20)
     config.monitor.kinds, config.checkpoint.saves = "", 2
     config.reference = "statistics" if words["what"] == "order" else "standard_flat"
-    arms = order() if words["what"] == "order" else kinds(words["fixed"])
+    quick = words["quick"] or words["smoke"]
+    arms = order(quick) if words["what"] == "order" else kinds(quick, words["fixed"])
     for place, (name, arm) in enumerate(arms.items()):
         arm |= {"order": place, "role": arm.get("role", "reference" if name == config.reference else "treatment")}
         if name in CLAIMS:
@@ -72,14 +73,14 @@ def get_config(argument=None):
     return config_lib.shrink(config) if words["smoke"] else config
 
 
-def order():
+def order(quick):
     """Arms: the metanetworks, and controls of the functional."""
     arms = {
         "statistics": {"model": STATISTICS},
         "flat": {"model": FLAT},
-        "deepsets": {"model": DEEPSETS},
-        "dmc": {"model": DMC},
         "functional": {"model": FUNCTIONAL},
+        "dmc": {"model": DMC},
+        "deepsets": {"model": DEEPSETS | {"width": 16}} if quick else {"model": DEEPSETS},
         "neural_graph": {"model": GRAPH},
         "attention": {"model": ATTENTION},
     }
@@ -93,10 +94,10 @@ def order():
     return arms
 
 
-def kinds(fixed):
+def kinds(quick, fixed):
     """Arms: standard and W-asymmetric networks, and controls of the latter's flat perceptron."""
-    arms = {}
-    for name, model in {"flat": FLAT, "deepsets": DEEPSETS, "dmc": DMC, "statistics": STATISTICS}.items():
+    arms, sets = {}, DEEPSETS | ({"width": 16} if quick else {})
+    for name, model in {"flat": FLAT, "deepsets": sets, "dmc": DMC, "statistics": STATISTICS}.items():
         arms[f"standard_{name}"] = {"model": model}
         arms[f"w_{name}"] = {"model": model, "task": {"nets": "w"}, "labels": {"against": f"standard_{name}"}}
     small = control(FLAT, "size", "smaller standard networks", "w_flat", "standard_flat")

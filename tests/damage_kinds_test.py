@@ -11,6 +11,8 @@ import pytest
 
 from sbjax.claims import recording
 from sbjax.claims.records import RecordError
+from sbjax.experiments.calibration import measure as calibration_measure
+from sbjax.experiments.calibration import report as calibration_report
 from sbjax.experiments.exact import linear_nets
 from sbjax.experiments.landscape.arm_results import save_arm
 from sbjax.experiments.text import report as text_report
@@ -112,6 +114,22 @@ def test_a_damaged_table_of_cells_is_told(tmp_path, damage):
     except FileError:
         return
     assert found == right or not (tmp_path / "exact" / "a.json").exists() or damage.__name__.startswith("wrong_type")
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_calibration_is_told(tmp_path, damage):
+    numbers = dict.fromkeys(("accuracy", "loss", "brier", "error", "floor", "floor_high"), 0.5) | {"detection": None}
+    numbers |= {"temperature": 1.0, "tempered_loss": 0.5}
+    bins = {"counts": [3, 1], "confidence": [0.2, None], "accuracy": [0.5, None]}
+    whole = {"bins": 2, "examples": 4, "running": [0, 1], "replicas": [numbers] * 2, "ensemble": numbers}
+    calibration_measure.save(tmp_path, "raw", whole | {"reliability": bins})
+    right = calibration_report.table(tmp_path, ["raw"])
+    damage(tmp_path / "calibration" / "raw.json")
+    try:
+        found = calibration_report.table(tmp_path, ["raw"])
+    except FileError:
+        return
+    assert found == right or not (tmp_path / "calibration" / "raw.json").exists() or "wrong_type" in damage.__name__
 
 
 ONES = np.ones((2, 3), bool)

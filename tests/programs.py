@@ -228,6 +228,14 @@ def zoo(lower):
     lower(made, zoo_program.Data(pixels, labels, pixels, labels), jnp.arange(3), {**hyper, "epochs": jnp.ones(3, int)})
 
 
+FAMILIES = {
+    "resnet50": {"width": 0.125},
+    "densenet121": {},
+    "mobilenet_v3_small": {},
+    "mobilenet_v3_large": {},
+    "efficientnet_b0": {},
+}
+TEXTS, COLOURS = (f"{CONFIGS.parent / 'tests' / name}:load" for name in ("toy_texts.py", "toy_colours.py"))
 CORE = {
     "images, MLP": of_task(lambda: image_task("mlp", (8, 8, 1))),
     "images, CNN": of_task(lambda: image_task("cnn", (8, 8, 1), channels=(4, 4))),
@@ -258,4 +266,15 @@ OTHERS = {
     "other optimisers": optimizers([n for n in OPTIMIZERS if n not in ("soap", "lbfgs", "gauss_newton")]),
     "small fits": small_fits,
     "zoo": zoo,
+    **{f"images, {name}": of_task(functools.partial(image_task, name, **small)) for name, small in FAMILIES.items()},
+    "speed run": of_config("speedrun.py:smoke", dataset="digits"),
+    "texts, convolutions": of_config("text.py:textcnn,smoke", dataset=TEXTS),
+    "texts, LSTM": of_config("text.py:lstm,smoke", dataset=TEXTS),
+    "texts, transformer": of_config("text.py:transformer,smoke", dataset=TEXTS),
+    "colours": of_config("colour.py:smoke", dataset=COLOURS),
+    "classes of colour": of_config("colour.py:bins,smoke", dataset=COLOURS),
+    "variational networks": of_config("bayes.py:mlp8,digits,smoke", arm=1),
+    "graph networks": of_config("graphs.py:csbm,smoke"),
+    "metanetworks": of_config("metanets.py:smoke", arm=1),
+    "identifiability": of_config("identifiability.py:drops,smoke"),
 }

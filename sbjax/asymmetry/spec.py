@@ -54,7 +54,7 @@ class AsymmetrySpec:
         None, "deviation of F; None = 0.01/sqrt(d)", least=0, like=1.0, only={"kind": one_of("syre")}
     )
     bias_bound: float = option(1.0, "of the frozen biases", least=0, only={"kind": one_of("fixed_bias")})
-    where: tuple[str, ...] | None = option(
+    where: tuple[str, ...] | str | None = option(
         None, "globs of parameters; None = by kind", only={"kind": one_of("syre", "fixed_bias")}
     )
     mask_seed: int = option(0, "of all constants, which all replicas share")

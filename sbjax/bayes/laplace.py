@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from sbjax import rng
 from sbjax.asymmetry.weights import keep_trainable
 from sbjax.bayes.optional import library
-from sbjax.bayes.predictive import check_samples
+from sbjax.bayes.predictive import check_examples, check_samples
 from sbjax.names import check_choice
 
 CURVATURES = ("full", "diagonal", "lanczos", "lobpcg")
@@ -95,13 +95,14 @@ def laplace(
 
     Raises:
         ImportError: laplax is not installed; the message has the line that installs it.
-        ValueError: an unknown curvature, prior_precision <= 0, or a rank < 1.
+        ValueError: an unknown curvature, prior_precision <= 0, or a rank < 1; examples as `check_examples` refuses.
     """
     check_choice(curvature, CURVATURES, what="curvature")
     if not prior_precision > 0:
         raise ValueError(f"prior_precision={prior_precision} must be > 0")
     if rank < 1:
         raise ValueError(f"rank={rank} must be >= 1")
+    check_examples(network, variables, inputs, labels)
     laplax = library("laplax", what="Laplace approximations are made")
     library("loguru", what="Laplace approximations are made").logger.disable("laplax")  # it tells of every step
     key = rng.stream(jax.random.key(0), "laplace") if key is None else key

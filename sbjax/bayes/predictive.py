@@ -6,8 +6,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
+from sbjax import trees
 from sbjax.bayes.variational import NOISE, Variational
 
 
@@ -138,6 +140,29 @@ class Predictive:
             return self.network.apply(variables, x, train=train, **kwargs)
         posterior = VariationalPosterior(self.network, variables)
         return predict(posterior, x, samples=self.samples, key=jax.random.key(self.seed))
+
+
+def check_examples(network: Any, variables: Mapping[str, PyTree], inputs: Array, labels: Array) -> None:
+    """Refuse examples that a classifier was not trained on: jax takes the nearest class for a label beyond the last.
+
+    Raises:
+        ValueError: no examples, labels of another number, beyond the classes or no whole numbers; inputs or weights
+            that are not finite; variables without 'params'.
+    """
+    if "params" not in variables:
+        raise ValueError(
+            f"variables hold {', '.join(variables) or 'nothing'}: give {{'params': ..}} of a trained network"
+        )
+    count = len(inputs)
+    if not count or np.shape(labels) != (count,) or not np.issubdtype(np.asarray(labels).dtype, np.integer):
+        raise ValueError(f"labels have the shape {np.shape(labels)}: give the class of each of {count} examples, >= 1")
+    classes = jax.eval_shape(lambda v: network.apply(v, inputs[:1], train=False), variables).shape[-1]
+    low, high = int(np.min(labels)), int(np.max(labels))
+    if low < 0 or high >= classes:
+        raise ValueError(f"labels lie in {low} to {high}: give one of 0 to {classes - 1} for each example")
+    for what, tree in (("inputs", inputs), ("weights", variables["params"])):
+        if not trees.all_finite(tree):
+            raise ValueError(f"{what} have entries that are not finite: a posterior is that of a trained network")
 
 
 def check_samples(samples: int) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sbjax.asymmetry.weights import keep_trainable
 from sbjax.bayes.optional import library
-from sbjax.bayes.predictive import Draws
+from sbjax.bayes.predictive import Draws, check_examples
 from sbjax.names import check_choice
 
 METHODS = ("sgld", "sghmc")
@@ -67,6 +67,7 @@ def stochastic_gradient(
         raise ValueError(f"batch_size={batch_size} must lie between 1 and the {len(labels)} examples")
     if warmup_steps < 0:
         raise ValueError(f"warmup_steps={warmup_steps} must be >= 0")
+    check_examples(network, variables, inputs, labels)
     blackjax = library("blackjax", what="chains are run")
     log_prior, log_likelihood = _densities(network, variables, prior_variance)
     gradient = blackjax.sgmcmc.gradients.grad_estimator(log_prior, log_likelihood, len(labels))
@@ -117,6 +118,7 @@ def nuts(
         ValueError: a number that is not positive, or a chain that diverged.
     """
     _check_positive(warmup_steps=warmup_steps, keep=keep, prior_variance=prior_variance)
+    check_examples(network, variables, inputs, labels)
     blackjax = library("blackjax", what="chains are run")
     log_prior, log_likelihood = _densities(network, variables, prior_variance)
 

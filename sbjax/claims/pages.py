@@ -35,6 +35,7 @@ EXPERIMENTS = {
     "mli": "Monotonic linear interpolation",
     "graphs": "Graph networks",
     "identifiability": "Neuron identifiability",
+    "zoo": "Zoos of networks",
     "bayes": "Bayesian networks",
     "designs": "Designs and the replica distance",
 }

@@ -18,6 +18,9 @@ from jaxtyping import Array, Float
 AB_SCALE = 110.0
 """Targets of networks are a and b in units of this: within sRGB they lie between -108 and 99."""
 
+MOST_LIGHT = 10.0
+"""Values of sRGB beyond it are pixels from 0 to 255 and no light a little out of range."""
+
 # x, y of red, green, blue and white.
 _PRIMARIES = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
 _WHITE_XY = (0.3127, 0.3290)
@@ -127,4 +130,6 @@ def _checked(name: str, x) -> tuple[Any, Any]:
         raise ValueError(
             f"{name} has shape {x.shape} and dtype {x.dtype}: give floating numbers [.., 3]; divide uint8 pixels by 255"
         )
+    if name == "rgb" and xp is np and x.size and np.nanmax(x) > MOST_LIGHT:
+        raise ValueError(f"rgb has values up to {np.nanmax(x):g}: pixels lie between 0 and 1; divide by 255")
     return x, xp

@@ -65,6 +65,8 @@ def colour_statistics(images: UInt8[np.ndarray, "n h w 3"]) -> ColourStatistics:
     >>> colour_statistics(red_and_grey).ab_mean.round(2).tolist()
     [40.05, 33.6]
     """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not len(images):
+        raise ValueError(f"images are {images.dtype}{list(images.shape)}: give one or more as uint8 [n, h, w, 3]")
     classes = len(classes_of_colour())
     count = np.zeros(LIGHTNESS_BINS)
     sums, moments, shares = np.zeros((LIGHTNESS_BINS, 2)), np.zeros(2), np.zeros(classes)

@@ -3,10 +3,11 @@
 import importlib
 import importlib.util
 import logging
+import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -42,6 +43,22 @@ def fit(image, size: int):
     return ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
 
 
+def check_memory(count: int, shape: Sequence[int]) -> None:
+    """Refuse images that do not fit, before they are decoded.
+
+    Raises:
+        ValueError: naming their size and what there is.
+    """
+    from sbjax import devices  # JAX, which reading images does not need
+
+    needed, there = count * math.prod(shape), devices.memory()
+    if needed > there:
+        raise ValueError(
+            f"image_size={shape[0]}: {count} images of this size take {devices.in_words(needed)} of memory, and "
+            f"there are {devices.in_words(there)}; lower it"
+        )
+
+
 def resize(images: UInt8[np.ndarray, "n h w c"], size: int) -> UInt8[np.ndarray, "n size size c"]:
     """All images at size x size, as `image_size` has it in `sbjax.data.load`; any number of channels, each by itself.
 
@@ -54,14 +71,7 @@ def resize(images: UInt8[np.ndarray, "n h w c"], size: int) -> UInt8[np.ndarray,
     pillow = import_pillow(what="Images are resized")
     if images.shape[1:3] == (size, size):
         return images
-    from sbjax import devices  # JAX, which reading images does not need
-
-    needed, there = len(images) * size**2 * images.shape[-1], devices.memory()
-    if needed > there:
-        raise ValueError(
-            f"image_size={size}: {len(images)} images of this size take {devices.in_words(needed)} of memory, and "
-            f"there are {devices.in_words(there)}; lower it"
-        )
+    check_memory(len(images), (size, size, images.shape[-1]))
     resized = np.empty((len(images), size, size, images.shape[-1]), np.uint8)
     for image, result in zip(images, resized):
         for channel in range(images.shape[-1]):

@@ -62,6 +62,7 @@ class Part:
     def first(self, count: int) -> UInt8[np.ndarray, "count h w c"]:
         """The first images, in memory."""
         count = min(count, len(self))
+        decoding.check_memory(count, self.reader.shape)
         found = np.empty((count, *self.reader.shape), np.uint8)
 
         def fill(indices):
@@ -180,6 +181,8 @@ class Batches:
 
     def __init__(self, part: Part, *, batch_size: int, seed: int = 0, workers: int = 0, shuffle: bool = True):
         grain = import_grain()
+        if shuffle and batch_size > len(part):
+            raise ValueError(f"batch_size={batch_size} must be <= {len(part)}, the number of training examples")
         found = grain.MapDataset.source(part)
         if shuffle:
             found = found.seed(seed % 2**32).shuffle()

@@ -1,5 +1,6 @@
 """Functions of a user that are told of every report of a run. They observe; none of them changes a number."""
 
+import inspect
 import logging
 import pathlib
 from collections.abc import Callable
@@ -54,6 +55,12 @@ class Callbacks:
                 raise ConfigError(f"callbacks={name!r}: {said}") from error
             if not callable(found):
                 raise ConfigError(f"callbacks={name!r} cannot be called; give a function of one `Event`")
+            try:
+                inspect.signature(found).bind(None)
+            except TypeError as error:
+                raise ConfigError(f"callbacks={name!r} is called with one `Event`: {error}") from error
+            except ValueError:  # a function without a signature
+                pass
             self._calls[name] = found
 
     def __call__(self, event: Event) -> None:

@@ -234,7 +234,7 @@ def _without_effect(name, value, default, experiment):
 
 def _neutral(section, field, value, default):
     """Whether a field of a section that is not read is at its default, or says that it is off."""
-    if field in default and value == default[field] and isinstance(value, bool) == isinstance(default[field], bool):
+    if field in default and lookup.same(value, default[field]):
         return True
     if section in ("optimizer", "second_phase"):
         return lookup.is_known(field) and lookup.is_neutral(field, value)

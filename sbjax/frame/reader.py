@@ -138,7 +138,7 @@ class Reader:
             choice = self._optimizer(fields, where)
             return choice and Phase(choice, steps)
         for name, value in fields.items():
-            neutral = (name, value) in SECOND_PHASE.items() or (
+            neutral = (name in SECOND_PHASE and lookup.same(value, SECOND_PHASE[name])) or (
                 lookup.is_known(name) and lookup.is_neutral(name, value)
             )
             # The matched-bias control follows the expansion in both phases, whether there is a second one or not.

@@ -29,7 +29,7 @@ from sbjax.landscape.layered import Activation
 from sbjax.landscape.unit_clusters import DEFAULT_RULES, Clustering, Rules, checked, cluster_units
 from sbjax.landscape.unit_symmetry import Form, form_of
 
-Layers = list[tuple[Float[Array, "student in out"], Float[Array, "student out"]]]
+Layers = list[tuple[Float[Array, "student _ _"], Float[Array, "student _"]]]
 """Kernels and biases of stacked networks with dense layers."""
 
 
@@ -61,7 +61,7 @@ class RecoveredLayers(NamedTuple):
         clusterings: clusters of each hidden layer.
     """
 
-    layers: list[tuple[Float[np.ndarray, "in out"], Float[np.ndarray, " out"]]]
+    layers: list[tuple[Float[np.ndarray, "_ _"], Float[np.ndarray, " _"]]]
     clusterings: tuple[Clustering, ...]
 
 

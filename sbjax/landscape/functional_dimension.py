@@ -90,6 +90,8 @@ def random_network(random: np.random.Generator, sizes: Sequence[int], *, bias: f
     >>> [layer['kernel'].shape for layer in found.values()]
     [(1, 3), (3, 2)]
     """
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ValueError(f"sizes={tuple(sizes)}: give inputs, hidden units and outputs, each at least 1")
     return {
         f"dense_{i}": {"kernel": random.normal(size=(n, m)) * np.sqrt(2 / n), "bias": random.normal(size=m) * bias}
         for i, (n, m) in enumerate(itertools.pairwise(sizes))
@@ -195,12 +197,17 @@ def functional_dimension(
         whole_regions: take all rows of the region of a point, once each; otherwise one row an output and point.
         tolerance: of singular values.
 
+    Raises:
+        ValueError: no points, points of another shape or not finite.
+
     >>> net = random_network(np.random.default_rng(0), (1, 3, 1))
     >>> t = line_regions(net, np.zeros(1), np.ones(1))
     >>> found = functional_dimension(net, t[:, None])
     >>> found.rank, found.bound, found.regions
     (7, 7, 4)
     """
+    if np.ndim(x) != 2 or not len(x) or np.shape(x)[1] != _sizes(params)[0] or not np.isfinite(x).all():
+        raise ValueError(f"x has shape {np.shape(x)}: give one or more finite points [n, {_sizes(params)[0]}]")
     active = patterns(params, x)
     seen = np.concatenate(active, 1)
     _, firsts = np.unique(np.packbits(seen, axis=1), axis=0, return_index=True)

@@ -73,11 +73,13 @@ def component_of(weights: Weights) -> tuple[int, ...]:
     """The component that weights lie in: signs of det(W_j .. W_1) for j = 1 .. l - 1.
 
     Raises:
-        ValueError: a singular product.
+        ValueError: a singular product, entries that are not finite.
 
     >>> component_of([np.eye(2), np.diag([1.0, -1.0]), np.eye(2)])
     (1, -1)
     """
+    if not all(np.isfinite(weight).all() for weight in weights):
+        raise ValueError("weights have entries that are not finite")
     signs = [int(np.linalg.slogdet(found)[0]) for found in partial_products(weights)]
     if not all(signs):
         raise ValueError("the product of the weights is singular: components are known for invertible ones")

@@ -43,7 +43,9 @@ class Point(NamedTuple):
     gradient: float
 
 
-def kernel(a: Float[np.ndarray, "*batch n d"], b: Float[np.ndarray, "*batch m d"]) -> Float[np.ndarray, "*batch n m"]:
+def kernel(
+    a: Float[np.ndarray, "*#batch n d"], b: Float[np.ndarray, "*#batch m d"]
+) -> Float[np.ndarray, "*#batch n m"]:
     """E relu(a_i . x) relu(b_j . x) over standard Gaussian x.
 
     >>> kernel(np.eye(2), np.eye(2)).round(6).tolist()
@@ -53,7 +55,7 @@ def kernel(a: Float[np.ndarray, "*batch n d"], b: Float[np.ndarray, "*batch m d"
     return sizes[..., :, None] * others[..., None, :] * (np.sin(t) + (np.pi - t) * np.cos(t)) / (2 * np.pi)
 
 
-def loss(w: Float[np.ndarray, "*batch n d"]) -> Float[np.ndarray, "*batch"]:
+def loss(w: Float[np.ndarray, "*batch n d"]) -> Float[np.ndarray, "*batch"] | float:
     """L(W), with the teacher e_1, .., e_d.
 
     >>> float(loss(np.eye(3)))
@@ -74,8 +76,8 @@ def gradient(w: Float[np.ndarray, "*batch n d"]) -> Float[np.ndarray, "*batch n 
 
 
 def kernel_gradient(
-    a: Float[np.ndarray, "*batch n d"], b: Float[np.ndarray, "*batch m d"]
-) -> Float[np.ndarray, "*batch n d"]:
+    a: Float[np.ndarray, "*#batch n d"], b: Float[np.ndarray, "*#batch m d"]
+) -> Float[np.ndarray, "*#batch n d"]:
     """sum_j dK(a_i, b_j) / da_i = sum_j (|b_j| sin t a_i / |a_i| + (pi - t) b_j) / (2 pi)."""
     t, sizes, others = _angles(a, b)
     along = (np.sin(t) * others[..., None, :]).sum(-1) / np.maximum(sizes, _TINY)
@@ -130,8 +132,11 @@ def critical_point(family: str, k: int) -> Point:
     >>> round(critical_point('II', 8).loss, 8)
     0.02150804
     """
-    if family not in FAMILIES or k < 4:
-        raise ValueError(f"family={family!r} must be one of {', '.join(FAMILIES)}, and k={k} >= 4")
+    if family not in FAMILIES or k < 4 or k != int(k):
+        raise ValueError(
+            f"family={family!r} must be one of {', '.join(FAMILIES)}, and k={k} a whole number >= 4; of others see "
+            "`relu_minima_fractional`"
+        )
     start = {
         "A": [-1 + 2 / k, 2 / k],
         "I": [-1 + 2 / k, 2 / k, 0.0, 0.0, 1.0],
@@ -170,6 +175,8 @@ def split(w: Float[np.ndarray, "n d"], unit: int) -> Float[np.ndarray, "m d"]:
     >>> split(np.eye(2), 0).tolist()
     [[0.5, 0.0], [0.0, 1.0], [0.5, 0.0]]
     """
+    if not 0 <= unit < len(w):
+        raise ValueError(f"unit={unit} must lie between 0 and {len(w) - 1}")
     halved = w.copy()
     halved[unit] /= 2
     return np.concatenate([halved, halved[unit : unit + 1]])
@@ -231,6 +238,8 @@ def orbits(w: Float[np.ndarray, "n d"], *, tolerance: float = 1e-4) -> tuple[tup
     >>> orbits(expand(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), 4))
     ((3, 1), (3, 1))
     """
+    if not (np.abs(w) < tolerance * 2**62).all():
+        raise ValueError(f"w has entries that are not finite, or too large for tolerance={tolerance}")
     values = np.round(w / tolerance).astype(np.int64)
     levels = np.unique(values)
     close = np.cumsum(np.r_[0, np.diff(levels) > 2])  # neighbouring roundings of one number are one

@@ -26,9 +26,9 @@ class TeacherMatch(NamedTuple):
             without inputs.
     """
 
-    units: Int[np.ndarray, " r"]
-    incoming: Float[np.ndarray, " r"]
-    outgoing: Float[np.ndarray, " r"]
+    units: Int[np.ndarray, "_"]
+    incoming: Float[np.ndarray, "_"]
+    outgoing: Float[np.ndarray, "_"]
     excess: int
     function: float
 
@@ -38,7 +38,7 @@ class TeacherMatch(NamedTuple):
         return int(np.sum(self.units < 0))
 
     @property
-    def errors(self) -> Float[np.ndarray, " r"]:
+    def errors(self) -> Float[np.ndarray, "_"]:
         """The larger of the two errors of each teacher unit."""
         return np.maximum(self.incoming, self.outgoing)
 
@@ -140,8 +140,8 @@ def match_teacher(
 
 
 def match_layers(
-    layers: Sequence[tuple[Float[Array, "in out"], Float[Array, " out"]]],
-    teacher: Sequence[tuple[Float[Array, "in out"], Float[Array, " out"]]],
+    layers: Sequence[tuple[Float[Array, "_ _"], Float[Array, "_"]]],
+    teacher: Sequence[tuple[Float[Array, "_ _"], Float[Array, "_"]]],
     activation: Activation,
 ) -> TeacherMatch:
     """`match_teacher` for deep networks with biases, layer by layer; the result lists the units of all hidden layers.

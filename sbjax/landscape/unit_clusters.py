@@ -74,9 +74,9 @@ class Clustering(NamedTuple):
     """
 
     clusters: tuple[Cluster, ...]
-    labels: Int[np.ndarray, "student m"]
+    labels: Int[np.ndarray, "student _"]
     height: float
-    tree: Float[np.ndarray, "merge 4"]
+    tree: Float[np.ndarray, "_ 4"]
 
     @property
     def kept(self) -> tuple[Cluster, ...]:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax.metanets.pooling import largest
 from sbjax.models import layers
 from sbjax.options import option
 
@@ -118,7 +119,7 @@ class DMC(nn.Module):
             x = nn.relu(layers.make_norm("batch", train=train, name=f"norm_{number}", dtype="float32")(x))
             if x.shape[1] >= 2 * self.pool:
                 kept = x.shape[1] - x.shape[1] % self.pool
-                x = x[:, :kept].reshape(len(x), -1, self.pool, width).max(2)
+                x = largest(x[:, :kept].reshape(len(x), -1, self.pool, width), 2)
         return readout(x, self.channels[-1], self.outputs, before=1)
 
 

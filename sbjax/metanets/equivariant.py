@@ -55,13 +55,11 @@ class EquivariantLinear(nn.Module):
     def __call__(self, blocks: Blocks) -> Blocks:
         """Apply the layer."""
         given = gather(self.layout, blocks)
-        wanted = _wanted(self.layout, set(given) | {()})
-        terms = [sum(len(found) for found in _by_block(wanted, number)) for number in range(len(blocks))]
+        wanted = _wanted(self.layout, set(given))
+        terms = collections.Counter(number for targets in wanted.values() for number, _ in targets)
         width = [self.channels * (block.features if self.keep_features else 1) for block in self.layout.blocks]
         outputs: list[Any] = [None] * len(blocks)
         for groups, targets in wanted.items():
-            if groups not in given:
-                continue
             x = given[groups]
             scales = [(width[number], 1 / math.sqrt(terms[number])) for number, _ in targets]
             y = x @ self.param(
@@ -125,10 +123,6 @@ def _wanted(layout: Layout, known: set) -> dict[tuple[str, ...], list[tuple[int,
             if slot.groups in known:
                 found[slot.groups].append((number, slot))
     return found
-
-
-def _by_block(wanted, number):
-    return [[slot for other, slot in targets if other == number] for targets in wanted.values()]
 
 
 def _init(scales):

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from sbjax.metanets.blocks import Layout, to_blocks
 from sbjax.metanets.maps import Slot, take
+from sbjax.metanets.pooling import largest
 from sbjax.options import option
 
 Pair = tuple[str, str]
@@ -199,7 +200,7 @@ class Messages(nn.Module):
                 sent = of_node(nodes[pair[ends[0]]])
                 sent = nn.silu(of_edge(state) + (sent[:, :, None] if way == "forward" else sent[:, None]))
                 axis = 1 if way == "forward" else 2
-                found[pair[ends[1]]].append(jnp.concatenate([sent.mean(axis), sent.max(axis)], -1))
+                found[pair[ends[1]]].append(jnp.concatenate([sent.mean(axis), largest(sent, axis)], -1))
             for group, state in nodes.items():
                 none = jnp.zeros((*state.shape[:-1], 2 * self.width), state.dtype)
                 many = found.get(group, [none])

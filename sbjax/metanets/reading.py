@@ -1,14 +1,14 @@
 """What metanetworks are told of the networks they read: which entries belong together, and which are trained."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, PyTree
+from jaxtyping import ArrayLike, Bool, Float, Int, PyTree
 
 from sbjax import trees
 from sbjax.metanets.blocks import Layout, make_layout, open_ends
-from sbjax.symmetry.permutation import Permutations, Spec, permute
+from sbjax.symmetry.permutation import Spec, permute
 
 STATISTICS = ("mean", "var", "min", "max", "q25", "q50", "q75")
 
@@ -94,24 +94,24 @@ def statistics(reading: Reading, entries: Float[np.ndarray, "n size"]) -> Float[
 
 
 def permuted(
-    reading: Reading, entries: Float[np.ndarray, "n size"], draw: Callable[[int], Permutations]
+    reading: Reading, entries: Float[np.ndarray, "n size"], orders: Mapping[str, Int[ArrayLike, "n units"]]
 ) -> Float[np.ndarray, "n size"]:
     """The same networks with their hidden units in another order, which for standard ones are the same functions.
 
     Args:
         reading: of them.
         entries: vectors of parameters.
-        draw: permutations of the network of a number.
+        orders: permutations by name, a row a network.
     """
     ends = np.cumsum([int(np.prod(shape, dtype=int)) for shape in reading.layout.shapes.values()])[:-1]
-    names, shapes = reading.layout.shapes.keys(), reading.layout.shapes.values()
-    rows = []
+    names, shapes, spec = reading.layout.shapes.keys(), reading.layout.shapes.values(), restricted(reading)
+    orders = {name: np.asarray(orders[name]) for name in spec.sizes}
+    found = []
     for number, row in enumerate(np.asarray(entries)):
         tree = {name: part.reshape(shape) for name, shape, part in zip(names, shapes, np.split(row, ends))}
-        orders = {name: np.asarray(order) for name, order in draw(number).items()}
-        moved = permute(restricted(reading), tree, {name: orders[name] for name in restricted(reading).sizes})
-        rows.append(np.concatenate([moved[name].ravel() for name in names]))
-    return np.stack(rows)
+        moved = permute(spec, tree, {name: rows[number] for name, rows in orders.items()})
+        found.append(np.concatenate([moved[name].ravel() for name in names]))
+    return np.stack(found)
 
 
 def restricted(reading: Reading) -> Spec:

@@ -13,6 +13,7 @@ from scipy.special import log_softmax, logsumexp
 from scipy.stats import rankdata
 
 BINS = 15
+MOST_BINS = 10**6
 FLOOR_DRAWS = 200
 
 LogProbabilities = Float[ArrayLike, "n classes"]
@@ -138,6 +139,8 @@ def floor(log_probabilities: LogProbabilities, *, bins: int = BINS, draws: int =
     """
     values, _ = _checked(log_probabilities, None)
     confidence = np.exp(values.max(-1))
+    if draws < 1:
+        raise ValueError(f"draws={draws} must be >= 1")
     rng = np.random.default_rng(seed)
     errors = [_binned(confidence, rng.random(len(confidence)) < confidence, bins).error for _ in range(draws)]
     return Floor(float(np.mean(errors)), float(np.quantile(errors, 0.95)))
@@ -201,8 +204,8 @@ def confidence(log_probabilities: LogProbabilities) -> Float[np.ndarray, " n"]:
 
 
 def _binned(confidence, right, bins) -> Reliability:
-    if bins < 1:
-        raise ValueError(f"bins={bins} must be >= 1")
+    if not isinstance(bins, int | np.integer) or not 1 <= bins <= MOST_BINS:
+        raise ValueError(f"bins={bins} must be >= 1, a whole number up to {MOST_BINS}")
     # A sum of probabilities may end a round-off above 1.
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     counts = np.bincount(index, minlength=bins)
@@ -225,6 +228,8 @@ def _checked(log_probabilities, labels):
     if labels is None:
         return values, None
     labels = np.asarray(labels)
+    if labels.size and not np.issubdtype(labels.dtype, np.integer) and not (labels == np.round(labels)).all():
+        raise ValueError("labels have entries that are no whole numbers; give the number of the class")
     if labels.shape != values.shape[:1] or labels.min() < 0 or labels.max() >= values.shape[1]:
         raise ValueError(
             f"labels have the shape {labels.shape} and lie in {labels.min()} to {labels.max()}; give one of "

@@ -205,7 +205,7 @@ def neuron_cloud_distance(
 
 
 def function_distance(
-    outputs: Float[Array, "replica ..."], null_outputs: Float[Array, "replica ..."] | None = None
+    outputs: Float[Array, "replica ..."] | PyTree, null_outputs: Float[Array, "replica ..."] | PyTree | None = None
 ) -> ReplicaDistance:
     """D4: mean pairwise root mean square difference of outputs on a probe batch.
 

@@ -146,4 +146,13 @@ def is_default(name: str, value: Any) -> bool:
 
 def is_neutral(name: str, value: Any) -> bool:
     """Whether a value says nothing: a default, or 'off'."""
-    return any(value == known for spec in _known()[name].specs for known in (spec.default, spec.off))
+    return any(same(value, known) for spec in _known()[name].specs for known in (spec.default, spec.off))
+
+
+def same(value: Any, known: Any) -> bool:
+    """Equality that tells True from 1 and False from 0.
+
+    >>> same(1, 1.0), same(True, 1.0)
+    (True, False)
+    """
+    return isinstance(value, bool) == isinstance(known, bool) and value == known

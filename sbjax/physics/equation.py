@@ -158,6 +158,8 @@ class Equation:
                     f"{self.name}.lower={lower} of {coordinate!r} must lie below its upper={upper}: swap or move one"
                 )
         names = [condition.name for condition in self.conditions]
+        if taken := sorted({"interior", "step"} & {*names}):
+            raise ValueError(f"{self.name}: a condition is called {taken[0]!r}, which a batch calls its own; rename it")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"{self.name}: two conditions are called {twice[0]!r}; give one another name")
         for name in self.partials:
@@ -167,6 +169,12 @@ class Equation:
                 parse_partial(name, self.coordinates, self.unknowns)
             for face in condition.faces:
                 _bound(self, face)
+            if len({*condition.faces}) < len(condition.faces):
+                raise ValueError(
+                    f"{self.name}: condition {condition.name!r} names a face twice, which would weigh it so"
+                )
+        if not isinstance(self.reference, Reference):
+            raise ValueError(f"{self.name}.reference={self.reference!r} must be a Reference, with its error")
         for name in self.ansatz.conditions if self.ansatz else ():
             if name not in names:
                 raise ValueError(

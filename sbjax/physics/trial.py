@@ -167,6 +167,8 @@ def _check_finite(equation, where, residual, points, names, sides=1) -> None:
     trials = np.array([*(np.full(len(names), size) for size in SIZES), 0.3 + 0.2 * np.arange(len(names))], np.float32)
     at_points = jax.vmap(lambda x, values: residual(x, *given(values)), (0, None))
     found = jax.jit(jax.vmap(at_points, (None, 0)))(points.astype(np.float32), trials)
+    if names and sides == 1:
+        _check_slopes(where, at_points, points.astype(np.float32), trials)
     for term, values in found.items():
         never = ~np.isfinite(np.asarray(values)).any(0)
         if never.any():
@@ -174,6 +176,17 @@ def _check_finite(equation, where, residual, points, names, sides=1) -> None:
             raise ValueError(
                 f"{where}{f': term {term!r}' if term else ''} is {values[0][i]} at {np.round(points[i], 6).tolist()}, "
                 "whatever the partials are: look for a division by zero, or a root or logarithm of a negative number"
+            )
+
+
+def _check_slopes(where, at_points, points, trials) -> None:
+    """Refuse terms that read partials and whose slopes in all of them are 0: no training would move them."""
+    slopes = jax.jit(jax.vmap(jax.jacfwd(at_points, 1), (None, 0)))(points, trials)
+    for term, rows in slopes.items():
+        if not np.asarray(rows).any():
+            raise ValueError(
+                f"{where}{f': term {term!r}' if term else ''} has slope 0 in all partials, so that training cannot "
+                "lower it: look for round, sign, a comparison, a whole number or stop_gradient"
             )
 
 
@@ -224,8 +237,7 @@ class _Declared(dict):
 
     def __missing__(self, name):
         parse_partial(str(name), self.equation.coordinates, self.equation.unknowns)  # says what is wrong with a name
-        listed = ", ".join(map(repr, (*self, name)))
-        raise ValueError(f"{self.where} reads d[{name!r}], which {self.field} do not list: write ({listed})")
+        raise ValueError(f"{self.where} reads d[{name!r}], which {self.field} do not list: write {(*self, name)!r}")
 
 
 def _real_scalar(where: str, value: Any, equation: Equation) -> Any:

@@ -38,6 +38,8 @@ def told(where: str, equation: Equation, error: Exception) -> str:
             )
         name, instead = used
         return f"{where}{line} uses {name}, which jax cannot differentiate: write {instead}"
+    if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str):
+        return f"{where}{line}: there is no {error.args[0]!r}; of a partial, list it among the partials, and read d[..]"
     told = f"{type(error).__name__}: " if not isinstance(error, ValueError) else ""
     told += (str(error).splitlines() or ["no message"])[0]
     if isinstance(error, IndexError) or "iteration over a 0-d" in str(error):

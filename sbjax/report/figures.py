@@ -11,7 +11,7 @@ import numpy as np
 from sbjax.files import write_atomically
 from sbjax.report import sections, statistics, tables
 from sbjax.report.results import Report, Results
-from sbjax.report.svg import COLOURS, split
+from sbjax.report.svg import COLOURS, plain_text, split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -164,6 +164,7 @@ def to_png(figure: "Figure") -> bytes:
     """The figure as PNG without the metadata that would change from one installation to the next."""
     stream = io.BytesIO()
     with styled():
+        plain_text(figure)
         figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
     return stream.getvalue()
 

@@ -29,6 +29,20 @@ _OPTIONS = {"svg.fonttype": "none", "svg.hashsalt": "sbjax", "image.composite_im
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
+def plain_text(figure: "Figure") -> None:
+    """Show text that is no formula as it is: an arm of a foreign folder may be called '$x'."""
+    from matplotlib.mathtext import MathTextParser
+    from matplotlib.text import Text
+
+    parser = MathTextParser("agg")
+    for text in figure.findobj(Text):
+        if "$" in text.get_text() and text.get_parse_math():
+            try:
+                parser.parse(text.get_text())
+            except ValueError:
+                text.set_parse_math(False)
+
+
 def split(figure: "Figure", name: str) -> tuple[tuple[Panel, ...], tuple[Entry, ...]]:
     """The panels of a drawing, row by row, and the entries of its legend. The drawing is used up.
 
@@ -65,6 +79,7 @@ def split(figure: "Figure", name: str) -> tuple[tuple[Panel, ...], tuple[Entry, 
             panel.set_subplotspec(GridSpec(1, 1, figure=figure)[0])
             figure.set_size_inches(WIDTH, sizes[panel])
             own = [figure.colorbar(b["mappable"], ax=panel, **b["options"]) for b in bars if _belongs(b, panel)]
+            plain_text(figure)
             _make_legible(figure)
             text = seen(panel)
             stream = io.StringIO()

@@ -67,7 +67,7 @@ def overrides(argv: Sequence[str]) -> Iterator[tuple[str, list[str], str | None]
     """(flag, path, value) of every flag --config.FIELD; the value is None where it is the next word."""
     for word in argv:
         flag, equals, value = word.partition("=")
-        match = re.fullmatch(r"--?(no)?config\.(.+)", flag)
+        match = re.fullmatch(r"--?(no)?config\.(.*)", flag)
         if match:
             yield flag, match.group(2).split("."), value if equals else None
 
@@ -140,6 +140,11 @@ def _check_flag(flag: str, path: list[str], value: str | None, config: Any, file
         if name not in node:
             raise ConfigFileError(f"{flag}: {_no_such_field(path, depth, node, config, file)}")
         node = node[name]
+    if hasattr(node, "items"):
+        such = next((f", such as {flag}.{name}=.." for name in node), "")
+        raise ConfigFileError(
+            f"{flag} is a section and no field: give its fields one by one{such}, or write it in {file}"
+        )
     if isinstance(node, bool) and value is not None and value.lower() not in (*TRUE, *FALSE):
         raise ConfigFileError(f"{flag}={value}: give true or false")
 

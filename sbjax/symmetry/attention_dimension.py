@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from sbjax import trees
+from sbjax.names import check_choice
 from sbjax.symmetry.attention_layout import Attention, Layout
 
 SAME = 1e-9  # of frequencies
@@ -47,6 +48,8 @@ def null_space(matrix: Float[np.ndarray, "rows columns"], *, rtol: float = 1e-9)
     rows, columns = np.shape(matrix)
     if rows < columns:
         raise ValueError(f"a matrix of {rows} equations for {columns} unknowns: give more inputs")
+    if not columns or not np.isfinite(matrix).all():
+        raise ValueError("a matrix without unknowns, or with entries that are not finite: look at the network")
     values = np.linalg.svd(matrix, compute_uv=False)
     values = values / max(values[0], np.finfo(float).tiny)
     rank = int((values > rtol).sum())
@@ -100,6 +103,8 @@ def commutant(matrices: Sequence[Float[np.ndarray, "n n"]]) -> NullSpace:
     >>> commutant([np.diag([1.0, 1.0, 2.0])]).dimension
     5
     """
+    if not len(matrices):
+        raise ValueError("no matrices are given: everything commutes with none of them")
     n = len(matrices[0])
     eye = np.eye(n)
     return null_space(np.concatenate([np.kron(eye, r.T) - np.kron(r, eye) for r in matrices]))
@@ -116,6 +121,8 @@ def rope_dimension(frequencies: Sequence[float], *, unrotated: int = 0) -> int:
     >>> rope_dimension([1.0, 0.1]), rope_dimension([1.0, 1.0]), rope_dimension([], unrotated=4)
     (4, 8, 16)
     """
+    if unrotated < 0 or not np.isfinite(np.asarray(frequencies, float)).all():
+        raise ValueError(f"frequencies={frequencies} must be finite and unrotated={unrotated} >= 0")
     classes: Counter[float] = Counter()
     for frequency in frequencies:
         turned = abs((frequency + np.pi) % (2 * np.pi) - np.pi)  # in [0, pi]
@@ -155,6 +162,8 @@ def factor_dimension(rows: int, columns: int, inner: int) -> int:
     >>> factor_dimension(8, 8, 3), factor_dimension(4, 4, 6)
     (9, 32)
     """
+    if min(rows, columns, inner) < 1:
+        raise ValueError(f"rows={rows}, columns={columns} and inner={inner} must be >= 1")
     rank = min(rows, columns, inner)
     return inner * (rows + columns) - rank * (rows + columns - rank)
 
@@ -167,7 +176,10 @@ def stream_dimension(norm: str, d: int, *, eps: float = 0.0) -> int:
     >>> stream_dimension('rms', 4), stream_dimension('layer', 4, eps=1e-6)
     (7, 3)
     """
+    check_choice(norm, ("rms", "layer"), what="norm")
     n = d if norm == "rms" else d - 1
+    if n < 1:
+        raise ValueError(f"d={d} leaves nothing after a norm of kind {norm!r}")
     return n * (n - 1) // 2 + (eps == 0)
 
 
@@ -179,6 +191,7 @@ def norm_null_space(norm: str, d: int, *, points: int = 0, eps: float = 0.0) -> 
     >>> norm_null_space('rms', 3).dimension, norm_null_space('layer', 3, eps=0.1).dimension
     (4, 1)
     """
+    check_choice(norm, ("rms", "layer"), what="norm")
     random = np.random.default_rng(0)
     x = random.normal(size=(points or 4 * d, d))
     basis = np.eye(d) if norm == "rms" else np.linalg.svd(np.eye(d) - 1 / d)[0][:, : d - 1]

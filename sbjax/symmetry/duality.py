@@ -101,6 +101,8 @@ def sample_outputs(
     >>> sample_outputs(jax.random.key(0), jnp.eye(3), networks=5, means=[0.0, 0.0], width=8).shape
     (5, 2, 3)
     """
+    if networks < 1 or width < 1:
+        raise ValueError(f"networks={networks} and width={width} must be >= 1")
     x, means = jnp.asarray(x, float), jnp.asarray(means, float)
     starts = range(0, networks, CHUNK)
     parts = [
@@ -116,6 +118,8 @@ def haar_rotation(key: Key[Array, ""], size: int) -> Float[Array, "o o"]:
     >>> bool(jnp.allclose(rotation @ rotation.T, jnp.eye(3), atol=1e-5)), round(float(jnp.linalg.det(rotation)), 4)
     (True, 1.0)
     """
+    if size < 1:
+        raise ValueError(f"size={size} must be >= 1")
     found = jax.random.orthogonal(key, size)
     return found.at[:, 0].multiply(jnp.sign(jnp.linalg.det(found)))
 

@@ -107,6 +107,7 @@ def subspace_basis(inputs: Real[np.ndarray, "n d"], *, variance: float = 0.9) ->
     if not np.isfinite(x).all():
         raise ValueError("inputs has entries that are not finite; look at the network")
     x = x - x.mean(0)
+    x = x / (np.abs(x).max() or 1.0)  # squares of any inputs are neither 0 nor infinite
     # The d x d (or n x n) matrix of products has the same directions, and n is often much larger than d.
     if len(x) > x.shape[1]:
         squares, vectors = np.linalg.eigh(x.T @ x)
@@ -277,6 +278,8 @@ def anisotropy_bound(nu: float, k: int, mean: float, *, failure: float = 0.05) -
     """
     if not 0 <= mean <= 1 or not 0 < failure < 1:
         raise ValueError(f"mean={mean} must lie in [0, 1] and failure={failure} in (0, 1)")
+    if not nu >= 0 or k < 1:
+        raise ValueError(f"nu={nu} must be >= 0 and k={k} >= 1: those of a basis")
     log = np.log(2 * k / failure)
     return float(2 / 3 * max(mean, 1 - mean) * nu * log + np.sqrt(mean * (1 - mean)) * np.sqrt(2 * nu * log))
 

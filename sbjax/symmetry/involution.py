@@ -67,8 +67,8 @@ def make_involution(matrix: Any, shift: Any = None, *, tolerance: float = 1e-12)
     ValueError: matrix squared differs from the identity by 2: an involution has A A = 1
     """
     matrix = np.asarray(matrix, float)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"matrix has shape {matrix.shape}: give [d, d]")
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
+        raise ValueError(f"matrix has shape {matrix.shape}: give [d, d] with d >= 1")
     shift = np.zeros(len(matrix)) if shift is None else np.asarray(shift, float)
     if shift.shape != (len(matrix),):
         raise ValueError(f"shift has shape {shift.shape}: give [{len(matrix)}]")

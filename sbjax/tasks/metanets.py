@@ -265,12 +265,16 @@ def _inputs(nets: Nets, parts: Parts, kind: str) -> Float[np.ndarray, "n k"]:
     """Inputs of all networks, and behind them those of the test networks with permuted units."""
     key = jax.random.key(0)  # the same for all arms
 
-    def draw(number):
+    @jax.jit
+    @jax.vmap
+    def drawn(number):
         return random_permutations(jax.random.fold_in(key, number), nets.reading.spec)
 
     if kind == "hyperparameters":
         return standardised(np.concatenate([nets.columns, nets.columns[parts.test]]), parts.train, None)
-    entries = np.concatenate([nets.entries, permuted(nets.reading, nets.entries[parts.test], draw)])
+    tested = nets.entries[parts.test]
+    orders = {name: np.asarray(order) for name, order in drawn(jnp.arange(len(tested))).items()}
+    entries = np.concatenate([nets.entries, permuted(nets.reading, tested, orders)])
     if kind == "statistics":
         return standardised(statistics(nets.reading, entries), parts.train, None)
     return standardised(entries, parts.train, np.where(nets.reading.kept, nets.reading.leaves, -1))

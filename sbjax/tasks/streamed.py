@@ -1,10 +1,13 @@
 """What an image task reads from a set that stays on disk: the batch of a step, and parts of the held-out splits."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from sbjax.data.streaming import Batches, ImageStream, Part, default_workers
+from sbjax.files import FileError
 from sbjax.tasks import classification
 
 _NAMES = {"images": "eval_inputs", "labels": "eval_labels", "split": "eval_split"}
@@ -43,13 +46,20 @@ class ImageFeed:
         }
 
     def train(self, step: int) -> dict[str, np.ndarray]:
-        """The batch of a step."""
-        return self._train(step)
+        """The batch of a step.
+
+        Raises:
+            FileError: a file was changed or lost since the set was opened.
+        """
+        with _told():
+            return self._train(step)
 
     def evaluate(self, part: int) -> dict[str, np.ndarray]:
         """Examples of the held-out splits, the last part filled up with padding."""
         found = {name: self.arrays[name].copy() for name in _NAMES.values()}
-        for name, values in self._held(part).items():
+        with _told():
+            held = self._held(part)
+        for name, values in held.items():
             found[_NAMES[name]][: len(values)] = values
         if part == self.parts - 1:
             self._held.close()
@@ -59,6 +69,15 @@ class ImageFeed:
         """Ends the processes that decode."""
         self._train.close()
         self._held.close()
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What goes wrong with a file in the middle of a training, as an error that commands tell of."""
+    try:
+        yield
+    except ValueError as error:
+        raise FileError(f"{error}. What was saved is untouched: then start the same command again") from error
 
 
 class _Held:

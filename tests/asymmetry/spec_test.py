@@ -30,6 +30,7 @@ def test_errors(fields, message):
         AsymmetrySpec(**fields)
 
 
+@pytest.mark.wrong_types
 def test_lists_from_a_config():
     pairs = [["dense_0/kernel", MaskSpec(1)]]
     assert hash(AsymmetrySpec("w", masks=pairs)) == hash(AsymmetrySpec("w", masks=(("dense_0/kernel", MaskSpec(1)),)))

@@ -20,6 +20,7 @@ from sbjax.asymmetry import (
     standard_from,
     trainable_size,
 )
+from sbjax.asymmetry.weights import keep_trainable
 
 WIDTHS = (3, 4, 4, 2)  # inputs, two hidden layers, outputs
 
@@ -227,3 +228,15 @@ def test_patterns():
         constants(params, AsymmetrySpec("w", masks=(("dense_0/bias", MaskSpec(1)),)))
     with pytest.raises(ValueError, match=r"asymmetry.where: 'x' matches no parameter"):
         constants(params, AsymmetrySpec("syre", where=("x",)))
+
+
+def test_entries_that_are_not_trained_come_from_the_other_tree():
+    params, other = layers(1), layers(2)
+    made = constants(params, masked(1))
+    found = keep_trainable({"params": params, "frozen": {"asymmetry": made}}, params, other)
+    masks = trees.flatten(made["trainable"])
+    first, second = trees.flatten(params), trees.flatten(other)
+    for name, leaf in trees.flatten(found).items():
+        expected = np.choose(np.asarray(masks[name]), [second[name], first[name]]) if name in masks else first[name]
+        np.testing.assert_allclose(leaf, expected, rtol=1e-6, err_msg=name)
+    assert any((~mask).any() for mask in masks.values())

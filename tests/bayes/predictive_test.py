@@ -1,11 +1,15 @@
 """One interface for all posteriors, against averages by hand."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sbjax.bayes import Draws, Predictive, Variational, VariationalPosterior, VariationalSpec, predict
+from sbjax.bayes.laplace import laplace
+from sbjax.bayes.sampling import nuts, stochastic_gradient
 from sbjax.models import make_model
 
 KEY = jax.random.key(0)
@@ -52,3 +56,27 @@ def test_in_evaluation_the_network_answers_with_the_average():
     np.testing.assert_array_equal(means.apply(variables, X), MLP.apply({"params": variables["params"]["mean"]}, X))
     y, _ = net.apply(variables, X, train=True, rngs={"dropout": KEY}, mutable=[])
     assert not np.array_equal(y, found)
+
+
+LABELS = np.array([0, 2, 1, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": LABELS + 1}, "labels lie in 1 to 3: give one of 0 to 2"),
+        ({"labels": LABELS[:3]}, r"labels have the shape \(3,\): give the class of each of 5 examples"),
+        ({"labels": LABELS + 0.5}, "give the class of each"),
+        ({"inputs": X[:0], "labels": LABELS[:0]}, "of each of 0 examples, >= 1"),
+        ({"inputs": X * np.nan}, "inputs have entries that are not finite"),
+        ({"variables": {}}, "variables hold nothing: give"),
+    ],
+)
+def test_examples_that_no_posterior_is_of_are_refused(change, message):
+    """By all three ways to make one; jax would take the nearest class for a label beyond the last."""
+    given = {"variables": MLP.init(KEY, X), "inputs": X, "labels": LABELS} | change
+    for make in (laplace, nuts, functools.partial(stochastic_gradient, batch_size=1)):
+        if make is not laplace and not len(given["labels"]):
+            continue
+        with pytest.raises(ValueError, match=message):
+            make(MLP, **given, key=KEY)

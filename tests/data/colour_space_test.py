@@ -118,3 +118,9 @@ def test_what_is_no_colour_is_refused(bad):
     for fn in (lib.srgb_to_lab, lib.lab_to_srgb):
         with pytest.raises(ValueError, match=r"give floating numbers \[.., 3\]; divide uint8 pixels by 255"):
             fn(bad)
+
+
+def test_pixels_that_were_not_divided_are_refused():
+    with pytest.raises(ValueError, match="rgb has values up to 255: pixels lie between 0 and 1; divide by 255"):
+        lib.srgb_to_lab(np.full((2, 3), 255.0))
+    assert np.isfinite(lib.srgb_to_lab(np.full((2, 3), 1.2))).all()

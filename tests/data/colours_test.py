@@ -50,6 +50,9 @@ def test_what_cannot_be_coloured_is_refused():
     digits = images_lib.load("digits")
     with pytest.raises(ValueError, match=r"'digits' have 1 channel; colourisation needs red, green and blue"):
         lib.with_statistics(digits)
+    for images in (np.ones((2, 4, 4, 3)), np.ones((2, 4, 4, 1), np.uint8), np.ones((0, 4, 4, 3), np.uint8)):
+        with pytest.raises(ValueError, match=r"give one or more as uint8 \[n, h, w, 3\]"):
+            lib.colour_statistics(images)
     flat = digits._replace(train_images=np.full((10, 4, 4, 3), 99, np.uint8))
     with pytest.raises(ValueError, match="one lightness"):
         lib.with_statistics(flat)

@@ -10,6 +10,8 @@ from PIL import Image
 from sbjax import data
 from sbjax.data import streaming
 from sbjax.data.streaming import Batches, fits_memory, open_stream
+from sbjax.files import FileError
+from sbjax.tasks.streamed import ImageFeed
 
 PARTS = ("train", "validation", "test")
 
@@ -38,6 +40,26 @@ def assert_alike(stream, loaded):
         np.testing.assert_array_equal(labels, getattr(loaded, f"{part}_labels"))
     assert (stream.classes, stream.class_names) == (loaded.classes, loaded.class_names)
     np.testing.assert_allclose((stream.mean, stream.std), (loaded.mean, loaded.std), rtol=1e-12)
+
+
+def test_more_than_there_is_is_refused(photos, places):
+    stream = open_stream(f"folder:{photos}", image_size=8, **places)
+    with pytest.raises(ValueError, match=r"batch_size=100 must be <= \d+, the number of training examples"):
+        Batches(stream.train, batch_size=100)
+    with pytest.raises(ValueError, match=r"image_size=1000000: \d+ images of this size take .* TB of memory, and"):
+        open_stream(f"folder:{photos}", image_size=10**6, **places)
+
+
+def test_a_file_that_is_lost_in_a_training_is_told(photos, places):
+    stream = open_stream(f"folder:{photos}", image_size=8, **places)
+    feed = ImageFeed(stream, batch_size=4, seed=0, workers=1, eval_batch_size=50, eval_share=1.0)
+    feed._train = Batches(stream.train, batch_size=4)  # in this process
+    for path in photos.glob("*/*.png"):
+        path.write_bytes(path.read_bytes()[:50])
+    for read in (feed.train, feed.evaluate):
+        with pytest.raises(FileError, match=r"cannot be read .*\.png.*mend or remove them. What was saved is"):
+            read(0)
+    feed.close()
 
 
 @pytest.mark.parametrize("given", [{}, {"train_share": 0.3}, {"quarter_turns": True}])

@@ -36,7 +36,8 @@ ROWS = {
     )),
     "3": ("Ising: every state leads to every other", of(
         f"{PHYSICS}/ising_sampling_test.py",
-        *("balance_on_two_by_two", "every_state_leads_to_every_other", "from_blocks_to_equilibrium"),
+        *("balance_on_two_by_two", "every_state_leads_to_every_other", "from_blocks_to_equilibrium", "refusals"),
+        "the_finite_lattice_at_low_temperature",
     )),
     "4": ("buffers in parameter files are no weights", (
         *of(PARAMS, "running_statistics_are_left_out_and_said", "what_is_no_weight", "what_is_a_weight"),
@@ -80,6 +81,7 @@ ROWS = {
     )),
     "24": ("whole modules", (
         *of(SPEC, "whole_modules"),
+        *of(f"{METRICS}/interpolation_test.py", "refusals"),
         *of(REPLICA, "modules_are_replicas"),
         *of(TREES, "parameters_have_no_functions_and_no_settings"),
     )),
@@ -97,7 +99,9 @@ ROWS = {
         *of(TREES, "lists_that_are_replicas", "lists_that_could_be_either", "what_is_one_stacked_tree"),
         *of(REPLICA, "a_list_of_trees_is_replicas", "lists_of_outputs", "replica_outputs_of_a_list"),
     )),
-    "U2": ("running statistics of modules", of(W, "running_statistics_are_no_weights")),
+    "U2": ("running statistics of modules", of(
+        W, "running_statistics_are_no_weights", "running_statistics_of_equinox_are_no_weights",
+    )),
     "U3": ("shares and probes hold every class", (
         *of("tests/data/strata_test.py", "every_first_part_holds_the_classes_in_their_proportions"),
         *of("tests/data/images_test.py", "smaller_shares_are_nested_spread_out_and_leave_the_other_splits_alone"),
@@ -141,6 +145,7 @@ ROWS = {
     "S4": ("float64 of numpy stays", (*of(W, "float64_of_numpy_stays"), *of(REPLICA, "float64_of_numpy_stays"))),
     "S5": ("FLOPs know their optimiser", (
         *of("tests/frame/arms_test.py", "a_loop_counts_as_often_as_it_runs", "flops_of_line_searches_are_not_known"),
+        *of("tests/frame/arms_test.py", "what_some_steps_compute_besides_is_counted"),
         *of(f"{REPORT}/page_test.py", "flops_that_are_not_counted_are_not_compared"),
     )),
     "S6": ("sizes of a spec are plain numbers", of(RANGES, "on_paper")),
@@ -163,13 +168,16 @@ ROWS = {
         CHECKPOINT,
         *("another_identity_is_refused_by_its_first_entry", "a_damaged_checkpoint_is_named_and_the_previous_one_used"),
     )),
-    "R3": ("other environments are told", of(WORKDIR, "another_environment_is_told_and_kept")),
+    "R3": ("other environments are told", of(
+        WORKDIR, "another_environment_is_told_and_kept", "code_and_data_of_ones_own_that_were_changed_are_told",
+    )),
     "R4": ("damaged files of a workdir", (
         *of(FILES, "json_that_cannot_be_used_is_named", "arrays_with_any_byte_changed_are_right_or_refused"),
         *of(FILES, "a_line_after_one_that_was_cut_off_is_whole"),
         *of(DAMAGE, "a_damaged_file_is_told"),
         *of(KINDS, "a_damaged_sweep_is_told", "a_damaged_table_of_cells_is_told", "a_record_of_a_damaged_run_is_told"),
-        *of(KINDS, "predictions_of_another_form_are_told"),
+        *of(KINDS, "predictions_of_another_form_are_told", "a_damaged_calibration_is_told"),
+        *of("tests/data/streaming_test.py", "a_file_that_is_lost_in_a_training_is_told"),
     )),
     "R5": ("a finished run is made whole again", of(DAMAGE, "a_finished_run_is_made_whole_again")),
     "R6": ("a full disk in one sentence", (
@@ -178,14 +186,17 @@ ROWS = {
     )),
     "R7": ("numbers that are too large", of(
         ESTIMATE, "too_large_is_refused_by_its_field_and_writes_nothing", "a_limit_of_the_process_counts",
+        "the_limit_of_a_job_counts",
     )),
     "R8": ("sections of the wrong type", (
         *of(CONFIG, "refusals_name_field_value_and_remedy", "every_field_refuses_what_it_cannot_be"),
         *of("tests/frame/mutated_test.py", "refused_in_words_or_accepted_with_an_effect", "kinds_that_came_later"),
+        *of("tests/frame/mutated_test.py", "kinds_that_came_last", "a_message_names_the_section_that_has_the_field"),
     )),
     "R9": ("refused before training", (
         *of(f"{RUNNER}/run_test.py", "bad_input_is_refused_fast_and_leaves_nothing"),
         *of("tests/wiring_test.py", "refused_before_anything_is_written"),
+        *of("tests/frame/callbacks_test.py", "what_cannot_be_called_is_refused"),
     )),
     "R10": ("accepted and senseless", (
         *of(CONFIG, "refusals_name_field_value_and_remedy", "an_arm_that_differs_in_nothing_that_is_read_is_refused"),

@@ -33,6 +33,12 @@ class Wants:
     def __init__(self, more):
         pass
 
+def no_event(): pass
+
+
+def two(event, step): pass
+
+
 value = 3
 """
 
@@ -65,6 +71,8 @@ def test_all_are_told_and_a_broken_one_only_once(file, caplog):
         ("{file}:Wants", "TypeError: .*missing 1 required positional argument"),
         ("{file}:recrd", "has no 'recrd', did you mean 'record'"),
         ("{file}:value", "cannot be called"),
+        ("{file}:no_event", "is called with one `Event`: too many positional arguments"),
+        ("{file}:two", "is called with one `Event`: missing a required argument: 'step'"),
         ("record", "must be 'module:function'"),
         ("no_such_module_here:f", "there is no module 'no_such_module_here'"),
         ("nowhere.py:f", "there is no file 'nowhere.py'"),

@@ -91,6 +91,7 @@ REFUSED = [
         2**31 - 1,
         "train_steps=.* and second_phase.steps=2147483647 add up to more than 2147483647",
     ),
+    ("second_phase.first_bias_scale", True, "second_phase.first_bias_scale=True has no effect with second_phase.steps"),
     ("interpolation.points", 7, "interpolation.points=7 has no effect with interpolation.between=''"),
     (
         "monitor",

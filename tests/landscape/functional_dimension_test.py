@@ -239,3 +239,12 @@ def test_deficits_fall_with_the_number_of_points(sizes):
         sums += [*seen, exact.deficit]
     assert sums[0] >= sums[1] >= sums[2] >= sums[3]
     assert sums[0] > sums[3]
+
+
+def test_what_has_no_dimension_is_refused():
+    net = fd.random_network(np.random.default_rng(0), (2, 3, 1))
+    for x in (np.ones((0, 2)), np.full((3, 2), np.nan), np.ones((3, 3)), np.ones(2)):
+        with pytest.raises(ValueError, match=r"x has shape .*: give one or more finite points \[n, 2\]"):
+            fd.functional_dimension(net, x)
+    with pytest.raises(ValueError, match=r"sizes=\(1, 0, 1\): give inputs, hidden units and outputs, each at least 1"):
+        fd.random_network(np.random.default_rng(0), (1, 0, 1))

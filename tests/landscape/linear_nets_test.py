@@ -93,6 +93,7 @@ def test_distance_from_the_chord_is_the_curvature_of_the_middle():
         (lambda: nets.skip_component(1.0, -1.0), "skip is 0 or"),
         (lambda: nets.skip_path((2.0, -3.0), (0.0, 0.0)), "different components"),
         (lambda: nets.component_of([np.zeros((2, 2))] * 2), "singular"),
+        (lambda: nets.component_of([np.full((2, 2), np.nan), np.eye(2)]), "not finite"),
         (lambda: nets.product([np.eye(2), np.eye(3)]), "give one or more"),
         (lambda: nets.steps_between([np.eye(1)] * 2, [-np.eye(1)] * 2), "no path joins them"),
         (lambda: nets.steps_between([np.eye(1)] * 2, [2 * np.eye(1)] * 2), "the same product"),

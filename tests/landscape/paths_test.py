@@ -196,7 +196,9 @@ INVALID = [
         lambda: lib.permutation_path(NET, [[0, 0, 2]]),
         r"permutations\[0\]=\[0, 0, 2\] is not a permutation of the 3 units",
     ),
-    (lambda: lib.permutation_path(NET, [[0.0, 1.0, 2.0]]), "is not a permutation"),
+    pytest.param(
+        lambda: lib.permutation_path(NET, [[0.0, 1.0, 2.0]]), "is not a permutation", marks=pytest.mark.wrong_types
+    ),
     (lambda: lib.segment_count(SWAP, 3), "spare=3 does not exist"),
     (lambda: canonical.connect(NET, draw_two_layer(4)), "same shapes"),
     (lambda: canonical.connect(NET, FULL), "start needs 2 units of hidden layer 0, end 3"),

@@ -115,7 +115,12 @@ def test_what_is_no_probability_is_refused():
         lib.brier(values, labels + 5)
     with pytest.raises(ValueError, match=r"shape \(4,\); give \[n, classes\]"):
         lib.calibration_error(values[:, 0], labels)
-    with pytest.raises(ValueError, match="bins=0 must be >= 1"):
-        lib.calibration_error(values, labels, bins=0)
+    for bins in (0, 10**9, 2.5):
+        with pytest.raises(ValueError, match=rf"bins={bins} must be >= 1, a whole number up to 1000000"):
+            lib.calibration_error(values, labels, bins=bins)
+    with pytest.raises(ValueError, match="labels have entries that are no whole numbers"):
+        lib.brier(values, np.asarray(labels) + 0.5)
+    with pytest.raises(ValueError, match="draws=0 must be >= 1"):
+        lib.floor(values, draws=0)
     with pytest.raises(ValueError, match="scores on both sides"):
         lib.detection([], [1.0])

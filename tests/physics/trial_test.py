@@ -5,6 +5,7 @@ import math
 import types
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -93,6 +94,15 @@ MISTAKES = {
     "complex": (residual(lambda x, d: {"equation": 1j * d["u_t"]}), f"{TERM} is complex: write real and imaginary"),
     "a comparison": (residual(lambda x, d: {"equation": d["u_t"] > 0}), f"{TERM} is of type bool"),
     "no partial": (residual(lambda x, d: {"equation": x[0]}), f"{TERM} depends on no partial"),
+    "rounded": (residual(lambda x, d: {"equation": jnp.round(d["u_t"])}), f"{TERM} has slope 0 in all partials"),
+    "a constant to jax": (
+        residual(lambda x, d: {"equation": jax.lax.stop_gradient(d["u_t"] - d["u_xx"])}),
+        f"{TERM} has slope 0 in all partials, so that training cannot lower it",
+    ),
+    "a sign in a condition": (
+        conditions(building.robin(*ROBIN, lambda x, d: jnp.sign(d["u"]))),
+        "condition 'robin_on_x_lower' has slope 0",
+    ),
     # Names.
     "a term called as a condition": (
         residual(lambda x, d: {"u_on_x": d["u_t"] - d["u_xx"]}),
@@ -108,6 +118,10 @@ MISTAKES = {
     "undeclared in a residual": (
         residual(lambda x, d: {"equation": d["u_t"] - d["u"]}),
         r"residual reads d\['u'\], which partials do not list: write \('u_t', 'u_xx', 'u'\)",
+    ),
+    "undeclared in a copy": (
+        residual(lambda x, d: {"equation": dict(d)["u_t"] - dict(d)["u"]}),
+        r"residual \(trial_test.py, line \d+\): there is no 'u'; of a partial, list it",
     ),
     "undeclared by get": (residual(lambda x, d: {"equation": d["u_t"] - d.get("u", 0)}), r"reads d\['u'\]"),
     "of another unknown": (residual(lambda x, d: {"equation": d["v_t"]}), "partial 'v_t': 'v' is not an unknown"),
@@ -190,6 +204,15 @@ def test_a_mistake_has_its_sentence(name):
     [
         ({"unknowns": ("u", "u")}, r"unknowns=\('u', 'u'\) must be a tuple of distinct names"),
         ({"unknowns": ()}, r"unknowns=\(\) must be"),
+        (
+            {"conditions": (Condition("interior", "dirichlet", (("x", "lower"),), ("u",), None),)},
+            " a condition is called 'interior'",
+        ),
+        (
+            {"conditions": (building.dirichlet("u", [("x", "lower")] * 2, 0.0),)},
+            " condition 'u_on_x' names a face twice",
+        ),
+        ({"reference": None}, "reference=None must be a Reference"),
         ({"unknowns": ("u_1",)}, r"unknowns=\('u_1',\) must be a tuple of distinct names without underscores"),
         ({"unknowns": "u"}, "unknowns='u' must be a tuple"),
         ({"coordinates": ("x", "x")}, r"coordinates=\('x', 'x'\) must be a tuple of distinct names"),

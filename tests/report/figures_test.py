@@ -101,3 +101,16 @@ def test_pyplot_is_left_alone(results):
     before = "matplotlib.pyplot" in sys.modules
     lib.to_png(lib.accuracy_curves(results))
     assert ("matplotlib.pyplot" in sys.modules) == before
+
+
+def test_what_is_no_formula_is_shown_as_it_is():
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot([1, 10], [1, 100], label=r"$\frac{$")
+    axes.set(xscale="log", title=r"$x^2$", ylabel="$")
+    axes.legend()
+    assert lib.to_png(figure).startswith(b"\x89PNG")
+    assert axes.title.get_parse_math()
+    assert not axes.get_legend().get_texts()[0].get_parse_math()

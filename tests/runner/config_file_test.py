@@ -82,6 +82,10 @@ FLAGS = [
     ("--config.task.lr=3", "--config.task.lr: its section 'task' has no field 'lr', did you mean 'optimizer.learning"),
     ("--config.model.width=3", r"section 'model' has no field 'width'.*into the file: config.model = {'name': "
      r"'mlp', 'width': ..}, and is a flag from then on"),
+    ("--config.arms={}", "--config.arms is a section and no field: give its fields one by one, such as --config."),
+    ("--config.task=5", r"--config.task is a section .*such as --config.task.[a-z_]+=\.\., or write it in .*mine.py"),
+    ("--config.suite=x", "--config.suite is a section and no field: give its fields one by one, or write it in"),
+    ("--config.", "--config.: the config has no field ''"),
     ("--config.seed.x=3", "--config.seed.x: seed=0 is no section and has no fields"),
     ("--config.arms.raw.optimizer.learning_rate=0.1", r"arm 'raw' of .* has no optimizer\. A flag sets fields that the "
      r"arm has in the file: write it there, config.arms.raw.optimizer = {..}, or set optimizer.learning_rate for"),

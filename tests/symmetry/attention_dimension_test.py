@@ -81,6 +81,24 @@ def test_no_continuous_symmetry_of_a_transformer_is_missing(name):
     assert found.kept > 10 * found.dropped
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: lib.null_space(np.full((3, 3), np.nan)), "entries that are not finite"),
+        (lambda: lib.null_space(np.ones((3, 0))), "without unknowns"),
+        (lambda: lib.commutant([]), "no matrices are given"),
+        (lambda: lib.rope_dimension([np.nan]), "must be finite"),
+        (lambda: lib.factor_dimension(-1, 2, 3), "rows=-1, columns=2 and inner=3 must be >= 1"),
+        (lambda: lib.stream_dimension("batch", 4), "norm='batch' is unknown"),
+        (lambda: lib.norm_null_space("batch", 4), "norm='batch' is unknown"),
+        (lambda: lib.stream_dimension("layer", 1), "d=1 leaves nothing after a norm of kind 'layer'"),
+    ],
+)
+def test_what_has_no_dimension_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="2 equations for 3 unknowns: give more inputs"):
         lib.null_space(np.ones((2, 3)))

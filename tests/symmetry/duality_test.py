@@ -112,6 +112,8 @@ def test_sampling_goes_on_in_chunks(monkeypatch):
     [
         (lambda: duality.two_point(POINTS, POINTS, means=[0.0], width=0), "width=0 must be >= 1"),
         (lambda: duality.two_point(POINTS, np.eye(2), means=[0.0], width=1), "3 and 2 entries a point"),
+        (lambda: duality.sample_outputs(None, POINTS, networks=0, means=[0.0], width=1), "networks=0 and width=1 must"),
+        (lambda: duality.haar_rotation(None, 0), "size=0 must be >= 1"),
     ],
 )
 def test_refusals(call, message):

@@ -174,6 +174,14 @@ def test_the_bound_on_anisotropy_holds_as_often_as_it_says():
     assert by_hand > 2 / 3 * 0.2 * 0.1 * log + 0.4 * np.sqrt(0.2 * log)
 
 
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_a_subspace_is_free_of_scale(size):
+    x = np.random.default_rng(0).normal(size=(20, 4)) * [1, 2, 3, 4]
+    found, expected = lib.subspace_basis(size * x), lib.subspace_basis(x)
+    np.testing.assert_allclose(np.abs(found.vectors), np.abs(expected.vectors), rtol=1e-6)
+    assert found.explained == pytest.approx(expected.explained)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -186,6 +194,7 @@ def test_the_bound_on_anisotropy_holds_as_often_as_it_says():
         (lambda: lib.realisation_costs(np.eye(2), np.eye(2), fixed=np.ones((2, 3))), r"^fixed has shape \(2, 3\)"),
         (lambda: lib.summarise(lib.realisation_costs(np.eye(2), np.ones((2, 1)))), "^costs of one neuron"),
         (lambda: lib.anisotropy_bound(0.5, 2, 1.2), r"^mean=1\.2 must lie in \[0, 1\]"),
+        (lambda: lib.anisotropy_bound(0.5, 0, 0.5), r"^nu=0\.5 must be >= 0 and k=0 >= 1"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(call, message):

@@ -116,6 +116,7 @@ def test_flips_of_images(axis, x64):
     ("call", "message"),
     [
         (lambda: inv.make_involution([[1, 2]]), r"matrix has shape \(1, 2\)"),
+        (lambda: inv.make_involution(np.ones((0, 0))), r"matrix has shape \(0, 0\)"),
         (lambda: inv.make_involution(np.eye(2), [1.0]), r"shift has shape \(1,\)"),
         (lambda: inv.make_involution([[0.6, 0.8], [-0.8, 0.6]]), "an involution has A A = 1"),
         (lambda: inv.make_involution(np.eye(2), [1.0, 0.0]), "an involution has A b = -b"),

@@ -1,6 +1,7 @@
 """The task of metanetworks: splits, standardised inputs, targets, regressions by other routes, permuted units."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,11 @@ import scipy.stats
 
 from sbjax.metanets import make_reading
 from sbjax.models import make_metanet
+from sbjax.optimizers import Adam
 from sbjax.symmetry import spec_from_axes
 from sbjax.tasks import metanets as lib
+from sbjax.training import fit as fit_lib
+from sbjax.training.checkpoint import Checkpoints
 
 TREE = {"a": np.zeros((5, 3)), "b": np.zeros(3), "c": np.zeros((3, 2))}
 SPEC = spec_from_axes({"a": (None, "p"), "b": ("p",), "c": ("p", None)}, TREE)
@@ -138,3 +142,24 @@ def test_bad_input():
     odd = type("Odd", (), {"inputs": "pictures", "apply": module.apply, "init": module.init})()
     with pytest.raises(ValueError, match="inputs='pictures' of Odd must be one of entries, statistics"):
         lib.make_metanet_task(nets(), odd)
+
+
+@pytest.mark.extended
+def test_a_training_that_was_stopped_ends_with_the_same_bytes(tmp_path):
+    """With batch statistics; two metanetworks in one program."""
+    module = make_metanet("dmc", outputs=1, reading=nets().reading, channels=(2, 4))
+    made = lib.make_metanet_task(nets(), module, batch_size=10)
+    asked = itertools.count()
+
+    def train(folder=None, stop=lambda: False):
+        kept = None if folder is None else Checkpoints(folder)
+        options = {"steps": 12, "replicas": 2, "reports": 4, "key": jax.random.key(0), "checkpoints": kept}
+        return fit_lib.fit(made, Adam().make(0.01), hooks=fit_lib.Hooks(stop=stop), **options)
+
+    whole = train()
+    part = train(tmp_path, lambda: next(asked) > 2)
+    assert 0 < part.step < 12
+    rest = train(tmp_path)
+    for one, other in zip(jax.tree.leaves(whole.variables), jax.tree.leaves(rest.variables), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert rest.history == whole.history

@@ -44,8 +44,8 @@ _FORM = {
     "examples": int,
     "running": [int],
     "replicas": [{str: (float, None)}],
-    "ensemble": (dict, None),
-    "reliability": (dict, None),
+    "ensemble": ({str: (float, None)}, None),
+    "reliability": ({key: [(float, int, None)] for key in ("counts", "confidence", "accuracy")}, None),
 }
 _FEWEST = 10  # examples a replica in a bin that is drawn
 

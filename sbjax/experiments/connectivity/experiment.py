@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from sbjax.experiments.connectivity import neurons
 from sbjax.experiments.connectivity import report as report_lib
 from sbjax.experiments.connectivity.run import measure_arm
@@ -29,6 +31,7 @@ class ConnectivityExperiment(TrainingExperiment):
             f"{n}={x!r}" for n, x in published if "/" not in n and not (isinstance(x, list | tuple) and len(x) == 2)
         ]
         wanted = "give (mean, standard deviation), or by 'arm/networks' and 'arm/monotonic' one number"
+        pairs += [f"{n}={x!r} is not finite" for n, x in published if not (problem or pairs or np.isfinite(x).all())]
         return [f"interpolation.published: {said}: {wanted}" for said in filter(None, [problem, *pairs])]
 
     def build_task(self, plan: Plan, arm: ArmPlan, data: Any, expansion: Any) -> Task:

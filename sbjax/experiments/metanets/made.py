@@ -17,10 +17,10 @@ from sbjax.data.zoo import Zoo
 from sbjax.models import make_model
 from sbjax.names import check_choice
 
-W = {"kind": "w", "masks": {"dense_*/kernel": {"n_fix": 4, "kappa": 1.0}}}
+W = {"kind": "w", "masks": {"dense_*/kernel": {"n_fix": 4, "kappa": 0.5}}}
 KINDS = {"standard": (12, {}), "w": (12, W), "small": (11, {}), "fixed": (12, {}), "w_fixed": (12, W)}
 """Units and asymmetry, named as the arms of `configs/zoo.py`."""
-STEPS, BATCH = 60, 32
+STEPS, BATCH = 150, 32
 NETWORKS = 96
 
 

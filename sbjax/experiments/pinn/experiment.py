@@ -171,6 +171,8 @@ def parse_numbers(field: str, text: str) -> dict[str, float]:
     found = {}
     for part in words(text):
         name, _, number = part.partition("=")
+        if name.strip() in found:
+            raise ConfigError(f"{field}={text!r} gives {name.strip()!r} twice; give it once")
         try:
             found[name.strip()] = float(number)
         except ValueError:

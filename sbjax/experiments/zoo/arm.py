@@ -17,6 +17,7 @@ from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.estimate import check_memory
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.models import make_model
+from sbjax.models.registry import model_specs
 
 
 class Source(NamedTuple):
@@ -78,17 +79,14 @@ def make_arm(plan: Plan, arm: ArmPlan, classes: int, data: program.Data) -> Arm:
             f"task.batch_size={task.batch_size} must be at most the {len(data.train_labels)} training examples; lower "
             "it"
         )
-    for field, other in (("activation", "activations"), ("dropout", "dropout")):
-        if field in arm.model and field in plan.settings.get("model", {}):
-            raise ConfigError(f"model.{field} has no effect: task.{other} says it; leave it out")
-    most = max(task.dropout)
+    drawn = _drawn(arm)
 
     def make(activation: str) -> Any:
         # The rate is each network's own; any but 0 makes the layer be there.
+        own = {"activation": activation, "dropout": max(task.dropout)}
+        options = {**given, **{name: own[name] for name in drawn if own[name]}}
         with told_as("model"):
-            options = {**given, "activation": activation, **({"dropout": most} if most else {})}
-            network = make_model(options.pop("name"), classes=classes, **options)
-            return build_asymmetric(network, asymmetry)
+            return build_asymmetric(make_model(options.pop("name"), classes=classes, **options), asymmetry)
 
     least = max(1, math.ceil(task.epochs_share * plan.train_epochs))
     own = laws.Laws(
@@ -116,7 +114,7 @@ def make_arm(plan: Plan, arm: ArmPlan, classes: int, data: program.Data) -> Arm:
             raise ConfigError("model.asymmetry: a zoo keeps W, syre and fixed biases; FiGLU has matrices of its own")
     source = Source(
         kind=arm.name,
-        model={**given, "activation": task.activations[0], "dropout": 0.0},
+        model=given | {name: {"activation": task.activations[0], "dropout": 0.0}[name] for name in drawn},
         classes=classes,
         input_shape=tuple(data.train_images.shape[1:]),
         asymmetry=asymmetry,
@@ -125,3 +123,24 @@ def make_arm(plan: Plan, arm: ArmPlan, classes: int, data: program.Data) -> Arm:
         size=size,
     )
     return Arm(arm, source, own, data, make)
+
+
+def _drawn(arm: ArmPlan) -> list[str]:
+    """Options of the network that each one draws, of 'activation' and 'dropout'.
+
+    Raises:
+        ConfigError: one that is given besides, or that the network does not have.
+    """
+    with told_as("model"):
+        known = model_specs(arm.model["name"])
+    for field, other in (("activation", "activations"), ("dropout", "dropout")):
+        if field in arm.model:
+            raise ConfigError(f"model.{field} has no effect: task.{other} says it; leave it out")
+    if "dropout" not in known and any(arm.task.dropout):
+        raise ConfigError(f"task.dropout={arm.task.dropout}: model.name={arm.model['name']!r} has none; give (0, 0)")
+    if "activation" not in known and len(arm.task.activations) > 1:
+        raise ConfigError(
+            f"task.activations={arm.task.activations}: model.name={arm.model['name']!r} has no option 'activation'; "
+            "give one word, which is then not used"
+        )
+    return [name for name in ("activation", "dropout") if name in known]

@@ -9,8 +9,9 @@ import numpy as np
 from sbjax.data import zoo as zoo_lib
 from sbjax.data.zoo import Zoo
 from sbjax.report import figures, tables
-from sbjax.report.results import Results
+from sbjax.report.results import Results, load_results
 from sbjax.report.sections import Section, Table
+from sbjax.report.statistics import summarise
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +25,7 @@ COLUMNS = {
     "accuracy": "median accuracy [quartiles]",
     "most": "largest accuracy",
     "deviation": "standard deviation",
+    "against": "minus the reference, same draws [95 %]",
     "by_rate": "rank correlation with the learning rate",
     "by_scale": "with the scale of the start",
 }
@@ -32,8 +34,8 @@ CAPTION = (
     "medians of tenths of the range."
 )
 _NOTE = (
-    "Accuracies on the test split, in percent, of networks that have not diverged (NaN or infinite weights). Rank "
-    "correlations: Spearman's, with the accuracy."
+    "Accuracies on the test split, in percent, of networks that have not diverged (NaN or infinite weights). "
+    "Differences, in points: medians over networks of one number. Rank correlations: Spearman's, with the accuracy."
 )
 _PERCENT = ("least", "accuracy", "most", "deviation")
 
@@ -52,10 +54,15 @@ def report(results: Results, workdir: Path) -> list[Section]:
 
 def cells(workdir: Path, arms: Sequence[str]) -> dict[str, Any]:
     """Columns and rows as a record has them, of the zoos that are finished."""
-    zoos = load(workdir, arms)
-    rows = [{"cells": {"arm": arm, **statistics(zoo)}} for arm, zoo in zoos.items()]
+    zoos, pairs = load(workdir, arms), {}
+    for one in summarise(load_results(workdir))["comparisons"]["equal_steps"] if len(zoos) > 1 else ():
+        if (found := one["comparison"]) is not None:
+            ends = {name: found[key] for name, key in {"value": "difference", "low": "low", "high": "high"}.items()}
+            pairs[one["arm"]] = {"against": {name: round(100 * end, 4) for name, end in ends.items()}}
+    rows = [{"cells": {"arm": arm, **statistics(zoo), **pairs.get(arm, {})}} for arm, zoo in zoos.items()]
     columns = [
         {"key": key, "name": name, **({"unit": "%", "decimals": 1} if key in _PERCENT else {}),
+         **({"unit": "points", "decimals": 2} if key == "against" else {}),
          **({"decimals": 2} if key.startswith("by_") else {})}
         for key, name in COLUMNS.items()
     ]  # fmt: skip

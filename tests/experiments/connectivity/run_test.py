@@ -186,3 +186,14 @@ def test_impossible_settings_are_refused(change, message):
 def test_pairs_are_disjoint_first():
     assert lines.choose_pairs([0, 2, 3, 5, 7], 3) == [(0, 2), (3, 5), (0, 3)]
     assert json.dumps(lines.choose_pairs([4], 3)) == "[]"
+
+
+@pytest.mark.parametrize(
+    ("published", "said"),
+    [({"raw": (float("nan"), 1.0)}, "is not"), ({"raw/networks": float("inf")}, "is not"), ({"raw": 5}, "raw=5")],
+)
+def test_published_numbers_that_no_table_could_show_are_refused(published, said):
+    config = config_lib.shrink(config_lib.base_config()).to_dict() | {"arms": {"raw": {}}}
+    config["interpolation"] = {"between": "pairs", "published": published}
+    with pytest.raises(ConfigError, match=rf"^interpolation.published: .*{said}.*give \(mean, standard deviation\)"):
+        config_lib.read(config)

@@ -156,6 +156,7 @@ def test_blocks_in_processes_of_their_own_make_the_zoo_of_one(made, tmp_path):
         ({"train_epochs": 2.5}, "train_epochs=2.5 must be a whole number"),
         ({"model.activation": "relu"}, "model.activation has no effect: task.activations says it"),
         ({"model.dropout": 0.1}, "model.dropout has no effect: task.dropout says it"),
+        ({"model.name": "sbjax.models.zoo:StridedCNN"}, "task.dropout=.* has none; give .0, 0."),
         ({"model.asymmetry": {"kind": "sigma"}}, "FiGLU has matrices of its own"),
         ({"optimizer.learning_rate": 0.3}, "has no effect with task.kind='zoo'"),
     ],
