@@ -47,6 +47,8 @@ LAST = (
     ("symmetry_along.py", "smoke"),
     ("symmetry_along.py", "decay,smoke"),
     ("involution.py", "images,smoke"),
+    ("metanets.py", "smoke"),
+    ("zoo.py", "smoke"),
 )
 COLOURS = f"{ROOT / 'tests' / 'toy_colours.py'}:load"
 TEXTS = f"{ROOT / 'tests' / 'toy_texts.py'}:load"
