@@ -54,7 +54,7 @@ TOO_LARGE = [
     (
         "zoo",
         {"replicas": 10**6, "task__block": 10**5, "model": WIDE},
-        "replicas=1000000, task.block=100000: .*TB of mem",
+        "task.block=100000, .*TB of memory .networks of",
     ),
     ("qcd", {"model": {"name": "quasi_parton", "width": 10**8}}, "model.width=100000000, .* of memory"),
 ]
