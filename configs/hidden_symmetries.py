@@ -49,6 +49,11 @@ def get_config(argument=None):
             arms |= {f"{name}_{exact}": {**shape, "look": exact}} if exact else {}
     config = config_lib.base_config("exact", "hidden_symmetries")
     config.replicas, config.train_steps = 200, 1
+    if words["part"] in ("inputs", "bias"):  # all arms have as many networks: that is the number of replicas
+        config.replicas = arms[next(iter(arms))]["networks"]
+        arms = {
+            name: {field: value for field, value in task.items() if field != "networks"} for name, task in arms.items()
+        }
     if words["smoke"]:
         config = config_lib.shrink(config)
         arms = {name: {**task, **({"networks": 2} if "networks" in task else {})} for name, task in arms.items()}
