@@ -6,7 +6,8 @@
     python runs/train.py --config=configs/metanets.py:smoke --workdir=/tmp/metanets_smoke   # makes its own networks
 
 Words: order (all metanetworks on the standard networks of the zoo) or kinds (four metanetworks on standard and on
-W-asymmetric networks, each W arm beside its standard partner); fixed; quick (5 replicas, 15 epochs); smoke.
+W-asymmetric networks, each W arm beside its standard partner); fixed; brief (without what takes minutes: deep sets, convolutions, graphs); quick (5
+replicas, 15 epochs); smoke.
 
 Controls. `order`: hyper-parameters alone, without any weight; a graph without messages; and what hyper-parameters leave
 of the accuracy, by statistics and by the functional. `kinds`: of the W arm of the flat perceptron, smaller standard
@@ -40,6 +41,7 @@ SMALL = {
     "neural_graph": {"layers": 1, "nodes": 8, "edges": 4, "head": (8,)},
     "neural_graph_transformer": {"layers": 1, "nodes": 8, "edges": 4, "heads": 2, "head": (8,)},
 }
+SLOW = ("deepsets", "dmc", "neural_graph", "neural_graph_transformer")
 CLAIMS = {
     "functional": "tau .934 against .915 of StatNN (arXiv 2302.14040, table)",
     "w_flat": "R^2 rises from .330 to .594 (arXiv 2405.20231)",
@@ -48,7 +50,7 @@ CLAIMS = {
 
 def get_config(argument=None):
     """The configuration for words such as 'kinds,quick'; 'order' by default."""
-    words = config_lib.parse_words(argument, {"what": ("order", "kinds")}, flags=("fixed", "quick", "smoke"))
+    words = config_lib.parse_words(argument, {"what": ("order", "kinds")}, flags=("fixed", "brief", "quick", "smoke"))
     if words["fixed"] and words["what"] == "order":
         raise config_lib.ConfigError("config argument 'fixed' goes with 'kinds' alone: leave it out, or add 'kinds'")
     config = config_lib.base_config()
@@ -60,6 +62,8 @@ def get_config(argument=None):
     config.reference = "statistics" if words["what"] == "order" else "standard_flat"
     quick = words["quick"] or words["smoke"]
     arms = order(quick) if words["what"] == "order" else kinds(quick, words["fixed"])
+    if words["brief"]:
+        arms = {name: arm for name, arm in arms.items() if arm["model"]["name"] not in SLOW}
     for place, (name, arm) in enumerate(arms.items()):
         arm |= {"order": place, "role": arm.get("role", "reference" if name == config.reference else "treatment")}
         if name in CLAIMS:
