@@ -6,8 +6,8 @@
     python runs/train.py --config=configs/metanets.py:smoke --workdir=/tmp/metanets_smoke   # makes its own networks
 
 Words: order (all metanetworks on the standard networks of the zoo) or kinds (four metanetworks on standard and on
-W-asymmetric networks, each W arm beside its standard partner); fixed; brief (without what takes minutes: deep sets, convolutions, graphs); quick (5
-replicas, 15 epochs); smoke.
+W-asymmetric networks, each W arm beside its standard partner); fixed; brief (without what takes minutes: deep sets,
+convolutions, graphs); quick (5 replicas, 15 epochs); smoke.
 
 Controls. `order`: hyper-parameters alone, without any weight; a graph without messages; and what hyper-parameters leave
 of the accuracy, by statistics and by the functional. `kinds`: of the W arm of the flat perceptron, smaller standard
