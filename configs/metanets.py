@@ -53,8 +53,7 @@ def get_config(argument=None):
     words = config_lib.parse_words(argument, {"what": ("order", "kinds")}, flags=("fixed", "brief", "quick", "smoke"))
     if words["fixed"] and words["what"] == "order":
         raise config_lib.ConfigError("config argument 'fixed' goes with 'kinds' alone: leave it out, or add 'kinds'")
-    config = config_lib.base_config()
-    config.task = {"kind": "metanets", "zoo": "made", "nets": "standard", "batch_size": 32}
+    config = config_lib.base_config("metanets")
     config.model = STATISTICS
     config.optimizer.update(name="adamw", learning_rate=3e-3, weight_decay=0.01, schedule="cosine", warmup_share=0.05)
     config.replicas, config.train_epochs, config.reports = (5, 15.0, 5) if words["quick"] else (10, 80.0, 20)
