@@ -18,7 +18,7 @@ Published (arXiv 2405.20231, ResNet-8 on CIFAR-10, 10,000 networks a kind, R^2 /
 / .389, DeepSets .855 / .617, DMC .950 / .787, StatNN .976 / .866; on W-asymmetric ones .594 / .864, .936 / .858, .967 /
 .911, .978 / .935. On the CNNs of arXiv 2302.14040 (grey CIFAR-10), tau: StatNN .915, functional (HNP) .934.
 
-How to: docs/how_to/metanets.md.
+What came out: docs/results/metanets.md. How to: docs/how_to/metanets.md.
 """
 
 from sbjax import config as config_lib

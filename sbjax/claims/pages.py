@@ -35,6 +35,7 @@ EXPERIMENTS = {
     "mli": "Monotonic linear interpolation",
     "graphs": "Graph networks",
     "identifiability": "Neuron identifiability",
+    "metanets": "Networks that read networks",
     "bayes": "Bayesian networks",
     "designs": "Designs and the replica distance",
 }
