@@ -99,7 +99,7 @@ def starts(files=STARTS):
             tree["task"]["dataset"] = TEXTS
         elif tree["task"].get("kind") == "colour":
             tree["task"]["dataset"] = COLOURS
-        elif "train_share" in tree["task"] and tree["task"]["dataset"] != "digits":
+        elif "train_share" in tree["task"] and tree["task"].get("dataset", "digits") != "digits":
             tree["task"].update(dataset="digits", train_share=0.05, eval_share=0.05)
         elif words.startswith("hot"):
             tree["task"]["dataset"] = "digits"
