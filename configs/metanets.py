@@ -6,7 +6,8 @@
     python runs/train.py --config=configs/metanets.py:smoke --workdir=/tmp/metanets_smoke   # makes its own networks
 
 Words: order (all metanetworks on the standard networks of the zoo) or kinds (four metanetworks on standard and on
-W-asymmetric networks, each W arm beside its standard partner); fixed; quick (5 replicas, 15 epochs); smoke.
+W-asymmetric networks, each W arm beside its standard partner); fixed; brief (without graphs, which take
+minutes); quick (5 replicas, 15 epochs); smoke.
 
 Controls. `order`: hyper-parameters alone, without any weight; a graph without messages; and what hyper-parameters leave
 of the accuracy, by statistics and by the functional. `kinds`: of the W arm of the flat perceptron, smaller standard
@@ -17,7 +18,7 @@ Published (arXiv 2405.20231, ResNet-8 on CIFAR-10, 10,000 networks a kind, R^2 /
 / .389, DeepSets .855 / .617, DMC .950 / .787, StatNN .976 / .866; on W-asymmetric ones .594 / .864, .936 / .858, .967 /
 .911, .978 / .935. On the CNNs of arXiv 2302.14040 (grey CIFAR-10), tau: StatNN .915, functional (HNP) .934.
 
-How to: docs/how_to/metanets.md.
+What came out: docs/results/metanets.md. How to: docs/how_to/metanets.md.
 """
 
 from sbjax import config as config_lib
@@ -40,6 +41,7 @@ SMALL = {
     "neural_graph": {"layers": 1, "nodes": 8, "edges": 4, "head": (8,)},
     "neural_graph_transformer": {"layers": 1, "nodes": 8, "edges": 4, "heads": 2, "head": (8,)},
 }
+SLOW = ("neural_graph", "neural_graph_transformer")
 CLAIMS = {
     "functional": "tau .934 against .915 of StatNN (arXiv 2302.14040, table)",
     "w_flat": "R^2 rises from .330 to .594 (arXiv 2405.20231)",
@@ -48,11 +50,10 @@ CLAIMS = {
 
 def get_config(argument=None):
     """The configuration for words such as 'kinds,quick'; 'order' by default."""
-    words = config_lib.parse_words(argument, {"what": ("order", "kinds")}, flags=("fixed", "quick", "smoke"))
+    words = config_lib.parse_words(argument, {"what": ("order", "kinds")}, flags=("fixed", "brief", "quick", "smoke"))
     if words["fixed"] and words["what"] == "order":
         raise config_lib.ConfigError("config argument 'fixed' goes with 'kinds' alone: leave it out, or add 'kinds'")
-    config = config_lib.base_config()
-    config.task = {"kind": "metanets", "zoo": "made", "nets": "standard", "batch_size": 32}
+    config = config_lib.base_config("metanets")
     config.model = STATISTICS
     config.optimizer.update(name="adamw", learning_rate=3e-3, weight_decay=0.01, schedule="cosine", warmup_share=0.05)
     config.replicas, config.train_epochs, config.reports = (5, 15.0, 5) if words["quick"] else (10, 80.0, 20)
@@ -60,6 +61,8 @@ def get_config(argument=None):
     config.reference = "statistics" if words["what"] == "order" else "standard_flat"
     quick = words["quick"] or words["smoke"]
     arms = order(quick) if words["what"] == "order" else kinds(quick, words["fixed"])
+    if words["brief"]:
+        arms = {name: arm for name, arm in arms.items() if arm["model"]["name"] not in SLOW}
     for place, (name, arm) in enumerate(arms.items()):
         arm |= {"order": place, "role": arm.get("role", "reference" if name == config.reference else "treatment")}
         if name in CLAIMS:

@@ -47,6 +47,8 @@ LAST = (
     ("symmetry_along.py", "smoke"),
     ("symmetry_along.py", "decay,smoke"),
     ("involution.py", "images,smoke"),
+    ("metanets.py", "smoke"),
+    ("zoo.py", "smoke"),
 )
 COLOURS = f"{ROOT / 'tests' / 'toy_colours.py'}:load"
 TEXTS = f"{ROOT / 'tests' / 'toy_texts.py'}:load"
@@ -97,7 +99,7 @@ def starts(files=STARTS):
             tree["task"]["dataset"] = TEXTS
         elif tree["task"].get("kind") == "colour":
             tree["task"]["dataset"] = COLOURS
-        elif "train_share" in tree["task"] and tree["task"]["dataset"] != "digits":
+        elif "train_share" in tree["task"] and tree["task"].get("dataset", "digits") != "digits":
             tree["task"].update(dataset="digits", train_share=0.05, eval_share=0.05)
         elif words.startswith("hot"):
             tree["task"]["dataset"] = "digits"

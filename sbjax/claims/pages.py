@@ -36,6 +36,7 @@ EXPERIMENTS = {
     "graphs": "Graph networks",
     "identifiability": "Neuron identifiability",
     "zoo": "Zoos of networks",
+    "metanets": "Networks that read networks",
     "bayes": "Bayesian networks",
     "designs": "Designs and the replica distance",
 }

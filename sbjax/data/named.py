@@ -89,7 +89,7 @@ def in_words(classes: Sequence[str]) -> str:
     """How many classes, their digest, and whose list it is.
 
     >>> in_words(['a', 'b'])
-    '2 classes, digest 3fd76cfbb2fb0dbb'
+    '2 classes, digest 7e18f737311b2dc3'
     """
     found = digest(classes)
     known = f", {PUBLISHED[found]}" if found in PUBLISHED else ""

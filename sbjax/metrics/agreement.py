@@ -22,7 +22,7 @@ def kendall_tau(truth: Float[Array, " n"], predicted: Float[Array, " n"]) -> Flo
     0 where one of the two does not vary, for which tau-b is not defined. Works under `jit` and `vmap`; time n^2, memory
     n times `ROWS`. The same as `scipy.stats.kendalltau`.
 
-    >>> float(kendall_tau(jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.array([1.0, 2.0, 4.0, 3.0])).round(4))
+    >>> round(float(kendall_tau(jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.array([1.0, 2.0, 4.0, 3.0]))), 4)
     0.6667
     """
 

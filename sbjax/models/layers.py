@@ -47,6 +47,7 @@ def sub_kernel_init(size: int, full: Callable = he_normal_fan_out) -> Callable:
     A convolution of stride 2 meets the pixels of an image that is expanded by K = 2 with these taps only; the others
     meet the fill. With the same key, a network with this stem starts at the same function of the raw image.
 
+    >>> import jax
     >>> sub_kernel_init(7)(jax.random.key(0), (3, 3, 3, 8)).shape
     (3, 3, 3, 8)
     """

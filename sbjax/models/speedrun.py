@@ -93,6 +93,7 @@ def whitening_filters(images: Float[np.ndarray, "n h w c"], *, epsilon: float = 
 def identity_first(key, shape, dtype=jnp.float32) -> Float[Array, "kh kw c features"]:
     """PyTorch's distribution of a convolution, but that the first filters give on a channel each, as it is.
 
+    >>> import jax
     >>> kernel = identity_first(jax.random.key(0), (3, 3, 2, 4))
     >>> kernel[1, 1, :, :2].tolist()
     [[1.0, 0.0], [0.0, 1.0]]

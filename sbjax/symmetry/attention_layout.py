@@ -64,6 +64,7 @@ def layout_of(
             stream; frequencies that are not one for each plane.
 
     >>> from sbjax.models.text import TextTransformer
+    >>> import jax
     >>> x = jnp.ones((1, 5), jnp.int32)
     >>> params = TextTransformer(classes=2, vocabulary=9, width=8, depth=1).init(jax.random.key(0), x)['params']
     >>> layout_of(params).written

@@ -91,7 +91,7 @@ def choice(device: str, program: str, dtype: str, replicas: int, rows: Sequence[
         rows: None = those of `load()`.
 
     >>> one = {"device": "Q", "program": "dense", "dtype": "float32", "replicas": 4, "choice": "map"}
-    >>> choice("Q", "dense", "float32", 9, [one, one | {"replicas": 20, "choice": "vmap"}])
+    >>> choice("Q", "dense", "float32", 8, [one, one | {"replicas": 20, "choice": "vmap"}])
     'map'
     >>> choice("other", "dense", "float32", 9, [one])
     """

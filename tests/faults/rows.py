@@ -210,6 +210,7 @@ ROWS = {
         *of(CONFIG_FILE, "a_limit_in_which_jax_cannot_start_is_told"),
         *of(CONFIG_FILE, "flags_are_told_before_anything_heavy_is_imported"),
         *of(CONFIG_FILE, "a_flag_that_is_missing_is_told_before_anything_heavy_is_imported"),
+        *of(f"{RUNNER}/run_test.py", "help", "bad_flags"),
     )),
     "R12": ("a second start compiles nothing", of(
         f"{RUNNER}/compile_cache_test.py", "where_it_is", "a_second_start_costs_little_and_changes_no_byte",

@@ -25,6 +25,7 @@ def make_config(kind="images", **changes):
     return config.to_dict()
 
 
+WIDE = {"name": "cnn", "channels": (512, 512, 512)}
 X64 = {"precision__x64": True}
 TOO_LARGE = [
     ("images", {"reports": 99_999_999_999}, "reports=99999999999 must be >= 1, <= 100000"),
@@ -50,6 +51,11 @@ TOO_LARGE = [
     ("exact/lattice_collision", X64 | {"replicas": 10**6, "task__nodes": 1000}, "replicas=1000000, .*vortices 72.0 TB"),
     ("exact/attention", X64 | {"task__width": 512, "task__depth": 12}, "task.width=512, .*TB of memory .a Jacobian"),
     ("landscape/deep", X64 | {"task__width": 1000, "replicas": 10**5}, "replicas=100000, .*students and their mom"),
+    (
+        "zoo",
+        {"replicas": 10**6, "task__block": 10**5, "model": WIDE},
+        "task.block=100000, .*TB of memory .networks of",
+    ),
     ("qcd", {"model": {"name": "quasi_parton", "width": 10**8}}, "model.width=100000000, .* of memory"),
 ]
 

@@ -294,6 +294,9 @@ def test_bad_flags(tmp_path, flags, words):
 
 
 def test_help():
+    """In under a second of the processor."""
+    began = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     run = command("--help")
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - began < 1
     for flag in ("--config", "--workdir", "--cpu_devices"):
         assert flag in run.stdout

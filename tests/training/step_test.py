@@ -27,8 +27,14 @@ def residuals(params):
 
 @pytest.mark.parametrize(
     "optimizer",
-    [Sgd(weight_decay=0.1).make(0.05), Lbfgs().make(), GaussNewton().make()],
-    ids=["sgd", "lbfgs", "gauss_newton"],
+    [
+        Sgd(weight_decay=0.1).make(0.05),
+        # Looks at the norm of each array of parameters.
+        optax.with_extra_args_support(optax.chain(optax.scale_by_trust_ratio(), optax.scale(-0.05))),
+        Lbfgs().make(),
+        GaussNewton().make(),
+    ],
+    ids=["sgd", "trust_ratio", "lbfgs", "gauss_newton"],
 )
 def test_steps_are_those_of_the_trained_entries_alone(optimizer, x64):
     """The same optimiser on the trained entries as a tree of their own goes the same way, whether F + D * W is made at

@@ -107,8 +107,8 @@ def mean(values):
     half = scipy.stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return {
         "value": float(values.mean()),
-        "low": round(values.mean() - half, 5),
-        "high": round(values.mean() + half, 5),
+        "low": round(float(values.mean() - half), 5),
+        "high": round(float(values.mean() + half), 5),
     }
 
 
