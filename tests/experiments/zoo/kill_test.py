@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[3]
 
 
 def command(folder):
-    flags = ["--config.replicas=24", "--config.train_epochs=6", "--config.task.train_share=1"]
+    flags = ["--config.replicas=12", "--config.train_epochs=3", "--config.task.train_share=0.3"]
     return [sys.executable, "runs/train.py", "--config=configs/zoo.py:smoke", f"--workdir={folder}", *flags]
 
 
@@ -29,7 +29,7 @@ def test_the_bytes_after_kills_are_those_of_a_whole_run(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(command(whole), cwd=ROOT, check=True, capture_output=True)
     kills = 0
-    for wanted in (2, 5, 9):  # blocks after which it is killed
+    for wanted in (2, 4, 7):  # blocks after which it is killed
         process = subprocess.Popen(command(killed), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None:
             if len(list(killed.glob("zoo/*/block-*.safetensors"))) >= wanted:
@@ -40,4 +40,4 @@ def test_the_bytes_after_kills_are_those_of_a_whole_run(tmp_path):
     subprocess.run(command(killed), cwd=ROOT, check=True, capture_output=True)
     assert kills >= 2
     assert contents(killed) == contents(whole)
-    assert len(contents(whole)) > 20
+    assert len(contents(whole)) == 4 + 3 * 5 + 1  # a file of constants
