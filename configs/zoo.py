@@ -9,7 +9,7 @@
 Words: cnn, three convolutions of 16 channels and a dense head, 4,970 parameters for a grey image; resnet8; digits,
 fashion_mnist, mnist or cifar10 (grey), the latter three at 8 pixels, a fifth of the training images and 1,000 of the
 test images; fixed, arms whose networks differ in nothing but their random numbers besides; quick (1,000 networks a
-kind, 4 to 16 epochs of the digits, 1 to 4 of a twentieth of another set); smoke.
+kind, 4 to 16 epochs of the digits, 1 to 4 of a twentieth of another set, without `small`); smoke.
 
 Arms: `standard`; `w`, W-asymmetric: half of the input channels of each filter frozen (cnn: and 3 of the 9 entries of
 the first layer's filters, 8 entries of each row of the head; resnet8: as published); `small`, standard and of as many
@@ -75,6 +75,7 @@ def get_config(argument=None):
         config.replicas, config.train_epochs = 1000, 16.0
         if words["dataset"] != "digits":
             config.train_epochs, config.task.train_share = 4.0, 0.05
+            arms.pop("small", None)
     for order, own in enumerate(arms.values()):
         own |= {"order": order, "role": own.get("role", "treatment" if order else "reference")}
     config.arms = arms
