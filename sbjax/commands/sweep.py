@@ -191,7 +191,8 @@ def _merge(given: Any) -> tuple[str, int]:
     sweep.check_trusted(given.trust)
     jax.config.update("jax_num_cpu_devices", given.cpu_devices)
     merged = merge.merge(sweep, given.out)
-    missing = f"\n{len(merged.missing)} cells are missing: {status.ids(merged.missing)}" if merged.missing else ""
+    cells = "1 cell is" if len(merged.missing) == 1 else f"{len(merged.missing)} cells are"
+    missing = f"\n{cells} missing: {status.ids(merged.missing)}" if merged.missing else ""
     return f"{merged.table}{missing}\n\nreport: {merged.page}", 4 if merged.missing else 0
 
 

@@ -174,11 +174,18 @@ def test_merged_cells_are_the_run_of_one_process(whole, worked):
     if last.start:  # one replica of the last arm is missing
         assert "3 of 4 pairs" in partial.table
         assert summary["arms"]["expanded"]["missing"] == 1
-        assert "Not trained yet" in (partial.folder / "report.html").read_text()
+        page = (partial.folder / "report.html").read_text()
+        assert "Not trained yet" in page
+        tables = page.split("Not trained yet")[0].count("<table")
+        assert page.count("Not all trained yet: expanded 3 of 4 pairs.") == tables > 3
+        assert "<td>3 of 4</td>" in page  # seeds finished
         [entry] = summary["comparisons"]["equal_steps"]
         assert (entry["comparison"]["n"], entry["comparison"]["planned"]) == (3, 4)
     else:
-        assert list(summary["arms"]) == ["raw"]
+        assert (list(summary["arms"]), summary["lacking"]) == (["raw"], ["expanded"])
+        assert "expanded: not trained yet, 0 of 4 pairs" in " ".join(partial.table.split())
+        page = (partial.folder / "report.html").read_text()
+        assert page.count("Not all trained yet: expanded 0 of 4 pairs.") >= page.count("<table") - 1 > 0
     assert work.work(worked, last) == "done" == work.work(worked, last)
     merged = merge.merge(worked)
     assert not merged.missing
