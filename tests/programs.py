@@ -20,11 +20,26 @@ from sbjax.experiments.landscape import students
 from sbjax.experiments.zoo import program as zoo_program
 from sbjax.frame.arms import precision
 from sbjax.landscape import critical_points
-from sbjax.metrics import connectivity, curvature, hessian, interpolation, neurons, replica, spectrum, wasserstein
+from sbjax.metrics import (
+    agreement,
+    colour,
+    connectivity,
+    curvature,
+    hessian,
+    interpolation,
+    neurons,
+    norms,
+    replica,
+    scales,
+    sorting,
+    spectrum,
+    wasserstein,
+)
 from sbjax.models import make_field, make_model
 from sbjax.optimizers import OPTIMIZERS, Sgd, lbfgs_many
 from sbjax.physics.ising import metropolis, wolff
 from sbjax.physics.pdes import make_equation
+from sbjax.symmetry import activation_matching
 from sbjax.tasks import regression
 from sbjax.tasks.images import make_image_task
 from sbjax.tasks.pinn import Points, make_pinn_task
@@ -155,6 +170,23 @@ def curvatures(lower):
     lower(lambda basis, q: spectrum._advance(basis, q, product(q), 0), jnp.zeros((2, 8)), jnp.ones(8))
 
 
+def scores(lower):
+    """Of predictions and of images; norms, scales and orders; moments of activations, by which units are matched."""
+    numbers, pictures, tree = jnp.ones(6), jnp.ones((2, 12, 12, 3)), {"dense": {"kernel": jnp.ones((2, 3, 4))}}
+    lower(agreement.explained, numbers, numbers)
+    lower(jax.vmap(agreement.kendall_tau), jnp.ones((2, 6)), jnp.ones((2, 6)))
+    lower(colour.ssim, pictures, pictures)
+    lower(lambda a, b: colour.psnr(colour.squared_error(a, b)), pictures, pictures)
+    lower(colour.colourfulness, pictures)
+    lower(lambda x: norms.root(norms.power(x, 1.5), 1.5), numbers)
+    lower(norms.moments, numbers)
+    lower(lambda tree, key: scales.null_replicas(tree, key=key), tree, KEY)
+    lower(scales.unit_scale, tree)
+    lower(lambda x: (sorting.sort(x), sorting.argsort(x)), numbers)
+    units = {"hidden": jnp.ones((5, 4))}
+    lower(activation_matching.update_moments, activation_matching.init_moments(units), units, units)
+
+
 def optimizers(names):
     """An update of two replicas: eigenvectors, QR factors and line searches also where a `cond` holds them."""
 
@@ -263,6 +295,7 @@ OTHERS = {
     "expanded images": of_config("images.py:digits,cnn,smoke"),
     "Sinkhorn divergences": sinkhorn,
     "curvature": curvatures,
+    "scores": scores,
     "other optimisers": optimizers([n for n in OPTIMIZERS if n not in ("soap", "lbfgs", "gauss_newton")]),
     "small fits": small_fits,
     "zoo": zoo,

@@ -19,6 +19,13 @@ from absl import flags
 
 from sbjax.runner import cli as cli_lib
 
+ENGINES_OF = {
+    "cluster": ["submitit"],
+    "partition": ["submitit"],
+    "memory_gb": ["submitit"],
+    "gpus": ["submitit", "ray"],
+}
+OF_MANY = ("jobs", "engine", "minutes", "cores", "again", "keep_going", *ENGINES_OF)
 ACTIONS = ("plan", "run", "status", "merge")
 OWN_FLAGS = {
     "plan": ("config", "workdir", "block"),
@@ -71,6 +78,31 @@ def check_flags() -> None:
     cli_lib.require("workdir", "the folder of the sweep")
 
 
+def check_effect(given: Any) -> None:
+    """Refuse flags of `run` that would have no effect.
+
+    Raises:
+        ConfigError: naming the flag, and what it is for.
+    """
+    from sbjax.frame.errors import ConfigError
+
+    flag = {name: given[name] for name in OF_MANY}
+    for name in OF_MANY if given.cell is not None else ():
+        if flag[name].present:
+            raise ConfigError(
+                f"--{name}={flag[name].value} has no effect with --cell, which trains one cell in this process: leave "
+                "either out"
+            )
+    for name, engines in ENGINES_OF.items():
+        if flag[name].present and flag[name].value and given.engine not in engines:
+            raise ConfigError(
+                f"--{name}={flag[name].value} has no effect with --engine={given.engine}: it is for "
+                f"--engine={' and '.join(engines)}"
+            )
+    if given.cluster not in ("", "slurm", "local"):
+        raise ConfigError(f"--cluster={given.cluster} is unknown; 'slurm' or 'local', '' = Slurm where it is found")
+
+
 def main(argv: list[str]) -> tuple[str, int]:
     """What the flags ask for: a text for the terminal, and the exit code."""
     given = flags.FLAGS
@@ -92,9 +124,10 @@ def _plan(given: Any) -> tuple[str, int]:
 def _run(given: Any) -> tuple[str, int]:
     from sbjax.runner.sweeps import drive, engines, folder, status
 
+    check_effect(given)
     sweep = folder.load(given.workdir)
     sweep.check_trusted(given.trust)
-    if given.cell:
+    if given.cell is not None:
         return _work(sweep, given)
     for cell in _again(sweep, given.again):
         status.reopen(sweep.folder(cell))
@@ -114,13 +147,18 @@ def _run(given: Any) -> tuple[str, int]:
 
 
 def _again(sweep: Any, text: str) -> list[Any]:
+    from sbjax.frame.errors import ConfigError
     from sbjax.options import words
     from sbjax.runner.sweeps import status
 
     if text == "failed":
         found = status.states(sweep)
         return [cell for cell in sweep.cells if found[cell.id].status in ("failed", "gave up", "damaged")]
-    return [sweep.cell(name) for name in words(text)]
+    cells = [sweep.cell(name, flag="again") for name in words(text)]
+    for cell in cells:
+        if (state := status.state_of(sweep.folder(cell))).status == "running":
+            raise ConfigError(f"--again={text}: {state.why} works on cell {cell.id}; stop it first, or leave it out")
+    return cells
 
 
 def _work(sweep: Any, given: Any) -> tuple[str, int]:
@@ -153,7 +191,8 @@ def _merge(given: Any) -> tuple[str, int]:
     sweep.check_trusted(given.trust)
     jax.config.update("jax_num_cpu_devices", given.cpu_devices)
     merged = merge.merge(sweep, given.out)
-    missing = f"\n{len(merged.missing)} cells are missing: {status.ids(merged.missing)}" if merged.missing else ""
+    cells = "1 cell is" if len(merged.missing) == 1 else f"{len(merged.missing)} cells are"
+    missing = f"\n{cells} missing: {status.ids(merged.missing)}" if merged.missing else ""
     return f"{merged.table}{missing}\n\nreport: {merged.page}", 4 if merged.missing else 0
 
 

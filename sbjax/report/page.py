@@ -15,7 +15,7 @@ from sbjax.files import plain, write_atomically
 from sbjax.report import along, corrected, facts, fields, figures, markup, roles, statistics, tables, verdict
 from sbjax.report import results as results_lib
 from sbjax.report.against import differences
-from sbjax.report.sections import Code, Folded, Lead, Note, Section, Table, Text
+from sbjax.report.sections import Code, Folded, Lead, Note, Section, Table, Text, with_note
 from sbjax.report.whole import said_of_changes, told_of_changes
 
 Sections = Callable[[results_lib.Results, Path], Sequence[Section]]
@@ -84,10 +84,10 @@ def _build(workdir: Path, results: results_lib.Results, sections: Sections | Non
         _arms(summary, results),
         _distances(summary),
         along.section(results),
-        _missing(results),
         _failures(results),
         _reproduction(results),
     ]
+    body = [*with_note(body, _said(results)), _missing(results)]
     page = markup.page(title, f"{title}: {results.primary}", [section for section in body if section.parts])
     write_atomically(workdir / "report.html", page)
     return workdir / "report.html"
@@ -244,7 +244,7 @@ def _arms(summary: Mapping[str, Any], results: results_lib.Results) -> Section:
             *(tables.flops(arm["flops_per_step"]) for arm in arms),
         ],
         ["steps", *(tables.count(arm["steps"]) for arm in arms)],
-        ["seeds finished", *(f"{summary['replicas'] - arm['stopped']} of {summary['replicas']}" for arm in arms)],
+        ["seeds finished", *(f"{_finished(summary, arm)} of {summary['replicas']}" for arm in arms)],
         ["last report at step", *(tables.count(arm["last"] and arm["last"]["step"]) for arm in arms)],
     ]
     for name in sorted({name for arm in arms for name in arm["last_metrics"]}):
@@ -256,6 +256,16 @@ def _arms(summary: Mapping[str, Any], results: results_lib.Results) -> Section:
     if uncounted:
         notes.append(_UNCOUNTED_NOTE)
     return Section("Arms in numbers", [Table(["number", *summary["arms"]], rows, notes=notes)])
+
+
+def _finished(summary: Mapping[str, Any], arm: Mapping[str, Any]) -> int:
+    return summary["replicas"] - arm["stopped"] - arm.get("missing", 0)
+
+
+def _said(results: results_lib.Results) -> str:
+    """Below every table: the pairs that are there, where some are not."""
+    said = results_lib.not_trained(results)
+    return said and f"{said[0].upper()}{said[1:]}."
 
 
 def _distances(summary: Mapping[str, Any]) -> Section:
@@ -287,6 +297,7 @@ def _failures(results: results_lib.Results) -> Section:
 def _missing(results: results_lib.Results) -> Section:
     rows = [[arm, ", ".join(map(str, sorted(found))), f"{results.replicas - len(found)} of {results.replicas}"]
             for arm, found in results.missing.items()]  # fmt: skip
+    rows += [[arm, "all", f"0 of {results.replicas}"] for arm in results.lacking]
     note = Note("Their cells of the sweep are not done: the tables compare the pairs that are there.")
     return Section("Not trained yet", [Table(["arm", "replicas", "there"], rows), note] if rows else [])
 

@@ -34,6 +34,9 @@ from sbjax.report.whole import changed_since_finished
 
 Goal = Literal["max", "min"]
 
+LACKING = "lacking.json"
+"""`{"arms": [..]}` of which nothing was trained yet: no cell of theirs in a sweep is done. Only where there are any."""
+
 _NOT_METRICS = ("arm", "step", "epoch", "flops")
 
 FACTS = ("arm", "replica", "status", "step", "flops")
@@ -110,6 +113,8 @@ class Results(NamedTuple):
     """Environments in which the run was gone on with, where they differ from the first."""
     missing: Mapping[str, frozenset[int]] = types.MappingProxyType({})
     """Replicas by arm that were not trained yet: their cells of a sweep are not done."""
+    lacking: tuple[str, ...] = ()
+    """Arms of which no replica was trained yet; they are not among `arms`."""
     changed: tuple[str, ...] = ()
     """Files of a finished run that hold something else now than when it finished."""
 
@@ -165,8 +170,21 @@ def load_results(workdir: str | os.PathLike) -> Results:
         started=settings.get("started"),
         continued=tuple(settings.get("continued", ())),
         missing={arm: found for arm, found in missing.items() if found},
+        lacking=tuple(read_json(workdir / LACKING, {"arms": [str]})["arms"]) if (workdir / LACKING).exists() else (),
         changed=changed_since_finished(workdir),
     )
+
+
+def not_trained(results: Results) -> str:
+    """How many pairs there are of those that were planned, for small print; '' where all are.
+
+    'not all trained yet: wide 7 of 10 pairs, deep 0 of 10 pairs'
+    """
+    there = {arm: results.replicas - len(found) for arm, found in results.missing.items()} | dict.fromkeys(
+        results.lacking, 0
+    )
+    said = ", ".join(f"{arm} {count} of {results.replicas} pairs" for arm, count in there.items())
+    return said and f"not all trained yet: {said}"
 
 
 def save_arms(

@@ -208,5 +208,20 @@ class Section:
         return tuple(part.text for part in self.parts if isinstance(part, Text | Lead))
 
 
+def with_note(sections: Iterable[Section], note: str) -> list[Section]:
+    """The sections with a note below every table, those in folded parts too; '' = as they are.
+
+    >>> with_note([Section('', [Table(['arm'], [['raw']])])], '7 of 10')[0].tables[0].notes
+    ('7 of 10',)
+    """
+
+    def noted(part):
+        if isinstance(part, Table):
+            return dataclasses.replace(part, notes=(*part.notes, note))
+        return dataclasses.replace(part, parts=map(noted, part.parts)) if isinstance(part, Folded) else part
+
+    return [dataclasses.replace(one, parts=map(noted, one.parts)) if note else one for one in sections]
+
+
 Part = Lead | Text | Facts | Note | Code | Links | Table | Figure | Folded
 PARTS = (Lead, Text, Facts, Note, Code, Links, Table, Figure, Folded)

@@ -193,7 +193,8 @@ def summarise(
       `corrected.with_corrected`), or a `reason` in its place;
     - `failures`.
 
-    Where replicas were not trained yet, an arm has their number as `missing`, and comparisons the pairs `planned`.
+    Where replicas were not trained yet, an arm has their number as `missing`, and comparisons the pairs `planned`; arms
+    of which none was are listed as `lacking`.
 
     Intervals, `p_value` and `verdict` are of single comparisons.
     """
@@ -208,6 +209,7 @@ def summarise(
         "arms": arms,
         "comparisons": {at: _compare_all(results, others, at=at, **options) for at in ("equal_steps", "equal_flops")},
         "failures": results.failures,
+        **({"lacking": list(results.lacking)} if results.lacking else {}),
     }
     return plain(summary)
 

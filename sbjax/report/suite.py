@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sbjax.files import plain, read_lines, write_atomically
 from sbjax.report import markup, statistics, tables, verdict
 from sbjax.report import results as results_lib
-from sbjax.report.sections import Folded, Lead, Links, Note, Section, Table
+from sbjax.report.sections import Folded, Lead, Links, Note, Section, Table, with_note
 from sbjax.report.whole import said_of_changes
 
 _AT = "equal_steps"
@@ -124,8 +124,15 @@ def problems_section(problems: Mapping[str, str | None], *, title: str, what: st
     return Section(title, [Table([what, "why"], rows)] if rows else [])
 
 
-def save_page(folder: Path, *, title: str, heading: str, sections: Sequence[Section]) -> Path:
-    """Writes `report.html` of the sections that have parts, and returns its path."""
+def save_page(
+    folder: Path, *, title: str, heading: str, sections: Sequence[Section], members: Iterable[Member] = ()
+) -> Path:
+    """Writes `report.html` of the sections that have parts, and returns its path.
+
+    Below every table stands what of `members` is not trained yet.
+    """
+    told = {m.name: results_lib.not_trained(m.results) for m in members if m.results}
+    sections = with_note(sections, "; ".join(f"{name}: {said}" for name, said in told.items() if said))
     page = markup.page(title, heading, [section for section in sections if section.parts])
     write_atomically(folder / "report.html", page)
     return folder / "report.html"
@@ -172,7 +179,7 @@ def suite_report(folder: str | os.PathLike, names: Sequence[str], *, first: Sequ
         links_section(problems, title="Reports of the runs"),
         problems_section(problems, title="Runs that could not be read", what="run"),
     ]
-    path = save_page(folder, title="Suite", heading=f"{len(members)} runs", sections=sections)
+    path = save_page(folder, title="Suite", heading=f"{len(members)} runs", sections=sections, members=members)
     listed = tables.columns([_short([*headers[:12], tables.NONE]), *map(_short, rows)]) if rows else []
     lost = [line for name, why in problems.items() if why for line in tables.wrap(f"{name}: {why}")]
     lost = [tables.STAR] * any(line.endswith("*") for line in listed) + lost

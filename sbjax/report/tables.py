@@ -302,6 +302,7 @@ def format_table(summary: Mapping[str, Any], *, at: Literal["equal_steps", "equa
             for name, arm in summary["arms"].items()
             if arm.get("missing")
         ],
+        *[f"{name}: not trained yet, 0 of {summary['replicas']} pairs" for name in summary.get("lacking", ())],
         *sorted(few),
         *filter(None, [distances_note(summary.get("replicas")).rstrip(".") if distance else ""]),
     ]

@@ -1,7 +1,10 @@
 """Cells of a sweep: what names them, who works on them, and that merged they are the run of one process."""
 
+import contextlib
+import dataclasses
 import json
 import pathlib
+import re
 import runpy
 import signal
 import subprocess
@@ -9,8 +12,10 @@ import sys
 import time
 
 import pytest
+from absl import flags
 
 from sbjax import config as config_lib
+from sbjax.commands import sweep as sweep_command
 from sbjax.frame.errors import ConfigError
 from sbjax.runner import run as run_lib
 from sbjax.runner.sweeps import cells, drive, engines, folder, lease, merge, plan, status, work
@@ -169,11 +174,18 @@ def test_merged_cells_are_the_run_of_one_process(whole, worked):
     if last.start:  # one replica of the last arm is missing
         assert "3 of 4 pairs" in partial.table
         assert summary["arms"]["expanded"]["missing"] == 1
-        assert "Not trained yet" in (partial.folder / "report.html").read_text()
+        page = (partial.folder / "report.html").read_text()
+        assert "Not trained yet" in page
+        tables = page.split("Not trained yet")[0].count("<table")
+        assert page.count("Not all trained yet: expanded 3 of 4 pairs.") == tables > 3
+        assert "<td>3 of 4</td>" in page  # seeds finished
         [entry] = summary["comparisons"]["equal_steps"]
         assert (entry["comparison"]["n"], entry["comparison"]["planned"]) == (3, 4)
     else:
-        assert list(summary["arms"]) == ["raw"]
+        assert (list(summary["arms"]), summary["lacking"]) == (["raw"], ["expanded"])
+        assert "expanded: not trained yet, 0 of 4 pairs" in " ".join(partial.table.split())
+        page = (partial.folder / "report.html").read_text()
+        assert page.count("Not all trained yet: expanded 0 of 4 pairs.") >= page.count("<table") - 1 > 0
     assert work.work(worked, last) == "done" == work.work(worked, last)
     merged = merge.merge(worked)
     assert not merged.missing
@@ -319,6 +331,64 @@ def test_a_process_that_cannot_begin_has_failed(planned):
     assert "no such module" in swept.stopped
 
 
+def test_a_process_that_is_killed_before_it_begins_is_lost(planned):
+    """As by a limit of time that is shorter than the start of Python: not started again for ever."""
+
+    def killed(workdir, cell, *, words=()):
+        return ["sh", "-c", "kill -9 $$"]
+
+    swept = drive.drive(planned, engines.Local(engines.Limits(jobs=2)), jobs=2, command=killed)
+    assert {(state.status, state.lost) for state in swept.states.values()} == {("gave up", 4)}
+    assert swept.exit_code == 4
+
+
+def test_a_lost_cell_that_cannot_begin_any_more_has_failed(planned):
+    for cell in planned.cells:
+        planned.folder(cell).mkdir(parents=True)
+        status.begin(planned.folder(cell), lease.Holder("killed", "", "", 0, 0))
+
+    def broken(workdir, cell, *, words=()):
+        return [sys.executable, "-c", "import sys; sys.exit('error: no such module')"]
+
+    swept = drive.drive(planned, engines.Local(engines.Limits(jobs=2)), jobs=2, command=broken)
+    assert "no such module" in swept.stopped
+
+
+def test_a_cell_that_is_stopped_before_it_gets_further_is_given_up(tmp_path):
+    def stopped(step):
+        holder = lease.Holder(f"u{len(list(status.read_attempts(tmp_path)))}", "", "", 0, 0)
+        began = status.begin(tmp_path, holder)
+        status.end(tmp_path, holder, "interrupted", f"stopped after step {step} of 100; all is saved", began)
+        return status.state_of(tmp_path).status
+
+    assert [stopped(step) for step in (*range(10), 9, 9, 9)] == ["interrupted"] * 13
+    assert stopped(90) == "interrupted"  # it went on, by another limit
+    assert stopped(90) == "gave up"
+
+
+def test_settings_that_cannot_be_read_any_more_are_a_failure(planned):
+    cell = planned.cells[0]
+    changed = {run: {**settings, "renamed": 1} for run, settings in planned.runs.items()}
+    assert work.work(dataclasses.replace(planned, runs=changed), cell) == "failed"
+    state = status.state_of(planned.folder(cell))
+    assert state.status == "failed"
+    assert "renamed=1 is unknown" in state.why
+
+
+def test_a_cell_that_another_process_finished_meanwhile_gets_no_further_line(planned, monkeypatch):
+    cell = planned.cells[0]
+    folder, take = planned.folder(cell), work._take
+
+    def late(where, wait):
+        status.finish(where, "done", {}, 1.0)
+        return take(where, wait)
+
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(work, "_take", late)
+    assert work.work(planned, cell) == "done"
+    assert sorted(path.name for path in folder.iterdir()) == ["DONE.json"]
+
+
 def test_local_limits_an_attempt_and_ends_its_whole_group(tmp_path):
     code = "import subprocess, sys, time; subprocess.Popen(['sleep', '100']); print('up', flush=True); time.sleep(100)"
     engine = engines.Local(engines.Limits(jobs=1, minutes=0.01))
@@ -329,3 +399,69 @@ def test_local_limits_an_attempt_and_ends_its_whole_group(tmp_path):
     assert ended == -signal.SIGTERM
     living = subprocess.run(["pgrep", "-g", str(job)], capture_output=True, text=True).stdout.split()
     assert not [pid for pid in living if "Z" not in pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2]]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cluster=local"], "--cluster=local has no effect with --engine=local: it is for --engine=submitit"),
+        (["--engine=ray", "--memory_gb=4"], "--memory_gb=4.0 has no effect with --engine=ray"),
+        (["--gpus=1"], "--engine=submitit and ray"),
+        (["--cell=abc", "--jobs=2"], "--jobs=2 has no effect with --cell"),
+        (["--cell=abc", "--again=failed"], "--again=failed has no effect with --cell"),
+        (["--engine=submitit", "--cluster=lokal"], "--cluster=lokal is unknown"),
+        (["--engine=ray", "--gpus=1", "--minutes=5"], ""),
+        (["--gpus=0"], ""),
+    ],
+)
+def test_flags_without_effect_are_refused(words, said):
+    given = flags.FlagValues()
+    for name in ("engine", "cluster", "partition", "cell", "again"):
+        flags.DEFINE_string(name, {"cell": None, "engine": "local"}.get(name, ""), "", flag_values=given)
+    for name in ("jobs", "cores", "gpus", "keep_going"):
+        flags.DEFINE_integer(name, 0, "", flag_values=given)
+    for name in ("minutes", "memory_gb"):
+        flags.DEFINE_float(name, 0.0, "", flag_values=given)
+    given(["sweep", *words])
+    with pytest.raises(ConfigError, match=re.escape(said)) if said else contextlib.nullcontext():
+        sweep_command.check_effect(given)
+
+
+def test_a_running_cell_is_not_made_again(planned):
+    cell = planned.cells[0]
+    held = lease.take(planned.folder(cell))
+    status.begin(planned.folder(cell), held.holder)
+    try:
+        with pytest.raises(ConfigError, match=f"process {held.holder.pid} on .* works on cell {cell.id}"):
+            sweep_command._again(planned, cell.id[:6])
+    finally:
+        held.release()
+
+
+SAVES = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda number, frame: print("asked", flush=True))
+print("up", flush=True)
+until = time.monotonic() + 1.5
+while time.monotonic() < until:
+    time.sleep(0.05)
+sys.exit(7)
+"""
+
+
+def test_a_limit_asks_once_so_that_a_cell_can_save(tmp_path):
+    """A second signal would end it at once."""
+    log = tmp_path / "log.txt"
+    engine = engines.Local(engines.Limits(jobs=1, minutes=0.01))
+    job = engine.start([sys.executable, "-c", SAVES], log)
+    until = time.monotonic() + 30
+    while (ended := engine.poll(job)) is None and time.monotonic() < until:
+        time.sleep(0.02)
+    assert ended == 7
+    assert log.read_text().split() == ["up", "asked"]
+    # The same of a job of an engine that has no limit of its own.
+    log.unlink()
+    job = f"engines.Command([sys.executable, '-c', {SAVES!r}], {str(log)!r}, seconds=0.6)()"
+    code = f"import sys\nfrom sbjax.runner.sweeps import engines\nsys.exit({job})"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 7
+    assert log.read_text().split() == ["up", "asked"]

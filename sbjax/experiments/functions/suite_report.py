@@ -99,7 +99,9 @@ def suite_report(folder: str | os.PathLike, names: Sequence[str]) -> SuiteReport
         ratios = {title: {arm: cuts[arm][what]["median"] for arm in arms} for what, title in MEASURES.items()}
         drawn.append(figures.picture(folder, "expansion_maps", grid.draw_maps(ratios, first.labels), CAPTION))
     heading = f"{len(runs)} functions: expansions against {first.reference}"
-    page = save_page(folder, title="Functions", heading=heading, sections=_sections(summary, first, drawn))
+    page = save_page(
+        folder, title="Functions", heading=heading, sections=_sections(summary, first, drawn), members=members
+    )
     return SuiteReport(_terminal(summary), page, summary)
 
 

@@ -41,6 +41,7 @@ def suite_report(folder: str | os.PathLike, names: Sequence[str]) -> SuiteReport
         title=title_of(summary),
         heading=f"{title_of(summary)}: {len(members)} equations",
         sections=suite_sections(summary, _draw(folder, members, summary)),
+        members=members,
     )
     return SuiteReport(format_suite_table(summary), path, summary)
 

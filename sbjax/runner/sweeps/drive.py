@@ -5,6 +5,7 @@ import pathlib
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -59,6 +60,7 @@ def drive(
     watch, running, failures = lease.Watch(), {}, []
     states = status.states(sweep, watch)
     line = _Line(sweep, states)
+    starts: dict[str, int] = {}  # attempts that had begun when the command was started
     later: dict[str, float] = {}  # cells that another process has: looked at again after a while
     with listening() as asked:
         while not asked:
@@ -69,6 +71,7 @@ def drive(
                     continue
                 folder = sweep.folder(cell)
                 folder.mkdir(parents=True, exist_ok=True)
+                starts[cell.id] = status.starts(folder)
                 running[cell.id] = (
                     cell, engine.start(command(sweep.path, cell.id, words=words), folder / "log.txt"), time.monotonic(),
                 )  # fmt: skip
@@ -82,7 +85,7 @@ def drive(
                 if code is None:
                     continue
                 del running[name]
-                states[name] = state = _ended(sweep, cell, code, watch)
+                states[name] = state = _ended(sweep, cell, code, watch, starts[name])
                 if code == BUSY:
                     later[name] = time.monotonic() + 5
                 _tell(sweep, cell, state, code)
@@ -117,25 +120,35 @@ def _others(sweep: Sweep, states: dict[str, State], watch: lease.Watch) -> dict[
     }
 
 
-def _ended(sweep: Sweep, cell: Cell, code: int, watch: lease.Watch) -> State:
-    """The state of a cell whose command ended; a process that could not even begin has failed."""
+def _ended(sweep: Sweep, cell: Cell, code: int, watch: lease.Watch, before: int) -> State:
+    """The state of a cell whose command ended; `before` are the attempts that had begun when it was started."""
     folder = sweep.folder(cell)
     state = status.state_of(folder, watch)
     if code == 12 and state.status == "lost":  # the kernel killed it for memory
         return _note(folder, "out of memory", "killed by the kernel: memory ran out")
-    if state.status in ("waiting", "running") and code not in (BUSY, 0) and code > 0:
-        return _note(folder, "failed", f"its command ended with exit code {code}: {_last_line(folder / 'log.txt')}")
-    return state
+    if code in (BUSY, 0) or status.starts(folder) > before or state.status not in ("running", *status.STARTABLE):
+        return state
+    # It could not even begin, which would come again for ever: an error fails, one that was killed counts as lost.
+    if code > 0:
+        why = f"its command ended with exit code {code}: {_last_line(folder / 'log.txt')}"
+        return _note(folder, "failed", why, anew=True)
+    if state.status != "running":
+        status.begin(folder, _nobody())
+    return status.state_of(folder, watch)
 
 
-def _note(folder: pathlib.Path, ending: str, why: str) -> State:
-    """Write down what a process could not say itself."""
+def _note(folder: pathlib.Path, ending: str, why: str, *, anew: bool = False) -> State:
+    """Write down what a process could not say itself, of its attempt or of one that it could not begin."""
     starts = [one for _, one in status.read_attempts(folder) if one["event"] == "start"]
-    holder = lease.Holder(starts[-1]["uuid"] if starts else "none", "", "", 0, 0)
-    if not starts:
+    holder = _nobody() if anew or not starts else _nobody()._replace(uuid=starts[-1]["uuid"])
+    if anew or not starts:
         status.begin(folder, holder)
     status.end(folder, holder, ending, why, time.monotonic())
     return status.state_of(folder)
+
+
+def _nobody() -> lease.Holder:
+    return lease.Holder(uuid.uuid4().hex, "", "", 0, 0)
 
 
 def _last_line(log: pathlib.Path) -> str:

@@ -101,6 +101,7 @@ class Local:
         ]  # fmt: skip
         self._seconds = 60 * limits.minutes
         self._running: dict[int, tuple[subprocess.Popen, int, float, int]] = {}
+        self._asked: set[int] = set()
 
     def start(self, command, log):
         taken = {slot for _, slot, _, _ in self._running.values()}
@@ -124,10 +125,14 @@ class Local:
             return None
         self.stop(job, kill=True)  # what it may have left of its group
         del self._running[job]
+        self._asked.discard(job)
         # The kernel's kill says nothing to the process; the control group counts them.
         return 12 if code == KILLED and oom_kills() > kills else code
 
     def stop(self, job, *, kill=False):
+        if job in self._asked and not kill:  # a second signal would end it at once, unsaved
+            return
+        self._asked.add(job)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(job, signal.SIGKILL if kill else signal.SIGTERM)
 
@@ -138,10 +143,13 @@ class Local:
 
 
 class Command:
-    """A command as a job of another engine: its child is asked to save when the job is announced to end, or is gone."""
+    """A command as a job of another engine: its child is asked to save when the job is announced to end, or is gone.
 
-    def __init__(self, words: Sequence[str], log: str):
-        self.words, self.log = list(words), log
+    With `seconds` also after so long, for engines without a limit of their own.
+    """
+
+    def __init__(self, words: Sequence[str], log: str, seconds: float = 0.0):
+        self.words, self.log, self.seconds = list(words), log, seconds
 
     def __call__(self) -> int:
         # In the process group of the job, whose signals it gets: Slurm's SIGTERM is swallowed by submitit.
@@ -149,8 +157,15 @@ class Command:
             self._child = subprocess.Popen(
                 self.words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=_save_without_parent
             )
+        began, asked = time.monotonic(), False
         # `wait` would hold a lock that `checkpoint`, which interrupts it, could never take.
         while (code := self._child.poll()) is None:
+            spent = time.monotonic() - began
+            if self.seconds and spent > self.seconds + GRACE_SECONDS:
+                self._child.kill()
+            elif self.seconds and spent > self.seconds and not asked:
+                self._child.send_signal(signal.SIGTERM)
+                asked = True
             time.sleep(0.1)
         return code
 
@@ -159,7 +174,7 @@ class Command:
         from submitit.helpers import DelayedSubmission
 
         self.save()
-        return DelayedSubmission(Command(self.words, self.log))
+        return DelayedSubmission(Command(self.words, self.log, self.seconds))
 
     def save(self) -> None:
         """The child saves and ends."""
@@ -219,6 +234,7 @@ class Ray:
             os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         self._ray = ray = _needed("ray", "ray")
         share = limits.cores or max(1, len(cores_here()) // limits.jobs)
+        self._seconds = 60 * limits.minutes
         self._own = not ray.is_initialized()
         if self._own:
             here = {} if address else {"num_cpus": share * limits.jobs, "include_dashboard": False}
@@ -227,7 +243,7 @@ class Ray:
         self._task = ray.remote(_run_command).options(num_cpus=share, num_gpus=limits.gpus, max_retries=0)
 
     def start(self, command, log):
-        return self._task.remote(list(command), str(log))
+        return self._task.remote(list(command), str(log), self._seconds)
 
     def poll(self, job):
         ready, _ = self._ray.wait([job], timeout=0)
@@ -248,9 +264,9 @@ class Ray:
             self._ray.shutdown()
 
 
-def _run_command(words: list[str], log: str) -> int:
+def _run_command(words: list[str], log: str, seconds: float = 0.0) -> int:
     """In a worker of Ray; the child goes with it."""
-    child = Command(words, log)
+    child = Command(words, log, seconds)
     try:
         return child()
     except BaseException:  # cancelled

@@ -53,8 +53,8 @@ class Sweep:
         """The workdir of a cell."""
         return self.path / "cells" / cell.id
 
-    def cell(self, name: str) -> Cell:
-        """A cell by its id or the beginning of it.
+    def cell(self, name: str, *, flag: str = "cell") -> Cell:
+        """A cell by its id or the beginning of it, as given by a flag.
 
         Raises:
             ConfigError: none, or several.
@@ -64,7 +64,7 @@ class Sweep:
             return found[0]
         ids = [cell.id for cell in self.cells]
         said = "names several" if found else f"is not in {self.path / PLANNED}{near(name, ids)}"
-        raise ConfigError(f"--cell={name}: {said}; `status` lists the {len(ids)} cells")
+        raise ConfigError(f"--{flag}={name}: {said}; `status` lists the {len(ids)} cells")
 
     def plan(self, run: str) -> Plan:
         """The checked plan of a run.

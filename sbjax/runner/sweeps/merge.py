@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 
 import jax
 
-from sbjax.files import read_json, read_lines
+from sbjax.files import read_json, read_lines, write_json
 from sbjax.frame.arm_training import identity
 from sbjax.frame.arms import Arm, precision
 from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.frame.plan import Plan
 from sbjax.names import expanded
 from sbjax.report import against
-from sbjax.report.results import CONFIG
+from sbjax.report.results import CONFIG, LACKING
 from sbjax.runner import run as run_lib
 from sbjax.runner import suite
 from sbjax.runner.sweeps import status
@@ -89,7 +89,7 @@ def merge(sweep: Sweep, out: str | os.PathLike | None = None) -> Merged:
         if not done:
             raise ConfigError(f"--workdir={sweep.path}: of no run is the reference arm done; `status` shows the cells")
         if sweep.suite:
-            (fresh / suite.LISTED).write_text(suite.listed(done))
+            (fresh / suite.LISTED).write_text(suite.listed(sweep.runs))
         shutil.rmtree(target, ignore_errors=True)
         os.rename(fresh, target)
     finally:
@@ -148,6 +148,8 @@ def _merge_run(sweep: Sweep, run: str, target: pathlib.Path, states: dict[str, s
                 plan.experiment.join(target, arm.name, [(sweep.folder(cell), cell.uses[0][1]) for cell in blocks])
             else:
                 _merge_arm(sweep, plan, arm, prepared.placement, target, blocks, states)
+    if lacking:
+        write_json(target / LACKING, {"arms": lacking})
     folders = [sweep.folder(cell) for cell in done]
     _join_lines([folder / "timings.jsonl" for folder in folders], target / "timings.jsonl")
     for folder in folders:

@@ -1,7 +1,9 @@
 """What is known of the cells of a sweep, from their folders alone."""
 
+import itertools
 import json
 import pathlib
+import re
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,7 +21,8 @@ FINISHED = ("done", "diverged")
 ENDINGS = (*FINISHED, "interrupted", "failed", "out of memory")
 STARTABLE = ("waiting", "interrupted", "lost", "out of memory")
 MOST_LOST = 3
-"""How often a cell is started again that was killed, lost or ran out of memory."""
+"""How often a cell is started again that was killed, lost, ran out of memory, or was stopped before it got further."""
+STEP = re.compile(r"(in arm .* )?after step \d+")
 
 
 class State(NamedTuple):
@@ -31,7 +34,7 @@ class State(NamedTuple):
             'damaged' (a file changed since it was done), 'done', 'diverged' (done; no replica is left).
         why: of a status that is not good news.
         seconds: that the attempts took so far, as far as they told.
-        lost: attempts without an end, or out of memory.
+        lost: attempts that brought nothing: without an end, out of memory, or stopped where the one before was.
     """
 
     status: str
@@ -64,15 +67,30 @@ def state_of(folder: pathlib.Path, watch: lease.Watch | None = None) -> State:
     if holder is not None and not holder.gone() and not (watch is not None and watch.silent(folder, holder)):
         return State("running", str(holder), seconds)
     lost = sum(one["uuid"] not in ends or ends[one["uuid"]]["ending"] == "out of memory" for one in starts)
+    lost += _no_further([ends[one["uuid"]] for one in starts if one["uuid"] in ends])
     last = ends.get(starts[-1]["uuid"]) if starts else None
     if last is None:
         why = f"attempt {len(starts)} ended without a word: killed, or its host was lost"
         return State("gave up" if lost > MOST_LOST else "lost", why, seconds, lost)
-    if last["ending"] == "out of memory" and lost > MOST_LOST:
+    if last["ending"] in ("out of memory", "interrupted") and lost > MOST_LOST:
         return State("gave up", last.get("why") or "", seconds, lost)
     if last["ending"] in FINISHED:
         return State("lost", f"it ended well, and its {DONE} is gone", seconds, lost)
     return State(last["ending"], last.get("why") or "", seconds, lost)
+
+
+def _no_further(ends: Sequence[dict[str, Any]]) -> int:
+    """Attempts that were stopped, such as by a limit of time, at the very step at which the one before was."""
+    told = [STEP.search(one.get("why") or "") if one["ending"] == "interrupted" else None for one in ends]
+    return sum(bool(one and other) and one[0] == other[0] for one, other in itertools.pairwise(told))
+
+
+def starts(folder: pathlib.Path) -> int:
+    """How many attempts have begun, as far as their file can be read."""
+    try:
+        return sum(one["event"] == "start" for _, one in read_attempts(folder))
+    except FileError:
+        return 0
 
 
 def read_attempts(folder: pathlib.Path) -> list[tuple[int, dict[str, Any]]]:

@@ -56,15 +56,15 @@ def work(sweep: Sweep, cell: Cell, *, wait: bool = True) -> str:
     if state.status in status.FINISHED:
         return state.status
     lease = _take(folder, wait)
-    ending, why, began = "interrupted", "", time.monotonic()
+    ending, why, began = "interrupted", "", None
     try:
         now = status.state_of(folder)
         if now.status in status.FINISHED:  # by the one who had it before
             return now.status
-        sweep_plan = sweep.plan(cell.uses[0][0])
-        began = status.begin(folder, lease.holder, environment=environment(sweep_plan.settings))
-        write_json(folder / "cell.json", {**cell.as_json(), "settings": sweep_plan.settings})
-        ending, why = _attempt(sweep, cell, folder, lease, sweep_plan, state)
+        settings = sweep.runs[cell.uses[0][0]]
+        began = status.begin(folder, lease.holder, environment=environment(settings))
+        write_json(folder / "cell.json", {**cell.as_json(), "settings": settings})
+        ending, why = _attempt(sweep, cell, folder, lease, state)
         if ending in status.FINISHED:
             seconds = state.seconds + time.monotonic() - began
             status.finish(folder, ending, _digests(folder), round(seconds, 3))
@@ -73,7 +73,7 @@ def work(sweep: Sweep, cell: Cell, *, wait: bool = True) -> str:
         why = str(stop)
         raise
     finally:
-        if not lease.lost:
+        if began is not None and not lease.lost:
             status.end(folder, lease.holder, ending, why, began)
         lease.release()
 
@@ -90,10 +90,11 @@ def _take(folder: pathlib.Path, wait: bool) -> lease_lib.Lease:
         time.sleep(0.5)
 
 
-def _attempt(sweep, cell, folder, lease, plan, before) -> tuple[str, str]:
+def _attempt(sweep, cell, folder, lease, before) -> tuple[str, str]:
     """How an attempt ended, and why; `before` is the state that it found."""
     smaller = SHRUNK[: before.lost] if before.status == "out of memory" else ()
     try:
+        plan = sweep.plan(cell.uses[0][0])
         if plan.experiment.by_arm:
             return _train(sweep, cell, folder, lease, plan, smaller), ""
         outcome = run_lib.run_plan(plan, folder, overrides=list(sweep.overrides), config_file=sweep.config_file)
