@@ -5,9 +5,9 @@
     python runs/train.py --config=configs/metanets.py:kinds --config.task.zoo=/tmp/digits --workdir=/tmp/metanets_kinds
     python runs/train.py --config=configs/metanets.py:smoke --workdir=/tmp/metanets_smoke   # makes its own networks
 
-Words: order (all metanetworks on the standard networks of the zoo) or kinds (four metanetworks on standard and on
-W-asymmetric networks, each W arm beside its standard partner); fixed; brief (without graphs, which take
-minutes); quick (5 replicas, 15 epochs); smoke.
+Words: order (all metanetworks on the standard networks of the zoo), graphs (of these statistics and messages) or kinds
+(four metanetworks on standard and on W-asymmetric networks, each W arm beside its standard partner); fixed; brief
+(without graphs, which take minutes); quick (5 replicas, 15 epochs); smoke.
 
 Controls. `order`: hyper-parameters alone, without any weight; a graph without messages; and what hyper-parameters leave
 of the accuracy, by statistics and by the functional. `kinds`: of the W arm of the flat perceptron, smaller standard
@@ -50,17 +50,21 @@ CLAIMS = {
 
 def get_config(argument=None):
     """The configuration for words such as 'kinds,quick'; 'order' by default."""
-    words = config_lib.parse_words(argument, {"what": ("order", "kinds")}, flags=("fixed", "brief", "quick", "smoke"))
-    if words["fixed"] and words["what"] == "order":
-        raise config_lib.ConfigError("config argument 'fixed' goes with 'kinds' alone: leave it out, or add 'kinds'")
+    words = config_lib.parse_words(
+        argument, {"what": ("order", "kinds", "graphs")}, flags=("fixed", "brief", "quick", "smoke")
+    )
+    if words["fixed"] and words["what"] != "kinds":
+        raise config_lib.ConfigError("config argument 'fixed' goes with 'kinds': leave it out, or give 'kinds'")
     config = config_lib.base_config("metanets")
     config.model = STATISTICS
     config.optimizer.update(name="adamw", learning_rate=3e-3, weight_decay=0.01, schedule="cosine", warmup_share=0.05)
     config.replicas, config.train_epochs, config.reports = (5, 15.0, 5) if words["quick"] else (10, 80.0, 20)
     config.monitor.kinds, config.checkpoint.saves = "", 2
-    config.reference = "statistics" if words["what"] == "order" else "standard_flat"
+    config.reference = "standard_flat" if words["what"] == "kinds" else "statistics"
     quick = words["quick"] or words["smoke"]
-    arms = order(quick) if words["what"] == "order" else kinds(quick, words["fixed"])
+    arms = kinds(quick, words["fixed"]) if words["what"] == "kinds" else order(quick)
+    if words["what"] == "graphs":
+        arms = {name: arms[name] for name in ("statistics", "neural_graph", "set_graph")}
     if words["brief"]:
         arms = {name: arm for name, arm in arms.items() if arm["model"]["name"] not in SLOW}
     for place, (name, arm) in enumerate(arms.items()):
@@ -69,6 +73,7 @@ def get_config(argument=None):
             arm["labels"] = {**arm.get("labels", {}), "claim": CLAIMS[name]}
     if words["smoke"]:
         keep = {"order": ("statistics", "functional", "flat"), "kinds": ("standard_flat", "w_flat")}
+        keep["graphs"] = ("statistics", "neural_graph")
         arms = {name: arms[name] for name in keep[words["what"]]}
         for arm in arms.values():
             arm["model"] = arm["model"] | SMALL[arm["model"]["name"]]
