@@ -87,7 +87,7 @@ def needs(plan, arm):
     if task.part == "flows":
         return {}
     net, _ = attention_parts.network(task)
-    inputs = jax.ShapeDtypeStruct((1, 5, task.size + 1), float)
+    inputs = jax.ShapeDtypeStruct((1, 5, task.size + 1), "float32")
     size = trees.size(jax.eval_shape(net.init, jax.random.key(0), inputs)["params"])
     if task.part == "dimensions":
         return {"a Jacobian": 8 * size**2}
