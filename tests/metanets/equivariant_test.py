@@ -51,7 +51,7 @@ STREAM_TREE = {"q": np.zeros((4, 2, 2)), "k": np.zeros((4, 2, 2)), "mix": np.zer
 
 def started(layer, layout, inputs=1, *, only_shapes=False):
     """Weights of a layer, or their shapes."""
-    blocks = tuple(jax.ShapeDtypeStruct((*b.index.shape[:-1], b.features * inputs), float) for b in layout.blocks)
+    blocks = tuple(jax.ShapeDtypeStruct((*b.index.shape[:-1], b.features * inputs), np.float32) for b in layout.blocks)
     shapes = jax.eval_shape(layer.init, KEY, blocks)
     draw = np.random.default_rng(0).normal
     return shapes if only_shapes else jax.tree.map(lambda s: draw(size=s.shape) / max(s.shape[0], 1) ** 0.5, shapes)
