@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from absl import flags
 
@@ -119,6 +120,9 @@ def test_a_new_lease_is_not_put_away_by_one_who_is_late(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w.])")
+
+
 WORKER = """
 import pathlib, sys
 from sbjax.runner.sweeps import lease
@@ -190,7 +194,13 @@ def test_merged_cells_are_the_run_of_one_process(whole, worked):
     merged = merge.merge(worked)
     assert not merged.missing
     for name in TABLES:
-        assert (merged.folder / name).read_bytes() == (whole[1] / name).read_bytes(), name
+        found, expected = ((folder / name).read_text() for folder in (merged.folder, whole[1]))
+        if not last.start:  # arms as a whole
+            assert found == expected, name
+        assert NUMBER.sub("#", found) == NUMBER.sub("#", expected), name
+        # On some machines the last digits of a product depend on how many networks it is of.
+        pairs = (np.array(NUMBER.findall(text), float) for text in (found, expected))
+        np.testing.assert_allclose(*pairs, rtol=1e-4, atol=1e-6, err_msg=name)
     assert json.loads((merged.folder / "status.json").read_text())["status"] == "done"
 
 
