@@ -241,6 +241,7 @@ def test_deficits_fall_with_the_number_of_points(sizes):
     assert sums[0] > sums[3]
 
 
+@pytest.mark.wrong_types
 def test_what_has_no_dimension_is_refused():
     net = fd.random_network(np.random.default_rng(0), (2, 3, 1))
     for x in (np.ones((0, 2)), np.full((3, 2), np.nan), np.ones((3, 3)), np.ones(2)):
