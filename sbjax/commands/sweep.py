@@ -33,7 +33,7 @@ OWN_FLAGS = {
         *("workdir", "jobs", "engine", "cluster", "minutes", "cores", "gpus", "partition", "memory_gb"),
         *("cell", "again", "keep_going", "cpu_devices", "trust"),
     ),
-    "status": ("workdir",),
+    "status": ("workdir", "every"),
     "merge": ("workdir", "out", "trust", "cpu_devices"),
 }
 
@@ -67,6 +67,8 @@ def define_flags(action: str = "plan") -> None:
         flags.DEFINE_string("cell", None, "Train this cell, by its id, in this process.")
         flags.DEFINE_string("again", "", "Ids of cells, or 'failed': forget how they ended, then run.")
         flags.DEFINE_bool("keep_going", False, "Go on where two cells failed alike at once.")
+    if "every" in own:
+        flags.DEFINE_bool("every", False, "A line for each cell, also for those that are done or wait.")
     if "out" in own:
         flags.DEFINE_string("out", None, "Folder of the merged runs; by default WORKDIR/merged.")
     if "trust" in own:
@@ -179,7 +181,7 @@ def _status(given: Any) -> tuple[str, int]:
     from sbjax.runner.sweeps import folder, status
 
     sweep = folder.load(given.workdir)
-    return status.table(sweep, status.states(sweep)), 0
+    return status.table(sweep, status.states(sweep), every=given.every), 0
 
 
 def _merge(given: Any) -> tuple[str, int]:

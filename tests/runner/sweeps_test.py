@@ -248,6 +248,7 @@ def test_a_thousand_cells_are_planned_and_listed_in_seconds(tmp_path):
     planned = time.perf_counter()
     sweep = folder.load(tmp_path / "sweep")
     assert "1000 waiting" in status.table(sweep, status.states(sweep))
+    assert len(status.table(sweep, status.states(sweep), every=True).splitlines()) == 1001
     assert planned - began < 15
     assert time.perf_counter() - planned < 5
 

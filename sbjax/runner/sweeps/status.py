@@ -111,13 +111,14 @@ def states(sweep: Sweep, watch: lease.Watch | None = None) -> dict[str, State]:
     return {cell.id: state_of(sweep.folder(cell), watch) for cell in sweep.cells}
 
 
-def table(sweep: Sweep, found: dict[str, State]) -> str:
-    """Counts, and a line for each cell that is neither done nor waiting; of a small sweep, all of them."""
+def table(sweep: Sweep, found: dict[str, State], *, every: bool = False) -> str:
+    """Counts, and a line for each cell that is neither done nor waiting; of a small sweep, or of `every` cell, all."""
     counts: dict[str, int] = {}
     for state in found.values():
         counts[state.status] = counts.get(state.status, 0) + 1
     total = f"{len(sweep.cells)} cells: " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    shown = [cell for cell in sweep.cells if len(sweep.cells) <= 40 or found[cell.id].status not in ("done", "waiting")]
+    every = every or len(sweep.cells) <= 40
+    shown = [cell for cell in sweep.cells if every or found[cell.id].status not in ("done", "waiting")]
     return "\n".join([total, *(_line(cell, found[cell.id]) for cell in shown)])
 
 
