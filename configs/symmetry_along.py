@@ -54,4 +54,6 @@ def get_config(argument=None):
                 "expansion": {"kind": "image", "factor": 2, "fill": "nearest"},
             },
         }
+    if words["smoke"] and not words["decay"]:
+        del config.arms["nearest"]
     return config_lib.shrink(config) if words["smoke"] else config
