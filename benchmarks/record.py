@@ -33,7 +33,7 @@ def main() -> None:
     if not lines:
         sys.exit(f"error: benchmarks/{given.name}.py gave no figure")
     before = records.load(ROOT / "results" / "speed" / f"{given.name}.json")
-    found = environment({})
+    found = environment()
     about = f"{found['processor']}, {found['cores']} cores, jax {found['versions']['jax']}, {found['device']}"
     record = {name: before[name] for name in KEPT} | {
         "origin": {"how": "recorded", "commit": (found["commit"] or "")[:7], "date": f"{datetime.date.today()}"},

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from sbjax import options
-from sbjax.frame.arms import Arm, counts_flops
+from sbjax.frame.arms import Arm
 from sbjax.frame.plan import Plan
 from sbjax.frame.workdir import Workdir
 from sbjax.training import checkpoint as checkpoint_lib
@@ -79,7 +79,7 @@ class ArmTraining:
     def _complete(self, record):
         epoch_steps, step = self.arm.task.epoch_steps, record["step"]
         epoch = {} if epoch_steps is None else {"epoch": step / epoch_steps}
-        flops = step * self.arm.flops_per_step if counts_flops(self.plan) else 0.0
+        flops = step * self.arm.flops_per_step if self.plan.one_gradient else 0.0
         return {"arm": self.arm.name, "step": step, **epoch, "flops": flops, **record}
 
     def _on_resume(self, step, history):

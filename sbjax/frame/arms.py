@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from sbjax import devices
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.estimate import largest_array
-from sbjax.frame.plan import Plan
 from sbjax.frame.sections import Precision
 from sbjax.metrics.monitor import Monitor
 from sbjax.names import near
@@ -31,7 +30,7 @@ class Arm(NamedTuple):
         phases: of training; the second one may be None.
         steps: of both phases.
         parameters: trained ones of one replica.
-        flops_per_step: of loss and gradient of one replica. See `counts_flops`.
+        flops_per_step: of loss and gradient of one replica. See `Plan.one_gradient`.
         checkpoint_bytes: of one checkpoint, all replicas.
         monitor, monitor_steps: what is measured over all replicas together, and where.
     """
@@ -94,13 +93,6 @@ def _program_cost(fn, *arguments) -> Cost:
         flops = of_products(traced.jaxpr.jaxpr) if flops is None else flops + _repeated(traced.jaxpr)
         _counted()[digest] = Cost(flops, largest_array(traced.jaxpr.jaxpr))
     return _counted()[digest]
-
-
-def counts_flops(plan: Plan) -> bool:
-    """Whether a step of every arm costs one loss and gradient, so that runs can be read at equal FLOPs."""
-    choices = [arm.optimizer for arm in plan.arms]
-    choices += [arm.second_phase.optimizer for arm in plan.arms if arm.second_phase is not None]
-    return all(choice.options.one_gradient for choice in choices)
 
 
 def _flops(traced) -> float | None:

@@ -5,6 +5,7 @@ import os
 import pathlib
 import platform
 import subprocess
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -15,11 +16,21 @@ from sbjax.frame.own_parts import code_digests
 PACKAGES = ("sbjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ott-jax", "numpy", "scipy")
 
 
-def environment(settings: dict[str, Any], data: dict[str, str] | None = None) -> dict[str, Any]:
+def environment(
+    precision: Mapping[str, Any] | None = None,
+    own_code: Iterable[str] = (),
+    own_data: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """What a number may depend on besides the config: versions, device, precision, commit, code and data of the user's
-    own by their digests."""
-    own = {"own_code": code_digests(settings), "own_data": data or {}}
-    device, precision = jax.devices()[0], settings.get("precision", {"matmul": "default", "x64": False})
+    own by their digests.
+
+    Args:
+        precision: the section of that name.
+        own_code: import paths, `Plan.own_code`.
+        own_data: digests by name.
+    """
+    own = {"own_code": code_digests(own_code), "own_data": dict(own_data or {})}
+    device, precision = jax.devices()[0], precision or {"matmul": "default", "x64": False}
     return {
         "versions": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),

@@ -3,7 +3,7 @@
 import hashlib
 import importlib.util
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -18,22 +18,19 @@ def code_in(config: dict[str, Any]) -> list[str]:
     >>> code_in({'task': {'kind': 'pinn', 'equation': 'os:abort'}, 'model': {'name': 'field'}})
     ['task.equation=os:abort']
     """
-    found = []
+    return [entry for name, section in config.items() for entry in code_of(name, section)]
 
-    def look(path, value):
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                look([*path, name], inner)
-        elif isinstance(value, list | tuple):
-            for inner in value:
-                look(path, inner)
-        elif isinstance(value, str) and path[-1:] != ["published"]:
-            for word in value.split(","):
-                if is_import_path(word.strip()):
-                    found.append(f"{'.'.join(path)}={word.strip()}")
 
-    look([], config)
-    return found
+def code_of(path: str, value: Any) -> list[str]:
+    """The same of one section or field, `path` of which leads to it."""
+    if isinstance(value, Mapping):
+        return [entry for name, inner in value.items() for entry in code_of(f"{path}.{name}", inner)]
+    if isinstance(value, list | tuple):
+        return [entry for inner in value for entry in code_of(path, inner)]
+    if not isinstance(value, str) or path.rpartition(".")[2] == "published":
+        return []
+    words = [word.strip() for word in value.split(",")]
+    return [f"{path}={word}" for word in words if is_import_path(word)]
 
 
 def tree_digest(tree: Any) -> str:
@@ -51,10 +48,10 @@ def tree_digest(tree: Any) -> str:
     return found.hexdigest()
 
 
-def code_digests(fields: Mapping[str, Any]) -> dict[str, str]:
-    """SHA-256 of the files of a user's own parts, by import path."""
+def code_digests(entries: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of the files of a user's own parts, by import path; `entries` as of `code_in`."""
     found = {}
-    for entry in code_in(dict(fields)):
+    for entry in entries:
         path = entry.partition("=")[2]
         module = path.rpartition(":")[0]
         if not is_import_path(path) or not (file := _file_of(module)):

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from sbjax.frame.own_parts import code_of
 from sbjax.frame.sections import Calibration, Checkpoint, Interpolation, Monitor, Placement, Population, Precision
 from sbjax.optimizers.section import OptimizerChoice
 
@@ -88,6 +89,18 @@ class Plan:
     def is_block(self) -> bool:
         """Whether these are not all replicas of the configuration."""
         return self.replicas != self.settings.get("replicas", self.replicas)
+
+    @property
+    def own_code(self) -> list[str]:
+        """Import paths of a user's own code, as of `own_parts.code_in`."""
+        return [entry for name, section in self.settings.items() for entry in code_of(name, section)]
+
+    @property
+    def one_gradient(self) -> bool:
+        """Whether a step of every arm costs one loss and gradient, so that runs can be read at equal FLOPs."""
+        choices = [arm.optimizer for arm in self.arms]
+        choices += [arm.second_phase.optimizer for arm in self.arms if arm.second_phase is not None]
+        return all(choice.options.one_gradient for choice in choices)
 
     def steps(self, epoch_steps: int | None) -> int:
         """Steps of training, of `train_steps` or of `train_epochs` epochs of so many steps."""

@@ -15,16 +15,13 @@ FORMAT = 2
 
 
 def first(
-    settings: dict[str, Any],
     environments: Sequence[dict[str, Any]],
     overrides: list[str],
     config_file: str | None,
     extended: int,
 ) -> dict[str, Any]:
-    """Of a new run; `environments` in the order in which they trained."""
+    """Of a new run, but for its configuration; `environments` in the order in which they trained."""
     content = {
-        "format": FORMAT,
-        "config": settings,
         "environment": environments[0],
         "overrides": overrides,
         "started": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),

@@ -20,6 +20,7 @@ from sbjax.frame.estimate import check_memory, tree_bytes
 from sbjax.frame.own_parts import data_digests
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.protocol import Experiment
+from sbjax.frame.sections import Interpolation
 from sbjax.frame.workdir import Workdir
 from sbjax.metrics.monitor import Loss, Monitor, make_replica_monitor
 from sbjax.metrics.sharpness import check_twice_differentiable
@@ -67,6 +68,9 @@ class TrainingExperiment(Experiment):
     def make_task(self, plan: Plan, arm: ArmPlan, data: Any, expansion: Expansion | None) -> Task:
         """The task of one arm. `told_as` makes the errors of library functions those of a section."""
         raise NotImplementedError
+
+    def check_task(self, task: Task, interpolation: Interpolation) -> None:
+        """Refuses a task in which what is to be measured afterwards cannot be."""
 
     def after_arm(self, plan: Plan, arm: Arm, fitted: fit_lib.Fitted, folder: Workdir, progress: Progress) -> None:
         """What is measured once an arm is trained; of several processes, by the first one on its own devices."""
@@ -131,6 +135,7 @@ class TrainingExperiment(Experiment):
                 f"population.label_smoothing={drawn['label_smoothing']} has no effect with task.kind={self.name!r}, "
                 "whose loss has no labels; leave it out"
             )
+        self.check_task(task, plan.interpolation)
         return task
 
     def build_arm(self, plan: Plan, arm: ArmPlan, data: Any, expansion: Expansion | None) -> Arm:

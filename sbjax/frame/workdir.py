@@ -149,12 +149,13 @@ class Workdir:
         config_file: str | None,
         extended: int = 0,
         environments: Sequence[dict[str, Any]] = (),
-        data: dict[str, str] | None = None,
+        own_code: Sequence[str] = (),
+        own_data: dict[str, str] | None = None,
     ) -> None:
         """Take the lock and write `config.json`: the first thing that is written at all.
 
-        `environments` are recorded in place of that of this process, where others have trained the arms; `data` are
-        digests of data of the user's own.
+        `environments` are recorded in place of that of this process, where others have trained the arms; `own_code` and
+        `own_data` are import paths of code, and digests of data, of the user's own.
         """
         import tensorboardX  # noqa: F401 (slow: paid once at the start and not at the first report)
 
@@ -167,9 +168,11 @@ class Workdir:
             raise ConfigError(
                 f"--workdir={self.path} is in use by another process; wait for it to end, or use another --workdir"
             ) from None
-        found, now = self._read("config.json", results.CONFIG), environment(self._settings, data)
+        found = self._read("config.json", results.CONFIG)
+        now = environment(self._settings.get("precision"), own_code, own_data)
         if found is None:
-            content = recorded.first(self._settings, list(environments) or [now], overrides, config_file, extended)
+            rest = recorded.first(list(environments) or [now], overrides, config_file, extended)
+            content = {"format": FORMAT, "config": self._settings, **rest}
         else:
             content = recorded.going_on(found, json.loads(json.dumps(now)), extended, self.path)
         if content != found:

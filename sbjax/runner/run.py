@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from sbjax import config as config_lib
 from sbjax import hosts
+from sbjax.experiments import registry
+from sbjax.frame import config as config_lib
 from sbjax.frame.arms import precision
 from sbjax.frame.callbacks import Callbacks
 from sbjax.frame.differences import differences
@@ -98,7 +99,9 @@ def run(
         >>> config.arms = {'raw': {}, 'expanded': {'expansion': {'kind': 'image', 'factor': 2, 'fill': '0.5'}}}
         >>> outcome = run(config, '/tmp/sbjax-example')  # doctest: +SKIP
     """
-    return run_plan(config_lib.read(config), workdir, overrides=overrides, config_file=config_file, extend=extend)
+    return run_plan(
+        config_lib.read(config, registry.find), workdir, overrides=overrides, config_file=config_file, extend=extend
+    )
 
 
 def open_workdir(plan: Plan, workdir: str | os.PathLike) -> Workdir:
@@ -158,7 +161,8 @@ def run_plan(
             config_file=config_file,
             extended=extended,
             environments=environments,
-            data=getattr(prepared.built, "own_data", None),
+            own_code=plan.own_code,
+            own_data=getattr(prepared.built, "own_data", None),
         )
         asked = stack.enter_context(listening())
         folder.set_status("running")

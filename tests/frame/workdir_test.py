@@ -46,7 +46,7 @@ def test_another_environment_is_told_and_kept(tmp_path, monkeypatch, caplog, wri
     assert caplog.text == ""
     real = lib.environment
     changed = {"device": "another device", "commit": "0123456789"}
-    monkeypatch.setattr(lib, "environment", lambda settings, data: real(settings, data) | changed)
+    monkeypatch.setattr(lib, "environment", lambda *arguments: real(*arguments) | changed)
     second = opened(tmp_path / "run")
     assert "goes on in another environment than before" in caplog.text
     assert "another device" in caplog.text

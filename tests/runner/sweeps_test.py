@@ -72,7 +72,7 @@ def test_data_and_own_code_are_part_of_an_id(tmp_path):
     found = []
     for text in ("x = 1\n", "x = 2\n"):
         own.write_text(text)
-        found.append(cells.code_digests({"model": {"name": f"{own}:Net"}}))
+        found.append(cells.code_digests([f"model.name={own}:Net"]))
     assert list(found[0]) == [f"{own}:Net"]
     assert found[0] != found[1]
 

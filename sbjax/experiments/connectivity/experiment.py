@@ -9,7 +9,8 @@ from sbjax.experiments.connectivity import neurons
 from sbjax.experiments.connectivity import report as report_lib
 from sbjax.experiments.connectivity.run import measure_arm
 from sbjax.files import misfit, read_json
-from sbjax.frame.plan import ArmPlan, Plan
+from sbjax.frame.plan import Plan
+from sbjax.frame.sections import Interpolation
 from sbjax.frame.training import TrainingExperiment
 from sbjax.report.results import CONFIG
 from sbjax.tasks.task import Task
@@ -34,12 +35,10 @@ class ConnectivityExperiment(TrainingExperiment):
         pairs += [f"{n}={x!r} is not finite" for n, x in published if not (problem or pairs or np.isfinite(x).all())]
         return [f"interpolation.published: {said}: {wanted}" for said in filter(None, [problem, *pairs])]
 
-    def build_task(self, plan: Plan, arm: ArmPlan, data: Any, expansion: Any) -> Task:
-        """The task of an arm, refused if what is to be measured cannot be."""
-        task = super().build_task(plan, arm, data, expansion)
-        if plan.interpolation.identifiability:
+    def check_task(self, task: Task, interpolation: Interpolation) -> None:
+        """Refuses a task in which what is to be measured cannot be."""
+        if interpolation.identifiability:
             neurons.check(task)
-        return task
 
     def after_arm(self, plan, arm, fitted, folder, progress):
         """Losses on straight lines between the networks."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sbjax import options
-from sbjax.frame.own_parts import code_digests
+from sbjax.frame.own_parts import code_digests, code_in
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.training.checkpoint_files import FORMAT
 
@@ -104,7 +104,7 @@ def cell_id(plan: Plan, arm: ArmPlan | None, start: int, stop: int, *, data: str
         # Numbers of all replicas together are in the history of a whole arm alone.
         "measured": bool(plan.monitor.kinds) and (start, stop) == (0, plan.replicas),
         "data": data,
-        "code": code_digests({"settings": plan.settings if arm is None else settings, "own": own}),
+        "code": code_digests(code_in({"settings": plan.settings if arm is None else settings, "own": own})),
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=_listed)
     return hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]

@@ -13,7 +13,7 @@ from sbjax.frame.arms import precision
 from sbjax.frame.environment import environment
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.estimate import check_disk
-from sbjax.frame.own_parts import tree_digest
+from sbjax.frame.own_parts import code_in, tree_digest
 from sbjax.runner import run as run_lib
 from sbjax.runner.signals import Interrupted, listening
 from sbjax.runner.sweeps import lease as lease_lib
@@ -62,7 +62,9 @@ def work(sweep: Sweep, cell: Cell, *, wait: bool = True) -> str:
         if now.status in status.FINISHED:  # by the one who had it before
             return now.status
         settings = sweep.runs[cell.uses[0][0]]
-        began = status.begin(folder, lease.holder, environment=environment(settings))
+        began = status.begin(
+            folder, lease.holder, environment=environment(settings.get("precision"), code_in(settings))
+        )
         write_json(folder / "cell.json", {**cell.as_json(), "settings": settings})
         ending, why = _attempt(sweep, cell, folder, lease, state)
         if ending in status.FINISHED:
@@ -135,7 +137,7 @@ def _train(sweep, cell, folder, lease, plan, smaller) -> str:
             prepared = prepared._replace(placement=changed)
         check_disk(plan.experiment.disk(prepared), workdir.path)
         stack.callback(workdir.close)
-        workdir.open(overrides=list(sweep.overrides), config_file=sweep.config_file)
+        workdir.open(overrides=list(sweep.overrides), config_file=sweep.config_file, own_code=plan.own_code)
         asked = stack.enter_context(listening())
         [built] = prepared.arms
         progress = Progress(built.steps * built.flops_per_step)
