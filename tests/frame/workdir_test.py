@@ -77,7 +77,7 @@ def test_code_and_data_of_ones_own_that_were_changed_are_told(tmp_path, caplog):
 
     def opened(x):
         folder = lib.Workdir(pictures, SETTINGS | {"model": {"name": f"{code}:Net"}})
-        folder.open(overrides=[], config_file=None, data=data(x))
+        folder.open(overrides=[], config_file=None, own_code=[f"model.name={code}:Net"], own_data=data(x))
         folder.close()
         return json.loads((pictures / "config.json").read_text())
 
