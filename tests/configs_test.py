@@ -45,7 +45,7 @@ def test_all_configs_are_known_here():
         *("quickstart", "images", "designs", "pdes", "lmc", "mli", "qcd", "ising", "functions", "landscape"),
         *("linear_nets", "relu_minima", "involution", "hidden_symmetries", "duality", "attention", "lattice_collision"),
         *("figure1", "figure2", "speedrun", "text", "colour"),
-        *("graphs", "identifiability", "bayes", "symmetry_along", "zoo", "metanets"),
+        *("graphs", "identifiability", "bayes", "symmetry_along", "zoo", "metanets", "generative"),
     }
 
 

@@ -48,6 +48,7 @@ LAST = (
     ("symmetry_along.py", "decay,smoke"),
     ("involution.py", "images,smoke"),
     ("metanets.py", "smoke"),
+    ("generative.py", "smoke"),
     ("zoo.py", "smoke"),
 )
 COLOURS = f"{ROOT / 'tests' / 'toy_colours.py'}:load"

@@ -309,5 +309,6 @@ OTHERS = {
     "variational networks": of_config("bayes.py:mlp8,digits,smoke", arm=1),
     "graph networks": of_config("graphs.py:csbm,smoke"),
     "metanetworks": of_config("metanets.py:smoke", arm=1),
+    "denoisers": of_config("generative.py:smoke", arm=2),
     "identifiability": of_config("identifiability.py:drops,smoke"),
 }

@@ -273,7 +273,8 @@ def _cells(folder: pathlib.Path) -> Rows:
         raise RecordError(f"{folder}: --table=cells is for experiments of kind 'exact', not of {experiment.name!r}")
     found = experiment.cells(folder, results.arms)
     for row in found["rows"]:
-        row |= {"mark": "control"} if is_control(results, row["cells"]["arm"]) else {}
+        if row["cells"]["arm"] in results.arms and is_control(results, row["cells"]["arm"]):
+            row["mark"] = "control"
     return found["columns"], found["rows"]
 
 

@@ -17,6 +17,7 @@ KINDS = {
     "graphs": "sbjax.experiments.graphs.experiment",
     "colour": "sbjax.experiments.colour.experiment",
     "metanets": "sbjax.experiments.metanets.experiment",
+    "generative": "sbjax.experiments.generative.experiment",
     "pinn": "sbjax.experiments.pinn.experiment",
     "qcd": "sbjax.experiments.qcd.experiment",
     "functions": "sbjax.experiments.functions.experiment",

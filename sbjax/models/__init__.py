@@ -10,6 +10,7 @@ from sbjax.models.mlp import MLP
 from sbjax.models.mobilenet import MobileNetV3
 from sbjax.models.registry import (
     FAMILIES,
+    make_denoiser,
     make_field,
     make_graph_model,
     make_map_model,
@@ -36,6 +37,7 @@ __all__ = [
     "ResNet",
     "UNet",
     "from_torchvision",
+    "make_denoiser",
     "make_field",
     "make_graph_model",
     "make_map_model",

@@ -72,6 +72,11 @@ FAMILIES: dict[str, dict[str, Model]] = {
         "neural_graph": Model("sbjax.metanets.graphs:NeuralGraph"),
         "neural_graph_transformer": Model("sbjax.metanets.graphs:NeuralGraphTransformer"),
     },
+    # Noisy parameters of networks [batch, size], levels [batch], prompts [batch] -> parameters [batch, size].
+    "denoiser": {
+        "flat_denoiser": Model("sbjax.metanets.denoisers:FlatDenoiser"),
+        "equivariant_denoiser": Model("sbjax.metanets.denoisers:EquivariantDenoiser"),
+    },
     # Coordinates [.., d] -> unknowns [.., unknowns].
     "field": {"field": Model("sbjax.models.field:Field", defaults={"widths": (32, 32, 32)})},
     # Temperatures [..] -> masses [.., 3].
@@ -84,6 +89,7 @@ _OF_THE_TASK = {
     "graph": ("classes", "aggregated"),
     "map": ("outputs", "sites"),
     "metanet": ("outputs", "reading"),
+    "denoiser": ("reading",),
     "field": ("unknowns", "lower", "upper", "expansion"),
     "quasi_parton": ("unknowns", "lower", "upper", "expansion"),
 }
@@ -94,7 +100,7 @@ def model_specs(name: str, family: str = "image") -> dict[str, options.Spec]:
 
     Args:
         name: of the table `FAMILIES`, or an import path.
-        family: 'image', 'text', 'graph', 'map', 'metanet', 'field' or 'quasi_parton'.
+        family: 'image', 'text', 'graph', 'map', 'metanet', 'denoiser', 'field' or 'quasi_parton'.
 
     Raises:
         ValueError: an unknown name, with near ones.
@@ -219,6 +225,24 @@ def make_metanet(name: str, *, outputs: int, reading: Any, **given: Any) -> Any:
     return _make(name, "metanet", {"outputs": outputs, "reading": reading}, given)[0]
 
 
+def make_denoiser(name: str, *, reading: Any, **given: Any) -> Any:
+    """A network that takes noise off parameters, called as `module.apply(variables, x, level, prompt)`.
+
+    Args:
+        name: 'flat_denoiser', 'equivariant_denoiser', or the import path of a Linen module of your own, or of a
+            function that returns one. It takes `reading`.
+        reading: of the networks, see `sbjax.metanets.reading.Reading`.
+        given: options, see `model_specs`.
+
+    Raises:
+        ValueError: as `make_model`.
+
+    >>> make_denoiser('flat_denoiser', reading=None).width
+    256
+    """
+    return _make(name, "denoiser", {"reading": reading}, given)[0]
+
+
 def make_field(
     name: str,
     *,
@@ -298,7 +322,7 @@ def _make(name: str, family: str, told: Mapping[str, Any], given: Mapping[str, A
         raise ValueError("\n".join(problems))
     takes, outputs = options.describe(part), next(iter(told))
     if own and outputs not in takes and not anything:
-        raise ValueError(f"name={name!r} takes no {outputs!r}, the number of its outputs; add that field or argument")
+        raise ValueError(f"name={name!r} takes no {outputs!r}, which its task gives it; add that field or argument")
     told = {field: value for field, value in told.items() if field in takes or (anything and field == outputs)}
     if not own:
         return part(**told, **model.fixed, **values), False
