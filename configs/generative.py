@@ -28,7 +28,7 @@ def get_config(argument=None):
     config = config_lib.base_config("generative")
     config.model = EQUIVARIANT
     config.optimizer.update(name="adamw", learning_rate=2e-3, weight_decay=1e-4, schedule="cosine", warmup_share=0.05)
-    config.replicas, config.train_epochs, config.train_steps, config.reports = 5, 0.0, 4000, 8
+    config.replicas, config.train_epochs, config.train_steps, config.reports = 5, 0.0, 2000, 8
     config.monitor.kinds, config.checkpoint.saves = "", 2
     config.reference = "flat"
     if words["quick"]:
