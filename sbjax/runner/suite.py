@@ -21,7 +21,8 @@ from sbjax.report.against import Against, write_against
 from sbjax.report.page import build_report
 from sbjax.report.results import CONFIG, load_results
 from sbjax.report.statistics import summarise
-from sbjax.report.tables import format_table
+from sbjax.report.suite import load_members, not_trained
+from sbjax.report.tables import format_table, noted
 from sbjax.runner import run as run_lib
 
 LISTED = "suite.json"
@@ -161,7 +162,8 @@ def report(
         if not os.access(folder, os.W_OK):
             return _in_memory(folder, runs)
         if listed:
-            return experiment.suite_report(folder, names)
+            table, page, summary = experiment.suite_report(folder, names)
+            return noted(table, not_trained(load_members(folder, names))), page, summary
         page = build_report(folder, sections=experiment.report)
         return "", page, read_json(folder / "summary.json")
 
