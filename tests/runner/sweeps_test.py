@@ -22,6 +22,7 @@ from sbjax import config as config_lib
 from sbjax.commands import sweep as sweep_command
 from sbjax.frame.errors import ConfigError
 from sbjax.runner import run as run_lib
+from sbjax.runner import suite
 from sbjax.runner.signals import Interrupted
 from sbjax.runner.sweeps import cells, drive, engines, folder, lease, merge, plan, status, work
 
@@ -254,6 +255,8 @@ def test_a_plan_is_kept_and_another_one_refused(tmp_path):
         merge.merge(first.sweep, "$NOT_SET_HERE/x")
     with pytest.raises(ConfigError, match="--cell=zz: is not in"):
         first.sweep.cell("zz")
+    with pytest.raises(ConfigError, match="holds a sweep, which `sbjax sweep run` trains"):
+        suite.run(config, tmp_path / "sweep")
 
 
 def test_a_thousand_cells_are_planned_and_listed_in_seconds(tmp_path):
