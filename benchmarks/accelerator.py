@@ -28,6 +28,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SHARE_S = {1: 120, 2: 500, 3: 200, 4: 700}  # of a visit
+ON_CPU = 5  # times as much in the CPU form: nothing is lent there, and the machine may be shared
 SPARE_S = 15  # to end a process and write
 THREE_ARMS = """import runpy
 
@@ -63,7 +64,7 @@ def main() -> None:
         run_part(given, ends)
         return
     for part in SHARE_S:
-        left, share = ends - time.monotonic(), share_left(given.out, part)
+        left, share = ends - time.monotonic(), share_left(given, part)
         if not share:
             continue
         if left < 2 * SPARE_S:
@@ -71,10 +72,13 @@ def main() -> None:
             break
         began = time.monotonic()
         code = in_process(given, part, min(left, share))
+        last = [line["name"] for line in read(given.out) if line["part"] == part][-1:]
         tell(given.out, part=part, name="spent", seconds=round(time.monotonic() - began))
+        if last == ["skipped"] and share <= left:  # it would be skipped again
+            tell(given.out, part=part, name="over", why=f"{share:.0f} s were left of its time, and that is too short")
         if code:
             tell(given.out, part=part, name="ended", why="out of time" if code < 0 else f"exit code {code}")
-    waiting = [part for part in SHARE_S if share_left(given.out, part)]
+    waiting = [part for part in SHARE_S if share_left(given, part)]
     print(
         "all parts are done, or have had their time" if not waiting else f"not done: parts {waiting}; call it again",
         flush=True,
@@ -160,11 +164,12 @@ def read(out):
     return lines
 
 
-def share_left(out, part):
-    """Seconds of the visit that a part still has: 0 where it is done, or has had all but a few of them."""
-    lines = [line for line in read(out) if line["part"] == part]
-    left = SHARE_S[part] - sum(line["seconds"] for line in lines if line["name"] == "spent")
-    return 0 if left < 2 * SPARE_S or any(line["name"] == "done" for line in lines) else left
+def share_left(given, part):
+    """Seconds of the visit that a part still has: 0 where it is done, or what is left of them is too short for it."""
+    lines = [line for line in read(given.out) if line["part"] == part]
+    left = SHARE_S[part] * (ON_CPU if given.device == "cpu" else 1)
+    left -= sum(line["seconds"] for line in lines if line["name"] == "spent")
+    return 0 if left < 2 * SPARE_S or any(line["name"] in ("done", "over") for line in lines) else left
 
 
 def train(workdir, config, *flags, **environment):

@@ -5,11 +5,14 @@ of the program: every process calls `from_first` and `largest` at the same place
 their argument and nothing else. No file system need be shared.
 """
 
+import contextlib
+import faulthandler
 import functools
 import json
 import logging
 import os
 import re
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +28,14 @@ START_SECONDS = 300  # within which all processes must come
 HEARTBEAT_SECONDS = 60  # after which a silent process is taken for dead, and the others are ended
 WAIT_MS = 7 * 24 * 3600 * 1000  # for a process that lives; a dead one is noticed by its heartbeat
 _TIDY = 256  # messages
+GONE = (
+    "error: another process of this run has ended, or cannot be reached. What was saved is untouched: start the same "
+    "command on all hosts again, which goes on from there"
+)
+_TELL = """
+IFS= read -r first || exit 0
+case "$first" in *Abort*) echo "$0" >&2;; *) echo "$first" >&2; exec cat >&2;; esac
+"""
 
 _count, _number, _within = 1, 0, False
 
@@ -68,7 +79,7 @@ def start(given: str, *, wait_seconds: int = START_SECONDS) -> None:
     jax.config.update("jax_enable_preemption_service", False)
     options: dict[str, Any] = {
         "initialization_timeout": wait_seconds,
-        "heartbeat_timeout_seconds": int(os.environ.get("SBJAX_HEARTBEAT_SECONDS", HEARTBEAT_SECONDS)),
+        "heartbeat_timeout_seconds": _heartbeat_seconds(),
         "shutdown_timeout_seconds": 60,
     }
     if explicit:
@@ -87,8 +98,35 @@ def start(given: str, *, wait_seconds: int = START_SECONDS) -> None:
         ) from None
     jax.devices()  # all exchange their devices here
     _count = jax.process_count()
+    if _count > 1:
+        _tell_of_an_abort()
     if not first():
         logging.getLogger("sbjax").setLevel(logging.WARNING)
+
+
+def _heartbeat_seconds() -> int:
+    given = os.environ.get("SBJAX_HEARTBEAT_SECONDS", str(HEARTBEAT_SECONDS))
+    if not given.isdecimal() or int(given) < 1:
+        raise HostsError(f"SBJAX_HEARTBEAT_SECONDS={given!r} must be a whole number of seconds >= 1")
+    return int(given)
+
+
+def _tell_of_an_abort() -> None:
+    """What to do, in place of stacks, once JAX has aborted this process because another one is gone.
+
+    It does so in a thread where no Python runs. What Python's fault handler then writes goes to a shell that waits.
+    """
+    theirs, ours = os.pipe()
+    with contextlib.suppress(OSError):  # there is no sh
+        subprocess.Popen(["sh", "-c", _TELL, GONE], stdin=theirs, start_new_session=True)
+        faulthandler.enable(ours)
+    os.close(theirs)
+
+
+def about(error: Exception) -> str | None:
+    """What to do about an error of a collective operation with a process that is gone; None of any other error."""
+    told = re.search(r"[Gg]loo|coordination.?service|NCCL|[Cc]onnection closed by peer", str(error), re.IGNORECASE)
+    return GONE.removeprefix("error: ") if _count > 1 and told else None
 
 
 def stop() -> None:

@@ -61,6 +61,22 @@ def test_a_wrong_flag_is_refused(given, said):
         hosts.parse(given)
 
 
+def test_a_wrong_heartbeat_is_refused(monkeypatch):
+    monkeypatch.setenv("SBJAX_HEARTBEAT_SECONDS", "1 min")
+    with pytest.raises(hosts.HostsError, match="SBJAX_HEARTBEAT_SECONDS='1 min' must be a whole number"):
+        hosts.start("127.0.0.1:1,0,2")
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [("os.abort()", hosts.GONE), ("os._exit(3)", ""), ("os.kill(os.getpid(), 11)", "Segmentation fault")],
+)
+def test_what_an_abort_says(ends, said):
+    code = f"import os\nfrom sbjax import hosts\nhosts._tell_of_an_abort()\n{ends}"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stderr
+    assert said in found if said.startswith("Seg") else found.strip() == said
+
+
 def start(config, workdir, *, processes):
     """The processes of one run: several with a device each, or one with two."""
     file = workdir.parent / f"{workdir.name}.py"
@@ -122,8 +138,9 @@ def test_a_killed_process(digits, killed, then, tmp_path, resume):
     assert resume.wait_until(started[0], lambda: any(workdir.glob("checkpoints/*/*.sha256")))
     started[killed].send_signal(signal.SIGKILL)
     began = time.monotonic()
-    codes, _ = end(started, seconds=200)
+    codes, said = end(started, seconds=200)
     assert codes[killed] == -signal.SIGKILL
+    assert said[1 - killed][1].rstrip().splitlines()[-1] == hosts.GONE
     assert codes[1 - killed] not in (0, -signal.SIGKILL)
     assert time.monotonic() - began < 150
     codes, said = end(start(DIGITS, workdir, processes=then))

@@ -12,6 +12,7 @@ that are not done; started again, also on several hosts at once, it goes on. Wit
 process: the command for any other scheduler. `merge` makes the runs and their report from the cells that are done.
 """
 
+import math
 import sys
 from typing import Any
 
@@ -101,6 +102,9 @@ def check_effect(given: Any) -> None:
                 f"--{name}={flag[name].value} has no effect with --engine={given.engine}: it is for "
                 f"--engine={' and '.join(engines)}"
             )
+    for name in ("minutes", "memory_gb"):
+        if not math.isfinite(given[name].value):
+            raise ConfigError(f"--{name}={given[name].value} must be a number >= 0")
     if given.cluster not in ("", "slurm", "local"):
         raise ConfigError(f"--cluster={given.cluster} is unknown; 'slurm' or 'local', '' = Slurm where it is found")
 

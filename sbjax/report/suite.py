@@ -131,11 +131,16 @@ def save_page(
 
     Below every table stands what of `members` is not trained yet.
     """
-    told = {m.name: results_lib.not_trained(m.results) for m in members if m.results}
-    sections = with_note(sections, "; ".join(f"{name}: {said}" for name, said in told.items() if said))
+    sections = with_note(sections, not_trained(members))
     page = markup.page(title, heading, [section for section in sections if section.parts])
     write_atomically(folder / "report.html", page)
     return folder / "report.html"
+
+
+def not_trained(members: Iterable[Member]) -> str:
+    """How many pairs there are of those that were planned, of the runs where some are missing; '' where all are."""
+    told = {m.name: results_lib.not_trained(m.results) for m in members if m.results}
+    return "; ".join(f"{name}: {said}" for name, said in told.items() if said)
 
 
 def suite_report(folder: str | os.PathLike, names: Sequence[str], *, first: Sequence[Section] = ()) -> SuiteReport:

@@ -309,6 +309,17 @@ def format_table(summary: Mapping[str, Any], *, at: Literal["equal_steps", "equa
     return "\n".join([*columns(every), *wrap("; ".join(notes))])
 
 
+def noted(text: str, note: str) -> str:
+    """Tables for a terminal, blank lines apart, with a note below each; '' = as they are.
+
+    >>> noted('a  b', '7 of 10 pairs')
+    'a  b\\n7 of 10 pairs'
+    """
+    if not note or not text:
+        return text
+    return "\n\n".join("\n".join([block, *wrap(note)]) for block in text.split("\n\n"))
+
+
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of left-aligned columns two blanks apart.
 

@@ -259,7 +259,8 @@ def guard(main: Callable[[list[str]], Any], argv: list[str]) -> Any:
     except OSError as error:
         sys.exit(f"error: {error}. What was saved is untouched: put it right, then start the same command again")
     except (MemoryError, RuntimeError) as error:
-        if (said := _about_memory(error)) is None:
+        hosts = sys.modules.get("sbjax.hosts")
+        if (said := _about_memory(error) or (hosts and hosts.about(error))) is None:
             raise
         sys.exit(f"error: {said}")
     except KeyboardInterrupt:

@@ -21,11 +21,12 @@ from sbjax.frame.differences import differences
 from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.frame.estimate import check_disk
 from sbjax.frame.plan import Plan
+from sbjax.frame.protocol import Experiment
 from sbjax.frame.workdir import Workdir
 from sbjax.report.page import build_report
-from sbjax.report.results import load_results, stopped_replicas
+from sbjax.report.results import load_results, not_trained, stopped_replicas
 from sbjax.report.statistics import summarise
-from sbjax.report.tables import format_table
+from sbjax.report.tables import format_table, noted
 from sbjax.report.whole import digests_of_inputs, digests_of_made, told_of_changes
 from sbjax.runner.signals import Interrupted, listening
 
@@ -241,8 +242,13 @@ def _outcome_here(folder: Workdir, plan: Plan) -> Outcome:
         if not folder.made_is_whole() and folder.writable:
             build_report(folder.path, sections=plan.experiment.report)
             folder.set_status(**{**folder.details(), "made": digests_of_made(folder.path)})
-        summary = summarise(results)
         with told_of_changes(folder.path, results.changed):
-            own = plan.experiment.table(folder.path)
-    table = "\n\n".join(filter(None, (format_table(summary), own)))
-    return Outcome(folder.status, table, folder.path / "report.html", summary)
+            table = in_text(plan.experiment, folder.path)
+    return Outcome(folder.status, table, folder.path / "report.html", summarise(results))
+
+
+def in_text(experiment: Experiment, path: pathlib.Path) -> str:
+    """The tables of a finished run, for a terminal; below each, the pairs that are there where some are not."""
+    results = load_results(path)
+    own = noted(experiment.table(path), not_trained(results))
+    return "\n\n".join(filter(None, (format_table(summarise(results)), own)))

@@ -21,8 +21,10 @@ from sbjax.report.against import Against, write_against
 from sbjax.report.page import build_report
 from sbjax.report.results import CONFIG, load_results
 from sbjax.report.statistics import summarise
-from sbjax.report.tables import format_table
+from sbjax.report.suite import load_members, not_trained
+from sbjax.report.tables import format_table, noted
 from sbjax.runner import run as run_lib
+from sbjax.runner.sweeps.folder import PLANNED
 
 LISTED = "suite.json"
 FORM = {"members": [str]}
@@ -85,6 +87,7 @@ def run(
     Args, raises: as `runner.run.run`.
     """
     options = {"overrides": overrides, "config_file": config_file, "extend": extend}
+    hosts.from_first(lambda: _refuse_a_sweep(workdir))
     if not config.get("suite"):
         return run_lib.run(config, workdir, **options)
     if not os.fspath(workdir):
@@ -118,6 +121,14 @@ def run(
     table, page, summary = hosts.from_first(lambda: report(folder))
     worst = "diverged" if any(outcome.status == "diverged" for outcome in outcomes.values()) else "done"
     return run_lib.Outcome(worst, table, pathlib.Path(page), summary)
+
+
+def _refuse_a_sweep(workdir: str | os.PathLike) -> None:
+    with told_of_files("--workdir: "):
+        if os.fspath(workdir) and (expanded(workdir) / PLANNED).exists():
+            raise ConfigError(
+                f"--workdir={os.fspath(workdir)} holds a sweep, which `sbjax sweep run` trains; use another --workdir"
+            )
 
 
 def _list(folder: pathlib.Path, listed: str) -> None:
@@ -161,7 +172,8 @@ def report(
         if not os.access(folder, os.W_OK):
             return _in_memory(folder, runs)
         if listed:
-            return experiment.suite_report(folder, names)
+            table, page, summary = experiment.suite_report(folder, names)
+            return noted(table, not_trained(load_members(folder, names))), page, summary
         page = build_report(folder, sections=experiment.report)
         return "", page, read_json(folder / "summary.json")
 

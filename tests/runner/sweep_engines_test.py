@@ -66,7 +66,7 @@ def whole(request, tmp_path_factory):
 
 def holder_of(sweep, driver, *, but=()):
     """The process of a cell that has reported, and the cell."""
-    until = time.monotonic() + 240
+    until = time.monotonic() + 400
     while time.monotonic() < until:
         for path in (sweep / "cells").glob("*/lease.json"):
             metrics = path.with_name("metrics.jsonl")
@@ -77,6 +77,7 @@ def holder_of(sweep, driver, *, but=()):
                 continue
         assert driver.poll() is None, driver.communicate()[0]
         time.sleep(0.02)
+    os.killpg(driver.pid, signal.SIGKILL)
     raise AssertionError("no cell has reported")
 
 

@@ -3,13 +3,16 @@
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import re
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -19,6 +22,8 @@ from sbjax import config as config_lib
 from sbjax.commands import sweep as sweep_command
 from sbjax.frame.errors import ConfigError
 from sbjax.runner import run as run_lib
+from sbjax.runner import suite
+from sbjax.runner.signals import Interrupted
 from sbjax.runner.sweeps import cells, drive, engines, folder, lease, merge, plan, status, work
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -112,6 +117,15 @@ def test_lease_of_another_host_is_free_once_its_heartbeat_stands_still(tmp_path)
     assert lease.read(tmp_path) == elsewhere
 
 
+def test_a_process_of_another_container_of_this_host_is_not_known_to_be_gone(tmp_path):
+    """It has numbers of processes of its own; the name of the host and its boot may be the same."""
+    boot = lease.boot_id()
+    here = lease.Holder("abc", socket.gethostname(), boot, 2**22 + 1, 5)
+    assert here.gone()
+    if boot:
+        assert not here._replace(boot=f"{boot.split()[0]} pid:[1]").gone()
+
+
 def test_a_new_lease_is_not_put_away_by_one_who_is_late(tmp_path):
     late = lease.Holder("old", "another-host", "b", 1, 1)
     (tmp_path / lease.NAME).write_text(json.dumps(late._replace(uuid="new")._asdict()))
@@ -190,8 +204,12 @@ def test_merged_cells_are_the_run_of_one_process(whole, worked):
         assert "expanded: not trained yet, 0 of 4 pairs" in " ".join(partial.table.split())
         page = (partial.folder / "report.html").read_text()
         assert page.count("Not all trained yet: expanded 0 of 4 pairs.") >= page.count("<table") - 1 > 0
+    lines = types.SimpleNamespace(table=lambda path: "barriers\n\ncalibration")
+    said = f"not all trained yet: expanded {4 - last.stop + last.start} of 4 pairs"
+    assert run_lib.in_text(lines, partial.folder).endswith(f"barriers\n{said}\n\ncalibration\n{said}")
     assert work.work(worked, last) == "done" == work.work(worked, last)
     merged = merge.merge(worked)
+    assert not list(worked.path.glob(".merged*"))
     assert not merged.missing
     for name in TABLES:
         found, expected = ((folder / name).read_text() for folder in (merged.folder, whole[1]))
@@ -237,6 +255,8 @@ def test_a_plan_is_kept_and_another_one_refused(tmp_path):
         merge.merge(first.sweep, "$NOT_SET_HERE/x")
     with pytest.raises(ConfigError, match="--cell=zz: is not in"):
         first.sweep.cell("zz")
+    with pytest.raises(ConfigError, match="holds a sweep, which `sbjax sweep run` trains"):
+        suite.run(config, tmp_path / "sweep")
 
 
 def test_a_thousand_cells_are_planned_and_listed_in_seconds(tmp_path):
@@ -390,14 +410,43 @@ def test_a_cell_that_another_process_finished_meanwhile_gets_no_further_line(pla
     cell = planned.cells[0]
     folder, take = planned.folder(cell), work._take
 
-    def late(where, wait):
+    def late(where, *args):
         status.finish(where, "done", {}, 1.0)
-        return take(where, wait)
+        return take(where, *args)
 
     folder.mkdir(parents=True)
     monkeypatch.setattr(work, "_take", late)
     assert work.work(planned, cell) == "done"
     assert sorted(path.name for path in folder.iterdir()) == ["DONE.json"]
+
+
+def test_a_cell_that_is_stopped_while_it_starts_is_not_lost(planned, monkeypatch):
+    load, cell = work._load_checked, planned.cells[0]
+
+    def stopped(*args):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return load(*args)
+
+    monkeypatch.setattr(work, "_load_checked", stopped)
+    with pytest.raises(Interrupted, match=r"stopped after step 0 of \d+; all is saved") as raised:
+        work.work(planned, cell)
+    assert raised.value.exit_code == 128 + signal.SIGUSR1
+    assert status.state_of(planned.folder(cell)).status == "interrupted"
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+
+
+def test_a_folder_that_is_removed_while_its_cell_runs_is_begun_anew(planned):
+    cell = planned.cells[0]
+    state = drive._ended(planned, cell, 1, lease.Watch(), 2)
+    assert state.status == "lost"
+    assert drive._startable(state)
+
+
+def test_nohup_is_heeded():
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\nfrom sbjax.runner.signals import listening\n"
+    code += "with listening() as asked, listening() as same:\n"
+    code += "    [signal.raise_signal(n) for n in (signal.SIGHUP, signal.SIGTERM)]\n    print(asked == same == [15])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
 
 
 def test_local_limits_an_attempt_and_ends_its_whole_group(tmp_path):
@@ -423,6 +472,8 @@ def test_local_limits_an_attempt_and_ends_its_whole_group(tmp_path):
         (["--engine=submitit", "--cluster=lokal"], "--cluster=lokal is unknown"),
         (["--engine=ray", "--gpus=1", "--minutes=5"], ""),
         (["--gpus=0"], ""),
+        (["--minutes=nan"], "--minutes=nan must be a number"),
+        (["--engine=submitit", "--memory_gb=inf"], "--memory_gb=inf must be a number"),
     ],
 )
 def test_flags_without_effect_are_refused(words, said):

@@ -123,6 +123,10 @@ def _others(sweep: Sweep, states: dict[str, State], watch: lease.Watch) -> dict[
 def _ended(sweep: Sweep, cell: Cell, code: int, watch: lease.Watch, before: int) -> State:
     """The state of a cell whose command ended; `before` are the attempts that had begun when it was started."""
     folder = sweep.folder(cell)
+    if not folder.is_dir():  # removed while it ran
+        folder.mkdir(parents=True)
+        status.begin(folder, _nobody())
+        return status.state_of(folder, watch)
     state = status.state_of(folder, watch)
     if code == 12 and state.status == "lost":  # the kernel killed it for memory
         return _note(folder, "out of memory", "killed by the kernel: memory ran out")

@@ -194,7 +194,10 @@ class Submitit:
 
     def __init__(self, limits: Limits, folder: pathlib.Path, cluster: str = ""):
         submitit = _needed("submitit", "submitit")
-        self._executor = submitit.AutoExecutor(folder=folder / "submitit", cluster=cluster or None)
+        try:
+            self._executor = submitit.AutoExecutor(folder=folder / "submitit", cluster=cluster or None)
+        except RuntimeError as error:  # no Slurm
+            raise ConfigError(f"--cluster={cluster}: {error} Leave it out, or use --cluster=local") from error
         wanted = {
             "timeout_min": max(1, round(limits.minutes)) if limits.minutes else 24 * 60,
             "cpus_per_task": limits.cores or max(1, len(cores_here()) // limits.jobs),
@@ -204,9 +207,16 @@ class Submitit:
         }
         self._executor.update_parameters(**{name: value for name, value in wanted.items() if value is not None})
         self._stopped: set[str] = set()
+        self._refused = (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError)
 
     def start(self, command, log):
-        return self._executor.submit(Command(command, str(log)))
+        try:
+            return self._executor.submit(Command(command, str(log)))
+        except self._refused as error:
+            said = [line for line in str(error).splitlines() if line.strip()]
+            raise ConfigError(
+                f"--engine=submitit: the job could not be submitted: {said[-1] if said else error}"
+            ) from (error)
 
     def poll(self, job):
         if not job.done():
@@ -238,6 +248,8 @@ class Ray:
         self._own = not ray.is_initialized()
         if self._own:
             here = {} if address else {"num_cpus": share * limits.jobs, "include_dashboard": False}
+            if not address:  # cells yield to other programs no more than with the other engines
+                os.environ.setdefault("RAY_worker_niceness", "0")
             ray.init(address=address, log_to_driver=False, **here)
         # The cell is a process of its own: what it sets (devices, precision) stays out of Ray's worker.
         self._task = ray.remote(_run_command).options(num_cpus=share, num_gpus=limits.gpus, max_retries=0)

@@ -2,8 +2,8 @@
 
 `lease.json` is made by exclusive creation and names its holder. The holder's heartbeat is a counter in a file of its
 own. Nobody compares clocks: who wants the cell watches whether the counter moves, by a clock of its own. A process on
-the same host (same boot) that is gone is known at once. A lease that is given up by its holder's death is moved away
-and a new one is made; a holder that finds another name in the file stops.
+the same host (same boot, same container) that is gone is known at once. A lease that is given up by its holder's death
+is moved away and a new one is made; a holder that finds another name in the file stops.
 """
 
 import contextlib
@@ -26,7 +26,10 @@ BEATS_MISSED = 6
 
 
 class Holder(NamedTuple):
-    """Who holds a lease; `started` is the start of the process in ticks since boot: numbers of processes come again."""
+    """Who holds a lease; `started` is the start of the process in ticks since boot: numbers of processes come again.
+
+    `boot` is `boot_id()` where it runs.
+    """
 
     uuid: str
     host: str
@@ -143,9 +146,13 @@ class Watch:
 
 
 def boot_id() -> str:
-    """Of this host since it started; '' where the system does not tell."""
+    """Of this host since it started, and of its container: numbers of processes say nothing from one to the other.
+
+    '' where the system does not tell.
+    """
     try:
-        return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""
 

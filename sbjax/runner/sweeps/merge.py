@@ -5,7 +5,9 @@ cells alone: made again it is the same. What is measured over all replicas toget
 networks) is measured here where the cells were blocks.
 """
 
+import contextlib
 import dataclasses
+import errno
 import functools
 import logging
 import os
@@ -90,20 +92,28 @@ def merge(sweep: Sweep, out: str | os.PathLike | None = None) -> Merged:
             raise ConfigError(f"--workdir={sweep.path}: of no run is the reference arm done; `status` shows the cells")
         if sweep.suite:
             (fresh / suite.LISTED).write_text(suite.listed(sweep.runs))
-        shutil.rmtree(target, ignore_errors=True)
-        os.rename(fresh, target)
+        table, page, _ = suite.report(fresh, trust=True)
+        if not sweep.suite:
+            table = run_lib.in_text(sweep.plan(next(iter(sweep.runs))).experiment, fresh)
+        _put_in_place(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    experiment = sweep.plan(next(iter(sweep.runs))).experiment
-    table, page, _ = suite.report(target, trust=True)
-    if not sweep.suite:
-        from sbjax.report.results import load_results
-        from sbjax.report.statistics import summarise
-        from sbjax.report.tables import format_table
+    return Merged(table, target / page.name, target, missing)
 
-        own = experiment.table(target)
-        table = "\n\n".join(filter(None, (format_table(summarise(load_results(target))), own)))
-    return Merged(table, page, target, missing)
+
+def _put_in_place(fresh: pathlib.Path, target: pathlib.Path) -> None:
+    """Put a whole merge where an earlier one was, or where another process has just put its own."""
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(target, old)
+        shutil.rmtree(old, ignore_errors=True)
+        try:
+            os.rename(fresh, target)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
 
 
 def _usable(sweep: Sweep, cell: Cell) -> status.State:

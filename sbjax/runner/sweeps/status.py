@@ -46,7 +46,7 @@ class State(NamedTuple):
 def state_of(folder: pathlib.Path, watch: lease.Watch | None = None) -> State:
     """The state of a cell by its folder."""
     try:
-        done = read_json(folder / DONE, DONE_FORM)
+        done = read_json(folder / DONE, DONE_FORM, remedy=f"`run --again={folder.name}` makes the cell anew")
         if done["status"] not in FINISHED:
             return State("damaged", f"{folder / DONE}: status={done['status']!r} is none of {', '.join(FINISHED)}")
         return State(done["status"], seconds=float(done["seconds"]))

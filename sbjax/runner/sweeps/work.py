@@ -6,6 +6,7 @@ import pathlib
 import re
 import time
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 from sbjax.files import digest, write_json
@@ -55,7 +56,13 @@ def work(sweep: Sweep, cell: Cell, *, wait: bool = True) -> str:
     state = status.state_of(folder)
     if state.status in status.FINISHED:
         return state.status
-    lease = _take(folder, wait)
+    with listening() as asked:  # from here on, so that what is stopped while it starts is not taken for lost
+        return _hold(sweep, cell, _take(folder, wait, asked), state)
+
+
+def _hold(sweep: Sweep, cell: Cell, lease: lease_lib.Lease, state: status.State) -> str:
+    """The attempt of a process that has the lease, and the notes of it; `state` is what it found."""
+    folder = sweep.folder(cell)
     ending, why, began = "interrupted", "", None
     try:
         now = status.state_of(folder)
@@ -80,13 +87,15 @@ def work(sweep: Sweep, cell: Cell, *, wait: bool = True) -> str:
         lease.release()
 
 
-def _take(folder: pathlib.Path, wait: bool) -> lease_lib.Lease:
+def _take(folder: pathlib.Path, wait: bool, asked: Sequence[int]) -> lease_lib.Lease:
     watch = lease_lib.Watch()
     until = time.monotonic() + (watch.seconds + lease_lib.BEAT_SECONDS if wait else 0)
     while True:
         lease = lease_lib.take(folder, watch)
         if lease is not None:
             return lease
+        if asked:
+            raise Interrupted(asked[0], f"stopped while {lease_lib.read(folder)} had {folder.name}")
         if time.monotonic() >= until:
             raise Busy(f"{folder.name} is being worked on by {lease_lib.read(folder)}")
         time.sleep(0.5)
