@@ -46,7 +46,9 @@ def get_config(argument=None):
         }
     if words["smoke"]:  # programs take long to compile: those of the claims
         arms = {
-            name: arm for name, arm in arms.items() if name not in ("averaged", "small") and not name.endswith("_many")
+            name: arm
+            for name, arm in arms.items()
+            if name not in ("averaged", "conserving", "small") and not name.endswith("_many")
         }
     config.arms = arms
     config.reference, config.replicas, config.train_steps = "plain", 10, 3000

@@ -135,6 +135,14 @@ def test_flipped_digits(method):
         ("hidden_symmetries", {"inputs": 2}, "task.inputs=2 must be 1 with task.look='line'"),
         ("hidden_symmetries", {"networks": 3}, "between 0 .as many. and replicas=2"),
         ("duality", {"shifted": 4, "mean": 1.0}, "task.shifted=4 must be <= task.outputs=3"),
+        (
+            "duality",
+            {"part": "training", "dataset": "digits", "shifted": 11},
+            "task.shifted=11 must be <= 10, the classes",
+        ),
+        ("duality", {"part": "training", "dataset": "digitz"}, "task.dataset='digitz'"),
+        ("hidden_symmetries", {"bias": 1e300}, r"task.bias=1e\+300 must be > 0, <= 1e\+06"),
+        ("attention", {"part": "barriers", "learning_rate": 1e30}, r"task.learning_rate=1e\+30 must be > 0, <= 1"),
         ("attention", {"part": "planted", "size": 3, "positions": "rope"}, "task.size=3 of a head must be even"),
         ("attention", {"part": "barriers", "points": 4}, "task.points=4 must be odd"),
         ("attention", {"part": "flows", "norm": "layer"}, "task.norm='layer' has no effect with task.part='flows'"),
@@ -144,6 +152,8 @@ def test_refusals(name, task, message):
     config = load(name, "smoke").to_dict()
     config["arms"], config["reference"] = {"one": {}}, "one"
     config["task"] = {**config["task"], **task}
+    if task.get("part") == "training":
+        del config["task"]["networks"], config["task"]["rotations"]
     with pytest.raises(ConfigError, match=message):
         runner.prepare(config_lib.read(config))
 
