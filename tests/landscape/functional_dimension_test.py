@@ -254,6 +254,7 @@ def test_what_has_no_dimension_is_refused():
         fd.random_network(np.random.default_rng(0), (1, 0, 1))
 
 
+@pytest.mark.wrong_types
 def test_numbers_that_would_come_out_of_nonsense():
     """A NaN in the weights was a network of rank 0, a layer without biases had the dimensions of biases."""
     net, random = fd.random_network(np.random.default_rng(0), (1, 3, 1)), np.random.default_rng(0)
