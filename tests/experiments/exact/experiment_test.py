@@ -9,7 +9,7 @@ import pytest
 
 from sbjax import config as config_lib
 from sbjax.claims import recording, records
-from sbjax.experiments.exact import experiment, involution, involution_images
+from sbjax.experiments.exact import duality, duality_training, experiment, involution, involution_images
 from sbjax.experiments.landscape.arm_results import load_arm
 from sbjax.frame.errors import ConfigError
 from sbjax.runner import run as runner
@@ -73,6 +73,21 @@ def test_sampled_dimensions_are_lower_bounds_of_the_exact_one(tmp_path):
     cells = found["line"].summary["cells"]
     assert cells["full"]["of"] == 6
     assert cells["kept"] > 1e-9 > cells["dropped"]
+
+
+def test_epochs_are_chosen_on_validation_images_and_every_seed_counts(monkeypatch):
+    """Where the published script takes the best epoch of the test set, and reads the first run for all."""
+    validation = np.array([[0.1, 0.9, 0.3], [0.5, 0.2, 0.3]])  # [epoch, seed]
+    test = np.array([[0.3, 0.4, 0.6], [0.2, 0.8, 0.9]])
+    found = duality_training.Trained(validation, test, np.ones(3), np.ones(3))
+    monkeypatch.setattr(duality_training, "train", lambda *args, **options: found)
+    config = load("duality", "hot,smoke")
+    config.replicas = 3
+    plan = config_lib.read(config)
+    left = duality.run_arm(plan, plan.arms[0], jax.random.key(0), str, lambda: False)
+    assert left.metrics["test/accuracy"] == [0.2, 0.4, 0.6]
+    assert left.metrics["validation/accuracy"] == [0.5, 0.9, 0.3]
+    assert left.summary["cells"]["accuracy"] == pytest.approx({"value": 40.0, "low": 30.0, "high": 50.0})
 
 
 @pytest.mark.sampled(1)
