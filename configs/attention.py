@@ -47,7 +47,7 @@ ARMS = {
 }
 TINY = {"width": 8, "size": 2, "heads": 2, "depth": 1, "hidden": 8}
 SMOKE = {"dimensions": {"depth": 1}, "planted": TINY, "barriers": {**TINY, "learned_steps": 2, "points": 3}}
-SMOKE_ARMS = {"barriers": ["rms"], "flows": ["pace", "form_relu"]}
+SMOKE_ARMS = {"dimensions": ["rms", "layer", "rope"], "barriers": ["rms"], "flows": ["pace", "form_relu"]}
 # Replicas and steps of the optimiser.
 SIZES = {"dimensions": (3, 1), "planted": (100, 1), "barriers": (16, 400), "flows": (20, 1)}
 

@@ -54,6 +54,7 @@ def get_config(argument=None):
                 "expansion": {"kind": "image", "factor": 2, "fill": "nearest"},
             },
         }
-    if words["smoke"] and not words["decay"]:
+    if words["smoke"] and not words["decay"]:  # programs take long to compile
         del config.arms["nearest"]
+        config.model.channels = (4, 8)
     return config_lib.shrink(config) if words["smoke"] else config

@@ -201,6 +201,26 @@ def read(part: Any, given: Mapping[str, Any], *, where: str, without: tuple[str,
         return None, [f"{where}: {error}" if where else str(error)]
 
 
+def check_instance(instance: Any) -> None:
+    """Refuse a dataclass instance that was made with values its options do not admit.
+
+    Raises:
+        ValueError: the first of them.
+
+    >>> @dataclasses.dataclass
+    ... class Net:
+    ...     depth: int = option(2, 'layers', least=1)
+    >>> check_instance(Net(0))
+    Traceback (most recent call last):
+        ...
+    ValueError: depth=0 must be >= 1
+    """
+    specs = describe(type(instance))
+    _, problems = check(specs, {name: getattr(instance, name) for name in specs}, where="")
+    if problems:
+        raise ValueError(problems[0])
+
+
 def values_of(instance: Any) -> dict[str, Any]:
     """The options of a dataclass instance that are read, as plain values; those without effect are left out."""
     specs = describe(type(instance))

@@ -7,8 +7,9 @@ A reading is one of
 - `{"file", "keys", "as"}`: of a JSON file in the workdir, by a list of names.
 
 `as`, of one arm or a list in a file: 'median' (with quartiles), 'mean', 'max', 'min', 'spread' (mean and standard
-deviation), 'share' (of true or positive ones, with its interval); of a number, or an estimate, in a file it is left
-out. Of two arms: 'difference' and 'ratio' (medians of pairs with their interval), 'share' (of pairs that are smaller).
+deviation), 'share' (of true or positive ones, with its interval); of a number, an estimate or a count in a file it is
+left out. Of two arms: 'difference' and 'ratio' (medians of pairs with their interval), 'share' (of pairs that are
+smaller).
 `times` multiplies.
 """
 
@@ -59,9 +60,7 @@ def read(workdir: pathlib.Path, reading: Mapping[str, Any]) -> Any:
         found = _in_file(workdir / reading["file"], reading["keys"])
         if "as" in reading:
             return plain(of_one(found, reading["as"], times))
-        if isinstance(found, Mapping):
-            return {name: times * found[name] for name in ("value", "low", "high")}
-        return times * found
+        return _times(found, times)
     from sbjax.report.results import load_results
 
     results = load_results(workdir)
@@ -121,6 +120,13 @@ def _last(results, arm, metric, workdir):
         known = sorted(reports[-1].values) if reports else []
         raise RecordError(f"{workdir}: arm {arm!r} has no metric {metric!r}{near(metric, known)}")
     return reports[-1].values[metric]
+
+
+def _times(cell, times):
+    """A number, an estimate or a count in a file; what two seeds cannot give is None."""
+    if isinstance(cell, Mapping):
+        return {name: value if name in ("count", "of") else _times(value, times) for name, value in cell.items()}
+    return cell if cell is None or times == 1 else times * cell
 
 
 def _in_file(path, keys):

@@ -160,13 +160,14 @@ def parse_steps(text: str, *, steps: int, reports: int) -> tuple[int, ...]:
     found: set[int] = set()
     for word in words(text):
         try:
-            chosen = known.get(word) or [round(float(word[:-1]) / 100 * steps) if word.endswith("%") else int(word)]
+            exact = float(word[:-1]) / 100 * steps if word.endswith("%") else 0
+            chosen = known.get(word) or [round(exact) if word.endswith("%") else int(word)]
         except (ValueError, OverflowError):  # the latter from 'inf%'
             raise ConfigError(
                 f"monitor.at={text!r}: {word!r} is no step{near(word, known)}; give numbers, shares such as 10%, "
                 f"or {', '.join(known)}"
             ) from None
-        if not 0 <= chosen[0] <= steps:
+        if not (0 <= chosen[0] <= steps and 0 <= exact <= steps):
             raise ConfigError(f"monitor.at={text!r}: {word!r} lies outside the training of {steps} steps")
         found.update(chosen)
     return tuple(sorted(found))

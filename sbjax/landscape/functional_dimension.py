@@ -68,9 +68,13 @@ class Dimension(NamedTuple):
 def parameters(sizes: Sequence[int]) -> int:
     """Weights and biases of a network with these layers.
 
+    Raises:
+        ValueError: fewer than two sizes, or negative ones.
+
     >>> parameters((1, 2, 1))
     7
     """
+    _check_sizes(sizes, 0)
     return sum((n + 1) * m for n, m in itertools.pairwise(sizes))
 
 
@@ -86,12 +90,16 @@ def bound(sizes: Sequence[int]) -> int:
 def random_network(random: np.random.Generator, sizes: Sequence[int], *, bias: float = 1.0) -> dict[str, Any]:
     """Weights N(0, 2 / fan in) of He, and biases N(0, bias^2).
 
+    Raises:
+        ValueError: fewer than two sizes, or one below 1; a bias that is negative or not finite.
+
     >>> found = random_network(np.random.default_rng(0), (1, 3, 2))
     >>> [layer['kernel'].shape for layer in found.values()]
     [(1, 3), (3, 2)]
     """
-    if len(sizes) < 2 or min(sizes) < 1:
-        raise ValueError(f"sizes={tuple(sizes)}: give inputs, hidden units and outputs, each at least 1")
+    _check_sizes(sizes, 1)
+    if not 0 <= bias < np.inf:
+        raise ValueError(f"bias={bias} must be >= 0 and finite")
     return {
         f"dense_{i}": {"kernel": random.normal(size=(n, m)) * np.sqrt(2 / n), "bias": random.normal(size=m) * bias}
         for i, (n, m) in enumerate(itertools.pairwise(sizes))
@@ -103,12 +111,19 @@ def region_rows(params: Network, x: Float[np.ndarray, "n d"]) -> Float[np.ndarra
 
     The first one is the Jacobian at the point itself, d f(x) / d theta; the others are its derivatives by x.
 
+    Raises:
+        ValueError: no points, points of another shape or not finite, so large numbers that the rows are not; a layer
+            without a bias.
+
     >>> rows = region_rows({'dense_0': {'kernel': np.ones((1, 1)), 'bias': np.zeros(1)},
     ...                     'dense_1': {'kernel': np.full((1, 1), 3.0), 'bias': np.zeros(1)}}, np.array([[2.0]]))
     >>> rows[0, :, 0].tolist()  # 3 relu(w x + b) and its slope, by w, b, a and c
     [[6.0, 3.0, 2.0, 1.0], [3.0, 0.0, 1.0, 0.0]]
     """
     layers = _layers(params)
+    if any(layer.bias is None for layer in to_layers(params)):
+        raise ValueError("params have layers without a bias, and biases are counted here: give them, zeros if need be")
+    x = _checked(params, x)
     hidden, active = _forward(layers, x)
     n, out = len(x), layers[-1][0].shape[1]
     backward = np.broadcast_to(np.eye(out), (n, out, out))
@@ -122,12 +137,17 @@ def region_rows(params: Network, x: Float[np.ndarray, "n d"]) -> Float[np.ndarra
         parts.append(np.concatenate([kernels, biases], -1))
         if number:
             backward = (backward @ layers[number][0].T) * active[number - 1][:, None]
-    return np.concatenate(parts[::-1], -1)
+    rows = np.concatenate(parts[::-1], -1)
+    with np.errstate(over="ignore"):
+        fits = np.isfinite(np.linalg.norm(rows))
+    if not fits:
+        raise ValueError("derivatives by the parameters are not finite: params or points are too large")
+    return rows
 
 
 def patterns(params: Network, x: Float[np.ndarray, "n d"]) -> list[Bool[np.ndarray, "n m"]]:
     """Which units are active at points, a hidden layer each."""
-    return _forward(_layers(params), x)[1]
+    return _forward(_layers(params), _checked(params, x))[1]
 
 
 def line_regions(
@@ -137,12 +157,18 @@ def line_regions(
 
     Layer by layer: between two breakpoints the inputs of the next layer's units are linear in t, with a zero at most.
 
+    Raises:
+        ValueError: a start or direction of another shape or not finite, a direction of zero.
+
     >>> net = {'dense_0': {'kernel': np.array([[1.0, 1.0]]), 'bias': np.array([0.0, -2.0])},
     ...        'dense_1': {'kernel': np.ones((2, 1)), 'bias': np.zeros(1)}}
     >>> line_regions(net, np.zeros(1), np.ones(1)).tolist()
     [-1.0, 1.0, 3.0]
     """
     layers, breaks = _layers(params), np.zeros(0)
+    start, direction = _checked(params, [start, direction], what="start and direction")
+    if not direction.any():
+        raise ValueError("direction is zero: give that of a line")
     for depth in range(1, len(layers)):
         t, low, high = _middles(breaks)
         values, slopes = _on_line(layers[:depth], start, direction, t)
@@ -163,12 +189,17 @@ def all_regions(params: Network, *, least: float = 1e-6) -> Float[np.ndarray, "r
         params: of the network.
         least: radius of a ball below which a side counts as empty; the solver is right to 1e-7.
 
+    Raises:
+        ValueError: least is not between 0 and 1, the radius that balls have at most.
+
     >>> net = {'dense_0': {'kernel': np.eye(2), 'bias': np.zeros(2)},
     ...        'dense_1': {'kernel': np.ones((2, 1)), 'bias': np.zeros(1)}}
     >>> sorted(np.sign(all_regions(net)).tolist())
     [[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]]
     """
     layers = _layers(params)
+    if not 0 < least < 1:
+        raise ValueError(f"least={least} must be > 0 and < 1")
     d = layers[0][0].shape[0]
     cells = [(np.zeros((0, d)), np.zeros(0), np.zeros(d))]  # normals and offsets of A x <= b, and a point
     for depth in range(1, len(layers)):
@@ -198,7 +229,7 @@ def functional_dimension(
         tolerance: of singular values.
 
     Raises:
-        ValueError: no points, points of another shape or not finite.
+        ValueError: no points, points of another shape or not finite, a tolerance that is not between 0 and 1.
 
     >>> net = random_network(np.random.default_rng(0), (1, 3, 1))
     >>> t = line_regions(net, np.zeros(1), np.ones(1))
@@ -206,8 +237,9 @@ def functional_dimension(
     >>> found.rank, found.bound, found.regions
     (7, 7, 4)
     """
-    if np.ndim(x) != 2 or not len(x) or np.shape(x)[1] != _sizes(params)[0] or not np.isfinite(x).all():
-        raise ValueError(f"x has shape {np.shape(x)}: give one or more finite points [n, {_sizes(params)[0]}]")
+    x = _checked(params, x)
+    if not 0 <= tolerance < 1:
+        raise ValueError(f"tolerance={tolerance} must be >= 0 and < 1")
     active = patterns(params, x)
     seen = np.concatenate(active, 1)
     _, firsts = np.unique(np.packbits(seen, axis=1), axis=0, return_index=True)
@@ -245,9 +277,17 @@ def random_points(
 ) -> Float[np.ndarray, "n d"]:
     """Gaussian points at scales from one to the other, uniform in their logarithm.
 
+    Raises:
+        ValueError: no points, or scales that are not positive, finite and in order.
+
     >>> random_points(np.random.default_rng(0), 5, 3).shape
     (5, 3)
     """
+    if number < 1 or d < 1 or not 0 < scales[0] <= scales[1] < np.inf:
+        raise ValueError(
+            f"number={number}, d={d} and scales={scales}: give one or more points of one or more entries, at positive "
+            "scales, the smaller one first"
+        )
     sizes = np.exp(random.uniform(*np.log(scales), size=(number, 1)))
     return random.normal(size=(number, d)) * sizes
 
@@ -274,9 +314,26 @@ def points_on_lines(
     return np.concatenate(found)
 
 
+def _check_sizes(sizes, least):
+    if len(sizes) < 2 or min(sizes) < least:
+        raise ValueError(f"sizes={tuple(sizes)}: give inputs, hidden units and outputs, each at least {least}")
+
+
 def _layers(params):
     layers = [(np.asarray(layer.kernel, float), layer.bias) for layer in to_layers(params)]
-    return [(k, np.zeros(k.shape[1]) if b is None else np.asarray(b, float)) for k, b in layers]
+    layers = [(k, np.zeros(k.shape[1]) if b is None else np.asarray(b, float)) for k, b in layers]
+    for number, (kernel, bias) in enumerate(layers):
+        if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
+            raise ValueError(f"params have entries in layer {number} that are not finite")
+    return layers
+
+
+def _checked(params, x, what="x"):
+    """Points of the network's inputs, as an array."""
+    x, d = np.asarray(x, float), _sizes(params)[0]
+    if x.ndim != 2 or not len(x) or x.shape[1] != d or not np.isfinite(x).all():
+        raise ValueError(f"{what} has shape {x.shape}: give one or more finite points [n, {d}]")
+    return x
 
 
 def _sizes(params):

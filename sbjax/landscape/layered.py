@@ -39,7 +39,7 @@ def to_layers(params: Network) -> tuple[Layer, ...]:
     """The layers of a network of either form, first to last.
 
     Raises:
-        ValueError: another form, shapes of consecutive layers that do not fit, or fewer than two layers.
+        ValueError: another form, shapes of kernels and biases that do not fit, or fewer than two layers.
 
     >>> [layer.kernel.shape for layer in to_layers({'w': np.ones((4, 2)), 'a': np.ones((4, 1))})]
     [(2, 4), (4, 1)]
@@ -58,6 +58,9 @@ def to_layers(params: Network) -> tuple[Layer, ...]:
     fits = all(len(shape) == 2 for shape in shapes)
     if not fits or any(before[1] != after[0] for before, after in itertools.pairwise(shapes)):
         raise ValueError(f"params has kernels of shapes {shapes}: give [in, out] with matching consecutive layers")
+    biases = [None if layer.bias is None else np.shape(layer.bias) for layer in layers]
+    if any(bias not in (None, shape[1:]) for bias, shape in zip(biases, shapes)):
+        raise ValueError(f"params has biases of shapes {biases} beside kernels of {shapes}: give [out]")
     return layers
 
 

@@ -44,7 +44,7 @@ def components(layers: int, *, skip: bool = False) -> int:
     >>> components(3), components(3, skip=True)
     (4, 3)
     """
-    if layers < 1 or (skip and layers != 3):
+    if layers < 1 or layers != int(layers) or (skip and layers != 3):
         raise ValueError(f"layers={layers} must be {'3 with a skip connection' if skip else '>= 1'}")
     return 3 if skip else 2 ** (layers - 1)
 
@@ -91,10 +91,15 @@ def random_weights(
 ) -> list[Float[np.ndarray, "n n"]]:
     """Gaussian W_1 .. W_(l-1), and the W_l that makes the product `target`.
 
+    Raises:
+        ValueError: layers < 1, a target that is not finite or not square.
+
     >>> found = random_weights(np.random.default_rng(0), 3, np.eye(2))
     >>> bool(np.allclose(product(found), np.eye(2)))
     True
     """
+    if layers < 1 or not np.isfinite(partial_products([target])[0]).all():
+        raise ValueError(f"layers={layers} must be >= 1, and target of finite numbers")
     free = [random.normal(size=np.shape(target)) for _ in range(layers - 1)]
     return [*free, np.linalg.solve(product(free).T, np.asarray(target, float).T).T] if free else [np.array(target)]
 
@@ -126,6 +131,8 @@ def path(start: Weights, steps: Sequence[Step]) -> Callable[[float], list[Float[
     >>> [round(float(w[0, 0]), 12) for w in path(start, steps_between(start, end))(0.5)]
     [2.0, 0.5]
     """
+    if len(steps) != len(start) - 1:
+        raise ValueError(f"{len(steps)} steps for {len(start)} weights: give one between each two")
     one = np.eye(len(start[0]))
 
     def at(t: float) -> list[np.ndarray]:
@@ -147,8 +154,10 @@ def skip_component(w1: float, w2: float, skip: float = 1.0) -> int:
     (0, 1, -1)
     """
     value = w1 * w2 / skip + 1 if skip else 0.0
-    if not value:
-        raise ValueError(f"w_2 w_1 + skip is 0 or skip={skip} is: the product cannot be constant and other than 0")
+    if not np.isfinite(value) or not value:
+        raise ValueError(
+            f"w_2 w_1 + skip is 0 or skip={skip} is, or not finite: the product cannot be constant and other than 0"
+        )
     return 0 if value > 0 else int(np.sign(w1))
 
 
@@ -184,12 +193,19 @@ def curvature(weights: Weights, generators: Sequence[Float[np.ndarray, "n n"]]) 
 
     sqrt(|c'|^2 |c''|^2 - (c' . c'')^2) / |c'|^3, where c' has the entries X_j W_j - W_j X_(j-1) and c'' those of c'.
 
+    Raises:
+        ValueError: not one generator between each two weights, or generators that move nothing.
+
     >>> round(curvature([np.eye(1), np.eye(1)], [np.eye(1)]), 9)  # the hyperbola a b = 1
     0.707106781
     """
+    if len(generators) != len(weights) - 1:
+        raise ValueError(f"{len(generators)} generators for {len(weights)} weights: give one between each two")
     first = _infinitesimal(weights, generators)
     second = _infinitesimal(first, generators)
     c, d = (np.concatenate([np.ravel(part) for part in parts]) for parts in (first, second))
+    if not c @ c > 0:
+        raise ValueError("generators move nothing: a point has no curvature")
     return float(np.sqrt(max((c @ c) * (d @ d) - (c @ d) ** 2, 0.0)) / (c @ c) ** 1.5)
 
 
@@ -197,9 +213,16 @@ def chord_distance(points: Sequence[Weights]) -> float:
     """Largest distance of points on a curve from the line through the first and the last one.
 
     For short curves it is curvature |last - first|^2 / 8.
+
+    Raises:
+        ValueError: fewer than two points, or a curve that is closed.
     """
+    if len(points) < 2:
+        raise ValueError(f"{len(points)} points: give two or more")
     flat = np.stack([np.concatenate([np.ravel(weight) for weight in weights]) for weights in points])
     chord = flat[-1] - flat[0]
+    if not chord @ chord > 0:
+        raise ValueError("the first and the last point are the same: there is no line through them")
     away = flat - flat[0]
     away -= np.outer(away @ chord / (chord @ chord), chord)
     return float(np.linalg.norm(away, axis=1).max())

@@ -61,6 +61,7 @@ def loss(w: Float[np.ndarray, "*batch n d"]) -> Float[np.ndarray, "*batch"] | fl
     >>> float(loss(np.eye(3)))
     0.0
     """
+    w = np.asarray(w)
     target = np.eye(w.shape[-1])
     total = kernel(w, w).sum((-1, -2)) - 2 * kernel(w, target).sum((-1, -2)) + kernel(target, target).sum()
     return np.maximum(total / 2, 0.0)
@@ -91,11 +92,13 @@ def hessian(w: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "nd nd"]:
     differentiation of the formula does not find it.
 
     Raises:
-        ValueError: a unit of zero norm, at which L has no second derivative.
+        ValueError: a unit of zero norm, at which L has no second derivative; several networks; NaN.
 
     >>> np.linalg.eigvalsh(hessian(np.eye(2))).round(4).tolist()
     [0.0908, 0.4092, 0.5908, 0.9092]
     """
+    if np.ndim(w) != 2 or not np.isfinite(w).all():
+        raise ValueError(f"w has shape {np.shape(w)}: give the finite weights [n, d] of one network")
     n, d = w.shape
     sizes = np.linalg.norm(w, axis=1)
     if not sizes.min() > 0:
@@ -162,6 +165,8 @@ def expand(coordinates: Float[np.ndarray, "c"], k: int) -> Float[np.ndarray, "k 
     >>> expand(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), 3).tolist()
     [[1.0, 2.0, 3.0], [2.0, 1.0, 3.0], [4.0, 4.0, 5.0]]
     """
+    if len(coordinates) not in (2, 5) or k < 1:
+        raise ValueError(f"{len(coordinates)} coordinates and k={k}: give 2 or 5, and k >= 1")
     w = np.full((k, k), coordinates[1])
     np.fill_diagonal(w, coordinates[0])
     if len(coordinates) == 5:
@@ -175,9 +180,9 @@ def split(w: Float[np.ndarray, "n d"], unit: int) -> Float[np.ndarray, "m d"]:
     >>> split(np.eye(2), 0).tolist()
     [[0.5, 0.0], [0.0, 1.0], [0.5, 0.0]]
     """
-    if not 0 <= unit < len(w):
+    if not 0 <= unit < len(w) or unit != int(unit):
         raise ValueError(f"unit={unit} must lie between 0 and {len(w) - 1}")
-    halved = w.copy()
+    halved = np.array(w, float)
     halved[unit] /= 2
     return np.concatenate([halved, halved[unit : unit + 1]])
 
@@ -190,22 +195,30 @@ def first_descent(w: Float[np.ndarray, "n d"], *, starts: int = 40, seed: int = 
     >>> round(first_descent(critical_point('A', 6).weights), 4) < -0.01
     True
     """
-    d = w.shape[1]
-    tries = [np.random.default_rng(seed).normal(size=(starts, d)), np.eye(d), -np.eye(d), w, -w]
+    if not np.isfinite(w).all():
+        raise ValueError("w has entries that are not finite")
+    d, units = w.shape[1], w[w.any(1)]
+    tries = [np.random.default_rng(seed).normal(size=(starts, d)), np.eye(d), -np.eye(d), units, -units]
     u = np.concatenate(tries)
     u /= np.linalg.norm(u, axis=1, keepdims=True)
     for _ in range(3000):
         slope = kernel_gradient(u, w) - kernel_gradient(u, np.eye(d))
         slope -= (slope * u).sum(1, keepdims=True) * u
         u = u - slope
-        u /= np.linalg.norm(u, axis=1, keepdims=True)
+        u /= np.maximum(np.linalg.norm(u, axis=1, keepdims=True), _TINY)
     return float((kernel(u, w).sum(1) - kernel(u, np.eye(d)).sum(1)).min())
 
 
 def descend(
     w: Float[np.ndarray, "*batch n d"], *, steps: int, rate: float
 ) -> tuple[Float[np.ndarray, "*batch n d"], Float[np.ndarray, "*batch"]]:
-    """Gradient descent of a batch of networks with one rate; the ends, and the largest entries of their gradients."""
+    """Gradient descent of a batch of networks with one rate; the ends, and the largest entries of their gradients.
+
+    Raises:
+        ValueError: steps < 0, a rate that is not positive and finite.
+    """
+    if steps < 0 or not 0 < rate < np.inf:
+        raise ValueError(f"steps={steps} must be >= 0, and rate={rate} > 0 and finite")
     for _ in range(steps):
         w = w - rate * gradient(w)
     return w, np.abs(gradient(w)).max((-1, -2))
@@ -214,10 +227,15 @@ def descend(
 def polish(w: Float[np.ndarray, "n d"], *, steps: int = 3000) -> Float[np.ndarray, "n d"]:
     """The end of L-BFGS from W, where gradient descent would be for long: `steps` iterations at most.
 
+    Raises:
+        ValueError: steps < 1, weights that are not finite.
+
     >>> near = critical_point('II', 6).weights + 1e-3
     >>> bool(np.abs(gradient(polish(near))).max() < 1e-8)
     True
     """
+    if steps < 1 or not np.isfinite(w).all():
+        raise ValueError(f"steps={steps} must be >= 1, and w of finite numbers")
     options = {"maxiter": steps, "maxfun": 2 * steps, "ftol": 0.0, "gtol": 1e-10, "maxcor": 30}
     found = scipy.optimize.minimize(
         lambda x: (float(loss(x.reshape(w.shape))), gradient(x.reshape(w.shape)).ravel()),
@@ -238,8 +256,8 @@ def orbits(w: Float[np.ndarray, "n d"], *, tolerance: float = 1e-4) -> tuple[tup
     >>> orbits(expand(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), 4))
     ((3, 1), (3, 1))
     """
-    if not (np.abs(w) < tolerance * 2**62).all():
-        raise ValueError(f"w has entries that are not finite, or too large for tolerance={tolerance}")
+    if np.ndim(w) != 2 or not (np.abs(w) < tolerance * 2**62).all():
+        raise ValueError(f"w has entries that are not finite, or too large for tolerance={tolerance}, or is not [n, d]")
     values = np.round(w / tolerance).astype(np.int64)
     levels = np.unique(values)
     close = np.cumsum(np.r_[0, np.diff(levels) > 2])  # neighbouring roundings of one number are one

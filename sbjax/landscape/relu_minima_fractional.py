@@ -28,7 +28,7 @@ def real_point(family: str, k: float) -> Float[np.ndarray, "5"]:
     >>> bool(np.allclose(real_point('II', 8.0), [w[0, 0], w[0, 1], w[0, -1], w[-1, 0], w[-1, -1]]))
     True
     """
-    if not k >= 5:
+    if not 5 <= k < np.inf:
         raise ValueError(f"k={k} must be >= 5")
     w = critical_point(family, round(k)).weights
     c = np.array([w[0, 0], w[0, 1], w[0, -1], w[-1, 0], w[-1, -1]])

@@ -21,11 +21,12 @@ Source: arXiv 2502.05300 (the distance; which groups, their shares and the least
 import itertools
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, PyTree
 
 from sbjax import trees
-from sbjax.symmetry.permutation import Move, Spec
+from sbjax.symmetry.permutation import Move, Spec, check_spec
 
 
 class Breaking(NamedTuple):
@@ -55,11 +56,13 @@ class Layout(NamedTuple):
         joint: by leaf, the class of each entry: equal for entries that permutations of all units exchange.
         own: by permutation and leaf, the same for one permutation alone.
         units: by permutation and leaf, for each axis that it moves, the unit of each entry; -1 where it moves nothing.
+        shapes: by leaf.
     """
 
     joint: dict[str, Int[np.ndarray, " n"]]
     own: dict[str, dict[str, Int[np.ndarray, " n"]]]
     units: dict[str, dict[str, tuple[Int[np.ndarray, "..."], ...]]]
+    shapes: dict[str, tuple[int, ...]]
 
 
 def make_layout(spec: Spec, variables: PyTree, *, where: trees.Where = None) -> Layout:
@@ -71,12 +74,16 @@ def make_layout(spec: Spec, variables: PyTree, *, where: trees.Where = None) -> 
         where: which leaves count, see `trees.Where`; all that the spec moves by default.
 
     Raises:
-        ValueError: no hidden unit can be permuted, or one permutation acts along three axes of an array.
+        ValueError: a spec that does not fit the arrays, no hidden unit can be permuted, or one permutation acts along
+            three axes of an array.
     """
+    leaves = trees.flatten(variables)
+    here = {name: tuple(move for move in moves if move.leaf in leaves) for name, moves in spec.moves.items()}
+    check_spec(spec._replace(moves=here), variables)
     joint: dict[str, np.ndarray] = {}
     own: dict[str, dict[str, np.ndarray]] = {}
     units: dict[str, dict[str, tuple[np.ndarray, ...]]] = {}
-    for leaf, array in trees.flatten(variables).items():
+    for leaf, array in leaves.items():
         every = {name: [move for move in moves if move.leaf == leaf] for name, moves in spec.moves.items()}
         acting = {
             name: _units(array.shape, moves, spec.sizes[name])
@@ -92,15 +99,18 @@ def make_layout(spec: Spec, variables: PyTree, *, where: trees.Where = None) -> 
             joint[leaf] = _classes(array.shape, every, acting, spec.sizes)
     if not joint:
         raise ValueError("this network has no hidden units that can be permuted; `Spec.fixed` says why for each axis")
-    return Layout(joint, own, units)
+    return Layout(joint, own, units, {leaf: np.shape(leaves[leaf]) for leaf in joint})
 
 
 def symmetry_breaking(layout: Layout, variables: PyTree) -> Breaking:
-    """The symmetry-breaking distances of one network.
+    """The symmetry-breaking distances of one network, NaN where squares of weights that move are not finite.
 
     Args:
         layout: as `make_layout` returns.
         variables: of one network.
+
+    Raises:
+        ValueError: leaves of the layout that are not there, or of other shapes or complex.
 
     Example:
         >>> from sbjax.symmetry.permutation import Move, Spec
@@ -112,7 +122,18 @@ def symmetry_breaking(layout: Layout, variables: PyTree) -> Breaking:
         >>> round(found.share, 3), round(found.pair, 3), round(found.unit, 3)
         (0.111, 0.222, 0.556)
     """
-    leaves = {name: np.asarray(leaf, np.float64) for name, leaf in trees.flatten(variables).items()}
+    given = trees.flatten(variables)
+    for leaf, shape in layout.shapes.items():
+        if leaf not in given or np.shape(given[leaf]) != shape:
+            found = np.shape(given[leaf]) if leaf in given else "missing"
+            raise ValueError(f"leaf {leaf!r} is {found}, and the layout was made for {shape}; give one network of that")
+        if jnp.issubdtype(jnp.result_type(given[leaf]), jnp.complexfloating):
+            raise ValueError(f"leaf {leaf!r} is complex; give real and imaginary parts as two leaves")
+    leaves = {leaf: np.asarray(given[leaf], np.float64) for leaf in layout.shapes}
+    with np.errstate(over="ignore"):
+        finite = all(np.isfinite(np.sum(leaf**2)) for leaf in leaves.values())
+    if not finite:
+        return Breaking(np.nan, np.nan, dict.fromkeys(layout.own, np.nan), np.nan, np.nan)
     permutation = sum(_beyond(leaves[leaf], classes) for leaf, classes in layout.joint.items())
     layers = {name: sum(_beyond(leaves[leaf], one) for leaf, one in own.items()) for name, own in layout.own.items()}
     norm = 0.0

@@ -43,7 +43,7 @@ def make_sharpness(
 
     Raises:
         ValueError: products < 2, no parameters, a loss that cannot be differentiated twice, or vectors that take more
-            than 2 GiB.
+            than 2 GiB; when called, no batches, or variables that are not of these shapes with a replica axis.
 
     >>> variables = {'params': {'w': jnp.zeros((), jnp.float32), 'b': jnp.zeros(2, jnp.float32)}}
     >>> loss = lambda variables, x: x * variables['params']['w'] ** 2 + jnp.sum(variables['params']['b'] ** 2)
@@ -51,8 +51,10 @@ def make_sharpness(
     >>> measure(trees.stack([variables, variables])).round(4).tolist()  # twice the mean of 1 and 5
     [6.0, 6.0]
     """
-    if products < 2:
-        raise ValueError(f"products={products} must be >= 2")
+    if products < 2 or products != int(products):
+        raise ValueError(f"products={products} must be >= 2 and a whole number")
+    if "params" not in shapes:
+        raise ValueError(f"shapes have {', '.join(shapes) or 'nothing'} and no 'params': give those of variables")
     like = jax.eval_shape(lambda params: ravel_pytree(params)[0], shapes["params"])
     if not like.size:
         raise ValueError("there are no parameters, and so no Hessian of a loss")
@@ -85,6 +87,12 @@ def make_sharpness(
     def measure(stacked):
         if not found:
             found.extend(batches())
+        if not found:
+            raise ValueError("batches() gives none: there is no loss to look at")
+        for name, one in trees.flatten(shapes).items():
+            shape = np.shape(trees.flatten(stacked).get(name))
+            if not shape or shape[1:] != np.shape(one):
+                raise ValueError(f"leaf {name!r} has shape {shape}: give replicas of {np.shape(one)} each")
         return np.array([of_one(trees.take(stacked, i)) for i in range(len(jax.tree.leaves(stacked)[0]))], np.float64)
 
     return measure

@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from sbjax.options import option
+from sbjax.options import MISSING, check_instance, option
 
 ACTIVATIONS = {"gelu": nn.gelu, "relu": nn.relu, "tanh": nn.tanh}
 
@@ -40,7 +40,7 @@ class Transformer(nn.Module):
     (2, 3)
     """
 
-    classes: int
+    classes: int = option(MISSING, "outputs", least=1, like=1)
     width: int = option(32, "of the residual stream", least=1, most=10**4)
     depth: int = option(2, "blocks", least=1, most=100)
     heads: int = option(4, "of attention", least=1, most=100)
@@ -56,6 +56,9 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch length features"]) -> Float[Array, "*batch classes"]:
+        check_instance(self)
+        if x.ndim < 2 or not x.shape[-2]:
+            raise ValueError(f"x has shape {x.shape}: give tokens [.., length, features], one or more")
         if not self.size and self.width % self.heads:
             raise ValueError(f"heads={self.heads} must divide width={self.width}, or size be given")
         size = self.size or self.width // self.heads
@@ -94,12 +97,14 @@ def rope_frequencies(size: int, base: float = 100.0) -> tuple[float, ...]:
     """Frequencies base^(-2p / size) of the planes of a head of that size; the base is small as the sequences here are.
 
     Raises:
-        ValueError: an odd size.
+        ValueError: an odd size, a base that is not positive and finite.
 
     >>> rope_frequencies(4)
     (1.0, 0.1)
     """
-    if size % 2:
+    if not 0 < base < float("inf"):
+        raise ValueError(f"base={base} of the frequencies must be > 0 and finite")
+    if size % 2 or size < 2:
         raise ValueError(f"size={size} of a head must be even with positions='rope', which turn planes")
     return tuple(base ** (-2 * p / size) for p in range(size // 2))
 
@@ -114,6 +119,8 @@ def rotate(
     >>> rotate(jnp.array([[[1.0, 0.0]]]), np.array([[np.pi / 2]])).round(6).tolist()
     [[[0.0, 1.0]]]
     """
+    if (angles.shape[0], 2 * angles.shape[1]) != (x.shape[-3], x.shape[-1]):
+        raise ValueError(f"angles have shape {angles.shape}: x of shape {x.shape} needs one for each place and plane")
     cos, sin = (jnp.asarray(part, x.dtype)[:, None] for part in (np.cos(angles), np.sin(angles)))
     even, odd = x[..., 0::2], x[..., 1::2]
     return jnp.stack([even * cos - odd * sin, even * sin + odd * cos], -1).reshape(x.shape)

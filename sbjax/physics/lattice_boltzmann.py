@@ -69,6 +69,7 @@ def moments(f: Float[Array, "*batch 9"]) -> tuple[Float[Array, "*batch"], Float[
     >>> round(float(rho), 5), bool(jnp.abs(u).max() < 1e-6)
     (2.0, True)
     """
+    _check_last(f, Q)
     rho = f.sum(-1)
     return rho, f @ jnp.asarray(VELOCITIES, f.dtype) / rho[..., None]
 
@@ -128,6 +129,7 @@ def stream(f: Float[Array, "*batch x y 9"]) -> Float[Array, "*batch x y 9"]:
     >>> [int(i[0]) for i in jnp.nonzero(stream(f))]
     [1, 1, 5]
     """
+    _check_last(f, Q)
     return jnp.stack([jnp.roll(f[..., i], c, (-2, -1)) for i, c in enumerate(VELOCITIES.tolist())], -1)
 
 
@@ -138,6 +140,8 @@ def simulate(f: Float[Array, "*batch x y 9"], collision: Collision, steps: int) 
     >>> bool(jnp.allclose(simulate(rest, lambda f: relaxation(f, 0.8), 5), rest, atol=1e-6))
     True
     """
+    if steps < 0:
+        raise ValueError(f"steps={steps} must be >= 0")
     return jax.lax.fori_loop(0, steps, lambda _, f: stream(f + collision(f)), f)
 
 
@@ -154,10 +158,12 @@ def taylor_green(n: int, speed: float, tau: float) -> Float[Array, "x y 9"]:
         tau: relaxation time.
 
     Raises:
-        ValueError: n < 2, as `relaxation`.
+        ValueError: n < 2, a speed below 0 or above that of sound, as `relaxation`.
     """
-    if n < 2:
-        raise ValueError(f"n={n} must be >= 2")
+    if n < 2 or n != int(n):
+        raise ValueError(f"n={n} must be >= 2, and whole")
+    if not 0 <= speed < 3**-0.5:
+        raise ValueError(f"speed={speed} must be >= 0 and below {3**-0.5:.3f}, the speed of sound")
     k = 2 * jnp.pi / n
     x, y = jnp.meshgrid(k * jnp.arange(n), k * jnp.arange(n), indexing="ij")
     u = speed * jnp.stack([-jnp.cos(x) * jnp.sin(y), jnp.sin(x) * jnp.cos(y)], -1)
@@ -177,6 +183,7 @@ def conserving(update: Float[Array, "*batch 9"]) -> Float[Array, "*batch 9"]:
     >>> bool(np.abs([kept.sum(), *(kept @ VELOCITIES)]).max() < 1e-5)
     True
     """
+    _check_last(update, Q, "update")
     c = jnp.asarray(VELOCITIES, update.dtype)
     mass, momentum = update.sum(-1, keepdims=True), update @ c
     return update - jnp.asarray(WEIGHTS, update.dtype) * (mass + 3 * momentum @ c.T)
@@ -190,6 +197,7 @@ def equivariant_kernel(weights: Float[Array, "o i 15"]) -> Float[Array, "9i 9o"]
     >>> equivariant_kernel(jnp.arange(15.0).reshape(1, 1, 15)).shape
     (9, 9)
     """
+    _check_last(weights, int(PAIRS.max()) + 1, "weights")
     outputs, inputs, _ = weights.shape
     return jnp.einsum("oiab->iboa", weights[..., PAIRS]).reshape(Q * inputs, Q * outputs)
 
@@ -200,6 +208,7 @@ def equivariant_bias(weights: Float[Array, "o 3"]) -> Float[Array, "9o"]:
     >>> equivariant_bias(jnp.array([[1.0, 2.0, 3.0]])).tolist()
     [1.0, 2.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0, 3.0]
     """
+    _check_last(weights, int(SINGLES.max()) + 1, "weights")
     return weights[..., SINGLES].reshape(-1)
 
 
@@ -209,6 +218,9 @@ def moved(f: Float[Array, "*batch 9"], symmetry: Int[Array, ""] | int) -> Float[
     >>> moved(jnp.arange(9), 1).tolist()  # a quarter turn
     [0, 4, 1, 2, 3, 8, 5, 6, 7]
     """
+    _check_last(f, Q)
+    if isinstance(symmetry, int) and not 0 <= symmetry < len(PERMUTATIONS):
+        raise ValueError(f"symmetry={symmetry} must lie between 0 and {len(PERMUTATIONS) - 1}")
     return jnp.take(f, jnp.asarray(np.argsort(PERMUTATIONS, -1))[symmetry], axis=-1)
 
 
@@ -222,7 +234,14 @@ def averaged(collision: Collision) -> Collision:
     forth = np.argsort(PERMUTATIONS, -1)
 
     def mean(f):
+        _check_last(f, Q)
         turned = jnp.stack([f[..., p] for p in forth])
         return sum(one[..., p] for one, p in zip(collision(turned), PERMUTATIONS)) / len(PERMUTATIONS)
 
     return mean
+
+
+def _check_last(array, size, what="f"):
+    """Indices beyond an axis would be read as others, without a word."""
+    if array.shape[-1] != size:
+        raise ValueError(f"{what} has shape {array.shape}: give {size} entries in the last axis")

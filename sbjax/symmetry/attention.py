@@ -22,7 +22,9 @@ from jaxtyping import Array, Complex, Float, Int, Key, PyTree
 
 from sbjax import trees
 from sbjax.names import check_choice
-from sbjax.symmetry.attention_layout import Attention, Layout, stream_groups, width
+from sbjax.symmetry.attention_layout import Attention, Layout, check_layout, stream_groups, width
+
+ORTHOGONAL = 1e-4  # of the entries of S S^T - 1: float32 passes
 
 
 class AttentionGauge(NamedTuple):
@@ -49,6 +51,7 @@ class Gauge(NamedTuple):
 
 def identity_gauge(layout: Layout, params: PyTree) -> Gauge:
     """The identity of the group, in float64."""
+    check_layout(layout, params)
     leaves = trees.flatten(params)
     layers: list[AttentionGauge | DenseGauge] = []
     for layer in layout.layers:
@@ -69,6 +72,11 @@ def transform(layout: Layout, params: PyTree, gauge: Gauge) -> PyTree:
     A stream that is no (signed) permutation needs a tree with folded norms, see `sbjax.symmetry.attention_fold.fold`.
     Works under jit and vmap with the layout closed over; trees of numpy arrays are transformed by numpy.
 
+    Raises:
+        ValueError: a layout that does not fit the tree, or a gauge that does not fit both or is none: an order that is
+            no permutation, a scale of 0, a singular matrix, a stream that is not orthogonal (what is traced or on an
+            accelerator is not looked at but for its shape).
+
     >>> from sbjax.models.transformer import Transformer
     >>> from sbjax.symmetry.attention_layout import layout_of
     >>> net, x = Transformer(classes=3, width=8, depth=1), jax.random.normal(jax.random.key(0), (2, 4, 5))
@@ -78,7 +86,9 @@ def transform(layout: Layout, params: PyTree, gauge: Gauge) -> PyTree:
     >>> bool(jnp.allclose(net.apply({'params': moved}, x), net.apply({'params': params}, x), atol=1e-5))
     True
     """
+    check_layout(layout, params)
     leaves = trees.flatten(params)
+    _check_gauge(layout, leaves, gauge)
     xp = np if trees.on_host(*leaves.values()) and not _traced(gauge) else jnp
     leaves = {name: xp.asarray(leaf) for name, leaf in leaves.items()}
     moved = dict(leaves)
@@ -162,8 +172,10 @@ def random_gauge(
             of relu units are powers of two from 1/8 to 8, so that they can be compared exactly.
 
     Raises:
-        ValueError: a stream that the norm does not admit.
+        ValueError: a stream that the norm does not admit, a layout that does not fit, a spread that is not in [0, 10].
     """
+    if not 0 <= spread <= 10:
+        raise ValueError(f"spread={spread} must be >= 0 and <= 10: singular values are exponentials of it")
     check_choice(stream, stream_groups(layout.norm, folded=True), what="stream")
     random = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
     layers: list[AttentionGauge | DenseGauge] = []
@@ -187,6 +199,8 @@ def random_gauge(
 
 def planes(factors: Float[np.ndarray, "... k"]) -> Complex[np.ndarray, "... p"]:
     """Entries (2p, 2p + 1) of the last axis as complex numbers."""
+    if factors.shape[-1] % 2:
+        raise ValueError(f"factors have {factors.shape[-1]} entries in the last axis: give two for each plane")
     return factors[..., 0::2] + 1j * factors[..., 1::2]
 
 
@@ -208,6 +222,8 @@ def plane_matrix(numbers: Complex[np.ndarray | Array, "... p"]) -> Float[np.ndar
 
 def mean_free_basis(d: int) -> Float[np.ndarray, "d d-1"]:
     """An orthonormal basis of the vectors of mean zero."""
+    if d < 1:
+        raise ValueError(f"d={d} must be >= 1")
     return np.linalg.svd(np.eye(d) - 1 / d)[0][:, : d - 1]
 
 
@@ -235,6 +251,42 @@ def _random_stream(random, norm, kind, d):
         basis = mean_free_basis(d)
         return basis @ _random_orthogonal(random, d - 1) @ basis.T + 1 / d
     return np.eye(d)[random.permutation(d)] * (random.choice([-1.0, 1.0], d) if kind == "signed" else 1.0)
+
+
+def _check_gauge(layout, leaves, gauge):
+    kinds = tuple(AttentionGauge if isinstance(layer, Attention) else DenseGauge for layer in layout.layers)
+    if tuple(map(type, gauge.layers)) != kinds:
+        raise ValueError(
+            f"the gauge has {len(gauge.layers)} layers, the layout {len(kinds)}, or they are of other kinds"
+        )
+    d = len(leaves[f"{layout.head_norm}/scale"])
+    _check_part("stream", gauge.stream, (d, d), lambda s: np.abs(s @ s.T - np.eye(d)).max() < ORTHOGONAL, "orthogonal")
+    for layer, part in zip(layout.layers, gauge.layers):
+        if isinstance(part, AttentionGauge):
+            _, heads, size = jnp.shape(leaves[f"{layer.path}/query/kernel"])
+            values = jnp.shape(leaves[f"{layer.path}/value/kernel"])[-1]
+            _check_part(f"heads of {layer.path}", part.heads, (heads,), _is_order, "a permutation")
+            for name, matrix, k in (("qk", part.qk, size), ("vo", part.vo, values)):
+                _check_part(f"{name} of {layer.path}", matrix, (heads, k, k), _is_invertible, "invertible")
+        else:
+            units = jnp.shape(leaves[f"{layer.into}/kernel"])[1]
+            _check_part(f"order of {layer.into}", part.order, (units,), _is_order, "a permutation")
+            _check_part(f"scale of {layer.into}", part.scale, (units,), np.all, "without zeros")
+
+
+def _check_part(name, value, shape, test, word):
+    if jnp.shape(value) != shape:
+        raise ValueError(f"gauge: {name} has shape {jnp.shape(value)}, the network needs {shape}")
+    if isinstance(value, np.ndarray) and not (np.isfinite(value).all() and test(value)):
+        raise ValueError(f"gauge: {name} must be finite and {word}")
+
+
+def _is_order(order):
+    return (np.sort(order) == np.arange(len(order))).all()
+
+
+def _is_invertible(matrices):
+    return (np.linalg.slogdet(matrices)[0] != 0).all()
 
 
 def _traced(gauge: Gauge) -> bool:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PyTree
 
 from sbjax import trees
 from sbjax.names import check_choice
-from sbjax.symmetry.attention_layout import Attention, Layout
+from sbjax.symmetry.attention_layout import Attention, Layout, check_layout
 
 SAME = 1e-9  # of frequencies
 
@@ -40,11 +40,16 @@ def null_space(matrix: Float[np.ndarray, "rows columns"], *, rtol: float = 1e-9)
     """Directions of the columns that a matrix sends to zero.
 
     Raises:
-        ValueError: fewer rows than columns, so that directions are lost for lack of equations.
+        ValueError: fewer rows than columns, so that directions are lost for lack of equations; no matrix, entries that
+            are not finite, an rtol that is not between 0 and 1.
 
     >>> null_space(np.diag([1.0, 1.0, 0.0])).dimension
     1
     """
+    if np.ndim(matrix) != 2 or not 0 <= rtol < 1:
+        raise ValueError(
+            f"a matrix of shape {np.shape(matrix)} and rtol={rtol}: give [rows, columns], and rtol below 1"
+        )
     rows, columns = np.shape(matrix)
     if rows < columns:
         raise ValueError(f"a matrix of {rows} equations for {columns} unknowns: give more inputs")
@@ -77,6 +82,8 @@ def null_dimension(
     1
     """
     params = jax.tree.map(jnp.asarray, params)
+    if not jax.tree.leaves(params):
+        raise ValueError("params have no arrays: give those whose directions are counted")
     for name, leaf in trees.flatten(params).items():
         if leaf.dtype != jnp.float64:
             raise ValueError(
@@ -105,6 +112,8 @@ def commutant(matrices: Sequence[Float[np.ndarray, "n n"]]) -> NullSpace:
     """
     if not len(matrices):
         raise ValueError("no matrices are given: everything commutes with none of them")
+    if len(shapes := {np.shape(matrix) for matrix in matrices}) > 1 or len(set(*shapes)) != 1 or len(*shapes) != 2:
+        raise ValueError(f"matrices have shapes {sorted(shapes)}: give square ones of one size")
     n = len(matrices[0])
     eye = np.eye(n)
     return null_space(np.concatenate([np.kron(eye, r.T) - np.kron(r, eye) for r in matrices]))
@@ -121,8 +130,8 @@ def rope_dimension(frequencies: Sequence[float], *, unrotated: int = 0) -> int:
     >>> rope_dimension([1.0, 0.1]), rope_dimension([1.0, 1.0]), rope_dimension([], unrotated=4)
     (4, 8, 16)
     """
-    if unrotated < 0 or not np.isfinite(np.asarray(frequencies, float)).all():
-        raise ValueError(f"frequencies={frequencies} must be finite and unrotated={unrotated} >= 0")
+    if unrotated < 0 or unrotated != int(unrotated) or not np.isfinite(np.asarray(frequencies, float)).all():
+        raise ValueError(f"frequencies={frequencies} must be finite and unrotated={unrotated} whole and >= 0")
     classes: Counter[float] = Counter()
     for frequency in frequencies:
         turned = abs((frequency + np.pi) % (2 * np.pi) - np.pi)  # in [0, pi]
@@ -144,6 +153,8 @@ def rotations(frequencies: Sequence[float], distances: Sequence[int]) -> list[Fl
     >>> rotations([np.pi / 2], [1])[0].round(6).tolist()
     [[0.0, -1.0], [1.0, 0.0]]
     """
+    if not np.isfinite(np.asarray(frequencies, float)).all():
+        raise ValueError(f"frequencies={frequencies} must be finite")
     found = []
     for distance in distances:
         matrix = np.zeros((2 * len(frequencies), 2 * len(frequencies)))
@@ -162,8 +173,8 @@ def factor_dimension(rows: int, columns: int, inner: int) -> int:
     >>> factor_dimension(8, 8, 3), factor_dimension(4, 4, 6)
     (9, 32)
     """
-    if min(rows, columns, inner) < 1:
-        raise ValueError(f"rows={rows}, columns={columns} and inner={inner} must be >= 1")
+    if min(rows, columns, inner) < 1 or any(size != int(size) for size in (rows, columns, inner)):
+        raise ValueError(f"rows={rows}, columns={columns} and inner={inner} must be >= 1, and whole")
     rank = min(rows, columns, inner)
     return inner * (rows + columns) - rank * (rows + columns - rank)
 
@@ -180,6 +191,8 @@ def stream_dimension(norm: str, d: int, *, eps: float = 0.0) -> int:
     n = d if norm == "rms" else d - 1
     if n < 1:
         raise ValueError(f"d={d} leaves nothing after a norm of kind {norm!r}")
+    if not eps >= 0:
+        raise ValueError(f"eps={eps} must be >= 0")
     return n * (n - 1) // 2 + (eps == 0)
 
 
@@ -191,7 +204,7 @@ def norm_null_space(norm: str, d: int, *, points: int = 0, eps: float = 0.0) -> 
     >>> norm_null_space('rms', 3).dimension, norm_null_space('layer', 3, eps=0.1).dimension
     (4, 1)
     """
-    check_choice(norm, ("rms", "layer"), what="norm")
+    stream_dimension(norm, d, eps=eps)  # what cannot be
     random = np.random.default_rng(0)
     x = random.normal(size=(points or 4 * d, d))
     basis = np.eye(d) if norm == "rms" else np.linalg.svd(np.eye(d) - 1 / d)[0][:, : d - 1]
@@ -228,6 +241,7 @@ def transformer_dimensions(layout: Layout, params: PyTree, *, eps: float = 0.0) 
     {'queries and keys': 18, 'values and output': 18, 'stream': 15, 'gains': 18, 'means': 0, 'unseen': 18, 'biases': 0,
      'scales': 5}
     """
+    check_layout(layout, params)
     shapes = {name: jnp.shape(leaf) for name, leaf in trees.flatten(params).items()}
     (d,) = shapes[f"{layout.head_norm}/scale"]
     kinds = ("queries and keys", "values and output", "stream", "gains", "means", "unseen", "biases", "scales")

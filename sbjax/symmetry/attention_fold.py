@@ -99,6 +99,8 @@ def seen_by_the_first_layer(written: Mapping[str, np.ndarray]) -> Float[np.ndarr
     >>> seen_by_the_first_layer({'embedding': np.eye(3)[:2]}).shape
     (2, 3)
     """
+    if not written:
+        return None
     rows = np.concatenate([leaf.reshape(-1, leaf.shape[-1]) for leaf in written.values()])
     if len(rows) >= rows.shape[1]:
         return None
@@ -113,6 +115,9 @@ def balance(layout: Layout, params: PyTree) -> tuple[PyTree, Gauge]:
         layout: of the network.
         params: folded.
 
+    Raises:
+        ValueError: a layout that does not fit, entries that are not finite.
+
     >>> from sbjax.models.transformer import Transformer
     >>> from sbjax.symmetry.attention_layout import layout_of
     >>> params = Transformer(classes=2, width=4, depth=1, heads=2).init(jax.random.key(0), np.ones((1, 3, 2)))['params']
@@ -123,6 +128,7 @@ def balance(layout: Layout, params: PyTree) -> tuple[PyTree, Gauge]:
     True
     """
     leaves = {name: np.asarray(leaf, np.float64) for name, leaf in trees.flatten(params).items()}
+    trees.check_finite(leaves, "params")
     gauge, layers = attention.identity_gauge(layout, params), []
     for layer, part in zip(layout.layers, gauge.layers, strict=True):
         if isinstance(layer, Attention):

@@ -1,5 +1,6 @@
 """Where the parts of a pre-norm transformer stand in its tree, and what its norms let pass."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -60,8 +61,9 @@ def layout_of(
     Every other leaf is one that writes into the stream.
 
     Raises:
-        ValueError: an unknown norm or activation, a layer that is missing, or a leaf of which the last axis is not the
-            stream; frequencies that are not one for each plane.
+        ValueError: an unknown norm or activation, a layer that is missing or of another shape than its neighbours say,
+            complex numbers, a leaf of which the last axis is not the stream; frequencies that are not finite or not one
+            for each plane.
 
     >>> from sbjax.models.text import TextTransformer
     >>> import jax
@@ -104,16 +106,29 @@ def check_layout(layout: Layout, params: PyTree) -> None:
     for name in needed:
         if name not in leaves:
             raise ValueError(f"the layout has a leaf {name!r} that the tree lacks; the tree has {', '.join(leaves)}")
+    shapes = {name: jnp.shape(leaf) for name, leaf in leaves.items()}
+    if len(head := shapes[f"{layout.head}/kernel"]) != 2:
+        raise ValueError(
+            f"leaf '{layout.head}/kernel' has shape {head}, not [d, classes]; give the tree of one network"
+        )
     d = width(layout, params)
     for name in layout.written:
-        if jnp.shape(leaves[name])[-1:] != (d,):
+        if shapes[name][-1:] != (d,):
             raise ValueError(
-                f"leaf {name!r} of shape {jnp.shape(leaves[name])} does not end with the stream of width {d}; give a "
+                f"leaf {name!r} of shape {shapes[name]} does not end with the stream of width {d}; give a "
                 "Layout of your own in which `written` leaves it out"
             )
+    for name, expected in _expected(layout, shapes, d).items():
+        if shapes.get(name, expected) != expected:
+            raise ValueError(f"leaf {name!r} has shape {shapes[name]} where its neighbours have it be {expected}")
+    for name, leaf in leaves.items():
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
+            raise ValueError(f"leaf {name!r} is complex; the gauge group here is that of real networks")
+    if not all(math.isfinite(frequency) for frequency in layout.rope):
+        raise ValueError(f"rope={layout.rope} must be finite frequencies")
     for layer in layout.layers:
         if layout.rope and isinstance(layer, Attention):
-            size = jnp.shape(leaves[f"{layer.path}/query/kernel"])[-1]
+            size = shapes[f"{layer.path}/query/kernel"][-1]
             if 2 * len(layout.rope) != size:
                 raise ValueError(
                     f"rope has {len(layout.rope)} frequencies for heads of size {size}; give one for each of the "
@@ -122,6 +137,25 @@ def check_layout(layout: Layout, params: PyTree) -> None:
 
 
 QKVO = ("query", "key", "value", "out")
+
+
+def _expected(layout, shapes, d):
+    """Shapes by leaf, from the width and from the heads and units that queries, values and dense layers have."""
+    found = {f"{norm}/{part}": (d,) for norm in (layout.head_norm, *(layer.norm for layer in layout.layers))
+             for part in ("scale", "bias")}  # fmt: skip
+    for layer in layout.layers:
+        if isinstance(layer, Attention):
+            _, heads, size = (*shapes[f"{layer.path}/query/kernel"], 0, 0, 0)[:3]
+            inner = shapes[f"{layer.path}/value/kernel"][-1]
+            for name, k in (("query", size), ("key", size), ("value", inner)):
+                found |= {f"{layer.path}/{name}/kernel": (d, heads, k), f"{layer.path}/{name}/bias": (heads, k)}
+            out, before = f"{layer.path}/out", (heads, inner)
+        else:
+            before = shapes[f"{layer.into}/kernel"][1:]
+            found |= {f"{layer.into}/kernel": (d, *before[:1]), f"{layer.into}/bias": before}
+            out = layer.out
+        found |= {f"{out}/kernel": (*before, d), f"{out}/bias": (d,)}
+    return found
 
 
 def width(layout: Layout, params: PyTree) -> int:

@@ -88,8 +88,8 @@ def match_transformers(
         max_sweeps: of one descent.
 
     Raises:
-        ValueError: trees that differ in structure or do not fit the layout, entries that are not finite, a group that
-            the norm does not admit, restarts or max_sweeps < 1.
+        ValueError: trees that differ in structure or shapes or do not fit the layout, entries that are not finite or
+            whose squares are not, a group that the norm does not admit, restarts or max_sweeps < 1.
 
     >>> from sbjax.models.transformer import Transformer
     >>> from sbjax.symmetry.attention_layout import layout_of
@@ -112,11 +112,15 @@ def match_transformers(
             raise ValueError(f"{name}={value} must be >= 1")
     if jax.tree.structure(reference) != jax.tree.structure(model):
         raise ValueError("reference and model differ in structure; match two trees of one network")
+    _check_shapes(reference, model, "reference", "model")
     sides, gauges = [], []
     for params in (reference, model):
         check_layout(layout, params)
         trees.check_finite(trees.flatten(params), "params")
         params = fold(layout, params) if whole or stream == "orthogonal" else _double(params)
+        with np.errstate(over="ignore"):
+            if not np.isfinite(_square(params)):
+                raise ValueError("params: squares of the entries overflow, with gains in the kernels; scale them down")
         params, gauge = balance(layout, params) if whole else (params, attention.identity_gauge(layout, params))
         sides.append(params)
         gauges.append(gauge)
@@ -147,12 +151,25 @@ def match_transformers(
 def distance(a: PyTree, b: PyTree) -> float:
     """|a - b| / |a| over all leaves.
 
+    Raises:
+        ValueError: leaves of different shapes, or an a of zeros.
+
     >>> distance({'x': np.array([3.0, 4.0])}, {'x': np.array([3.0, 4.5])})
     0.1
     """
     a, b = (_double(tree) for tree in (a, b))
+    _check_shapes(a, b, "a", "b")
+    if not _square(a):
+        raise ValueError("a has no entry other than 0: there is no distance relative to it")
     gap = jax.tree.map(lambda x, y: np.sum((x - y) ** 2), a, b)
     return float(np.sqrt(sum(jax.tree.leaves(gap)) / _square(a)))
+
+
+def _check_shapes(a, b, *names):
+    first, second = ({name: np.shape(leaf) for name, leaf in trees.flatten(tree).items()} for tree in (a, b))
+    for name, shape in first.items():
+        if second.get(name) != shape:
+            raise ValueError(f"leaf {name!r} has shape {shape} in {names[0]}, in {names[1]} {second.get(name, 'none')}")
 
 
 def _double(tree):

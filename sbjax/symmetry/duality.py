@@ -63,8 +63,7 @@ def two_point(
     >>> bool((found[0, 0] == unit_kernel(np.eye(2), np.eye(2))).all()), float(np.abs(found[0, 1]).max())
     (True, 0.0)
     """
-    if width < 1:
-        raise ValueError(f"width={width} must be >= 1")
+    _check_width(width)
     if np.shape(x)[-1] != np.shape(y)[-1]:
         raise ValueError(f"x and y have {np.shape(x)[-1]} and {np.shape(y)[-1]} entries a point: give as many")
     means, kernel = np.asarray(means, float), unit_kernel(x, y)
@@ -81,9 +80,15 @@ def connected_four_point(
     (delta_ij delta_kl Cov(g_x^2, g_y^2) + (delta_ik delta_jl + delta_il delta_jk) Var(g_x g_y)) / N with g_x =
     relu(w.x): it falls as 1 / N, and functions become Gaussian.
 
+    Raises:
+        ValueError: width or outputs < 1, or other than one point each of one size.
+
     >>> float(connected_four_point([1.0], [1.0], outputs=1, width=5).item())  # 3 (3 / 2 - 1 / 4) / 5
     0.75
     """
+    _check_width(width)
+    if np.ndim(x) != 1 or np.shape(x) != np.shape(y) or outputs < 1:
+        raise ValueError(f"x and y have shapes {np.shape(x)}, {np.shape(y)}, outputs={outputs}: give [d], [d] and >= 1")
     x, y = np.atleast_2d(np.asarray(x, float)), np.atleast_2d(np.asarray(y, float))
     squares = squares_kernel(x, y).item()
     same = squares - unit_kernel(x, x).item() * unit_kernel(y, y).item()
@@ -104,6 +109,8 @@ def sample_outputs(
     if networks < 1 or width < 1:
         raise ValueError(f"networks={networks} and width={width} must be >= 1")
     x, means = jnp.asarray(x, float), jnp.asarray(means, float)
+    if x.ndim != 2 or means.ndim != 1:
+        raise ValueError(f"x has shape {x.shape} and means {means.shape}: give points [n, d] and means [o]")
     starts = range(0, networks, CHUNK)
     parts = [
         _sampled(jax.random.fold_in(key, start), x, means, min(CHUNK, networks - start), width) for start in starts
@@ -134,9 +141,14 @@ def scores(samples: Float[np.ndarray, "network *shape"], expected: Float[ArrayLi
 
     Entries that do not vary are 0 where they are what is expected.
 
+    Raises:
+        ValueError: fewer than two samples.
+
     >>> scores(np.array([[0.0], [2.0]]), [0.0]).round(6).tolist()
     [1.0]
     """
+    if len(samples) < 2:
+        raise ValueError(f"{len(samples)} samples have no standard error: give two or more")
     error = samples.std(0, ddof=1) / np.sqrt(len(samples))
     away = samples.mean(0) - np.asarray(expected)
     return away / np.where(error > 0, error, np.where(np.abs(away) > 1e-9, 1e-9, 1.0))
@@ -146,7 +158,13 @@ def rotation_scores(outputs: Float[np.ndarray, "network o n"], rotation: Float[A
     """Two-point function of R f minus that of f, in standard errors: [o, o, n, n].
 
     Both from the same networks, whose products are subtracted one by one: what is left varies less.
+
+    Raises:
+        ValueError: no rotation or reflection of these outputs.
     """
+    turn = np.asarray(rotation, float)
+    if turn.shape != (np.shape(outputs)[1],) * 2 or not np.abs(turn @ turn.T - np.eye(len(turn))).max() < 1e-4:
+        raise ValueError(f"rotation of shape {turn.shape} must be orthogonal, of {np.shape(outputs)[1]} outputs")
     rotated = np.einsum("ij,sjn->sin", np.asarray(rotation, float), outputs)
     return scores(products(rotated) - products(outputs))
 
@@ -160,8 +178,15 @@ def _sampled(key, x, means, networks, width):
     return jnp.einsum("son,snp->sop", readout, jax.nn.relu(jnp.einsum("snd,pd->snp", hidden, x)))
 
 
+def _check_width(width):
+    if width < 1 or width != int(width):
+        raise ValueError(f"width={width} must be >= 1, and whole")
+
+
 def _angles(x, y):
     x, y = np.asarray(x, float), np.asarray(y, float)
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise ValueError(f"x and y have shapes {x.shape} and {y.shape}: give points [n, d] and [m, d]")
     sizes = np.linalg.norm(x, axis=-1)[:, None] * np.linalg.norm(y, axis=-1)[None, :]
     cosines = (x @ y.T) / np.where(sizes > 0, sizes, 1.0)
     return np.arccos(np.clip(cosines, -1.0, 1.0)), sizes

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from sbjax import devices
 from sbjax.symmetry.attention_dimension import NullSpace, null_space
 
 Field = Callable[[Float[Array, ""], Float[Array, " d"]], Float[Array, " d"]]
@@ -86,13 +87,22 @@ def activation_algebra(activation: Callable[[Array], Array], d: int, *, points: 
 
     d for relu (diagonal matrices, which generate positive scales), none for tanh, d^2 for a linear one.
 
-    >>> from sbjax import devices
-    >>> with devices.double():
-    ...     [activation_algebra(sigma, 3).dimension for sigma in (jax.nn.relu, jnp.tanh, lambda y: y)]
+    Computed in double precision whatever jax is set to.
+
+    Raises:
+        ValueError: d < 1, too few points, an activation that is not entry by entry or cannot keep double precision.
+
+    >>> [activation_algebra(sigma, 3).dimension for sigma in (jax.nn.relu, jnp.tanh, lambda y: y)]
     [3, 0, 9]
     """
+    if d < 1:
+        raise ValueError(f"d={d} must be >= 1")
     y = np.random.default_rng(0).normal(size=(points or 4 * d, d))
-    value, slope = jax.jvp(activation, (jnp.asarray(y),), (jnp.ones(y.shape),))
-    value, slope = np.asarray(value), np.asarray(slope)
+    with devices.double():
+        value, slope = map(np.asarray, jax.jvp(activation, (jnp.asarray(y),), (jnp.ones(y.shape),)))
+    if value.dtype != np.float64 or value.shape != y.shape:
+        raise ValueError(
+            f"activation gives {value.dtype}{list(value.shape)} for float64{list(y.shape)}: ranks need the same"
+        )
     rows = np.einsum("ij,pk->pijk", np.eye(d), value) - np.einsum("ij,pi,pk->pijk", np.eye(d), slope, y)
     return null_space(rows.reshape(-1, d * d))

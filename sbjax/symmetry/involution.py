@@ -32,13 +32,19 @@ class Involution(NamedTuple):
     shift: Float[np.ndarray, "d"]
 
     def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
-        """T x. Permutations and changes of sign without a shift are exact to the last bit."""
+        """T x. Permutations and changes of sign without a shift are exact to the last bit.
+
+        Raises:
+            ValueError: another number of entries.
+        """
+        x = jnp.asarray(x)
+        if x.shape[-1:] != self.shift.shape:
+            raise ValueError(f"x has shape {x.shape}: this involution is of {len(self.shift)} entries")
         moved = self._exact(x)
-        return (
-            jnp.matmul(x, jnp.asarray(self.matrix.T, x.dtype)) + jnp.asarray(self.shift, x.dtype)
-            if moved is None
-            else moved
-        )
+        if moved is not None:
+            return moved
+        x = x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float)
+        return jnp.matmul(x, jnp.asarray(self.matrix.T, x.dtype)) + jnp.asarray(self.shift, x.dtype)
 
     def _exact(self, x):
         nonzero = self.matrix != 0
@@ -109,13 +115,15 @@ def projected(function: Map, involution: Map, sign: int = 1) -> Map:
         sign: p.
 
     Raises:
-        ValueError: sign is not 1 or -1.
+        ValueError: sign is not 1 or -1, or an `Involution` made by hand that is none.
 
     >>> odd = projected(jnp.exp, lambda x: -x, -1)
     >>> bool(jnp.allclose(odd(1.0), jnp.sinh(1.0)))
     True
     """
     check_sign(sign)
+    if isinstance(involution, Involution):
+        _check(involution)
 
     def symmetric(x):
         return (function(x) + sign * function(involution(x))) / 2
@@ -134,11 +142,21 @@ def tied_units(
 
     phi(x W + c) a + p phi(T x W + c) a, halved: the second half has the kernel A^T W and the bias c + b W.
 
+    Raises:
+        ValueError: sign is not 1 or -1, no involution, or shapes that do not fit.
+
     >>> turned = tied_units(jnp.ones((1, 1)), jnp.zeros(1), jnp.ones((1, 1)), make_involution([[-1.0]]), -1)
     >>> [part.ravel().tolist() for part in turned]
     [[1.0, -1.0], [0.0, 0.0], [0.5, -0.5]]
     """
     check_sign(sign)
+    _check(involution)
+    d, m = len(involution.shift), jnp.shape(kernel)[-1]
+    if (jnp.shape(kernel), jnp.shape(bias), jnp.shape(readout)[:1]) != ((d, m), (m,), (m,)):
+        raise ValueError(
+            f"kernel, bias and readout have shapes {jnp.shape(kernel)}, {jnp.shape(bias)} and {jnp.shape(readout)}: "
+            f"give [{d}, m], [m] and [m, o]"
+        )
     matrix, shift = (jnp.asarray(part, kernel.dtype) for part in involution)
     kernels = jnp.concatenate([kernel, matrix.T @ kernel], axis=1)
     biases = jnp.concatenate([bias, bias + shift @ kernel])
@@ -157,15 +175,25 @@ def paired_layer(
     >>> kernel.tolist(), bias.tolist()
     ([[1.0, 2.0], [2.0, 1.0]], [0.0, 0.0])
     """
+    if not jnp.shape(same) == jnp.shape(crossed) == (jnp.shape(same)[0], *jnp.shape(bias)):
+        raise ValueError(
+            f"same, crossed and bias have shapes {jnp.shape(same)}, {jnp.shape(crossed)} and {jnp.shape(bias)}: give "
+            "[n, m], [n, m] and [m]"
+        )
     return jnp.block([[same, crossed], [crossed, same]]), jnp.concatenate([bias, bias])
 
 
 def flip(axis: int) -> Map:
     """The reflection of images [.., h, w, c] along an axis: -3 is up and down, -2 left and right.
 
+    Raises:
+        ValueError: another axis.
+
     >>> flip(-2)(jnp.arange(3.0).reshape(1, 3, 1)).ravel().tolist()
     [2.0, 1.0, 0.0]
     """
+    if axis not in (-3, -2):
+        raise ValueError(f"axis={axis} must be -3, up and down, or -2, left and right")
     return lambda images: jnp.flip(images, axis)
 
 
@@ -181,7 +209,15 @@ def flipped_kernel(kernel: Float[Array, "h w i o"], axis: int, sign: int = 1) ->
     [2.0, 2.0]
     """
     check_sign(sign)
+    if axis not in (0, 1) or jnp.ndim(kernel) < 3:
+        raise ValueError(f"axis={axis} must be 0 or 1, of a kernel [h, w, i, o]; it has shape {jnp.shape(kernel)}")
     return (kernel + sign * jnp.flip(kernel, axis)) / 2
+
+
+def _check(involution):
+    if not isinstance(involution, Involution):
+        raise ValueError(f"involution is a {type(involution).__name__}: make one with make_involution")
+    make_involution(*involution, tolerance=1e-8)
 
 
 def check_sign(sign: int) -> None:

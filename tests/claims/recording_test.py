@@ -150,6 +150,21 @@ def test_readings(run, reading, value):
     assert verdicts.value(readings.read(run, reading)) == pytest.approx(value(*sides))
 
 
+def test_readings_of_cells_in_a_file(tmp_path):
+    """Estimates without an interval, as two seeds leave them, and counts."""
+    from sbjax.claims import readings
+
+    cells = {"gain": {"value": 0.5, "low": None, "high": None}, "full": {"count": 1, "of": 2, "low": 9.5, "high": 90.5}}
+    write_json(tmp_path / "one.json", cells | {"none": None})
+
+    def read(name, **more):
+        return readings.read(tmp_path, {"file": "one.json", "keys": [name], **more})
+
+    assert read("gain", times=2) == {"value": 1.0, "low": None, "high": None}
+    assert read("full") == cells["full"]
+    assert read("none", times=2) is None
+
+
 @pytest.mark.parametrize(
     ("reading", "said"),
     [

@@ -143,6 +143,13 @@ def test_steps_of_the_monitor(text, steps):
     assert arms_lib.parse_steps(text, steps=200, reports=4) == steps
 
 
+@pytest.mark.parametrize("word", ["110%", "-1%", "5", "-1"])
+def test_steps_outside_of_a_short_training(word):
+    """Also where rounding would put a share at its end."""
+    with pytest.raises(ConfigError, match="lies outside the training of 4 steps"):
+        arms_lib.parse_steps(word, steps=4, reports=2)
+
+
 def test_precision_holds_inside_alone():
     from sbjax.frame.sections import Precision
 

@@ -247,5 +247,39 @@ def test_what_has_no_dimension_is_refused():
     for x in (np.ones((0, 2)), np.full((3, 2), np.nan), np.ones((3, 3)), np.ones(2)):
         with pytest.raises(ValueError, match=r"x has shape .*: give one or more finite points \[n, 2\]"):
             fd.functional_dimension(net, x)
+    for name in ("region_rows", "patterns"):
+        with pytest.raises(ValueError, match="x has shape"):
+            getattr(fd, name)(net, np.ones((3, 1)))
     with pytest.raises(ValueError, match=r"sizes=\(1, 0, 1\): give inputs, hidden units and outputs, each at least 1"):
         fd.random_network(np.random.default_rng(0), (1, 0, 1))
+
+
+@pytest.mark.wrong_types
+def test_numbers_that_would_come_out_of_nonsense():
+    """A NaN in the weights was a network of rank 0, a layer without biases had the dimensions of biases."""
+    net, random = fd.random_network(np.random.default_rng(0), (1, 3, 1)), np.random.default_rng(0)
+    x, one = np.array([[1.0], [-2.0]]), np.ones(1)
+
+    def changed(**parts):
+        return net | {"dense_0": net["dense_0"] | parts}
+
+    for call, message in (
+        (
+            lambda: fd.functional_dimension(changed(bias=np.full(3, np.nan)), x),
+            "entries in layer 0 that are not finite",
+        ),
+        (lambda: fd.functional_dimension(changed(bias=np.zeros(2)), x), "params has biases of shapes"),
+        (lambda: fd.functional_dimension(changed(bias=None), x), "layers without a bias"),
+        (lambda: fd.functional_dimension(net, 1e300 * x), "derivatives by the parameters are not finite"),
+        (lambda: fd.functional_dimension(net, x, tolerance=np.nan), "tolerance=nan"),
+        (lambda: fd.line_regions(net, one, 0 * one), "direction is zero"),
+        (lambda: fd.line_regions(net, one, np.nan * one), "start and direction"),
+        (lambda: fd.all_regions(net, least=0.0), "least=0.0 must be > 0"),
+        (lambda: fd.random_network(random, (1, 2, 1), bias=np.inf), "bias=inf"),
+        (lambda: fd.random_points(random, 3, 2, scales=(0.0, 1.0)), "at positive scales"),
+        (lambda: fd.points_on_lines(random, net, 0), "number=0"),
+        (lambda: fd.parameters((3,)), r"sizes=\(3,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert fd.functional_dimension(net, x.tolist()) == fd.functional_dimension(net, x)

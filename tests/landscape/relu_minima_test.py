@@ -183,6 +183,11 @@ def test_where_descent_ends_from_random_starts(points, extra):
         (lambda: rm.split(np.eye(3), 3), "unit=3 must lie between 0 and 2"),
         (lambda: rm.orbits(np.full((3, 3), np.nan)), "w has entries that are not finite"),
         (lambda: rm.hessian(np.zeros((2, 2))), "zero norm"),
+        (lambda: rm.hessian(np.full((2, 2), np.nan)), "give the finite weights"),
+        (lambda: rm.expand(np.ones(3), 4), "3 coordinates and k=4: give 2 or 5"),
+        (lambda: rm.descend(np.eye(2), steps=1, rate=np.nan), "rate=nan"),
+        (lambda: rm.polish(np.eye(2), steps=0), "steps=0 must be >= 1"),
+        (lambda: rm.first_descent(np.full((2, 2), np.nan)), "not finite"),
     ],
 )
 def test_refusals(call, message):

@@ -159,6 +159,32 @@ def test_the_orders_of_shares_and_where():
     assert symmetry_breaking(make_layout(spec, shaped), tree) == symmetry_breaking(make_layout(spec, tree), tree)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e200])
+def test_a_diverged_network_has_no_distances(value):
+    """Not those of copies, which NaN as a number that is not greater would give."""
+    spec, shapes = SPECS["two layers"]
+    tree = network(shapes)
+    layout = make_layout(spec, tree)
+    tree["w"][0, 0] = value
+    found = symmetry_breaking(layout, tree)
+    assert np.isnan([found.permutation, found.share, found.pair, found.unit, *found.layers.values()]).all()
+
+
+def test_networks_that_do_not_fit():
+    spec, shapes = SPECS["two layers"]
+    tree = network(shapes)
+    layout = make_layout(spec, tree)
+    for changed, message in (
+        ({"w": tree["w"].T}, "leaf 'w' is .* and the layout was made for"),
+        ({"w": tree["w"] * 1j}, "leaf 'w' is complex"),
+        ({"w": None}, "leaf 'w' is missing"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            symmetry_breaking(layout, tree | changed)
+    with pytest.raises(ValueError, match="axis"):
+        make_layout(spec, tree | {"w": np.ones((3, 9))})
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="no hidden units that can be permuted"):
         make_layout(Spec({}, {}, {}), {"w": np.ones(2)})

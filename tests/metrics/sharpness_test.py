@@ -88,6 +88,7 @@ def test_a_diverging_network_does_not_stop_a_run(networks):
     [
         ({"params": {"w": jnp.zeros(3)}}, 1, r"^products=1 must be >= 2"),
         ({"params": {}}, 4, "there are no parameters"),
+        ({"w": jnp.zeros(3)}, 4, "shapes have w and no 'params'"),
         (
             {"params": {"w": jax.ShapeDtypeStruct((10**9,), jnp.float32)}},
             4,
@@ -98,6 +99,14 @@ def test_a_diverging_network_does_not_stop_a_run(networks):
 def test_refusals(shapes, products, message):
     with pytest.raises(ValueError, match=message):
         make_sharpness(loss, lambda: BATCHES, shapes, key=KEY, products=products)
+
+
+def test_calls_that_cannot_be_measured(networks):
+    shapes = networks[0]
+    with pytest.raises(ValueError, match="gives none"):
+        make_sharpness(loss, list, shapes, key=KEY)(trees.stack([shapes]))
+    with pytest.raises(ValueError, match="give replicas of"):
+        make_sharpness(loss, lambda: BATCHES, shapes, key=KEY)(shapes)
 
 
 def test_a_loss_that_cannot_be_differentiated_twice(networks):

@@ -66,3 +66,32 @@ def test_refusals():
         Transformer(classes=2, width=8, heads=3).init(jax.random.key(0), X)
     with pytest.raises(ValueError, match="size=3 of a head must be even"):
         Transformer(classes=2, width=9, heads=3, positions="rope").init(jax.random.key(0), X)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"norm": "batch"}, "norm='batch' is unknown; known: rms, layer"),
+        ({"positions": "sines"}, "positions='sines' is unknown"),
+        ({"activation": "swish"}, "activation='swish' is unknown"),
+        ({"depth": -1}, "depth=-1 must be >= 1"),
+        ({"heads": 0}, "heads=0 must be >= 1"),
+        ({"eps": float("nan")}, "eps=nan must be a finite number"),
+        ({"classes": 0}, "classes=0 must be >= 1"),
+    ],
+)
+def test_options_that_a_class_made_by_hand_would_take_for_others(options, message):
+    with pytest.raises(ValueError, match=message):
+        Transformer(**{"classes": 2, **options}).init(jax.random.key(0), X)
+
+
+@pytest.mark.wrong_types
+def test_places_and_planes_that_do_not_fit():
+    for x in (jnp.ones(3), jnp.ones((2, 0, 3))):
+        with pytest.raises(ValueError, match="give tokens"):
+            Transformer(classes=2).init(jax.random.key(0), x)
+    for base in (0.0, -1.0, np.nan):
+        with pytest.raises(ValueError, match="of the frequencies must be > 0"):
+            rope_frequencies(4, base)
+    with pytest.raises(ValueError, match="one for each place and plane"):
+        rotate(jnp.ones((2, 1, 3)), np.zeros((2, 1)))

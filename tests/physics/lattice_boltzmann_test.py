@@ -191,8 +191,16 @@ def test_a_vortex_without_divergence():
         (lambda: lb.viscosity(0.5), r"^tau=0.5 must be > 0.5"),
         (lambda: lb.relaxation(states(), 0.2), r"^tau=0.2 must be > 0.5"),
         (lambda: lb.taylor_green(1, 0.1, 0.8), r"^n=1 must be >= 2"),
+        (lambda: lb.taylor_green(8, 2.0, 0.8), r"^speed=2.0 must be >= 0 and below 0.577"),
+        (lambda: lb.moved(jnp.arange(9), 8), r"^symmetry=8 must lie between 0 and 7"),
+        (lambda: lb.moved(jnp.arange(8), 1), r"^f has shape \(8,\): give 9 entries"),
+        (lambda: lb.stream(jnp.ones((4, 4, 8))), r"give 9 entries"),
+        (lambda: lb.averaged(lambda f: f)(jnp.ones(8)), r"give 9 entries"),
+        (lambda: lb.equivariant_kernel(jnp.ones((1, 1, 81))), r"weights has shape .*: give 15 entries"),
+        (lambda: lb.equivariant_bias(jnp.ones((1, 2))), r"weights has shape .*: give 3 entries"),
     ],
 )
+@pytest.mark.wrong_types
 def test_refusals(call, message):
     with pytest.raises(ValueError, match=message):
         call()

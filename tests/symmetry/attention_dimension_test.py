@@ -86,7 +86,12 @@ def test_no_continuous_symmetry_of_a_transformer_is_missing(name):
     [
         (lambda: lib.null_space(np.full((3, 3), np.nan)), "entries that are not finite"),
         (lambda: lib.null_space(np.ones((3, 0))), "without unknowns"),
+        (lambda: lib.null_space(np.eye(2), rtol=np.nan), "rtol=nan"),
+        (lambda: lib.stream_dimension("rms", 4, eps=-1.0), "eps=-1.0 must be >= 0"),
+        (lambda: lib.norm_null_space("layer", 1), "d=1 leaves nothing"),
+        (lambda: lib.rotations([np.nan], [1]), "must be finite"),
         (lambda: lib.commutant([]), "no matrices are given"),
+        (lambda: lib.commutant([np.eye(2), np.eye(3)]), "give square ones of one size"),
         (lambda: lib.rope_dimension([np.nan]), "must be finite"),
         (lambda: lib.factor_dimension(-1, 2, 3), "rows=-1, columns=2 and inner=3 must be >= 1"),
         (lambda: lib.stream_dimension("batch", 4), "norm='batch' is unknown"),

@@ -249,6 +249,54 @@ def test_refusals():
         match_transformers(layout, broken, broken, key=key)
 
 
+def test_trees_of_other_shapes_are_refused_by_the_leaf():
+    """Of other heads, units, classes; complex; so large that squares overflow."""
+    _, params, layout = make(1, **NETS["rms"])
+    key, leaves = jax.random.key(0), trees.flatten(params)
+
+    def changed(name, leaf):
+        return trees.nest({**leaves, name: leaf})
+
+    for name, shape in (
+        ("attention_0/key/kernel", (8, 3, 4)), ("attention_0/out/kernel", (2, 3, 8)), ("dense_0/kernel", (7, 6)),
+        ("dense_1/kernel", (5, 8)), ("norm_1/scale", (7,)),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=rf"leaf '{name}' has shape .* where its neighbours"):
+            layout_of(changed(name, np.ones(shape)), norm="rms")
+    with pytest.raises(ValueError, match=r"'head/kernel' has shape .*; give the tree of one network"):
+        match_transformers(layout, *[trees.stack([params, params])] * 2, key=key)
+    with pytest.raises(ValueError, match=r"leaf 'head/kernel' has shape \(8, 3\) in reference, in model \(8, 4\)"):
+        match_transformers(layout, params, changed("head/kernel", np.ones((8, 4))), key=key)
+    with pytest.raises(ValueError, match="'head/kernel' is complex"):
+        match_transformers(layout, params, changed("head/kernel", leaves["head/kernel"] * 1j), key=key)
+    with pytest.raises(ValueError, match="squares of the entries overflow"):
+        match_transformers(layout, params, jax.tree.map(lambda leaf: 1e150 * leaf, params), key=key)
+    with pytest.raises(ValueError, match=r"has shape \(3,\) in a, in b \(1,\)"):
+        distance({"x": np.ones(3)}, {"x": np.ones(1)})
+    with pytest.raises(ValueError, match="no entry other than 0"):
+        distance({"x": np.zeros(3)}, {"x": np.ones(3)})
+
+
+def test_what_is_no_gauge_is_refused():
+    _, params, layout = make(1, **NETS["rms"])
+    folded = attention_fold.fold(layout, params)
+    gauge = attention.random_gauge(jax.random.key(0), layout, params)
+    heads, units = gauge.layers
+    for wrong, message in (
+        (gauge._replace(stream=np.ones((8, 8))), "stream must be finite and orthogonal"),
+        (gauge._replace(stream=np.eye(7)), r"stream has shape \(7, 7\), the network needs \(8, 8\)"),
+        (gauge._replace(layers=(heads,)), "the gauge has 1 layers, the layout 2"),
+        (gauge._replace(layers=(heads._replace(heads=np.zeros(2, int)), units)), "heads of attention_0 must be"),
+        (gauge._replace(layers=(heads._replace(qk=np.zeros((2, 4, 4))), units)), "qk .* finite and invertible"),
+        (gauge._replace(layers=(heads, units._replace(scale=np.zeros(6)))), "scale of dense_0 must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            attention.transform(layout, folded, wrong)
+    for spread in (-1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="spread="):
+            attention.random_gauge(jax.random.key(0), layout, params, spread=spread)
+
+
 def test_a_dead_head_and_a_dead_unit_stay_finite():
     apply, params, layout = make(1, **NETS["rms"])
     params = jax.tree.map(np.array, params)

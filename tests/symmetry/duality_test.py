@@ -114,8 +114,13 @@ def test_sampling_goes_on_in_chunks(monkeypatch):
         (lambda: duality.two_point(POINTS, np.eye(2), means=[0.0], width=1), "3 and 2 entries a point"),
         (lambda: duality.sample_outputs(None, POINTS, networks=0, means=[0.0], width=1), "networks=0 and width=1 must"),
         (lambda: duality.haar_rotation(None, 0), "size=0 must be >= 1"),
+        (lambda: duality.scores(np.ones((1, 2))), "1 samples have no standard error"),
+        (lambda: duality.rotation_scores(np.ones((3, 2, 1)), 2 * np.eye(2)), "must be orthogonal, of 2 outputs"),
+        (lambda: duality.connected_four_point([1.0], [1.0], outputs=1, width=0), "width=0 must be >= 1"),
+        (lambda: duality.unit_kernel(np.ones(2), np.ones(2)), "give points"),
     ],
 )
+@pytest.mark.wrong_types
 def test_refusals(call, message):
     with pytest.raises(ValueError, match=message):
         call()

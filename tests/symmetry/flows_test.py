@@ -94,3 +94,13 @@ def test_what_commutes_with_an_activation(sigma, expected):
     with devices.double():
         found = flows.activation_algebra(sigma, 4)
     assert found.dimension == expected
+
+
+def test_the_algebra_is_counted_in_double_precision_whatever_jax_is_set_to():
+    """In single precision round-off hid the scales of relu."""
+    assert not jax.config.jax_enable_x64
+    assert [flows.activation_algebra(sigma, 3).dimension for sigma in (jax.nn.relu, jnp.tanh)] == [3, 0]
+    with pytest.raises(ValueError, match="d=0 must be >= 1"):
+        flows.activation_algebra(jnp.tanh, 0)
+    with pytest.raises(ValueError, match="ranks need the same"):
+        flows.activation_algebra(lambda y: jax.nn.relu(y).astype(jnp.float32), 3)

@@ -112,6 +112,15 @@ def test_flips_of_images(axis, x64):
         np.testing.assert_allclose(convolved(turn(images), tied), sign * turn(convolved(images, tied)), atol=1e-12)
 
 
+def tied(involution):
+    return inv.tied_units(jnp.ones((1, 2)), jnp.ones(2), jnp.ones((2, 1)), involution, 1)
+
+
+def test_whole_numbers_do_not_cut_the_shift():
+    x = jnp.array([0, 1, 2])
+    np.testing.assert_allclose(SKEW(x), SKEW(x.astype(float)), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -122,8 +131,17 @@ def test_flips_of_images(axis, x64):
         (lambda: inv.make_involution(np.eye(2), [1.0, 0.0]), "an involution has A b = -b"),
         (lambda: inv.oblique_reflection([1, 0], [0, 1]), "lies in the hyperplane"),
         (lambda: inv.projected(jnp.sin, jnp.negative, 2), "sign=2 must be 1 or -1"),
+        (lambda: inv.projected(jnp.sin, inv.Involution(2 * np.eye(1), np.zeros(1))), "an involution has A A = 1"),
+        (lambda: tied(inv.Involution(2 * np.eye(1), np.zeros(1))), "an involution has A A = 1"),
+        (lambda: tied(jnp.negative), "make one with make_involution"),
+        (lambda: tied(inv.make_involution(-np.eye(2))), r"give \[2, m\], \[m\] and \[m, o\]"),
+        (lambda: EXACT["swap"](jnp.ones(4)), "this involution is of 3 entries"),
+        (lambda: inv.paired_layer(jnp.ones((2, 2)), jnp.ones((2, 3)), jnp.ones(2)), "same, crossed and bias"),
+        (lambda: inv.flip(0), "axis=0 must be -3"),
+        (lambda: inv.flipped_kernel(jnp.ones((3, 3, 1, 1)), 2), "axis=2 must be 0 or 1"),
     ],
 )
+@pytest.mark.wrong_types
 def test_refusals(call, message):
     with pytest.raises(ValueError, match=message):
         call()

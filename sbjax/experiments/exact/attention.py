@@ -50,9 +50,9 @@ class Fields:
     noise: float = option(0.0, "added to the copy, over the spread of each array", least=0, most=1,
                           only={"part": one_of("planted")})  # fmt: skip
     batch_size: int = option(64, "of training", least=1, most=1437, only=_TRAINED)
-    learning_rate: float = option(3e-3, "of Adam, falling to zero", above=0, only=_TRAINED)
+    learning_rate: float = option(3e-3, "of Adam, falling to zero", above=0, most=1, only=_TRAINED)
     learned_steps: int = option(200, "of Adam on the gauge, from the matched one", least=1, most=10**5, only=_TRAINED)
-    learned_rate: float = option(1e-2, "of Adam on the gauge", above=0, only=_TRAINED)
+    learned_rate: float = option(1e-2, "of Adam on the gauge", above=0, most=1, only=_TRAINED)
     points: int = option(11, "on a line", least=3, most=1001, only=_TRAINED)
     change: str = option("linear", "what is changed in a flow", choices=attention_flows.CHANGES,
                          only={"part": one_of("flows")})  # fmt: skip

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sbjax import rng
-from sbjax.data import images
 from sbjax.experiments.exact import duality_training
 from sbjax.experiments.exact.experiment import ExactExperiment, measured, result
+from sbjax.experiments.landscape.experiment import load_images
 from sbjax.frame.errors import ConfigError
 from sbjax.options import one_of, option
 from sbjax.symmetry import duality
@@ -32,7 +32,7 @@ class Fields:
     part: str = option("correlators", "what is done", choices=("correlators", "training"))
     width: int = option(50, "hidden units", least=1, most=10**5)
     shifted: int = option(0, "outputs whose readouts have the mean, the first ones", least=0, most=1000)
-    mean: float = option(0.0, "of these readouts", least=0)
+    mean: float = option(0.0, "of these readouts", least=0, most=1e3)
     inputs: int = option(3, "d of the correlators", least=1, most=100, only=CORRELATORS)
     outputs: int = option(3, "o of the correlators", least=1, most=20, only=CORRELATORS)
     networks: int = option(100_000, "that are drawn", least=100, most=10**7, only=CORRELATORS)
@@ -44,7 +44,7 @@ class Fields:
         only=TRAINING,
     )
     target: str = option("hot", "one-hot or one-cold", choices=("hot", "cold"), only=TRAINING)
-    learning_rate: float = option(1e-3, "of Adam", above=0, only=TRAINING)
+    learning_rate: float = option(1e-3, "of Adam", above=0, most=1, only=TRAINING)
     decay: float = option(0.7, "factor of the rate after each epoch", above=0, most=1, only=TRAINING)
     batch: int = option(64, "images a step", least=1, most=10**5, only=TRAINING)
     dataset: str = option("fashion_mnist", "images", only=TRAINING)
@@ -58,11 +58,16 @@ def check(plan, arm):
     """Refuse more shifted outputs than there are.
 
     Raises:
-        ConfigError: as said.
+        ConfigError: as said, or images that are not there.
     """
     task = arm.task
-    if task.part == "correlators" and task.shifted > task.outputs:
-        raise ConfigError(f"task.shifted={task.shifted} must be <= task.outputs={task.outputs}")
+    if task.part == "correlators":
+        if task.shifted > task.outputs:
+            raise ConfigError(f"task.shifted={task.shifted} must be <= task.outputs={task.outputs}")
+        return
+    classes = load_images(task.dataset, task.data_dir, task.cache_dir).classes
+    if task.shifted > classes:
+        raise ConfigError(f"task.shifted={task.shifted} must be <= {classes}, the classes of {task.dataset!r}")
 
 
 def needs(plan, arm):
@@ -126,14 +131,12 @@ def _fourth(outputs, exact, expected):
 
 
 def _train(plan, task, key, log, stop):
-    data = images.load(task.dataset, data_dir=task.data_dir or None, cache_dir=task.cache_dir or None)
+    data = load_images(task.dataset, task.data_dir, task.cache_dir)
     splits = duality_training.Splits(
         *(jnp.asarray(part.reshape(len(part), -1)) for part in (data.train_images, data.validation_images)),
         jnp.asarray(data.test_images.reshape(len(data.test_images), -1)),
         *(jnp.asarray(part) for part in (data.train_labels, data.validation_labels, data.test_labels)),
     )
-    if task.shifted > data.classes:
-        raise ConfigError(f"task.shifted={task.shifted} must be <= {data.classes}, the classes of {task.dataset!r}")
     found = duality_training.train(
         splits,
         duality_training.Design(

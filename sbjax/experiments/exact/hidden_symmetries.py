@@ -29,7 +29,7 @@ class Fields:
     inputs: int = option(1, "of the networks", least=1, most=100)
     width: int = option(4, "of the hidden layers", least=1, most=100)
     depth: int = option(2, "hidden layers", least=1, most=20)
-    bias: float = option(1.0, "standard deviation of the biases; weights are He's", above=0)
+    bias: float = option(1.0, "standard deviation of the biases; weights are He's", above=0, most=1e6)
     look: str = option("line", "how regions are found", choices=LOOKS)
     budget: int = option(
         64, "lines, or points a parameter", least=1, most=10**5, only={"look": one_of("lines", "points")}

@@ -38,8 +38,8 @@ class Fields:
     side: str = option("both", "of the fixed line on which training points lie", choices=("both", "one"), only=PLANE)
     points: int = option(200, "for training", least=2, most=10**5)
     width: int = option(32, "of both hidden layers, or channels of the first convolution", least=1, most=1000)
-    learning_rate: float = option(3e-3, "of Adam, falling to zero", above=0)
-    penalty: float = option(1.0, "factor of |f(T x) - p f(x)|^2", above=0, only={"method": one_of("penalty")})
+    learning_rate: float = option(3e-3, "of Adam, falling to zero", above=0, most=1)
+    penalty: float = option(1.0, "factor of |f(T x) - p f(x)|^2", above=0, most=1e6, only={"method": one_of("penalty")})
 
 
 def check(plan, arm):

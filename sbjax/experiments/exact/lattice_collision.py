@@ -37,7 +37,7 @@ class Fields:
     points: int = option(100, "states for training", least=1, most=10**6)
     batch_size: int = option(100, "states in a step, drawn from them", least=1, most=10**5)
     fields: int = option(4, "hidden fields of nine populations", least=1, most=100)
-    learning_rate: float = option(3e-3, "of Adam, falling to zero", above=0)
+    learning_rate: float = option(3e-3, "of Adam, falling to zero", above=0, most=1)
     tau: float = option(0.8, "relaxation time of the target in steps", above=0.5, most=10)
     speed: float = option(0.1, "largest velocity of training states", above=0, below=0.5)
     spread: float = option(0.02, "of training states beyond equilibrium, relative", above=0, below=0.5)

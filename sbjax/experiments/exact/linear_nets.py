@@ -23,7 +23,7 @@ class Fields:
     width: int = option(2, "of all layers", least=1, most=50)
     points: int = option(41, "on a path", least=3, most=10**4)
     skip: bool = option(False, "a skip connection over the first two of three scalar layers")
-    short: float = option(1e-3, "length of the generators whose arc is compared with its curvature", above=0)
+    short: float = option(1e-3, "length of the generators whose arc is compared with its curvature", above=0, most=1)
 
 
 def check(plan, arm):

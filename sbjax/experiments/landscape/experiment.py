@@ -5,6 +5,7 @@ run and reported. An arm that is finished is kept in `landscape/` of the workdir
 with the next one.
 """
 
+import functools
 import importlib
 import logging
 import time
@@ -15,6 +16,8 @@ from typing import Any, ClassVar
 import jax
 
 from sbjax import options
+from sbjax.data import images
+from sbjax.data.images import ImageData
 from sbjax.experiments.landscape.arm_results import FOLDER, ArmResult, load_arm, save_arm
 from sbjax.files import plain
 from sbjax.frame.errors import ConfigError, named_arm
@@ -129,6 +132,20 @@ class Landscape(Experiment):
     def select(self, task: Mapping[str, Any]) -> Experiment:
         """The experiment that `task.experiment` names, 'two_layer' if it names none."""
         return named(task, EXPERIMENTS, "sbjax.experiments.landscape")
+
+
+@functools.lru_cache(1)
+def load_images(dataset: str, data_dir: str, cache_dir: str) -> ImageData:
+    """The images that fields of `task` name, kept for the next arm: a check that calls it refuses before anything is
+    written.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    try:
+        return images.load(dataset, data_dir=data_dir or None, cache_dir=cache_dir or None)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        raise ConfigError(f"task.dataset={dataset!r}: {error}") from error
 
 
 def named(task: Mapping[str, Any], known: Sequence[str], package: str) -> Experiment:

@@ -23,9 +23,8 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from sbjax import rng
-from sbjax.data import images
 from sbjax.experiments.landscape.arm_results import ArmResult
-from sbjax.experiments.landscape.experiment import LandscapeExperiment
+from sbjax.experiments.landscape.experiment import LandscapeExperiment, load_images
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.options import option
@@ -56,11 +55,12 @@ Params = dict[str, Float[Array, "..."]]
 
 
 def check(plan: Plan, arm: ArmPlan) -> None:
-    """Refuse more runs than there are replicas."""
+    """Refuse more runs than there are replicas, and images that are not there."""
     if arm.task.runs > plan.replicas:
         raise ConfigError(
             f"task.runs={arm.task.runs} must lie between 0 (as many as replicas) and replicas={plan.replicas}"
         )
+    load_images(arm.task.dataset, arm.task.data_dir, arm.task.cache_dir)
 
 
 def init_runs(
@@ -227,10 +227,7 @@ def _advance(params, state, x, y, learning_rate):
 
 def _batch(task):
     """Images with the pixels that are not 0 everywhere, labels, which pixels, and (pixels, width, classes)."""
-    try:
-        data = images.load(task.dataset, data_dir=task.data_dir or None, cache_dir=task.cache_dir or None)
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        raise ConfigError(f"task.dataset={task.dataset!r}: {error}") from error
+    data = load_images(task.dataset, task.data_dir, task.cache_dir)
     count = math.ceil(task.share * len(data.test_labels))
     pixels = data.test_images[:count].reshape(count, -1)
     kept = np.flatnonzero(pixels.any(0))

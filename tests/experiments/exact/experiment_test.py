@@ -9,7 +9,7 @@ import pytest
 
 from sbjax import config as config_lib
 from sbjax.claims import recording, records
-from sbjax.experiments.exact import experiment, involution, involution_images
+from sbjax.experiments.exact import duality, duality_training, experiment, involution, involution_images
 from sbjax.experiments.landscape.arm_results import load_arm
 from sbjax.frame.errors import ConfigError
 from sbjax.runner import run as runner
@@ -75,6 +75,21 @@ def test_sampled_dimensions_are_lower_bounds_of_the_exact_one(tmp_path):
     assert cells["kept"] > 1e-9 > cells["dropped"]
 
 
+def test_epochs_are_chosen_on_validation_images_and_every_seed_counts(monkeypatch):
+    """Where the published script takes the best epoch of the test set, and reads the first run for all."""
+    validation = np.array([[0.1, 0.9, 0.3], [0.5, 0.2, 0.3]])  # [epoch, seed]
+    test = np.array([[0.3, 0.4, 0.6], [0.2, 0.8, 0.9]])
+    found = duality_training.Trained(validation, test, np.ones(3), np.ones(3))
+    monkeypatch.setattr(duality_training, "train", lambda *args, **options: found)
+    config = load("duality", "hot,smoke")
+    config.replicas = 3
+    plan = config_lib.read(config)
+    left = duality.run_arm(plan, plan.arms[0], jax.random.key(0), str, lambda: False)
+    assert left.metrics["test/accuracy"] == [0.2, 0.4, 0.6]
+    assert left.metrics["validation/accuracy"] == [0.5, 0.9, 0.3]
+    assert left.summary["cells"]["accuracy"] == pytest.approx({"value": 40.0, "low": 30.0, "high": 50.0})
+
+
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("part", ["correlators", "hot", "cold"])
 def test_duality_runs(part, tmp_path):
@@ -135,6 +150,14 @@ def test_flipped_digits(method):
         ("hidden_symmetries", {"inputs": 2}, "task.inputs=2 must be 1 with task.look='line'"),
         ("hidden_symmetries", {"networks": 3}, "between 0 .as many. and replicas=2"),
         ("duality", {"shifted": 4, "mean": 1.0}, "task.shifted=4 must be <= task.outputs=3"),
+        (
+            "duality",
+            {"part": "training", "dataset": "digits", "shifted": 11},
+            "task.shifted=11 must be <= 10, the classes",
+        ),
+        ("duality", {"part": "training", "dataset": "digitz"}, "task.dataset='digitz'"),
+        ("hidden_symmetries", {"bias": 1e300}, r"task.bias=1e\+300 must be > 0, <= 1e\+06"),
+        ("attention", {"part": "barriers", "learning_rate": 1e30}, r"task.learning_rate=1e\+30 must be > 0, <= 1"),
         ("attention", {"part": "planted", "size": 3, "positions": "rope"}, "task.size=3 of a head must be even"),
         ("attention", {"part": "barriers", "points": 4}, "task.points=4 must be odd"),
         ("attention", {"part": "flows", "norm": "layer"}, "task.norm='layer' has no effect with task.part='flows'"),
@@ -144,6 +167,8 @@ def test_refusals(name, task, message):
     config = load(name, "smoke").to_dict()
     config["arms"], config["reference"] = {"one": {}}, "one"
     config["task"] = {**config["task"], **task}
+    if task.get("part") == "training":
+        del config["task"]["networks"], config["task"]["rotations"]
     with pytest.raises(ConfigError, match=message):
         runner.prepare(config_lib.read(config))
 
