@@ -33,7 +33,8 @@ SYNONYMS = {
     **dict.fromkeys(("collocation_points", "n_points", "num_points"), "points"),
     **dict.fromkeys(("params", "constants", "numbers"), "coefficients"),
     **dict.fromkeys(("double", "float64", "fp64"), "x64"),
-    **dict.fromkeys(("gpus", "n_devices", "num_devices", "device"), "devices"),
+    **dict.fromkeys(("dtype", "mixed_precision"), "matmul"),
+    **dict.fromkeys(("gpu", "gpus", "n_devices", "num_devices", "device"), "devices"),
     **dict.fromkeys(("distances", "metrics"), "kinds"),
 }
 
