@@ -76,6 +76,16 @@ def likely(name: object, known: Iterable[str]) -> list[str]:
     return [path for path in known if path != name and path.rsplit(".", 1)[-1] in meant][:3]
 
 
+def writable(text: object) -> bool:
+    """Whether it is no text, or text that files can hold: without the halves of a character that stand for bytes of a
+    name that is no UTF-8.
+
+    >>> writable('ünï'), writable('a\\udcff')
+    (True, False)
+    """
+    return not isinstance(text, str) or not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def expanded(path: str | os.PathLike) -> pathlib.Path:
     """An absolute path, with `~` and variables replaced: shells do not do it after `--workdir=`.
 
