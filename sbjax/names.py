@@ -33,7 +33,8 @@ SYNONYMS = {
     **dict.fromkeys(("collocation_points", "n_points", "num_points"), "points"),
     **dict.fromkeys(("params", "constants", "numbers"), "coefficients"),
     **dict.fromkeys(("double", "float64", "fp64"), "x64"),
-    **dict.fromkeys(("gpus", "n_devices", "num_devices", "device"), "devices"),
+    **dict.fromkeys(("dtype", "mixed_precision"), "matmul"),
+    **dict.fromkeys(("gpu", "gpus", "n_devices", "num_devices", "device"), "devices"),
     **dict.fromkeys(("distances", "metrics"), "kinds"),
 }
 
@@ -73,6 +74,16 @@ def likely(name: object, known: Iterable[str]) -> list[str]:
     text = str(name).lower().replace("-", "_")
     meant = {text, SYNONYMS.get(text, text)}
     return [path for path in known if path != name and path.rsplit(".", 1)[-1] in meant][:3]
+
+
+def writable(text: object) -> bool:
+    """Whether it is no text, or text that files can hold: without the halves of a character that stand for bytes of a
+    name that is no UTF-8.
+
+    >>> writable('ünï'), writable('a\\udcff')
+    (True, False)
+    """
+    return not isinstance(text, str) or not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def expanded(path: str | os.PathLike) -> pathlib.Path:

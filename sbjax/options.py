@@ -20,6 +20,8 @@ from sbjax.names import near, shown
 MISSING = dataclasses.MISSING
 LARGEST = 2**31 - 1
 """Of whole numbers without a bound of their own: steps and sizes are counted in 32 bits."""
+LONGEST = 300
+"""Entries of a tuple: each may be a layer, and a layer takes a while to build."""
 # Of a Flax module, not the user's to set.
 _RESERVED = ("parent", "name")
 
@@ -267,6 +269,8 @@ def _convert_each(spec: Spec, value: Any, example: tuple) -> tuple[Any, str | No
     value, kinds = tuple(value), {type(entry) for entry in example}
     if not value and (example and spec.bounds):
         return value, f"must hold at least one number, such as {example!r}"
+    if len(value) > LONGEST:
+        return value, f"holds {len(value)} entries, more than {LONGEST}"
     if len(kinds) != 1:
         return value, None
     each = spec._replace(default=example[0], like=MISSING)

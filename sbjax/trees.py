@@ -56,7 +56,7 @@ def floating(tree: PyTree, where: Where = None, *, what: str = "tree") -> dict[s
     only where nothing else is selected. Other names are no sign of them here: the `bn.running_mean` of a PyTorch dict
     is a weight, unless `where` leaves it out, while `sbjax.training.params_files.load_params` knows such names. Floats
     with fewer than 16 bits are converted to float32, since jax has no implicit promotion for them. Numpy arrays of
-    float64 stay as they are where jax would cut them to float32.
+    float64 and numbers of Python stay in float64, as arrays of numpy, where jax would cut them to float32.
 
     Args:
         tree: any pytree of arrays or numbers.
@@ -64,7 +64,7 @@ def floating(tree: PyTree, where: Where = None, *, what: str = "tree") -> dict[s
         what: name of the tree in errors.
 
     Raises:
-        ValueError: nothing is selected; a selected leaf is complex, empty or not numeric.
+        ValueError: nothing is selected; a selected leaf is complex, empty, not numeric, masked or of another library.
 
     >>> floating({'a': {'kernel': np.ones(2, np.float32), 'bias': np.ones(3)}, 'step': np.int32(3)}, '*/kernel')
     {'a/kernel': Array([1., 1.], dtype=float32)}
@@ -75,6 +75,7 @@ def floating(tree: PyTree, where: Where = None, *, what: str = "tree") -> dict[s
     chosen = _without_statistics(tree, chosen)
     kept, passed = {}, {}
     for name, leaf in chosen.items():
+        _check_library(what, name, leaf)
         dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
         if jnp.issubdtype(dtype, jnp.floating):
             kept[name] = _as_floats(leaf, dtype)
@@ -110,18 +111,19 @@ def numeric(dtype: Any) -> bool:
 
 def parameters(tree: PyTree) -> PyTree:
     """A tree without what no optimiser trains: functions as leaves, and numbers that are no arrays in modules of
-    Equinox (the `p` of its Dropout), as `equinox.filter(tree, equinox.is_array)`, and its running statistics before
-    `equinox.nn.make_with_state` (`StateIndex`). They become None.
+    Equinox (the `p` of its Dropout), as `equinox.filter(tree, equinox.is_array)`, and its running statistics, before
+    `equinox.nn.make_with_state` (`StateIndex`) or beside a module (`State`). They become None.
 
     >>> parameters({'w': 1.0, 'activation': jnp.tanh})
     {'activation': None, 'w': 1.0}
     """
     equinox: Any = sys.modules.get("equinox")  # a tree of its modules can only come from who imported it
-    module = (lambda x: isinstance(x, equinox.Module)) if hasattr(equinox, "Module") else (lambda x: False)
+    kinds = (equinox.Module, equinox.nn.State) if hasattr(equinox, "Module") else ()
+    module = lambda x: isinstance(x, kinds)  # noqa: E731
 
     def strip(leaf):
         if module(leaf):
-            statistics = lambda x: isinstance(x, equinox.nn.StateIndex)  # noqa: E731
+            statistics = lambda x: isinstance(x, equinox.nn.StateIndex | equinox.nn.State)  # noqa: E731
             return jax.tree.map(lambda x: x if hasattr(x, "dtype") else None, leaf, is_leaf=statistics)
         return None if callable(leaf) else leaf
 
@@ -246,13 +248,19 @@ def replicas(stacked: PyTree, *, what: str = "stacked", part: str = "layer") -> 
 def stack(trees: Sequence[PyTree]) -> PyTree:
     """Stack trees of equal structure along a new leading (replica) axis; of modules, `parameters`.
 
-    Numpy arrays of float64 stay numpy arrays where jax would cut them to float32.
+    Settings that are no leaves, such as the `apply_fn` and `tx` of a `TrainState`, are those of the first. Numpy arrays
+    of float64 stay numpy arrays where jax would cut them to float32.
 
     >>> stack([{'w': jnp.zeros(3)}, {'w': jnp.ones(3)}])['w'].shape
     (2, 3)
     """
     join = lambda *leaves: (np if any(map(is_cut, leaves)) else jnp).stack(leaves)  # noqa: E731
-    return jax.tree.map(join, *map(parameters, trees))
+    members = [parameters(tree) for tree in trees]
+    for name, leaf in flatten(members).items():
+        _check_library("trees", name, leaf)
+    if len({tuple(flatten(member)) for member in members}) == 1:
+        members = [jax.tree.unflatten(jax.tree.structure(members[0]), jax.tree.leaves(member)) for member in members]
+    return jax.tree.map(join, *members)
 
 
 def take(tree: PyTree, index: int | slice | Int[Array, "..."]) -> PyTree:
@@ -302,10 +310,9 @@ def strong(tree: PyTree) -> PyTree:
 
 
 def is_cut(leaf: Any) -> bool:
-    """Whether a leaf is a numpy array or number of float64 that jax would cut to float32."""
-    return (
-        isinstance(leaf, np.ndarray | np.float64) and leaf.dtype == np.float64 and not jax.config.read("jax_enable_x64")
-    )
+    """Whether a leaf is a numpy array of float64, or a number of Python or numpy, that jax would cut to float32."""
+    wide = isinstance(leaf, float) or (isinstance(leaf, np.ndarray) and leaf.dtype == np.float64)
+    return wide and not jax.config.read("jax_enable_x64")
 
 
 def on_host(*arrays: Array | np.ndarray) -> bool:
@@ -318,6 +325,17 @@ def on_host(*arrays: Array | np.ndarray) -> bool:
         return False
     on_devices = (jnp.asarray(x) for x in arrays if not isinstance(x, np.ndarray))
     return all(device.platform == "cpu" for x in on_devices for device in x.devices())
+
+
+def _check_library(what, name, leaf):
+    """Refuse arrays of other libraries, whose dtypes mean nothing here, and masked ones, whose masks would be lost."""
+    masked = isinstance(leaf, np.ma.MaskedArray)
+    if masked or (hasattr(leaf, "dtype") and not isinstance(leaf, np.ndarray | np.generic | jax.Array)):
+        kind = "masked array" if masked else f"{type(leaf).__name__} of {type(leaf).__module__.partition('.')[0]}"
+        raise ValueError(
+            f"{what}: leaf {name!r} is a {kind}; give a plain array of numpy or jax, as by .detach().cpu().numpy() of "
+            "a tensor of PyTorch"
+        )
 
 
 def _as_floats(leaf, dtype):

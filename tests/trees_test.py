@@ -5,8 +5,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+import scipy.sparse
 from flax import nnx
+from flax.training.train_state import TrainState
 
 from sbjax import trees
 
@@ -54,8 +57,9 @@ def test_floating_passes_over_what_is_no_weight():
     tree = {"w": np.ones(2, np.float16), "x": 1.5, "n": 3, "flag": True, "i": np.arange(2), "key": KEY, "none": None}
     kept = trees.floating(tree)
     assert list(kept) == ["w", "x"]
-    assert all(isinstance(leaf, jax.Array) for leaf in kept.values())
+    assert isinstance(kept["w"], jax.Array)
     assert kept["w"].dtype == jnp.float16
+    assert kept["x"].dtype == np.float64
 
 
 @pytest.mark.parametrize(
@@ -93,6 +97,30 @@ def test_where(where, names):
 def test_floating_refuses(tree, where, words):
     with pytest.raises(ValueError, match=words):
         trees.floating(tree, where, what="mine")
+
+
+class Tensor:
+    """An array of another library."""
+
+    dtype, shape = "torch.float32", (2, 3)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.ones(self.shape, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "kind"),
+    [
+        (Tensor(), "Tensor of tests"),
+        (np.ma.masked_array(np.ones((2, 3)), np.eye(2, 3)), "masked array"),
+        (scipy.sparse.eye(3).tocsr(), "csr_matrix of scipy"),
+        (jax.ShapeDtypeStruct((2, 3), np.float32), "ShapeDtypeStruct of jax"),
+    ],
+)
+def test_arrays_of_other_libraries_are_refused(leaf, kind):
+    for refused in (lambda: trees.floating({"w": leaf}), lambda: trees.replicas([{"w": leaf, "b": np.ones(5)}] * 2)):
+        with pytest.raises(ValueError, match=f"w' is a {kind}; give a plain array of numpy or jax"):
+            refused()
 
 
 def test_check_finite_names_the_leaf():
@@ -138,6 +166,15 @@ def test_lists_that_are_replicas():
         trees.replicas([SQUARE] * 3, what="nets")
     with pytest.raises(ValueError, match="tuple of 2 trees"):
         trees.replicas((np.ones((3, 4)), np.ones((3, 4))))
+
+
+def test_states_of_a_training_are_replicas():
+    """Each has its own optimiser and function, which are no leaves."""
+    params = [{"kernel": np.full((2, 3), i, np.float32), "bias": np.zeros(3, np.float32)} for i in range(2)]
+    states = [TrainState.create(apply_fn=lambda x: x, params=tree, tx=optax.adam(0.1)) for tree in params]
+    stacked = trees.replicas(states)
+    assert stacked.tx is states[0].tx
+    np.testing.assert_array_equal(stacked.params["kernel"][:, 0, 0], [0, 1])
 
 
 @pytest.mark.parametrize(

@@ -236,6 +236,7 @@ def test_lost_summary_is_made_again(tmp_path):
         ({"placement__devices": 64}, "placement.devices=64: this process has 2; lower it"),
         ({"train_epochs": float("inf"), "train_steps": 0}, "train_epochs=inf must be a finite number"),
         ({"optimizer__learning_rate": float("inf")}, "optimizer.learning_rate=inf must be a finite number"),
+        ({"model": {"name": ["mlp"]}}, r"model.name=\['mlp'\]"),
         ({"model__widths": ("a",)}, "model.widths=.*holds an entry that must be of type int"),
         ({"arms__expanded__expansion__factor": 0}, "arm 'expanded': expansion.factor=0 must be >= 1"),
         (

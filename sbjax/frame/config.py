@@ -11,7 +11,7 @@ from sbjax.frame.errors import ConfigError
 from sbjax.frame.plan import Plan
 from sbjax.frame.protocol import Experiment
 from sbjax.frame.reader import SECOND_PHASE, Reader
-from sbjax.names import near, shown
+from sbjax.names import near, shown, writable
 from sbjax.optimizers import lookup
 from sbjax.optimizers import section as optimizer_lib
 
@@ -195,13 +195,19 @@ def _unknown(given, experiment):
     ]
 
 
+_NO_UTF8 = "text that is no UTF-8 cannot be written to config.json; rename what it names"
+
+
 def _strange(value, path=""):
     """Sentences about values that `config.json` could not hold."""
     if isinstance(value, Mapping):
         found = [f"{path or 'the config'} has a field {shown(n)}: names are text" for n in value if type(n) is not str]
+        found += [f"{path or 'the config'} has a field {n!a}: {_NO_UTF8}" for n in value if not writable(n)]
         return found + [s for n, inner in value.items() for s in _strange(inner, f"{path}.{n}".lstrip("."))]
     if isinstance(value, list | tuple):
         return [sentence for inner in value for sentence in _strange(inner, path)]
+    if not writable(value):
+        return [f"{path}={value!a}: {_NO_UTF8}"]
     if value is None or isinstance(value, str | bool | int | float):
         return []
     kind = type(value).__name__

@@ -169,7 +169,7 @@ class Reader:
                 )
             if not arm.replace("_", "").replace("-", "").isalnum():
                 self.problems.append(
-                    f"arms.{arm}: a name is made of letters, digits, '_' and '-', since it names a folder"
+                    f"arms has {arm!r}: a name is made of letters, digits, '_' and '-', since it names a folder"
                 )
             if not isinstance(fields, Mapping):
                 self.problems.append(f"arms.{arm}={shown(fields)} must be a section with some of {', '.join(possible)}")

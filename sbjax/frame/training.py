@@ -268,7 +268,12 @@ class TrainingExperiment(Experiment):
 
 def _model_fields(name):
     """Names of the options of a network of this package, whichever table it is in."""
-    return {field for family, known in FAMILIES.items() if name in known for field in model_specs(name, family)}
+    return {
+        field
+        for family, known in FAMILIES.items()
+        if isinstance(name, str) and name in known
+        for field in model_specs(name, family)
+    }
 
 
 def _save_grid(folder, arm, fitted):

@@ -43,8 +43,9 @@ def wasserstein(
 
     Args:
         tree_a: dicts, tuples, Flax Linen or NNX state, numpy or jax arrays of any shape and float dtype. Sums are
-            computed in float32 or wider; numpy arrays of float64 in float64, whatever the precision of jax. Which
-            leaves count, see `trees.floating`: no counters, keys, functions or running statistics.
+            computed in float32 or wider; numpy arrays of float64, and numbers of Python, in float64, whatever the
+            precision of jax. Which leaves count, see `trees.floating`: no counters, keys, functions or running
+            statistics.
         tree_b: tree with the same leaf names; leaves may differ in size.
         p: order, 1 <= p < inf.
         where: selection of leaves: one or several globs ('*/kernel', 'layer_2/*'), or a function of the flat name;
@@ -233,7 +234,7 @@ def explain_nonfinite(distances: dict[str, Array], inputs: dict[str, dict[str, A
 
 def check_order(p: float) -> None:
     """Raise ValueError unless 1 <= p < inf."""
-    if not isinstance(p, numbers.Real) or not 1 <= p < float("inf"):
+    if not isinstance(p, numbers.Real) or isinstance(p, bool) or not 1 <= p < float("inf"):
         raise ValueError(f"p={p!r} must be a finite number >= 1 for a distance")
 
 

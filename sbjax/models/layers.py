@@ -74,7 +74,7 @@ def stem_option() -> Any:
 
 def depth_option() -> Any:
     """`depth`, see `deep`."""
-    return option(1.0, "multiplies the blocks of each stage", above=0)
+    return option(1.0, "multiplies the blocks of each stage", above=0, most=50)
 
 
 def dropout_option(default: float = 0.0) -> Any:

@@ -38,7 +38,7 @@ class MassNet(nn.Module):
 
     first: int = option(16, "width of the outermost hidden layers", least=1)
     width: int = option(32, "width of the residual blocks", least=1)
-    blocks: int = option(7, "residual blocks", least=0)
+    blocks: int = option(7, "residual blocks", least=0, most=100)
     largest: float = option(3.0, "GeV, above every mass", above=0)
     expansion: Expansion | None = None
     dtype: str = layers.dtype_option(("float32", "float64"), "of parameters and computation")

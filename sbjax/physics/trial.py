@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sbjax import devices
+from sbjax.names import writable
 from sbjax.physics.derivatives import parse_partial, partials
 from sbjax.physics.equation import Condition, Equation, on_face, spread
 from sbjax.physics.trial_errors import told, users_line
@@ -45,8 +46,8 @@ def try_equation(equation: Equation) -> None:
             what = "no term" if isinstance(found, Mapping) else _kind(found)
             raise ValueError(f"{where} gives {what}: return the terms by name, {{'equation': ..}}")
         for name, value in found.items():
-            if not isinstance(name, str) or not name:
-                raise ValueError(f"{where} has a term called {name!r}: give it a name, such as 'equation'")
+            if not isinstance(name, str) or not name or not writable(name):
+                raise ValueError(f"{where} has a term called {name!a}: give it a name, such as 'equation'")
             terms[name] = _real_scalar(f"{where}: term {name!r}", value, equation)
         return list(found.values())
 
@@ -192,6 +193,8 @@ def _check_slopes(where, at_points, points, trials) -> None:
 
 def _try_condition(equation: Equation, condition: Condition) -> None:
     where = f"{equation.name}: condition {condition.name!r}"
+    if not writable(condition.name):
+        raise ValueError(f"{equation.name}: a condition is called {condition.name!a}, which is no UTF-8; rename it")
     if not condition.faces:
         raise ValueError(f"{where} has no face: name one, [('{equation.coordinates[0]}', 'lower')]")
     sides, n = (2 if condition.kind == "periodic" else 1), len(condition.partials)

@@ -171,7 +171,11 @@ def _as_given(file: str) -> str:
 def _first_line(argv: list[str]) -> None:
     """Say that something happens, and refuse a config file that is not there, before anything is imported for it."""
     given = [word.split("=", 1)[1] for word in argv if word.startswith(("--config=", "-config="))]
-    if given and not os.path.exists(config_file.split(given[-1])[0]):
+    try:
+        there = not given or os.path.exists(config_file.split(given[-1])[0])
+    except config_file.ConfigFileError as error:
+        sys.exit(f"error: {error}")
+    if not there:
         sys.exit(f"error: --config={given[-1]}: there is no such file; see configs/")
     if given and not _HELP & set(argv):
         sys.stderr.write(f"reading {_as_given(given[-1])}\n")

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sbjax.names import near
+from sbjax.names import expanded, near
 
 OPEN = ("model", "expansion", "optimizer", "second_phase")
 """Sections whose fields depend on what they name."""
@@ -58,8 +58,16 @@ def load(given: str, argv: Sequence[str]) -> Any:
 
 
 def split(given: str) -> tuple[str, str]:
-    """The file, with `~` and variables replaced, and the words of 'file.py:words'."""
+    """The file, with `~` and variables replaced, and the words of 'file.py:words'.
+
+    Raises:
+        ConfigFileError: a variable that is not set, or a path that no system can have.
+    """
     file, _, words = given.partition(":")
+    try:
+        expanded(file)
+    except ValueError as error:
+        raise ConfigFileError(f"--config: {error}") from error
     return os.path.expandvars(os.path.expanduser(file)), words
 
 
@@ -114,7 +122,9 @@ def _told(file: str) -> Iterator[None]:
         yield
     except ConfigFileError:
         raise
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         if isinstance(error, SystemExit) and not error.code:  # a config that only lists something
             raise
         if type(error).__name__ == "ConfigError":

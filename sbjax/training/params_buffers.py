@@ -36,7 +36,7 @@ _SETTINGS = {"lr", "learning_rate", "weight_decay", "momentum", "epoch", "loss",
 _ANY = {
     _STATISTICS: r"batch_stats",
     _COPY: r"ema|ema_.*|.*_ema|shadow|shadow_.*|swa_model|averaged_.*|target_params",
-    "the state of an optimiser": r"opt_state|optimizer|optimizer_state|optim|exp_avg|exp_avg_sq",
+    "the state of an optimiser": r"opt|opt_state|optimizer|optimizer_state|optim|exp_avg|exp_avg_sq",
 }
 
 

@@ -62,7 +62,11 @@ def read_params(path: str | os.PathLike, *, buffers: bool = False, where: trees.
     if not os.fspath(path):
         raise ParamsError(f"the path of a parameter file is empty; give {params_formats.KNOWN}")
     path = expanded(path)
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise ParamsError(f"{path} cannot be opened: {error.strerror}; give {params_formats.KNOWN}") from error
+    if not there:
         raise ParamsError(f"{path} does not exist; give {params_formats.KNOWN}")
     tree = params_formats.read_tree(path)
     text = {name for name, leaf in trees.flatten(tree).items() if np.asarray(leaf).dtype.kind in "SUT"}

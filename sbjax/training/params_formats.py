@@ -39,6 +39,7 @@ DTYPES = {
     "F8_E4M3FNUZ": np.dtype(ml_dtypes.float8_e4m3fnuz),
     "F8_E5M2FNUZ": np.dtype(ml_dtypes.float8_e5m2fnuz),
 }
+_SHARD = re.compile(r"-(\d+)-of-(\d+)\.safetensors$")
 _STEP = re.compile(r"(?:(.+)_)?(\d+)")
 
 
@@ -179,6 +180,11 @@ def _folder(path: pathlib.Path) -> PyTree:
     if len(indices) > 1 or (len(tensors) > 1 and not indices):
         listed = ", ".join((indices or tensors)[:4])
         raise ParamsError(f"{path} holds {listed}: give one of them, or, of shards, their index model{INDEX}")
+    if tensors and not indices and (shard := _SHARD.search(tensors[0])) and int(shard[2]) > 1:
+        raise ParamsError(
+            f"{path} holds {tensors[0]}, shard {int(shard[1])} of {int(shard[2])}, and no index; fetch the others and "
+            f"model{INDEX}, or give the file itself, if that part is meant"
+        )
     if indices or tensors:
         return read_tree(path / (indices or tensors)[0])
     foreign = [name for name in files if pathlib.PurePath(name).suffix in REMEDIES]

@@ -72,6 +72,8 @@ REFUSED = [
     ("arms.b", {**EXPANDED, "role": "reference"}, "arms.b.role='reference': reference='raw' has the role"),
     ("arms.b", {**EXPANDED, "role": "helper"}, "arms.b.role='helper'.*'control of WHAT'"),
     ("arms.ra w", {}, "a name is made of letters"),
+    ("arms.ra\udcff", {}, r"arms has a field 'ra\\udcff': text that is no UTF-8 cannot be written"),
+    ("task.data_dir", "/data/\udcff", r"task.data_dir='/data/\\udcff': text that is no UTF-8 cannot be written"),
     ("lines", {"between": "pairs"}, "lines is now called 'interpolation'"),
     ("finish", {"steps": 3}, "finish is now called 'second_phase'"),
     ("mapping", {"devices": 1}, "mapping is now called 'placement'"),

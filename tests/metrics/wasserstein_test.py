@@ -363,6 +363,11 @@ def test_float64_of_numpy_stays():
         )
 
 
+def test_numbers_of_python_stay():
+    found = wasserstein({"w": [1e4 + 1e-6, 2.0]}, {"w": [1e4, 2.0]})
+    np.testing.assert_allclose([found.leaves["w/0"], found.pooled], [1e-6, 0.5e-6], rtol=1e-5)
+
+
 class WithStatistics(nnx.Module):
     def __init__(self, seed):
         self.dense, self.bn = nnx.Linear(4, 3, rngs=nnx.Rngs(seed)), nnx.BatchNorm(3, rngs=nnx.Rngs(seed))
@@ -387,6 +392,8 @@ def test_running_statistics_are_no_weights():
 def test_running_statistics_of_equinox_are_no_weights():
     norm = equinox.nn.BatchNorm(3, "batch", mode="ema")
     assert trees.floating({"norm": norm}).keys() == {"norm/weight", "norm/bias"}
+    beside = equinox.nn.make_with_state(equinox.nn.BatchNorm)(3, "batch", mode="ema")
+    assert trees.floating(beside).keys() == {"0/weight", "0/bias"}
 
 
 def test_second_call_compiles_nothing(caplog):
@@ -413,6 +420,7 @@ TREE = {"w": np.ones(3, np.float32)}
     ("arguments", "words"),
     [
         (dict(p=0.5), "p=0.5 must be a finite number >= 1"),
+        (dict(p=True), "p=True must be a finite number >= 1"),
         (dict(p=float("inf")), "p=inf must"),
         (dict(p=float("nan")), "p=nan must"),
         pytest.param(dict(p="2"), "p='2' must be a finite number >= 1", marks=pytest.mark.wrong_types),

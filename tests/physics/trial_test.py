@@ -109,6 +109,7 @@ MISTAKES = {
         "term 'u_on_x', the name of a condition, which would take its place",
     ),
     "a term without a name": (residual(lambda x, d: {"": d["u_t"]}), "has a term called ''"),
+    "a name that is no UTF-8": (residual(lambda x, d: {"a\udcff": d["u_t"]}), r"has a term called 'a\\udcff'"),
     "a number as name": (residual(lambda x, d: {0: d["u_t"]}), "has a term called 0"),
     "no face": (
         dataclasses.replace(HEAT, conditions=(building.dirichlet("u", [], 0.0),), ansatz=None),

@@ -26,6 +26,8 @@ def test_curves_show_medians_and_quartiles(results):
         edges = band.get_paths()[0].vertices[:, 1]
         assert edges.min() == pytest.approx(min(np.nanquantile(v, 0.25) for v in values))
         assert edges.max() == pytest.approx(max(np.nanquantile(v, 0.75) for v in values))
+        later = band.get_paths()[0].vertices[band.get_paths()[0].vertices[:, 0] > 0, 1]
+        assert panel.get_ylim()[0] < later.min() < later.max() < panel.get_ylim()[1]
 
 
 def test_steps_where_an_epoch_is_missing(results):

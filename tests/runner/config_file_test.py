@@ -36,6 +36,8 @@ BROKEN = [
     ("def get_config():\n    open('/no/such/file')", "line 2: FileNotFoundError"),
     ("def get_config():\n    raise SystemExit(3)", "line 2: SystemExit: 3"),
     ("def get_config():\n    1 / 0", "line 2: ZeroDivisionError"),
+    ("def get_config():\n    return get_config()", "line 2: RecursionError"),
+    ("class Own(BaseException): pass\nraise Own('why')", "line 2: Own: why"),
     ("def get_config():\n    pass", "returned None and no config; end it with `return config`"),
     ("def get_config():\n    return 3", "returned 3 and no config"),
     ("get_config = 3", "has no function get_config"),
@@ -77,6 +79,8 @@ FLAGS = [
     ("--config.seeds=3", "--config.seeds: the config has no field 'seeds', did you mean 'replicas'"),
     ("--config.batch_size=3", "did you mean 'task.batch_size'"),
     ("--config.lr=3", "did you mean 'optimizer.learning_rate'"),
+    ("--config.gpu=0", "did you mean 'placement.devices'"),
+    ("--config.dtype=bfloat16", "did you mean 'precision.matmul'"),
     ("--config.epochs=3", "did you mean 'train_epochs'"),
     ("--config.replcas=3", "did you mean 'replicas'"),
     ("--config.task.lr=3", "--config.task.lr: its section 'task' has no field 'lr', did you mean 'optimizer.learning"),
@@ -143,6 +147,9 @@ def test_a_file_is_found_where_a_shell_would_find_it(tmp_path, monkeypatch):
     assert isinstance(lib.load("~/mine.py", flags), ConfigDict)
     with pytest.raises(lib.ConfigFileError, match="there is no such file"):
         lib.load("~/other.py", [])
+    monkeypatch.delenv("NOT_SET_HERE", raising=False)
+    with pytest.raises(lib.ConfigFileError, match=r"^--config: the path .* holds \$NOT_SET_HERE, which is not set"):
+        lib.load("$NOT_SET_HERE/mine.py", [])
 
 
 def test_flags_are_told_before_anything_heavy_is_imported():

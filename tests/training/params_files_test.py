@@ -79,6 +79,7 @@ def test_refusals(tmp_path):
         ("a.npz", "a.npz cannot be read"),
         ("a.safetensors", "a.safetensors is damaged or no safetensors file"),
         ("empty", "is no orbax checkpoint"),
+        ("x" * 300 + ".npz", "x.npz cannot be opened: File name too long; give an orbax folder"),
     ):
         with pytest.raises(ParamsError, match=words):
             load_params(tmp_path / name)
@@ -124,6 +125,7 @@ def sines(length, size):
         ("bn/mean", np.ones(2), {"bn/var": np.ones(2), "bn/scale": np.ones(2)}),
         ("layer/weight/absmax", np.ones(2), {}),
         ("opt_state/0/mu/w", np.ones(2), {}),
+        ("opt/0/mu/w", np.ones(2), {}),
         ("conv/weight_u", np.ones(2), {"conv/weight_orig": np.ones((2, 2))}),
         ("batch_stats/bn/mean", np.ones(2), {}),
         ("lr", np.array(0.1), {}),
@@ -282,6 +284,15 @@ def test_shards_by_their_index(tmp_path):
         index.write_text(text)
         with pytest.raises(ParamsError, match=r"index\.json cannot be read as an index of safetensors"):
             load_params(tmp_path)
+
+
+def test_one_shard_of_several_is_no_model(tmp_path):
+    safetensors.numpy.save_file({"w": np.ones(3, F32)}, tmp_path / "model-00001-of-00002.safetensors")
+    with pytest.raises(ParamsError, match="shard 1 of 2, and no index; fetch the others"):
+        load_params(tmp_path)
+    assert load_params(tmp_path / "model-00001-of-00002.safetensors")["w"].shape == (3,)
+    (tmp_path / "model-00001-of-00002.safetensors").rename(tmp_path / "model-00001-of-00001.safetensors")
+    assert load_params(tmp_path)["w"].shape == (3,)
 
 
 def test_home_and_variables_are_expanded(tmp_path, monkeypatch):
