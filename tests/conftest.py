@@ -1,6 +1,8 @@
 """Two emulated CPU devices, so that every sharded path is exercised on any machine."""
 
 import collections
+import contextlib
+import ctypes
 import functools
 import gc
 import importlib.metadata
@@ -20,6 +22,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Most of a test's time is compilation, and a quarter of that the costly passes of LLVM. With 0 they run, as for users.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Read by glibc when a worker starts: with an arena a thread, what XLA's threads free is not given back.
+os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
 import jax
 import pytest
@@ -71,8 +75,33 @@ def pytest_collection_modifyitems(config, items):
 def _little_memory():
     """Compiled programs of a finished file are let go of: they pile up to gigabytes."""
     yield
+    _let_go()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logfinish():
+    """Within a file too, once its tests have added enough; functions of its fixtures are compiled again."""
+    if _resident() > max(_LARGE, _kept[0] + _STEP):
+        _let_go()
+
+
+_LARGE, _STEP = 900 * 2**20, 150 * 2**20  # bytes
+_kept = [0]  # what was left when programs were let go of last
+
+
+def _let_go():
     jax.clear_caches()
     gc.collect()
+    with contextlib.suppress(AttributeError, OSError):  # another C library: it gives back what it gives back
+        ctypes.CDLL(None).malloc_trim(0)
+    _kept[0] = _resident()
+
+
+def _resident():
+    """Bytes of this process in memory; 0 where the system does not say."""
+    with contextlib.suppress(OSError):
+        return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return 0
 
 
 @pytest.fixture(autouse=True)
