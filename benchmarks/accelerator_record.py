@@ -8,8 +8,8 @@ from sbjax.claims import records
 
 CPU_FORM = (
     "**The CPU form: no accelerator was seen.** Small networks, two steps a round, on the CPU alone; it shows that "
-    "every part runs to its end and what its lines hold. Its times say nothing of a GPU or a TPU, and none went into "
-    "the table that `placement.replicas=auto` reads."
+    "every part runs to its end and what its lines hold. Its times are those of a machine that does other work "
+    "besides; they say nothing of a GPU or a TPU, and none went into the table that `placement.replicas=auto` reads."
 )
 
 
