@@ -3,8 +3,8 @@
     python runs/train.py --config=configs/duality.py --workdir=/tmp/duality                  # two minutes
     python runs/train.py --config=configs/duality.py:hot --workdir=/tmp/duality_hot          # ten minutes
 
-Words: `correlators` (the default), `hot` or `cold` (Fashion-MNIST, read by TFDS, with one-hot or one-cold targets; five
-epochs, ten seeds), and smoke.
+Words: `correlators` (the default), `hot` or `cold` (Fashion-MNIST, read by TFDS: `pip install 'sbjax[tfds]'`; with
+one-hot or one-cold targets, five epochs, ten seeds), and smoke.
 """
 
 from sbjax import config as config_lib

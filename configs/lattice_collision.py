@@ -48,7 +48,7 @@ def get_config(argument=None):
         arms = {
             name: arm
             for name, arm in arms.items()
-            if name not in ("averaged", "conserving", "small") and not name.endswith("_many")
+            if name not in ("averaged", "conserving", "equivariant", "small") and not name.endswith("_many")
         }
     config.arms = arms
     config.reference, config.replicas, config.train_steps = "plain", 10, 3000
