@@ -39,6 +39,7 @@ dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1rem; m
 dt {{ color: var(--soft); }} dd {{ margin: 0; overflow-wrap: anywhere; }}
 @media (max-width: 36rem) {{ dl {{ grid-template-columns: 1fr; gap: 0; }} dd {{ margin-bottom: .5rem; }} }}
 .scroll {{ overflow-x: auto; }}
+@media (min-width: 68rem) {{ .scroll {{ width: fit-content; max-width: calc(50vw + 31rem); }} }}
 table {{ border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }}
 caption {{ text-align: left; color: var(--soft); padding-bottom: .3rem; }}
 th, td {{ text-align: left; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--line);
