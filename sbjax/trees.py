@@ -248,8 +248,7 @@ def replicas(stacked: PyTree, *, what: str = "stacked", part: str = "layer") -> 
 def stack(trees: Sequence[PyTree]) -> PyTree:
     """Stack trees of equal structure along a new leading (replica) axis; of modules, `parameters`.
 
-    Settings that are no leaves, such as the `apply_fn` and `tx` of a `TrainState`, are those of the first. Numpy arrays
-    of float64 stay numpy arrays where jax would cut them to float32.
+    What is no leaf (`apply_fn` and `tx` of a `TrainState`) is that of the first. Float64 of numpy stays numpy's.
 
     >>> stack([{'w': jnp.zeros(3)}, {'w': jnp.ones(3)}])['w'].shape
     (2, 3)
@@ -291,15 +290,6 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in floating], bool))
 
 
-def total(parts: Sequence[PyTree]) -> PyTree:
-    """Leafwise sum of trees of equal structure.
-
-    >>> total([{'a': 1}, {'a': 2}])
-    {'a': 3}
-    """
-    return jax.tree.map(lambda *leaves: sum(leaves), *parts)
-
-
 def strong(tree: PyTree) -> PyTree:
     """Remove weak types, which would cause the second call of a jitted step to recompile.
 
@@ -332,10 +322,7 @@ def _check_library(what, name, leaf):
     masked = isinstance(leaf, np.ma.MaskedArray)
     if masked or (hasattr(leaf, "dtype") and not isinstance(leaf, np.ndarray | np.generic | jax.Array)):
         kind = "masked array" if masked else f"{type(leaf).__name__} of {type(leaf).__module__.partition('.')[0]}"
-        raise ValueError(
-            f"{what}: leaf {name!r} is a {kind}; give a plain array of numpy or jax, as by .detach().cpu().numpy() of "
-            "a tensor of PyTorch"
-        )
+        raise ValueError(f"{what}: leaf {name!r} is a {kind}; give one of numpy or jax (.numpy(force=True) of PyTorch)")
 
 
 def _as_floats(leaf, dtype):

@@ -119,7 +119,7 @@ class Tensor:
 )
 def test_arrays_of_other_libraries_are_refused(leaf, kind):
     for refused in (lambda: trees.floating({"w": leaf}), lambda: trees.replicas([{"w": leaf, "b": np.ones(5)}] * 2)):
-        with pytest.raises(ValueError, match=f"w' is a {kind}; give a plain array of numpy or jax"):
+        with pytest.raises(ValueError, match=f"w' is a {kind}; give one of numpy or jax"):
             refused()
 
 

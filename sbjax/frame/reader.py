@@ -15,6 +15,7 @@ OPEN = ("model", "expansion", "optimizer", "second_phase")
 ARM_SECTIONS = ("task", "model", "expansion", "optimizer", "second_phase")
 ARM_WORDS = ("order", "role", "labels")
 LONGEST = 100  # bytes of the name of an arm
+MOST_ARMS = 500  # each is built and compiled for itself
 SECOND_PHASE = {"steps": 0, **optimizer_lib.union_fields(), "name": "lbfgs", "weight_decay": 0.0}
 SECOND_PHASE["schedule"] = "constant"
 
@@ -158,6 +159,12 @@ class Reader:
             )
             return
         possible = tuple(name for name in ARM_SECTIONS if name in (*self.experiment.sections, "task"))
+        if len(arms) > MOST_ARMS:
+            self.problems.append(
+                f"arms are {len(arms)}, more than {MOST_ARMS}: divide them among several runs, or make them cells of a "
+                "sweep (runs/sweep.py)"
+            )
+            return
         folders: dict[str, str] = {}
         for arm, fields in arms.items():
             twin = folders.setdefault(arm.casefold(), arm)

@@ -346,6 +346,8 @@ def _find(name: Any, family: str) -> Model:
             raise ValueError(f"name={name!r}: {error}") from error
         return Model(name)
     known = FAMILIES[family]
+    if not isinstance(name, str):
+        raise ValueError(f"name={name!r} must be text; known: {', '.join(known)}")
     other = next((other for other, models in FAMILIES.items() if name in models), None)
     if name not in known and other:
         raise ValueError(f"name={name!r} is a network of the family {other!r}, not {family!r}; use {', '.join(known)}")

@@ -1,6 +1,7 @@
 """Sections as a self-contained HTML page: no script, no other file, no network."""
 
 import base64
+import re
 from collections.abc import Sequence
 from html import escape
 from urllib.parse import quote
@@ -39,12 +40,13 @@ dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1rem; m
 dt {{ color: var(--soft); }} dd {{ margin: 0; overflow-wrap: anywhere; }}
 @media (max-width: 36rem) {{ dl {{ grid-template-columns: 1fr; gap: 0; }} dd {{ margin-bottom: .5rem; }} }}
 .scroll {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }}
+@media (min-width: 68rem) {{ .scroll {{ width: fit-content; max-width: calc(50vw + 31rem); }} }}
+table {{ border-collapse: separate; border-spacing: 0; font-size: .875rem; font-variant-numeric: tabular-nums; }}
 caption {{ text-align: left; color: var(--soft); padding-bottom: .3rem; }}
 th, td {{ text-align: left; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--line);
          vertical-align: top; }}
 thead th {{ vertical-align: bottom; }} tbody th {{ font-weight: 600; }} td {{ white-space: nowrap; }}
-td.words {{ white-space: normal; min-width: 5.5rem; }} .n {{ white-space: nowrap; }}
+td.words, td.number {{ white-space: normal; }} td.words {{ min-width: 5.5rem; }} .n {{ white-space: nowrap; }}
 @media (min-width: 48rem) {{ td.words {{ min-width: 11rem; }} }}
 th:first-child {{ position: sticky; left: 0; background: var(--back); min-width: 3rem; max-width: 11rem;
                   overflow-wrap: break-word; }}
@@ -165,13 +167,16 @@ def _table(table: Table, title: str) -> list[str]:
 
 
 def _cell(text: str, place: int) -> str:
-    """A cell; sentences may be broken, numbers and names may not, and an interval below a number between its ends."""
+    """A cell; sentences may be broken, numbers and names may not, a number with an interval between the two, and an
+    interval below a number between its ends."""
     first, *below = map(escape, text.split("\n"))
     if place == 0:
         return f'<th scope="row">{"<br>".join([first, *below])}</th>'
     if below:
         pieces = (" ".join(f'<span class="n">{piece}</span>' for piece in line.split(" ")) for line in below)
         return f'<td class="words">{"<br>".join([first, *pieces])}</td>'
+    if interval := re.fullmatch(r"(\S+(?: %)?) (\[.*\])", first):
+        return '<td class="number"><span class="n">{}</span> <span class="n">{}</span></td>'.format(*interval.groups())
     inner = first
     words = " ".join(text.split()).count(" ") > 1 and text[:1].isalpha()
     return f'<td class="words">{inner}</td>' if words else f"<td>{inner}</td>"

@@ -112,7 +112,10 @@ def parse(argv: list[str], check: Callable[[], None] | None = None) -> list[str]
         rest = flags.FLAGS(argv)
     except config_file.ConfigFileError as error:
         sys.exit(f"error: {error}")
-    except flags.Error as error:
+    except KeyboardInterrupt:  # while a config file is run
+        sys.stderr.write("stopped before any training; nothing is lost\n")
+        sys.exit(128 + signal.SIGINT)
+    except (flags.Error, ValueError) as error:  # the latter of --noflag=value
         said = str(error).replace("invalid literal for int() with base 10:", "give a whole number, not")
         said = said.replace("could not convert string to float:", "give a number, not")
         said = re.sub(r"\('Non-boolean argument to boolean flag', (.*)\)", r"give true or false, not \1", said)

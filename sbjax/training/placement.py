@@ -233,7 +233,7 @@ class Program:
                 [self._evaluate(data, state.variables, jnp.int32(part)) for state in carry]
                 for part, data in enumerate(self._parts())
             ]
-        averages = self.collect([trees.total(parts) for parts in zip(*sums)])
+        averages = self.collect([jax.tree.map(lambda *leaves: sum(leaves), *parts) for parts in zip(*sums)])
         return {name: average.value for name, average in averages.items()}
 
     def programs(self) -> int:

@@ -74,9 +74,12 @@ ROWS = {
         CONFIG_FILE, "what_a_config_file_raises_is_told_with_its_line", "a_config_that_only_lists_something_ends_well",
     )),
     "20": ("empty paths", of(RANKING, "empty_paths_are_refused")),
-    "22": ("integers as weights", (*of(TREES, "floating_refuses"), *of(W, "refusals"))),
+    "22": ("integers as weights", (
+        *of(TREES, "floating_refuses", "arrays_of_other_libraries_are_refused"), *of(W, "refusals"),
+    )),
     "23": ("shards, other formats, which file is meant", (
-        *of(PARAMS, "refusals", "shards_by_their_index", "text_is_left_out_and_said"),
+        *of(PARAMS, "refusals", "shards_by_their_index", "one_shard_of_several_is_no_model"),
+        *of(PARAMS, "text_is_left_out_and_said"),
         *of(RANKING, "params_that_do_not_fit_together", "one_file_of_one_replica_is_told"),
     )),
     "24": ("whole modules", (
@@ -97,6 +100,7 @@ ROWS = {
     # Met by using it as a new user would.
     "U1": ("lists of trees are replicas", (
         *of(TREES, "lists_that_are_replicas", "lists_that_could_be_either", "what_is_one_stacked_tree"),
+        *of(TREES, "states_of_a_training_are_replicas"),
         *of(REPLICA, "a_list_of_trees_is_replicas", "lists_of_outputs", "replica_outputs_of_a_list"),
     )),
     "U2": ("running statistics of modules", of(
@@ -142,7 +146,9 @@ ROWS = {
     "S3": ("dtypes of weakly typed temperatures", of(
         f"{PHYSICS}/qcd_test.py", "the_dtype_of_weakly_typed_temperatures",
     )),
-    "S4": ("float64 of numpy stays", (*of(W, "float64_of_numpy_stays"), *of(REPLICA, "float64_of_numpy_stays"))),
+    "S4": ("float64 of numpy stays", (
+        *of(W, "float64_of_numpy_stays", "numbers_of_python_stay"), *of(REPLICA, "float64_of_numpy_stays"),
+    )),
     "S5": ("FLOPs know their optimiser", (
         *of("tests/frame/arms_test.py", "a_loop_counts_as_often_as_it_runs", "flops_of_line_searches_are_not_known"),
         *of("tests/frame/arms_test.py", "what_some_steps_compute_besides_is_counted"),
@@ -210,7 +216,7 @@ ROWS = {
         *of(CONFIG_FILE, "a_limit_in_which_jax_cannot_start_is_told"),
         *of(CONFIG_FILE, "flags_are_told_before_anything_heavy_is_imported"),
         *of(CONFIG_FILE, "a_flag_that_is_missing_is_told_before_anything_heavy_is_imported"),
-        *of(f"{RUNNER}/run_test.py", "help", "bad_flags"),
+        *of(f"{RUNNER}/run_test.py", "help", "bad_flags", "an_interrupt_while_a_config_file_is_run"),
     )),
     "R12": ("a second start compiles nothing", of(
         f"{RUNNER}/compile_cache_test.py", "where_it_is", "a_second_start_costs_little_and_changes_no_byte",
@@ -218,6 +224,7 @@ ROWS = {
     "R13": ("the page fits and can be read", (
         *of(f"{REPORT}/browser_test.py", "pages_fit_and_can_be_read", "the_look_finds_what_is_wrong"),
         *of(f"{REPORT}/page_test.py", "report_says_what_was_found"),
+        *of(f"{REPORT}/page_test.py", "a_number_and_its_interval_may_stand_on_two_lines"),
         *of(f"{REPORT}/verdict_test.py", "good_and_bad_news_are_as_plain"),
     )),
     "R14": ("no name and no digit is cut in a terminal", of(

@@ -72,6 +72,7 @@ REFUSED = [
     ("arms.b", {**EXPANDED, "role": "reference"}, "arms.b.role='reference': reference='raw' has the role"),
     ("arms.b", {**EXPANDED, "role": "helper"}, "arms.b.role='helper'.*'control of WHAT'"),
     ("arms.ra w", {}, "a name is made of letters"),
+    ("arms", {"raw": {}} | {str(i): {"model": {"widths": (i,)}} for i in range(1, 501)}, "arms are 501, more than 500"),
     ("arms.ra\udcff", {}, r"arms has a field 'ra\\udcff': text that is no UTF-8 cannot be written"),
     ("task.data_dir", "/data/\udcff", r"task.data_dir='/data/\\udcff': text that is no UTF-8 cannot be written"),
     ("lines", {"between": "pairs"}, "lines is now called 'interpolation'"),

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 import sbjax.report
-from sbjax.report import build_report
+from sbjax.report import build_report, markup
 from sbjax.report.page import sentence
 from sbjax.report.results import load_results
 from sbjax.report.sections import Figure, Section, Table, Text
@@ -72,7 +72,7 @@ def test_report_says_what_was_found(workdir):
     for at, entries in summary["comparisons"].items():
         for entry in entries:
             assert sentence(summary, entry, at=at) in text
-    for piece in ("0.10.1", "Replica distances", "symmetry more broken", "0.5 [0.4, 0.6]", "7 of 8"):
+    for piece in ("0.10.1", "Replica distances", "symmetry more broken", "[0.4, 0.6]", "7 of 8"):
         assert piece in text
     command = "python runs/train.py --config=configs/digits.py:smoke --config.arms.replicas=8 --workdir=WORKDIR"
     assert command in text
@@ -220,3 +220,10 @@ def test_reports_know_no_experiment():
             path
         )
         assert not re.search(r'"kind"[^\n]*(==|!=|\bin\b)|(==|!=|\bin\b)[^\n]*"kind"', path.read_text()), path
+
+
+def test_a_number_and_its_interval_may_stand_on_two_lines():
+    table = Table(["arm", "value", "name"], [["raw", "36.1 % [31.9, 40.3]", "a [b] c"]])
+    page = markup.render([Section("numbers", [table])])
+    assert '<span class="n">36.1 %</span> <span class="n">[31.9, 40.3]</span>' in page
+    assert '<td class="words">a [b] c</td>' in page or "<td>a [b] c</td>" in page

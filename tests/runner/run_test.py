@@ -279,6 +279,7 @@ def command(*flags, cpu_devices=1):
         (["--config=configs/quickstart.py", "--config.replcas=3"], "replicas"),
         (["--config=configs/quickstart.py", "--config.replicas=ten"], "ten"),
         (["--config=configs/quickstart.py", "--config.replicas=0"], "replicas=0 must be >= 1"),
+        (["--config=configs/quickstart.py", "--noconfig.task.flip=true"], "--noconfig.task.flip=true does not take an"),
         (["--config=configs/none.py"], "none.py"),
         ([], "config"),
     ],
@@ -291,6 +292,14 @@ def test_bad_flags(tmp_path, flags, words):
     assert words in run.stderr
     assert "Traceback" not in run.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupt_while_a_config_file_is_run(tmp_path):
+    (tmp_path / "mine.py").write_text("raise KeyboardInterrupt")
+    run = command(f"--config={tmp_path / 'mine.py'}", f"--workdir={tmp_path / 'run'}")
+    assert run.returncode == 130
+    assert run.stderr.endswith("stopped before any training; nothing is lost\n")
+    assert "Traceback" not in run.stderr
 
 
 def test_help():
