@@ -292,7 +292,9 @@ def _point(report: Report, name: str) -> tuple[float, float, float] | None:
 
 def _leave_out_the_start(panel: "Axes") -> None:
     """The untrained networks at step 0 run out of the picture: arms differ by less than the first epoch gains."""
-    later = [y for line in panel.lines for x, y in zip(line.get_xdata(), line.get_ydata()) if x > 0]
+    corners = [line.get_xydata() for line in panel.lines]
+    corners += [path.vertices for band in panel.collections for path in band.get_paths()]
+    later = [y for x, y in np.concatenate(corners) if x > 0]
     if later and (margin := 0.08 * (max(later) - min(later))) > 0:
         panel.set_ylim(min(later) - margin, max(later) + margin)
 
