@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import functools
 import gc
+import hashlib
 import importlib.metadata
 import importlib.util
 import logging
@@ -12,6 +13,7 @@ import os
 import pathlib
 import resource
 import sys
+import time
 
 # Programs that tests compile are kept from one run to the next, and shared by workers and the processes they start.
 # Set before jax is imported, and apart for each version of it and of Python.
@@ -30,10 +32,13 @@ import pytest
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "standard")
+_BEGAN = time.monotonic()
 
 
 def pytest_addoption(parser):
     parser.addoption("--check-types", action="store_true", help="check shapes and types of arguments at run time")
+    parser.addoption("--draw", metavar="WORD", help="files in an order drawn from this word, a commit say")
+    parser.addoption("--minutes", type=float, help="skip what would begin later; with --draw every file has its turn")
 
 
 def pytest_configure(config):
@@ -69,6 +74,28 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker("extended")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+    if word := config.getoption("--draw"):
+        items.sort(key=lambda item: drawn(word, item.path.relative_to(config.rootpath)))
+
+
+def drawn(word, path):
+    """A place in an order of files that differs from word to word."""
+    return hashlib.sha256(f"{word} {path.as_posix()}".encode()).digest()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Tests for which `--minutes` leaves no time are skipped, and counted as skipped."""
+    minutes = item.config.getoption("--minutes")
+    if minutes is not None and time.monotonic() - _BEGAN >= 60 * minutes:
+        pytest.skip(f"none of --minutes={minutes:g} is left")
+
+
+def pytest_collection_finish():
+    """What is imported and collected stays: the collector of garbage need not look through it after every few calls."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(autouse=True, scope="module")

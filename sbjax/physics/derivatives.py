@@ -210,7 +210,7 @@ def _unit(x, i):
 
 
 def mlp_partials(
-    params: Sequence[tuple[Float[Array, "a b"], Float[Array, " b"]]],
+    params: Sequence[tuple[Float[Array, "_ _"], Float[Array, " _"]]],
     x: Float[Array, "*batch d"],
     names: Iterable[str],
     *,

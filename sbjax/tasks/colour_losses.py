@@ -1,6 +1,6 @@
 """What a network says of a colour, and what it costs: a and b themselves, or one of several classes of colour."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ SPREAD = BIN / 2
 """Standard deviation of a soft target, in units of a and b."""
 
 
+@runtime_checkable
 class ColourLoss(Protocol):
     """How outputs of a network are read.
 

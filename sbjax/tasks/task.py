@@ -1,7 +1,7 @@
 """A learning problem as data and pure functions: initialise, sample a batch, loss, evaluate."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -105,6 +105,7 @@ class Lines(NamedTuple):
     inputs: Callable[[PyTree], Array]
 
 
+@runtime_checkable
 class Stream(Protocol):
     """Data that do not fit into memory: entries of `Task.data`, made anew for every step and every part.
 

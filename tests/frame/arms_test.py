@@ -50,6 +50,7 @@ def test_what_some_steps_compute_besides_is_counted():
     assert 0.3 < drawn < 2
 
 
+@pytest.mark.wrong_types  # a stand-in for a task
 def test_a_loop_counts_as_often_as_it_runs():
     """As the same steps written out, up to the work of the loop itself; loops in loops too."""
     w, x = jnp.ones((32, 32)), jnp.ones((8, 32))
@@ -73,6 +74,7 @@ def test_a_loop_counts_as_often_as_it_runs():
         assert arms_lib.step_cost(task(found)).flops == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.wrong_types  # a stand-in for a task
 @pytest.mark.parametrize("kind", ["mlp", "convolution"])
 def test_products_alone_are_nearly_all_flops(kind, monkeypatch):
     """What is counted where XLA tells nothing, as of accelerators: against XLA's own count for the CPU."""

@@ -105,6 +105,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(("path", "value", "words"), REFUSED)
 def test_refusals_name_field_value_and_remedy(path, value, words):
     with pytest.raises(ConfigError, match=words):

@@ -49,16 +49,19 @@ def parts(count):
     return pytest.mark.parametrize(("first", "last", "prepare"), [(0, 40, False), *extended])
 
 
+@pytest.mark.wrong_types
 @parts(300)
 def test_refused_in_words_or_accepted_with_an_effect(tmp_path, monkeypatch, in_time, first, last, prepare):
     try_all(tmp_path, monkeypatch, in_time, first, last, prepare, seed=0, files=mutations.STARTS)
 
 
+@pytest.mark.wrong_types
 @parts(200)
 def test_kinds_that_came_later(tmp_path, monkeypatch, in_time, first, last, prepare):
     try_all(tmp_path, monkeypatch, in_time, first, last, prepare, seed=11, files=mutations.LATER)
 
 
+@pytest.mark.wrong_types
 @parts(200)
 def test_kinds_that_came_last(tmp_path, monkeypatch, in_time, first, last, prepare):
     try_all(tmp_path, monkeypatch, in_time, first, last, prepare, seed=31, files=mutations.LAST)

@@ -190,6 +190,7 @@ def test_names_of_numbered_coordinates():
     assert parse_partial("u_x1x11", coordinates, ("u",)) == Partial(0, (1, *[0] * 9, 1))
 
 
+@pytest.mark.wrong_types
 def test_misuse_is_named():
     u_fn, x = make_mlp(make_params((2, 4, 1)), "tanh"), jnp.zeros(2)
     with pytest.raises(ValueError, match="mode='foward' is unknown, did you mean 'forward'"):

@@ -21,7 +21,7 @@ def test_a_ratio_is_the_median_of_ratios_and_ignores_the_seeds_own_level(noise):
     # A seed that stopped, or reached exactly zero, is left out.
     gaps = controls.paired_ratio(np.append(a, [np.nan, 1.0]), np.append(b, [1.0, 0.0]))
     assert gaps.value == pytest.approx(found.value, rel=1e-12)
-    assert controls.paired_ratio([np.nan], [1.0]).value is None
+    assert controls.paired_ratio(np.array([np.nan]), np.array([1.0])).value is None
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,6 @@ def test_verdicts_on_planted_effects(arm, control, said, noise):
 
 
 def test_few_seeds_get_no_verdict():
-    few = controls.paired_ratio([1.0, 1.0], [0.5, 0.6])
+    few = controls.paired_ratio(np.array([1.0, 1.0]), np.array([0.5, 0.6]))
     assert "too few seeds" in controls.survival("error", "expanded", "raw", few, {})
     assert "no number" in controls.survival("error", "expanded", "raw", controls.Ratio(None, None, None), {})

@@ -22,7 +22,7 @@ def test_holm_is_the_smallest_level_at_which_step_down_rejects():
 
     levels = np.linspace(0, 1, 20001)
     by_definition = [next((a for a in levels if rejected(a)[i]), 1.0) for i in range(7)]
-    np.testing.assert_allclose(lib.holm(p), by_definition, atol=1e-4)
+    np.testing.assert_allclose(lib.holm(p.tolist()), by_definition, atol=1e-4)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 12])

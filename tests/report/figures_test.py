@@ -30,6 +30,23 @@ def test_curves_show_medians_and_quartiles(results):
         assert panel.get_ylim()[0] < later.min() < later.max() < panel.get_ylim()[1]
 
 
+def test_bands_are_within_the_picture_and_the_start_is_not(results):
+    reports = {}
+    for arm, (first, *rest) in results.reports.items():
+        for i, report in enumerate(rest):
+            report.values["test/accuracy"][:] = 0.01 * i + np.linspace(0.2, 0.9, len(report.values["test/accuracy"]))
+        first.values["test/accuracy"][:] = 0.01
+        reports[arm] = (first._replace(epoch=0.0, step=0), *rest)
+    panel = lib.accuracy_curves(results._replace(reports=reports)).axes[0]
+    low, high = panel.get_ylim()
+    edges = np.concatenate([band.get_paths()[0].vertices for band in panel.collections])
+    later = edges[edges[:, 0] > 0, 1]
+    assert len(later)
+    assert low < later.min() < later.max() < high
+    assert later.max() - later.min() > 30
+    assert low > 1
+
+
 def test_steps_where_an_epoch_is_missing(results):
     first, *rest = results.reports["raw"]
     results = results._replace(reports=results.reports | {"raw": (first._replace(epoch=None), *rest)})

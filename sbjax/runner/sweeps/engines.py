@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from sbjax.frame.errors import ConfigError
 
@@ -48,6 +48,7 @@ class Limits(NamedTuple):
     memory_gb: float = 0.0
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Starts commands, each with a log file, and tells their exit codes (-n after signal n)."""
 
