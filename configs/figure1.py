@@ -23,8 +23,8 @@ at stride 1: the expanded network but for a constant and the border.
 """
 
 from sbjax import config as config_lib
+from sbjax.common.options import words as words_of
 from sbjax.experiments.images import figures
-from sbjax.options import words as words_of
 
 # Size of the images; 0 = as stored.
 SETS = {"cifar10": 0, "cifar100": 0, "imagenet_r": 64, "imagenet100": 64}

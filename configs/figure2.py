@@ -11,8 +11,8 @@ DTD are known. Arms as in `figure1.py`.
 """
 
 from sbjax import config as config_lib
+from sbjax.common.options import words as words_of
 from sbjax.experiments.images import figures
-from sbjax.options import words as words_of
 
 # Size of the images; 0 = as stored.
 SETS = {

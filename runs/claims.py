@@ -1,6 +1,6 @@
 """Published claims beside our numbers, and the pages made from records. Flags: `--help`. The same as `sbjax claims`."""
 
-from sbjax.commands import start
+from sbjax.runner.commands import start
 
 if __name__ == "__main__":
     start("claims")

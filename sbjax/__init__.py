@@ -13,6 +13,7 @@ HOME: str | None = None
 """Address of the sources; badges and citation name it once it is set."""
 
 if TYPE_CHECKING:
+    from sbjax.common.options import option
     from sbjax.expansion.folding import fold
     from sbjax.expansion.transform import (
         ImageExpansion,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from sbjax.symmetry.spec import derive_spec
 
 _PLACES = {
+    "common.options": ("option",),
     "expansion.folding": ("fold",),
     "expansion.transform": (
         *("ImageExpansion", "SequenceExpansion", "VectorExpansion"),
@@ -74,6 +76,7 @@ __all__ = [
     "match_weights",
     "matched_distance",
     "neuron_cloud_distance",
+    "option",
     "pairwise_wasserstein",
     "permute",
     "replica_outputs",

@@ -1,6 +1,6 @@
 """`python -m sbjax COMMAND`, the same as `sbjax COMMAND`."""
 
-from sbjax.commands import main
+from sbjax.runner.commands import main
 
 if __name__ == "__main__":
     main()

@@ -11,12 +11,12 @@ import pytest
 
 from sbjax.claims import recording
 from sbjax.claims.records import RecordError
+from sbjax.common.files import FileError, write_json
 from sbjax.experiments.calibration import measure as calibration_measure
 from sbjax.experiments.calibration import report as calibration_report
 from sbjax.experiments.exact import linear_nets
 from sbjax.experiments.landscape.arm_results import save_arm
 from sbjax.experiments.text import report as text_report
-from sbjax.files import FileError, write_json
 from sbjax.frame.errors import ConfigError
 from sbjax.report.whole import digests_of_inputs
 from sbjax.runner.sweeps import folder, lease, merge, plan, status

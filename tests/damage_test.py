@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sbjax import config as config_lib
-from sbjax.files import FileError
+from sbjax.common.files import FileError
 from sbjax.frame.errors import ConfigError
 from sbjax.report import statistics
 from sbjax.report.results import load_results

@@ -133,9 +133,9 @@ MADE_BY_READERS = ("PATH", "FILE", "DIR", ":list", "screened.py", "module:", "my
 
 def flags_of(script, action=""):
     if action:
-        module = importlib.import_module(f"sbjax.commands.{pathlib.Path(script).stem}")
+        module = importlib.import_module(f"sbjax.runner.commands.{pathlib.Path(script).stem}")
         return {*module.OWN_FLAGS[action], "help"}
-    command = ROOT / "sbjax" / "commands" / pathlib.Path(script).name  # scripts in runs/ only start these
+    command = ROOT / "sbjax" / "runner" / "commands" / pathlib.Path(script).name  # scripts in runs/ only start these
     text = (command if script.startswith("runs/") else ROOT / script).read_text()
     shared = ["config", "cpu_devices"] if "define_config" in text else []
     shared += ["distributed"] * ("define_distributed" in text)

@@ -11,14 +11,15 @@ from sbjax.frame.protocol import Experiment
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = [
-    {"commands"},
-    {"config", "runner", "claims"},
+    {"runner"},
+    {"config", "claims"},
     {"experiments"},
     {"frame"},
     {"report", "training", "optimizers"},
     {"bayes", "tasks", "models", "data", "physics", "metanets"},
     {"expansion", "asymmetry", "symmetry", "landscape", "metrics"},
-    {"trees", "rng", "files", "names", "options", "devices", "hosts"},
+    {"common"},
+    {"trees", "rng"},
 ]
 
 
@@ -65,7 +66,7 @@ def test_every_module_is_of_a_size_to_read(house):
 
 
 def test_every_kind_is_an_experiment_with_described_fields():
-    from sbjax.options import MISSING, describe
+    from sbjax.common.options import MISSING, describe
 
     for kind in registry.KINDS:
         experiment = registry.find({"kind": kind})
@@ -103,7 +104,7 @@ ADDED = """
 import dataclasses
 
 from sbjax.frame.protocol import Experiment
-from sbjax.options import option
+from sbjax.common.options import option
 from sbjax.report.results import save_arms
 from sbjax.report.sections import Section, Table
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sbjax.files import plain
+from sbjax.common.files import plain
 from sbjax.report.results import save_arms
 
 # Arms of a differential equation, and what their errors are multiplied by.

@@ -13,12 +13,11 @@ import numpy as np
 import optax
 
 from sbjax import config as config_lib
-from sbjax import rng
+from sbjax import option, rng
 from sbjax.expansion.transform import expand
 from sbjax.frame.errors import told_as
 from sbjax.frame.training import TrainingExperiment
 from sbjax.models import make_model
-from sbjax.options import option
 from sbjax.report.sections import Section, Table
 from sbjax.tasks.task import Aux, Average, Task
 

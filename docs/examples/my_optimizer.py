@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sbjax import option
 from sbjax.optimizers import Optimizer
-from sbjax.options import option
 
 
 @dataclasses.dataclass(frozen=True)

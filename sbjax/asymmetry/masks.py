@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool
 
-from sbjax.options import check, describe, option
+from sbjax.common.options import check, describe, option
 
 KINDS = ("random_subsets", "densest", "bounded")
 UNITS = ("entry", "filter")

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sbjax import asymmetry as asymmetry_lib
-from sbjax import options
-from sbjax.options import Condition, Spec, one_of
+from sbjax.common import options
+from sbjax.common.options import Condition, Spec, one_of
 
 PRESETS = {
     "gnn_arxiv": asymmetry_lib.gnn_arxiv,

@@ -3,7 +3,7 @@
 import dataclasses
 
 from sbjax.asymmetry.masks import MaskSpec
-from sbjax.options import check, describe, one_of, option
+from sbjax.common.options import check, describe, one_of, option
 
 KINDS = ("standard", "w", "sigma", "syre", "fixed_bias")
 

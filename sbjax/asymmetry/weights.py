@@ -18,7 +18,7 @@ from sbjax import trees
 from sbjax.asymmetry import draws
 from sbjax.asymmetry.masks import make_mask
 from sbjax.asymmetry.spec import AsymmetrySpec
-from sbjax.names import near
+from sbjax.common.names import near
 
 KEY = "asymmetry"
 

@@ -16,7 +16,7 @@ from sbjax import rng
 from sbjax.asymmetry.weights import keep_trainable
 from sbjax.bayes.optional import library
 from sbjax.bayes.predictive import check_examples, check_samples
-from sbjax.names import check_choice
+from sbjax.common.names import check_choice
 
 CURVATURES = ("full", "diagonal", "lanczos", "lobpcg")
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from sbjax.asymmetry.weights import keep_trainable
 from sbjax.bayes.optional import library
 from sbjax.bayes.predictive import Draws, check_examples
-from sbjax.names import check_choice
+from sbjax.common.names import check_choice
 
 METHODS = ("sgld", "sghmc")
 

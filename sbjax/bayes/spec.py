@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from sbjax.options import check, describe, option
+from sbjax.common.options import check, describe, option
 
 
 @dataclasses.dataclass(frozen=True)

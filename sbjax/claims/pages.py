@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from sbjax.claims import figure, markdown, published, records, verdicts
 from sbjax.claims.published import Claims
 from sbjax.claims.records import Record, RecordError
-from sbjax.files import write_atomically
+from sbjax.common.files import write_atomically
 
 MADE = "<!-- Made from results/ by `python -m sbjax.claims.pages`: change the records, not this page. -->\n\n"
 SPEED = "speed"

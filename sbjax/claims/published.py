@@ -20,7 +20,7 @@ The file holds `schema`, `papers` (`{arXiv number: what it is about, in our word
 `command`
     of a claim without a record, what would run it; left out where the record has one;
 `check`
-    left out, or how the command is run again at a small scale, see `sbjax.claims.rerun`.
+    left out, or how the command is run again at a small scale, see `sbjax.runner.rerun`.
 """
 
 import json
@@ -31,8 +31,8 @@ from typing import Any, NamedTuple
 
 from sbjax.claims import markdown, verdicts
 from sbjax.claims.records import Record, RecordError, commands, load_all
-from sbjax.files import misfit
-from sbjax.names import near
+from sbjax.common.files import misfit
+from sbjax.common.names import near
 
 KNOWN = {
     "stated": "read in the paper's abstract, captions or tables, or in its authors' code",

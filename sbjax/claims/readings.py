@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from sbjax.claims.records import RecordError
-from sbjax.files import plain, read_json
-from sbjax.names import near
+from sbjax.common.files import plain, read_json
+from sbjax.common.names import near
 
 OF_ONE = ("median", "mean", "max", "min", "spread", "share")
 OF_TWO = ("difference", "ratio", "share")

@@ -14,8 +14,8 @@ import numpy as np
 
 from sbjax.claims import published, recording_lines, records
 from sbjax.claims.records import SCHEMA, Record, RecordError
-from sbjax.files import plain, read_json
-from sbjax.names import expanded
+from sbjax.common.files import plain, read_json
+from sbjax.common.names import expanded
 
 Rows = tuple[list[dict[str, Any]], list[dict[str, Any]]]  # columns and rows
 TABLES = ("arms", "shares", "pooled", "cells", "lines", "along")
@@ -264,11 +264,11 @@ def _pooled(folder: pathlib.Path, first: pathlib.Path) -> Rows:
 
 def _cells(folder: pathlib.Path) -> Rows:
     """The table of an experiment of kind 'exact': its own columns, cells as records have them."""
+    from sbjax.experiments import registry
     from sbjax.report.results import load_results
     from sbjax.report.roles import is_control
-    from sbjax.runner.suite import experiment_of
 
-    results, experiment = load_results(folder), experiment_of(folder)
+    results, experiment = load_results(folder), registry.of_workdir(folder)
     if not hasattr(experiment, "cells"):
         raise RecordError(f"{folder}: --table=cells is for experiments of kind 'exact', not of {experiment.name!r}")
     found = experiment.cells(folder, results.arms)

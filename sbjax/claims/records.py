@@ -44,8 +44,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from sbjax.files import write_json
-from sbjax.names import near
+from sbjax.common.files import write_json
+from sbjax.common.names import near
 
 SCHEMA = 1
 HOW = ("recorded", "entered by hand")

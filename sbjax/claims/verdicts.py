@@ -31,7 +31,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sbjax.names import check_choice
+from sbjax.common.names import check_choice
 
 HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not hold here"
 OPEN, EXPLAINED, SHORT, NOT_RUN = "no difference shown", "explained by control", "too short to tell", "not run"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32, UInt8
 
+from sbjax.common.names import near
 from sbjax.data import cache, decoding, strata
-from sbjax.names import near
 
 EXPECTED = (
     "(images, labels), or {'train': (images, labels), 'test': (images, labels), 'validation': (images, labels)}, or an "

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from sbjax.names import expanded
+from sbjax.common.names import expanded
 
 logger = logging.getLogger(__name__)
 

@@ -49,7 +49,7 @@ def check_memory(count: int, shape: Sequence[int]) -> None:
     Raises:
         ValueError: naming their size and what there is.
     """
-    from sbjax import devices  # JAX, which reading images does not need
+    from sbjax.common import devices  # JAX, which reading images does not need
 
     needed, there = count * math.prod(shape), devices.memory()
     if needed > there:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sbjax.common.names import near
 from sbjax.data import aircraft, cache, decoding, image_files, named, strata
 from sbjax.data.image_files import File, count, some
-from sbjax.names import near
 
 logger = logging.getLogger(__name__)
 

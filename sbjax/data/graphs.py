@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
 from sbjax.asymmetry import draws
-from sbjax.names import import_path, is_import_path, near
+from sbjax.common.names import import_path, is_import_path, near
 
 SETS = ("csbm", "ogbn_arxiv")
 SPLITS = ("train", "valid", "test")

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
+from sbjax.common.names import import_path, is_import_path
 from sbjax.data import arrays, cache, decoding, folders, named, strata, tfds_folders, tfds_images
 from sbjax.data.digits import load_digits
-from sbjax.names import import_path, is_import_path
 
 logger = logging.getLogger(__name__)
 

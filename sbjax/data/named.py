@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sbjax.names import expanded, near
+from sbjax.common.names import expanded, near
 
 logger = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from sbjax import files
+from sbjax.common import files
+from sbjax.common.names import is_import_path
 from sbjax.data import cache, decoding, folders, image_files, images, named, tfds_folders, tfds_images
 from sbjax.data.file_reader import Files, make_files
-from sbjax.names import is_import_path
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def fits_memory(
 
     A set that is in memory anyway fits, and so does a folder without `image_size`, which cannot be streamed.
     """
-    from sbjax import devices  # JAX, which the processes that decode do not need
+    from sbjax.common import devices  # JAX, which the processes that decode do not need
 
     return 4 * _decoded_bytes(name, data_dir, image_size, classes) <= devices.memory()
 

@@ -9,9 +9,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from sbjax.common.names import expanded, import_path, is_import_path, near
 from sbjax.data import tfds_folders
 from sbjax.data.folders import SPLITS
-from sbjax.names import expanded, import_path, is_import_path, near
 
 _FOLDER = "folder:"
 EXPECTED = (

@@ -123,7 +123,7 @@ def _hash(text: str) -> int:
 
 def _check_memory(texts: int, length: int) -> None:
     """Refuse what would be padded to more than there is, before it is."""
-    from sbjax import devices  # JAX, which reading texts does not need
+    from sbjax.common import devices  # JAX, which reading texts does not need
 
     needed, there = 4 * texts * length, devices.memory()
     if needed > there:

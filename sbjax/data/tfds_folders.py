@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from sbjax.common.files import read_json
+from sbjax.common.names import expanded
 from sbjax.data import named
-from sbjax.files import read_json
-from sbjax.names import expanded
 
 logger = logging.getLogger(__name__)
 

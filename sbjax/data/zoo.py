@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Float, Int, PyTree
 
 from sbjax import trees
+from sbjax.common.files import FileError, read_json
+from sbjax.common.names import expanded
 from sbjax.data import zoo_blocks
 from sbjax.data.zoo_blocks import CARD, CONSTANTS
-from sbjax.files import FileError, read_json
-from sbjax.names import expanded
 
 _FORM = {
     "format": int,

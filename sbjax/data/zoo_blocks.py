@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sbjax.files import FileError, misfit, write_atomically
+from sbjax.common.files import FileError, misfit, write_atomically
 
 FORMAT = 1
 CARD = "zoo.json"

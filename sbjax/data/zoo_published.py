@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from sbjax import trees
+from sbjax.common.files import FileError, read_json, read_lines
+from sbjax.common.names import expanded
 from sbjax.data.zoo import Zoo
-from sbjax.files import FileError, read_json, read_lines
-from sbjax.names import expanded
 
 CONVERT = (
     "convert it where PyTorch is: for path in pathlib.Path(ZOO).glob('*/checkpoint_*/checkpoints'): "

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from sbjax.options import describe, option
+from sbjax.common.options import describe, option
 
 FILLS = ("mean", "noise", "nearest", "bilinear")
 SEQUENCE_FILLS = ("nearest", "noise")

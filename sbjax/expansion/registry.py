@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sbjax import options
+from sbjax.common import options
+from sbjax.common.names import check_choice, import_path, is_import_path
 from sbjax.expansion.kinds import Expansion, ImageExpansion, SequenceExpansion, VectorExpansion
-from sbjax.names import check_choice, import_path, is_import_path
 
 EXPANSIONS = {"image": ImageExpansion, "vector": VectorExpansion, "sequence": SequenceExpansion}
 

@@ -1,13 +1,16 @@
 """Which kinds of experiment there are. A new one needs a folder here and a line in `KINDS`."""
 
 import importlib
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from sbjax.frame.errors import ConfigError
+from sbjax.common.files import read_json
+from sbjax.common.names import import_path, is_import_path, near
+from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.frame.protocol import Experiment
 from sbjax.frame.sections import RENAMED_KINDS
-from sbjax.names import import_path, is_import_path, near
+from sbjax.report.results import CONFIG
 
 # Modules with an EXPERIMENT, imported when asked for.
 KINDS = {
@@ -59,3 +62,21 @@ def find(task: Mapping[str, Any]) -> Experiment:
     if not isinstance(found, Experiment):
         raise ConfigError(f"task.kind={kind!r} is no experiment; inherit from sbjax.frame.protocol.Experiment")
     return found.select(task)
+
+
+def of_workdir(workdir: pathlib.Path, *, trust: bool = False) -> Any:
+    """The experiment of a workdir, by its `config.json`.
+
+    Raises:
+        FileNotFoundError: there is no `config.json`.
+        ConfigError: it is damaged, not this version's, or names code of a user without `trust`.
+    """
+    with told_of_files():
+        task = read_json(workdir / "config.json", CONFIG)["config"].get("task", {})
+    kind = task.get("kind", "images")
+    if kind not in KINDS and not trust:
+        raise ConfigError(
+            f"{workdir / 'config.json'}: task.kind={kind!r} is not among {', '.join(KINDS)}; if it is an "
+            "experiment of yours, and you trust this folder, give --trust"
+        )
+    return find(task)

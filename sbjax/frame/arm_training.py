@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from sbjax import options
+from sbjax.common import options
 from sbjax.frame.arms import Arm
 from sbjax.frame.plan import Plan
 from sbjax.frame.workdir import Workdir

@@ -11,13 +11,13 @@ import jax
 import jax.extend.core
 import jax.numpy as jnp
 
-from sbjax import devices
+from sbjax.common import devices
+from sbjax.common.names import near
+from sbjax.common.options import words
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.estimate import largest_array
 from sbjax.frame.sections import Precision
 from sbjax.metrics.monitor import Monitor
-from sbjax.names import near
-from sbjax.options import words
 from sbjax.tasks.task import Task
 from sbjax.training.fit import Phase
 from sbjax.training.timeline import boundaries

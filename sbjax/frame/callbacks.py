@@ -6,9 +6,9 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from sbjax.common.names import import_path, is_import_path
+from sbjax.common.options import words
 from sbjax.frame.errors import ConfigError
-from sbjax.names import import_path, is_import_path
-from sbjax.options import words
 
 logger = logging.getLogger(__name__)
 

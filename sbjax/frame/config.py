@@ -5,13 +5,13 @@ from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from sbjax import options
+from sbjax.common import options
+from sbjax.common.names import near, shown, writable
 from sbjax.frame import sections as sections_lib
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.plan import Plan
 from sbjax.frame.protocol import Experiment
 from sbjax.frame.reader import SECOND_PHASE, Reader
-from sbjax.names import near, shown, writable
 from sbjax.optimizers import lookup
 from sbjax.optimizers import section as optimizer_lib
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sbjax import options
+from sbjax.common import options
 from sbjax.frame import sections as sections_lib
 from sbjax.frame.protocol import Experiment
 from sbjax.frame.reader import ARM_WORDS

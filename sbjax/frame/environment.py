@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from sbjax import devices
+from sbjax.common import devices
 from sbjax.frame.own_parts import code_digests
 
 PACKAGES = ("sbjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ott-jax", "numpy", "scipy")

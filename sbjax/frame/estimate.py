@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from sbjax.devices import in_words, memory
+from sbjax.common.devices import in_words, memory
 from sbjax.frame.errors import ConfigError
 
 NOT_SIZES = ("seed", "mask_seed", "train_steps", "reports", "steps", "order", "labels", "role")

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sbjax.names import is_import_path
+from sbjax.common.names import is_import_path
 
 
 def code_in(config: dict[str, Any]) -> list[str]:

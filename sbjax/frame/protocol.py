@@ -27,7 +27,7 @@ class Experiment(Protocol):
 
     Attributes:
         name: of its folder, and of `task.kind`.
-        fields: a dataclass of its own fields, those of the section `task`, made with `sbjax.options.option`.
+        fields: a dataclass of its own fields, those of the section `task`, made with `sbjax.common.options.option`.
         fixed: fields of `task` in which arms may not differ.
         sections: which shared sections it reads: of 'model', 'expansion', 'optimizer', 'second_phase', 'population',
             'monitor', 'interpolation', 'calibration', 'checkpoint', 'placement', 'precision'. Any other one is refused

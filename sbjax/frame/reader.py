@@ -3,10 +3,10 @@
 import json
 from collections.abc import Mapping
 
-from sbjax import options
+from sbjax.common import options
+from sbjax.common.names import near, shown
 from sbjax.frame import sections as sections_lib
 from sbjax.frame.plan import CONTROL, REFERENCE, TREATMENT, ArmPlan, Phase, Plan
-from sbjax.names import near, shown
 from sbjax.optimizers import lookup
 from sbjax.optimizers import section as optimizer_lib
 

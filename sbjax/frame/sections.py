@@ -6,7 +6,7 @@ optimiser, a model or an expansion stand with it.
 
 import dataclasses
 
-from sbjax.options import Spec, describe, given, has, option
+from sbjax.common.options import Spec, describe, given, has, option
 
 
 @dataclasses.dataclass(frozen=True)

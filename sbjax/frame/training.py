@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax.errors import FlaxError
 
-from sbjax import hosts, options, rng, trees
+from sbjax import rng, trees
 from sbjax.asymmetry import trainable_size
+from sbjax.common import hosts, options
 from sbjax.expansion.kinds import Expansion
 from sbjax.expansion.registry import make_expansion
 from sbjax.expansion.transform import VectorExpansion

@@ -14,14 +14,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from sbjax import hosts
-from sbjax.files import append_line, changed, read_json, write_atomically
+from sbjax.common import hosts
+from sbjax.common.files import append_line, changed, read_json, write_atomically
+from sbjax.common.names import expanded
 from sbjax.frame import recorded
 from sbjax.frame.callbacks import Callbacks, Event
 from sbjax.frame.environment import environment
 from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.frame.recorded import FORMAT
-from sbjax.names import expanded
 from sbjax.report import results, whole
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sbjax import devices
+from sbjax.common import devices
 
 Network = Mapping[str, Any]
 """Parameters in one of the two forms."""

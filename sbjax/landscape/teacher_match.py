@@ -8,7 +8,7 @@ import numpy as np
 import scipy  # subpackages are imported lazily
 from jaxtyping import Array, Float, Int
 
-from sbjax import devices
+from sbjax.common import devices
 from sbjax.landscape.layered import Activation
 from sbjax.landscape.manifold import Units
 from sbjax.landscape.unit_symmetry import form_of

@@ -15,7 +15,7 @@ import numpy as np
 import scipy
 from jaxtyping import Array, ArrayLike, Float, Key, PyTree
 
-from sbjax.names import near
+from sbjax.common.names import near
 
 
 def generic(z: Array) -> Array:

@@ -7,7 +7,7 @@ import numpy as np
 import scipy  # subpackages are imported lazily
 from jaxtyping import Float
 
-from sbjax import devices
+from sbjax.common import devices
 from sbjax.landscape.layered import Activation, activation_symmetry
 
 

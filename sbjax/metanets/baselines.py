@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax.common.options import option
 from sbjax.metanets.pooling import largest
 from sbjax.models import layers
-from sbjax.options import option
 
 
 class Columns(nn.Module):

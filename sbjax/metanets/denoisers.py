@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax.common.options import option
 from sbjax.metanets.blocks import from_blocks, to_blocks
 from sbjax.metanets.equivariant import EquivariantLinear
-from sbjax.options import option
 
 WAVES = 8
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax.common.options import one_of, option
 from sbjax.metanets.blocks import Layout, to_blocks
 from sbjax.metanets.equivariant import EquivariantLinear, invariants
 from sbjax.models import layers
-from sbjax.options import one_of, option
 
 
 class Functional(nn.Module):

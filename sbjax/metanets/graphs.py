@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax.common.options import option
 from sbjax.metanets.blocks import Layout, to_blocks
 from sbjax.metanets.maps import Slot, take
 from sbjax.metanets.pooling import largest
-from sbjax.options import option
 
 Pair = tuple[str, str]
 Nodes = dict[str, Float[Array, "batch n d"]]

@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from sbjax import trees
+from sbjax.common.names import check_choice, import_path, is_import_path
 from sbjax.metrics import breaking, replica, sharpness
 from sbjax.metrics.bootstrap import Estimate
 from sbjax.metrics.matched import MOST_REPLICAS, matched_distance, weight_spec, weights_of
 from sbjax.metrics.own_distance import own_distance, try_out
-from sbjax.names import check_choice, import_path, is_import_path
 
 READINGS = ("distance", "null", "excess")
 SUFFIXES = ("", "_null", "_excess", "_scale_free", "_scale_free_null", "_scale_free_excess")

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax.common.options import option
 from sbjax.models import layers
-from sbjax.options import option
 
 _KERNELS = nn.initializers.he_normal()
 

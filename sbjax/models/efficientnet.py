@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax.common.options import option
 from sbjax.models import layers
 from sbjax.models.inverted import InvertedResidual, Norms, convolved, divisible, logits, stem, uniform_fan_out
 from sbjax.models.mobilenet import STEMS
-from sbjax.options import option
 
 # (expansion, kernel size, stride, output channels, blocks)
 B0 = (

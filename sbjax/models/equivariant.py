@@ -20,10 +20,10 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from sbjax.common.names import near
+from sbjax.common.options import option
 from sbjax.models import layers
 from sbjax.models.convolution import conv2d
-from sbjax.names import near
-from sbjax.options import option
 
 GROUPS = ("p4", "p4m")
 READOUTS = ("invariant", "sign")

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax.common.options import MISSING, given, option
 from sbjax.expansion.transform import Expansion, VectorExpansion, expand
 from sbjax.models import layers
-from sbjax.options import MISSING, given, option
 
 
 class Field(nn.Module):

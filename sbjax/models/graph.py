@@ -11,8 +11,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from sbjax.asymmetry.figlu import Gate
+from sbjax.common.options import option
 from sbjax.models import layers
-from sbjax.options import option
 
 
 class Graph(NamedTuple):

@@ -9,9 +9,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from sbjax.asymmetry.figlu import Gate, figlu
+from sbjax.common.options import option
 from sbjax.models.batch_norm import BatchNorm
 from sbjax.models.convolution import conv2d
-from sbjax.options import option
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "celu": nn.celu,

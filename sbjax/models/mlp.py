@@ -8,8 +8,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from sbjax.asymmetry.figlu import Gate
+from sbjax.common.options import option
 from sbjax.models import layers
-from sbjax.options import option
 
 
 class MLP(nn.Module):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax.common.options import option
 from sbjax.models import layers
 from sbjax.models.inverted import InvertedResidual, Norms, convolved, divisible, logits, stem
-from sbjax.options import option
 
 # (kernel size, expanded channels, output channels, squeeze and excitation, hard swish instead of relu, stride)
 LARGE = (

@@ -12,9 +12,9 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax.common.options import option
 from sbjax.models import layers
 from sbjax.models.batch_norm import BatchNorm
-from sbjax.options import option
 
 
 class SpeedNet(nn.Module):

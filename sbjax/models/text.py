@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from sbjax.common.options import option
 from sbjax.expansion.kinds import Expansion, SequenceExpansion
 from sbjax.expansion.transform import expand
 from sbjax.models import layers
-from sbjax.options import option
 
 
 class TextModel(nn.Module):

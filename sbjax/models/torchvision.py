@@ -12,11 +12,11 @@ from flax.traverse_util import unflatten_dict
 from jaxtyping import PyTree
 
 from sbjax import trees
+from sbjax.common.names import near
 from sbjax.models.densenet import DenseNet
 from sbjax.models.efficientnet import EfficientNet
 from sbjax.models.mobilenet import MobileNetV3
 from sbjax.models.resnet import ResNet
-from sbjax.names import near
 
 # Layers here -> those of torchvision; {n+1} is the group n and one more.
 _NAMES: dict[type, dict[str, str]] = {

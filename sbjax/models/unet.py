@@ -4,9 +4,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax.common.options import option
 from sbjax.expansion.kinds import Expansion
 from sbjax.models import layers
-from sbjax.options import option
 
 
 class UNet(nn.Module):

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax.common.options import option
 from sbjax.models import layers
-from sbjax.options import option
 
 
 class StridedCNN(nn.Module):

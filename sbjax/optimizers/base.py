@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from sbjax import options
+from sbjax.common import options
 
 
 @dataclasses.dataclass(frozen=True)
 class Part(abc.ABC):
-    """A frozen dataclass whose fields are its options, made by `sbjax.options.option`.
+    """A frozen dataclass whose fields are its options, made by `sbjax.common.options.option`.
 
     Raises:
         ValueError: a value out of its bounds.

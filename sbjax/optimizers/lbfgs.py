@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import optax
 
+from sbjax.common.options import option
 from sbjax.optimizers.base import Optimizer, chained, length_unit, with_arguments
-from sbjax.options import option
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from sbjax import devices
+from sbjax.common import devices
 
 MEMORY = 10
 
@@ -122,7 +122,7 @@ def run_all(
 ) -> list[PyTree | None]:
     """`fit(*job)` of every job, a thread for each of `devices.cores`; results as numpy, in the order of the jobs.
 
-    Threads and no mesh (`sbjax.devices.per_device`): whichever device is free takes the next job, where in one program
+    Threads and no mesh (`devices.per_device`): whichever device is free takes the next job, where in one program
     all would wait for the device with the longest ones; each result is told, and `stop` asked, between two jobs.
 
     Args:

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
+from sbjax.common.options import option
 from sbjax.optimizers.base import Optimizer, chained, clip_norm_option, kernels, length_unit, weight_decay_option
-from sbjax.options import option
 
 
 @dataclasses.dataclass(frozen=True)

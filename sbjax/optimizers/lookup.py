@@ -4,12 +4,12 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from sbjax import options
-from sbjax.names import check_choice, is_import_path
+from sbjax.common import options
+from sbjax.common.names import check_choice, is_import_path
+from sbjax.common.options import Spec
 from sbjax.optimizers import user
 from sbjax.optimizers.base import Part
 from sbjax.optimizers.registry import OPTIMIZERS, SCHEDULES
-from sbjax.options import Spec
 
 NAME = Spec("sgd", f"{', '.join(OPTIMIZERS)}, or an import path")
 LEARNING_RATE = Spec(0.1, "learning rate after the warm-up", least=0)

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import optax
 
+from sbjax.common.options import MISSING, Spec, option
 from sbjax.optimizers.base import Schedule
-from sbjax.options import MISSING, Spec, option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

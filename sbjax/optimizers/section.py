@@ -13,13 +13,13 @@ import jax
 import optax
 from jaxtyping import PyTree
 
-from sbjax import options
-from sbjax.names import shown
+from sbjax.common import options
+from sbjax.common.names import shown
+from sbjax.common.options import Spec
 from sbjax.optimizers import lookup
 from sbjax.optimizers.base import Optimizer, Schedule
 from sbjax.optimizers.registry import OPTIMIZERS, SCHEDULES
 from sbjax.optimizers.rescaled import rescaled
-from sbjax.options import Spec
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import optax
 
+from sbjax.common.options import given, option
 from sbjax.optimizers.base import Optimizer, chained, clip_norm_option, kernels, length_unit, weight_decay_option
-from sbjax.options import given, option
 
 
 @dataclasses.dataclass(frozen=True)

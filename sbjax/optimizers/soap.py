@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from sbjax.common.options import option
 from sbjax.optimizers.base import (
     Optimizer,
     b1_option,
@@ -19,7 +20,6 @@ from sbjax.optimizers.base import (
     step_unit,
     weight_decay_option,
 )
-from sbjax.options import option
 
 MAX_PRECONDITION_DIM = 10_000  # as in the published code
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import optax
 
-from sbjax import names, options
+from sbjax.common import names, options
 from sbjax.optimizers.base import Optimizer, Schedule, calls_the_loss, with_arguments
 
 FLAGS = ("reads_population", "needs_residuals", "deterministic")

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Integer
 
-from sbjax import devices
+from sbjax.common import devices
 from sbjax.physics.collocation_rows import Box, continued, gauss_newton, make_rows
 from sbjax.physics.derivatives import parse_partial
 from sbjax.physics.equation import Equation, evaluate, spread

@@ -15,7 +15,7 @@ from jax.experimental import jet
 from jax.extend.core import Primitive
 from jaxtyping import Array, Float
 
-from sbjax.names import near
+from sbjax.common.names import near
 
 Solution = Callable[[Float[Array, " d"]], Float[Array, " unknowns"]]
 Orders = tuple[int, ...]  # order of differentiation with respect to each coordinate

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from sbjax import devices
-from sbjax.names import near
+from sbjax.common import devices
+from sbjax.common.names import near
 from sbjax.physics.ansatz import Ansatz
 from sbjax.physics.derivatives import Solution, parse_partial, partials
 

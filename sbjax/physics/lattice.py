@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from sbjax import devices
-from sbjax.names import near
+from sbjax.common import devices
+from sbjax.common.names import near
 from sbjax.physics.qcd import FREE_PRESSURE, EquationOfState, check_temperature, equation_of_state, tied_masses
 
 HOTQCD_ROWS = np.array(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from sbjax.names import check_choice
+from sbjax.common.names import check_choice
 from sbjax.physics.equation import SIDES, Condition, Equation, on_face
 
 SAMPLERS = ("uniform", "sobol", "lhs", "adaptive")

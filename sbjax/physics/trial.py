@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sbjax import devices
-from sbjax.names import writable
+from sbjax.common import devices
+from sbjax.common.names import writable
 from sbjax.physics.derivatives import parse_partial, partials
 from sbjax.physics.equation import Condition, Equation, on_face, spread
 from sbjax.physics.trial_errors import told, users_line

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sbjax.files import plain, write_atomically
+from sbjax.common.files import plain, write_atomically
 from sbjax.report import corrected, markup, statistics, tables, verdict
 from sbjax.report.results import Report, Results, load_results
 from sbjax.report.sections import Folded, Lead, Note, Section, Table, Text

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sbjax.files import REMEDY, FileError, read_arrays
+from sbjax.common.files import REMEDY, FileError, read_arrays
 from sbjax.report import figures, roles, sections
 from sbjax.report.results import Results
 

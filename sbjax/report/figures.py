@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sbjax.files import write_atomically
+from sbjax.common.files import write_atomically
 from sbjax.report import sections, statistics, tables
 from sbjax.report.results import Report, Results
 from sbjax.report.svg import COLOURS, plain_text, split

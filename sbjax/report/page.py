@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sbjax.files import plain, write_atomically
+from sbjax.common.files import plain, write_atomically
 from sbjax.report import along, corrected, facts, fields, figures, markup, roles, statistics, tables, verdict
 from sbjax.report import results as results_lib
 from sbjax.report.against import differences

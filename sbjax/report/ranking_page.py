@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from sbjax.files import write_atomically
+from sbjax.common.files import write_atomically
 from sbjax.report import facts, figures, markup, ranking, tables
 from sbjax.report.ranking import Correlation, Ranked
 from sbjax.report.results import Results

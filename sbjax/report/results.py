@@ -28,7 +28,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from sbjax.files import FileError, read_json, read_lines, write_atomically, write_json
+from sbjax.common.files import FileError, read_json, read_lines, write_atomically, write_json
 from sbjax.report import roles
 from sbjax.report.whole import changed_since_finished
 
@@ -53,7 +53,7 @@ CONFIG = {
     "started?": (str, None),
     "continued?": [dict],
 }
-"""The form of `config.json`, see `sbjax.files.misfit`."""
+"""The form of `config.json`, see `sbjax.common.files.misfit`."""
 ARMS = {
     "arms": [str],
     "reference": str,

@@ -26,7 +26,7 @@ reports of any kind, all others by the experiment alone:
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from sbjax.names import near
+from sbjax.common.names import near
 
 REFERENCE, TREATMENT, CONTROL = "reference", "treatment", "control of "
 FACTS = ("order", "role", "labels")

@@ -8,7 +8,7 @@ import numpy as np
 import scipy
 from jaxtyping import ArrayLike, Float
 
-from sbjax.files import plain
+from sbjax.common.files import plain
 from sbjax.metrics.bootstrap import expanded_tail
 from sbjax.report import results as results_lib
 from sbjax.report.corrected import FEWEST_SEEDS, NOT_SHOWN, TOO_FEW, with_corrected

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sbjax.files import plain, read_lines, write_atomically
+from sbjax.common.files import plain, read_lines, write_atomically
 from sbjax.report import markup, statistics, tables, verdict
 from sbjax.report import results as results_lib
 from sbjax.report.sections import Folded, Lead, Links, Note, Section, Table, with_note

@@ -6,7 +6,7 @@ from typing import Any
 
 import scipy
 
-from sbjax.files import plain
+from sbjax.common.files import plain
 from sbjax.report import roles, statistics, tables
 from sbjax.report.results import Results
 

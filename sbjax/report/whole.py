@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sbjax.files import FileError, changed, digest, read_json
+from sbjax.common.files import FileError, changed, digest, read_json
 
 logger = logging.getLogger(__name__)
 

@@ -81,7 +81,7 @@ def read_config(cpu_devices: int, distributed: str | None = None) -> dict[str, A
 
     jax.config.update("jax_num_cpu_devices", cpu_devices)
     if distributed is not None:
-        from sbjax import hosts
+        from sbjax.common import hosts
 
         hosts.start(distributed)
     file = config_flags.get_config_filename(flags.FLAGS["config"])
@@ -217,7 +217,7 @@ def _about_memory(error: Exception) -> str | None:
 
 def _errors_of_hosts() -> tuple[type[Exception], ...]:
     """Looked up when something was raised: that module imports JAX, and a flag that is missing is told before."""
-    hosts = sys.modules.get("sbjax.hosts")
+    hosts = sys.modules.get("sbjax.common.hosts")
     return () if hosts is None else (hosts.HostsError,)
 
 
@@ -245,7 +245,7 @@ def guard(main: Callable[[list[str]], Any], argv: list[str]) -> Any:
     import absl.logging
 
     _check_limit()
-    from sbjax.files import FileError
+    from sbjax.common.files import FileError
     from sbjax.frame.errors import ConfigError
     from sbjax.runner.signals import Interrupted
     from sbjax.training.errors import CheckpointError
@@ -266,7 +266,7 @@ def guard(main: Callable[[list[str]], Any], argv: list[str]) -> Any:
     except OSError as error:
         sys.exit(f"error: {error}. What was saved is untouched: put it right, then start the same command again")
     except (MemoryError, RuntimeError) as error:
-        hosts = sys.modules.get("sbjax.hosts")
+        hosts = sys.modules.get("sbjax.common.hosts")
         if (said := _about_memory(error) or (hosts and hosts.about(error))) is None:
             raise
         sys.exit(f"error: {said}")

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sbjax.names import expanded, near
+from sbjax.common.names import expanded, near
 
 OPEN = ("model", "expansion", "optimizer", "second_phase")
 """Sections whose fields depend on what they name."""

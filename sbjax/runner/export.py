@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sbjax import trees
-from sbjax.files import plain, write_atomically
+from sbjax.common.files import plain, write_atomically
+from sbjax.common.names import expanded
 from sbjax.frame.errors import ConfigError, told_of_files
-from sbjax.names import expanded
 from sbjax.runner.load import Loaded, load
 from sbjax.tasks.task import Task
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from sbjax import options
+from sbjax.common import options
 from sbjax.expansion.registry import EXPANSIONS, expansion_specs
 from sbjax.experiments import registry
 from sbjax.frame import sections as sections_lib

@@ -7,14 +7,14 @@ import pathlib
 from typing import Any, NamedTuple
 
 from sbjax import config as config_lib
-from sbjax.files import read_json
+from sbjax.common.files import read_json
+from sbjax.common.names import expanded, near
 from sbjax.frame.arm_training import identity
 from sbjax.frame.arms import precision
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.own_parts import code_in
 from sbjax.frame.training import TrainingExperiment
 from sbjax.frame.workdir import FORMAT
-from sbjax.names import expanded, near
 from sbjax.report.results import CONFIG
 from sbjax.tasks.task import Task, Variables
 from sbjax.training.checkpoint import CheckpointError

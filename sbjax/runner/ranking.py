@@ -10,12 +10,12 @@ from ml_collections import ConfigDict
 
 from sbjax import config as config_lib
 from sbjax import trees
-from sbjax.files import plain, write_json
+from sbjax.common.files import plain, write_json
+from sbjax.common.names import expanded, near
+from sbjax.common.options import words
 from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.metrics import replica
 from sbjax.metrics.monitor import NUMBERS, SUFFIXES
-from sbjax.names import expanded, near
-from sbjax.options import words
 from sbjax.report import figures, ranking, ranking_page, tables
 from sbjax.report import results as results_lib
 from sbjax.runner import run as experiment

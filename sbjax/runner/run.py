@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from sbjax import hosts
+from sbjax.common import hosts
 from sbjax.experiments import registry
 from sbjax.frame import config as config_lib
 from sbjax.frame.arms import precision

@@ -11,12 +11,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sbjax import config as config_lib
-from sbjax import hosts
+from sbjax.common import hosts
+from sbjax.common.files import read_json, write_atomically
+from sbjax.common.names import expanded
 from sbjax.experiments import registry
-from sbjax.files import read_json, write_atomically
 from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.frame.plan import Plan
-from sbjax.names import expanded
 from sbjax.report.against import Against, write_against
 from sbjax.report.page import build_report
 from sbjax.report.results import CONFIG, load_results
@@ -166,7 +166,7 @@ def report(
         runs = {name: folder / name for name in names} or {None: folder}
         # Of the first run that is there: the others say what is wrong with them in the report.
         first = next((path for path in runs.values() if (path / "config.json").exists()), next(iter(runs.values())))
-        experiment = experiment_of(first, trust=trust)
+        experiment = registry.of_workdir(first, trust=trust)
         if classical:
             _measure_classical(experiment, folder, runs)
         if not os.access(folder, os.W_OK):
@@ -195,24 +195,6 @@ def compare(workdir: str | os.PathLike, against: str | os.PathLike) -> Against:
     """
     with told_of_files(f"--against={os.fspath(against)}: "):
         return write_against(expanded(workdir), expanded(against))
-
-
-def experiment_of(workdir: pathlib.Path, *, trust: bool = False) -> Any:
-    """The experiment of a workdir, by its `config.json`.
-
-    Raises:
-        FileNotFoundError: there is no `config.json`.
-        ConfigError: it is damaged, not this version's, or names code of a user without `trust`.
-    """
-    with told_of_files():
-        task = read_json(workdir / "config.json", CONFIG)["config"].get("task", {})
-    kind = task.get("kind", "images")
-    if kind not in registry.KINDS and not trust:
-        raise ConfigError(
-            f"{workdir / 'config.json'}: task.kind={kind!r} is not among {', '.join(registry.KINDS)}; if it is an "
-            "experiment of yours, and you trust this folder, give --trust"
-        )
-    return registry.find(task)
 
 
 def _measure_classical(experiment: Any, folder: pathlib.Path, runs: Mapping[str | None, pathlib.Path]) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Int, Key, PyTree
 
 from sbjax import trees
-from sbjax.names import check_choice
+from sbjax.common.names import check_choice
 from sbjax.symmetry.attention_layout import Attention, Layout, check_layout, stream_groups, width
 
 ORTHOGONAL = 1e-4  # of the entries of S S^T - 1: float32 passes

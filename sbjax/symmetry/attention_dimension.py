@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from sbjax import trees
-from sbjax.names import check_choice
+from sbjax.common.names import check_choice
 from sbjax.symmetry.attention_layout import Attention, Layout, check_layout
 
 SAME = 1e-9  # of frequencies
@@ -75,7 +75,7 @@ def null_dimension(
     Raises:
         ValueError: single precision, or fewer outputs than parameters.
 
-    >>> from sbjax import devices
+    >>> from sbjax.common import devices
     >>> with devices.double():  # a product of two numbers: one can be traded for the other
     ...     ones = jnp.ones(())
     ...     null_dimension(lambda p, x: p['a'] * p['b'] * x, {'a': ones, 'b': 2 * ones}, jnp.arange(3.0)).dimension

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from sbjax import trees
-from sbjax.names import check_choice
+from sbjax.common.names import check_choice
 
 NORMS = ("rms", "layer")
 ACTIVATIONS = ("gelu", "relu", "tanh")  # of a gelu no scale or sign is free

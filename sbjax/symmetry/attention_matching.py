@@ -26,7 +26,7 @@ import scipy
 from jaxtyping import Array, Key, PyTree
 
 from sbjax import trees
-from sbjax.names import check_choice
+from sbjax.common.names import check_choice
 from sbjax.symmetry import attention
 from sbjax.symmetry.attention import AttentionGauge, DenseGauge, Gauge
 from sbjax.symmetry.attention_fold import attention_factors, balance, dense_factors, fold

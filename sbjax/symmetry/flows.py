@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sbjax import devices
+from sbjax.common import devices
 from sbjax.symmetry.attention_dimension import NullSpace, null_space
 
 Field = Callable[[Float[Array, ""], Float[Array, " d"]], Float[Array, " d"]]

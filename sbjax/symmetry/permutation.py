@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key, PyTree
 
 from sbjax import rng, trees
-from sbjax.names import near
+from sbjax.common.names import near
 
 Permutations = dict[str, Int[Array, "_"]]
 """Indices by name of permutation; a missing name means the identity."""

@@ -36,7 +36,7 @@ from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array, Key, PyTree
 
 from sbjax import trees
-from sbjax.names import near
+from sbjax.common.names import near
 from sbjax.symmetry import verification
 from sbjax.symmetry._factors import FREE, Axes, axes, fix
 from sbjax.symmetry._modules import split

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
-from sbjax import devices, trees
+from sbjax import trees
+from sbjax.common import devices
 from sbjax.symmetry import _widened as widened
 from sbjax.symmetry._modules import split
 from sbjax.symmetry.permutation import Spec, check_spec, permute

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from sbjax.names import check_choice
+from sbjax.common.names import check_choice
 
 BALANCES = ("fixed", "gradient_norm", "self_adaptive")
 MEMORY = 0.9  # decay of the moving average in 'gradient_norm'

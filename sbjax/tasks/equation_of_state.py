@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from sbjax.common.names import check_choice
 from sbjax.expansion.folding import fold as fold_expansion
-from sbjax.names import check_choice
 from sbjax.physics import lattice, qcd
 from sbjax.tasks.full_batch import full_batch_task
 from sbjax.tasks.task import Aux, Average, Grid, Task

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from sbjax.common.names import check_choice
 from sbjax.expansion.transform import VectorExpansion
 from sbjax.models.field import Field, effective_layers
-from sbjax.names import check_choice
 from sbjax.physics.ansatz import mirrored
 from sbjax.physics.derivatives import MODES, mlp_partials, parse_partial, partials
 from sbjax.physics.equation import Equation

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sbjax import rng
+from sbjax.common.names import near
 from sbjax.expansion.folding import fold as fold_expansion
 from sbjax.models.field import Field
-from sbjax.names import near
 from sbjax.physics import sampling
 from sbjax.physics.equation import Equation, evaluate, on_face, spread
 from sbjax.physics.errors import normalised_errors

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from sbjax.common.names import check_choice
 from sbjax.expansion.folding import fold as fold_expansion
 from sbjax.models.field import Field
-from sbjax.names import check_choice
 from sbjax.tasks.full_batch import full_batch_task
 from sbjax.tasks.task import Aux, Average, Grid, Task
 

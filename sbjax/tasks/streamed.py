@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from sbjax.common.files import FileError
 from sbjax.data.streaming import Batches, ImageStream, Part, default_workers
-from sbjax.files import FileError
 from sbjax.tasks import classification
 
 _NAMES = {"images": "eval_inputs", "labels": "eval_labels", "split": "eval_split"}

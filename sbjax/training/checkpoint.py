@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import PyTree
 
-from sbjax import hosts
-from sbjax.files import write_atomically
+from sbjax.common import hosts
+from sbjax.common.files import write_atomically
 from sbjax.training.checkpoint_files import (
     FORMAT,
     CheckpointError,

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from sbjax import hosts
-from sbjax.files import FileError, misfit, read_json
+from sbjax.common import hosts
+from sbjax.common.files import FileError, misfit, read_json
 from sbjax.training.errors import CheckpointError
 
 FORMAT = 2  # of items and `meta`

@@ -10,7 +10,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Key
 
-from sbjax import hosts, trees
+from sbjax import trees
+from sbjax.common import hosts
 from sbjax.metrics.monitor import Monitor
 from sbjax.tasks.task import Task, Variables
 from sbjax.training import fit_state

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from sbjax import trees
-from sbjax.names import expanded
+from sbjax.common.names import expanded
 from sbjax.training import params_formats
 from sbjax.training.params_buffers import find_buffers, integers, without
 from sbjax.training.params_formats import ParamsError

@@ -20,9 +20,10 @@ from jax.extend.core import jaxprs_in_params
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Key, PyTree
 
-from sbjax import devices, hosts, trees
+from sbjax import trees
 from sbjax.asymmetry.weights import hold, release
-from sbjax.names import near
+from sbjax.common import devices, hosts
+from sbjax.common.names import near
 from sbjax.tasks.task import Task
 from sbjax.training import placement_pmap, placement_table
 from sbjax.training import step as step_lib

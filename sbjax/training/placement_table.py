@@ -17,8 +17,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sbjax.files import write_atomically
-from sbjax.names import expanded
+from sbjax.common.files import write_atomically
+from sbjax.common.names import expanded
 
 logger = logging.getLogger(__name__)
 

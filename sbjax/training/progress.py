@@ -3,7 +3,7 @@
 import sys
 import time
 
-from sbjax import hosts
+from sbjax.common import hosts
 
 
 class Progress:

@@ -6,8 +6,9 @@ import pathlib
 
 import pytest
 
-from sbjax.claims import pages, published, rerun, verdicts
+from sbjax.claims import pages, published, verdicts
 from sbjax.claims.records import RecordError
+from sbjax.runner import rerun
 from tests import commands
 
 ROOT = pathlib.Path(__file__).parents[2]

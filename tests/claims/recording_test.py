@@ -9,11 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-from sbjax.claims import markdown, pages, published, recording, records, rerun
+from sbjax.claims import markdown, pages, published, recording, records
 from sbjax.claims.records import RecordError
-from sbjax.files import write_json
+from sbjax.common.files import write_json
 from sbjax.report import statistics
 from sbjax.report.results import load_results
+from sbjax.runner import rerun
 from tests import planted
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from sbjax.claims import records
-from sbjax.files import to_json
+from sbjax.common.files import to_json
 
 RESULTS = pathlib.Path(__file__).parents[2] / "results"
 RECORD = {

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from sbjax import data
+from sbjax.common.files import FileError
 from sbjax.data import streaming
 from sbjax.data.streaming import Batches, fits_memory, open_stream
-from sbjax.files import FileError
 from sbjax.tasks.streamed import ImageFeed
 
 PARTS = ("train", "validation", "test")
@@ -174,7 +174,7 @@ def test_a_set_that_is_too_large_is_told_apart(photos, places, tiny_tfds, monkey
     for name, size in needed.items():
         given = {"data_dir": places["data_dir"], "image_size": 8 if name.startswith("folder") else None}
         for memory, fits in ((4 * size, True), (4 * size - 1, False)):
-            monkeypatch.setattr("sbjax.devices.memory", lambda memory=memory: memory)
+            monkeypatch.setattr("sbjax.common.devices.memory", lambda memory=memory: memory)
             assert fits_memory(name, **given) is fits
     assert fits_memory("digits")
     assert fits_memory(f"folder:{photos}")

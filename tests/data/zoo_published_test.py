@@ -9,8 +9,8 @@ import pytest
 import scipy.signal
 
 from sbjax import trees
+from sbjax.common.files import FileError
 from sbjax.data import zoo_published
-from sbjax.files import FileError
 
 LAYERS = {"conv2d": (3, 3, 1, 16), "conv2d_1": (3, 3, 16, 16), "conv2d_2": (3, 3, 16, 16), "dense": (16, 10)}
 

@@ -7,8 +7,8 @@ import pytest
 
 from sbjax import trees
 from sbjax.asymmetry.options import build_asymmetric
+from sbjax.common.files import FileError, write_json
 from sbjax.data import zoo, zoo_blocks
-from sbjax.files import FileError, write_json
 from sbjax.models import make_model
 
 MODEL = {"name": "cnn", "channels": (3, 4), "norm": "none", "activation": "relu"}

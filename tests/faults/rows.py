@@ -6,7 +6,7 @@
 METRICS, PHYSICS, RUNNER, REPORT = "tests/metrics", "tests/physics", "tests/runner", "tests/report"
 NORMS, W, REPLICA = f"{METRICS}/norms_test.py", f"{METRICS}/wasserstein_test.py", f"{METRICS}/replica_test.py"
 FILES, TREES, DAMAGE, KINDS = (
-    "tests/files_test.py", "tests/trees_test.py", "tests/damage_test.py", "tests/damage_kinds_test.py",
+    "tests/common/files_test.py", "tests/trees_test.py", "tests/damage_test.py", "tests/damage_kinds_test.py",
 )  # fmt: skip
 PARAMS, CHECKPOINT = "tests/training/params_files_test.py", "tests/training/checkpoint_test.py"
 TRIAL, RANKING, CONFIG_FILE = (

@@ -55,7 +55,7 @@ def event(step):
 
 
 def test_all_are_told_and_a_broken_one_only_once(file, caplog):
-    from sbjax.names import import_path
+    from sbjax.common.names import import_path
 
     callbacks = Callbacks(f"{file}:record, {file}:broken, {file}:Counts")
     for step in (0, 10):

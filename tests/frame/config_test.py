@@ -5,12 +5,12 @@ import json
 import pytest
 
 from sbjax import config as config_lib
+from sbjax.common.options import Spec, describe
 from sbjax.config import base_config, check, parse_words, read, shrink
 from sbjax.experiments import registry
 from sbjax.frame.differences import differences
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.sections import SHARED, General
-from sbjax.options import Spec, describe
 
 EXPANDED = {"expansion": {"kind": "image", "factor": 2, "fill": "0.5"}}
 

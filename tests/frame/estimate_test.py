@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sbjax import config as config_lib
-from sbjax import devices
+from sbjax.common import devices
 from sbjax.frame import estimate
 from sbjax.frame.errors import ConfigError
 from sbjax.runner import run as runner

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from sbjax import options
+from sbjax.common import options
+from sbjax.common.names import import_path
 from sbjax.models import (
     FAMILIES,
     make_field,
@@ -18,7 +19,6 @@ from sbjax.models import (
     make_text_model,
     model_specs,
 )
-from sbjax.names import import_path
 
 MAKE = {
     "image": lambda name, **given: make_model(name, classes=3, **given),

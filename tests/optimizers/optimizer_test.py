@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from sbjax import options, trees
+from sbjax import trees
+from sbjax.common import options
 from sbjax.optimizers import OPTIMIZERS, SCHEDULES, Adam, AdamW, Constant, Cosine, Lbfgs, Sgd, Soap, Step
 from sbjax.optimizers.base import calls_the_loss
 

@@ -12,11 +12,11 @@ import pytest
 import scipy.special
 from flax import linen as nn
 
+from sbjax.common.names import import_path
 from sbjax.experiments.pinn.experiment import build_equation
 from sbjax.frame.errors import ConfigError
 from sbjax.models import layers
 from sbjax.models.field import Field
-from sbjax.names import import_path
 from sbjax.physics import building
 from sbjax.physics.equation import Condition, Reference
 from sbjax.physics.pdes import EQUATIONS, make_equation

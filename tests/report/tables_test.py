@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from sbjax.files import to_json
+from sbjax.common.files import to_json
 from sbjax.report import tables as lib
 from sbjax.report.results import load_results
 from sbjax.report.statistics import summarise

@@ -181,7 +181,7 @@ def test_a_flag_that_is_missing_is_told_before_anything_heavy_is_imported(words)
 
     script = (
         f"import sys; sys.argv = ['sbjax', *{words.split()!r}]\n"
-        "from sbjax.commands import main\n"
+        "from sbjax.runner.commands import main\n"
         "try:\n    main()\nexcept SystemExit as error: print(error)\n"
         "print(sorted({'jax', 'scipy', 'matplotlib'} & set(sys.modules)))"
     )

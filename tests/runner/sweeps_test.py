@@ -19,10 +19,10 @@ import pytest
 from absl import flags
 
 from sbjax import config as config_lib
-from sbjax.commands import sweep as sweep_command
 from sbjax.frame.errors import ConfigError
 from sbjax.runner import run as run_lib
 from sbjax.runner import suite
+from sbjax.runner.commands import sweep as sweep_command
 from sbjax.runner.signals import Interrupted
 from sbjax.runner.sweeps import cells, drive, engines, folder, lease, merge, plan, status, work
 

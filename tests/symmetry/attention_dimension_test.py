@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sbjax import devices, trees
+from sbjax import trees
+from sbjax.common import devices
 from sbjax.models.transformer import Transformer, rope_frequencies
 from sbjax.symmetry import attention_dimension as lib
 from sbjax.symmetry.attention_layout import layout_of

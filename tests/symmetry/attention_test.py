@@ -9,7 +9,8 @@ import pytest
 import scipy.linalg
 import scipy.optimize
 
-from sbjax import derive_spec, devices, match_weights, trees
+from sbjax import derive_spec, match_weights, trees
+from sbjax.common import devices
 from sbjax.models.text import TextTransformer
 from sbjax.models.transformer import Transformer, rope_frequencies
 from sbjax.symmetry import attention, attention_fold, attention_matching

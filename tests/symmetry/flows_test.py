@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.integrate
 
-from sbjax import devices
+from sbjax.common import devices
 from sbjax.symmetry import flows
 
 RANDOM = np.random.default_rng(0)

@@ -15,6 +15,7 @@ from sbjax.asymmetry.options import build_asymmetric
 from sbjax.bayes.predictive import Predictive
 from sbjax.bayes.spec import VariationalSpec
 from sbjax.bayes.variational import Started, Variational
+from sbjax.common.options import option
 from sbjax.data.images import ImageData
 from sbjax.expansion.kinds import Expansion
 from sbjax.experiments.images.experiment import Fields as ImageFields
@@ -22,7 +23,6 @@ from sbjax.experiments.images.experiment import Images
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.training import TrainingExperiment
-from sbjax.options import option
 from sbjax.tasks.task import Aux, Task
 
 

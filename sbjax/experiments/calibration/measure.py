@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from sbjax import trees
-from sbjax.files import plain, write_json
+from sbjax.common.files import plain, write_json
 from sbjax.frame.arms import Arm
 from sbjax.frame.plan import Plan
 from sbjax.frame.workdir import Workdir

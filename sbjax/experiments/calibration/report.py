@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sbjax.common.files import read_json
 from sbjax.experiments.calibration.measure import FOLDER
-from sbjax.files import read_json
 from sbjax.report import statistics, tables
 from sbjax.report.figures import COLOURS, DASHES, legend, new_figure, picture, styled
 from sbjax.report.results import Results

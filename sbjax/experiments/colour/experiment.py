@@ -8,18 +8,18 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
+from sbjax.common.files import write_json
+from sbjax.common.names import is_import_path
+from sbjax.common.options import one_of, option
 from sbjax.data import images as images_lib
 from sbjax.data.colours import ColourData, with_statistics
 from sbjax.expansion.kinds import Expansion
 from sbjax.expansion.transform import check_expansion
 from sbjax.experiments.colour import report as report_lib
-from sbjax.files import write_json
 from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.training import TrainingExperiment
 from sbjax.models import make_map_model
-from sbjax.names import is_import_path
-from sbjax.options import one_of, option
 from sbjax.tasks import colour as colour_lib
 from sbjax.tasks.classification import TEST
 from sbjax.tasks.colour_losses import LOSSES, make_colour_loss

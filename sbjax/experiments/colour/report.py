@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import ArrayLike, Float, UInt8
 
-from sbjax.files import FileError, read_arrays, read_json, write_atomically
+from sbjax.common.files import FileError, read_arrays, read_json, write_atomically
 from sbjax.report import statistics, tables
 from sbjax.report.figures import new_figure, picture, styled
 from sbjax.report.results import Results

@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from sbjax.common.files import misfit, read_json
 from sbjax.experiments.connectivity import neurons
 from sbjax.experiments.connectivity import report as report_lib
 from sbjax.experiments.connectivity.run import measure_arm
-from sbjax.files import misfit, read_json
 from sbjax.frame.plan import Plan
 from sbjax.frame.sections import Interpolation
 from sbjax.frame.training import TrainingExperiment

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
-from sbjax.files import plain
+from sbjax.common.files import plain
 from sbjax.metrics.connectivity import Barrier
 from sbjax.report import tables
 from sbjax.report.figures import COLOURS, DASHES, legend, new_figure, styled

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sbjax.common.files import read_json
 from sbjax.experiments.connectivity import figures as drawing
 from sbjax.experiments.connectivity import neurons_report
-from sbjax.files import read_json
 from sbjax.metrics import shares
 from sbjax.metrics.connectivity import Barrier
 from sbjax.report import tables

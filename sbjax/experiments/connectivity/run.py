@@ -10,10 +10,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from sbjax import options as options_lib
 from sbjax import rng, trees
+from sbjax.common import options as options_lib
+from sbjax.common.files import plain, write_atomically
 from sbjax.experiments.connectivity import neurons
-from sbjax.files import plain, write_atomically
 from sbjax.frame.arms import Arm
 from sbjax.frame.plan import Plan
 from sbjax.frame.sections import Interpolation

@@ -13,11 +13,11 @@ import dataclasses
 import jax
 
 from sbjax import trees
+from sbjax.common.options import one_of, option
 from sbjax.experiments.exact import attention_barriers, attention_flows, attention_parts
 from sbjax.experiments.exact.experiment import ExactExperiment
 from sbjax.frame.errors import ConfigError
 from sbjax.models.transformer import ACTIVATIONS, rope_frequencies
-from sbjax.options import one_of, option
 
 PARTS = {
     "dimensions": attention_parts.dimensions,

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sbjax import rng
+from sbjax.common.options import one_of, option
 from sbjax.experiments.exact import duality_training
 from sbjax.experiments.exact.experiment import ExactExperiment, measured, result
 from sbjax.experiments.landscape.experiment import load_images
 from sbjax.frame.errors import ConfigError
-from sbjax.options import one_of, option
 from sbjax.symmetry import duality
 
 TRAINING, CORRELATORS = {"part": one_of("training")}, {"part": one_of("correlators")}

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from sbjax.common.files import REMEDY, FileError, misfit
 from sbjax.experiments.landscape.arm_results import ArmResult, load_arm
 from sbjax.experiments.landscape.experiment import LandscapeExperiment, named
-from sbjax.files import REMEDY, FileError, misfit
 from sbjax.frame.protocol import Experiment
 from sbjax.metrics.shares import share
 from sbjax.report import tables

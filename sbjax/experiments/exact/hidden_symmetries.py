@@ -13,10 +13,10 @@ import jax
 import numpy as np
 
 from sbjax import rng
+from sbjax.common.options import one_of, option
 from sbjax.experiments.exact.experiment import ExactExperiment, counted, result
 from sbjax.frame.errors import ConfigError
 from sbjax.landscape import functional_dimension as fd
-from sbjax.options import one_of, option
 
 LOOKS = ("line", "regions", "lines", "points")
 

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from sbjax import rng, trees
+from sbjax.common.options import one_of, option
 from sbjax.experiments.exact import involution_images
 from sbjax.experiments.exact.experiment import ExactExperiment, measured, over, result
 from sbjax.experiments.exact.training import init_mlp, train
 from sbjax.frame.errors import ConfigError
 from sbjax.landscape.layered import forward
-from sbjax.options import one_of, option
 from sbjax.symmetry import involution as symmetry
 
 METHODS = ("plain", "augmented", "penalty", "projector", "tied")

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from sbjax import rng, trees
+from sbjax.common.options import option
 from sbjax.experiments.exact.experiment import ExactExperiment, counted, measured, over, result
 from sbjax.experiments.exact.training import train
 from sbjax.frame.errors import ConfigError
-from sbjax.options import option
 from sbjax.physics import lattice_boltzmann as lb
 
 METHODS = ("plain", "augmented", "averaged", "equivariant")

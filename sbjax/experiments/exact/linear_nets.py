@@ -8,10 +8,10 @@ import numpy as np
 import scipy.linalg
 
 from sbjax import rng
+from sbjax.common.options import option
 from sbjax.experiments.exact.experiment import ExactExperiment, counted, measured, result
 from sbjax.frame.errors import ConfigError
 from sbjax.landscape import linear_nets as nets
-from sbjax.options import option
 
 
 @dataclasses.dataclass(frozen=True)

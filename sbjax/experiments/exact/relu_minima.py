@@ -13,11 +13,11 @@ import jax
 import numpy as np
 
 from sbjax import rng
+from sbjax.common.options import one_of, option
 from sbjax.experiments.exact.experiment import ExactExperiment, counted, result
 from sbjax.frame.errors import ConfigError
 from sbjax.landscape import relu_minima as rm
 from sbjax.landscape import relu_minima_fractional as fractional
-from sbjax.options import one_of, option
 
 GLOBAL, CRITICAL = 1e-3, 1e-6  # a loss below is a global minimum's; a gradient below is that of a critical point
 LARGEST = 25  # k up to which Hessians of k^2 entries a side are diagonalised in numbers

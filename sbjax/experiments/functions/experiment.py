@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 
 import jax
 
-from sbjax import options, trees
+from sbjax import trees
+from sbjax.common import options
+from sbjax.common.options import one_of, option
 from sbjax.expansion.kinds import Expansion
 from sbjax.experiments.functions import report as report_lib
 from sbjax.experiments.functions import run as grid_run
@@ -19,7 +21,6 @@ from sbjax.frame.protocol import Experiment
 from sbjax.frame.training import TrainingExperiment
 from sbjax.models import make_field
 from sbjax.optimizers import lbfgs_many
-from sbjax.options import one_of, option
 from sbjax.tasks.regression import LOWER, TARGETS, UPPER, make_regression_task, make_target
 from sbjax.tasks.task import Task
 

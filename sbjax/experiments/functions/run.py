@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from sbjax.common.files import plain
 from sbjax.expansion.registry import make_expansion
 from sbjax.experiments.functions.grid import ArmNumbers, run_grid
-from sbjax.files import plain
 from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.workdir import Workdir

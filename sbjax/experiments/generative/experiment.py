@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from sbjax.common.options import option
 from sbjax.expansion.kinds import Expansion
 from sbjax.experiments.generative import report as report_lib
 from sbjax.experiments.generative.made import STEPS, make_checkpoints
@@ -12,7 +13,6 @@ from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.training import TrainingExperiment
 from sbjax.models import make_denoiser
-from sbjax.options import option
 from sbjax.tasks import generative as task_lib
 from sbjax.tasks.task import Task
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sbjax import rng, trees
+from sbjax.common.files import plain, read_json, write_json
 from sbjax.experiments.generative.nearest import nearest
-from sbjax.files import plain, read_json, write_json
 from sbjax.frame.arms import Arm
 from sbjax.report import statistics, tables
 from sbjax.report.figures import COLOURS, new_figure, picture, styled

@@ -4,14 +4,14 @@ import dataclasses
 from typing import Any, ClassVar
 
 from sbjax.asymmetry.options import build_asymmetric
+from sbjax.common.names import is_import_path
+from sbjax.common.options import one_of, option
 from sbjax.data import graphs as graphs_lib
 from sbjax.expansion.kinds import Expansion
 from sbjax.experiments.connectivity.experiment import ConnectivityExperiment
 from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.models import make_graph_model
-from sbjax.names import is_import_path
-from sbjax.options import one_of, option
 from sbjax.tasks.graphs import make_graph_task
 from sbjax.tasks.task import Task
 

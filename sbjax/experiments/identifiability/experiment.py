@@ -7,6 +7,7 @@ import dataclasses
 from typing import ClassVar
 
 from sbjax.asymmetry.options import build_asymmetric
+from sbjax.common.options import one_of, option
 from sbjax.data import images as images_lib
 from sbjax.data import vectors as vectors_lib
 from sbjax.expansion.kinds import Expansion
@@ -14,7 +15,6 @@ from sbjax.experiments.connectivity.experiment import ConnectivityExperiment
 from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.models import make_model
-from sbjax.options import one_of, option
 from sbjax.tasks.task import Task
 from sbjax.tasks.vectors import make_vector_task
 

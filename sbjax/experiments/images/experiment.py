@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sbjax.asymmetry.options import build_asymmetric
+from sbjax.common.files import read_json
+from sbjax.common.names import is_import_path
+from sbjax.common.options import given, option
 from sbjax.data import images as images_lib
 from sbjax.data.streaming import ImageStream, fits_memory, open_stream
 from sbjax.expansion.kinds import Expansion
@@ -13,12 +16,9 @@ from sbjax.experiments.calibration import measure as calibration
 from sbjax.experiments.calibration import report as calibration_report
 from sbjax.experiments.connectivity.experiment import ConnectivityExperiment
 from sbjax.experiments.images import report as report_lib
-from sbjax.files import read_json
 from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.models import make_model
-from sbjax.names import is_import_path
-from sbjax.options import given, option
 from sbjax.report.results import CONFIG
 from sbjax.tasks.images import make_image_task
 from sbjax.tasks.task import Task

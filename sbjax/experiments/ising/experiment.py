@@ -13,9 +13,11 @@ import jax
 import numpy as np
 from jaxtyping import Int8
 
-from sbjax import options, rng
+from sbjax import rng
+from sbjax.common import options
+from sbjax.common.files import write_json
+from sbjax.common.options import option
 from sbjax.experiments.ising import report as report_lib
-from sbjax.files import write_json
 from sbjax.frame.errors import named_arm, told_as
 from sbjax.frame.estimate import check_memory, tree_bytes
 from sbjax.frame.plan import Plan
@@ -24,7 +26,6 @@ from sbjax.frame.workdir import Workdir
 from sbjax.metrics.bootstrap import Estimate
 from sbjax.metrics.replica import unmatched_distance
 from sbjax.metrics.shares import share
-from sbjax.options import option
 from sbjax.physics.ising import exact, mean_field, metropolis
 from sbjax.report.results import save_arms
 from sbjax.training.timeline import boundaries

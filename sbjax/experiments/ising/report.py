@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbjax.files import read_json
+from sbjax.common.files import read_json
 from sbjax.report import figures, tables
 from sbjax.report.results import Results
 from sbjax.report.sections import Section, Table

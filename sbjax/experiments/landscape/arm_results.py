@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sbjax.files import REMEDY, FileError, read_arrays, read_json, to_json, write_atomically
+from sbjax.common.files import REMEDY, FileError, read_arrays, read_json, to_json, write_atomically
 
 FOLDER = "landscape"
 

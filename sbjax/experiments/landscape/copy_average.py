@@ -18,7 +18,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, Int, Key, PyTree
 
-from sbjax import devices, rng
+from sbjax import rng
+from sbjax.common import devices
+from sbjax.common.options import option
 from sbjax.experiments.landscape.arm_results import ArmResult
 from sbjax.experiments.landscape.experiment import LandscapeExperiment
 from sbjax.frame.errors import ConfigError
@@ -26,7 +28,6 @@ from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.landscape.copy_average import copy_average_loss, copy_average_student, orthonormal_teacher, population_loss
 from sbjax.metrics import shares
 from sbjax.optimizers.gradient_flow import gradient_flow
-from sbjax.options import option
 
 
 @dataclasses.dataclass(frozen=True)

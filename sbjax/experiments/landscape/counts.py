@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from sbjax import rng
+from sbjax.common.options import option
 from sbjax.experiments.landscape import students
 from sbjax.experiments.landscape.arm_results import ArmResult
 from sbjax.experiments.landscape.experiment import LandscapeExperiment
@@ -23,7 +24,6 @@ from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.landscape import counting, paths
 from sbjax.landscape import teacher_student as ts
 from sbjax.landscape.layered import forward
-from sbjax.options import option
 
 WIDEST = 200
 

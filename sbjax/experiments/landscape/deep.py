@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from sbjax import rng, trees
+from sbjax.common.options import option
 from sbjax.experiments.landscape import students
 from sbjax.experiments.landscape.arm_results import ArmResult
 from sbjax.experiments.landscape.experiment import LandscapeExperiment
@@ -20,7 +21,6 @@ from sbjax.experiments.landscape.two_layer import DEEP_ZERO, ZERO, check
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.landscape import teacher_student as ts
 from sbjax.metrics.shares import share_below
-from sbjax.options import option
 
 
 @dataclasses.dataclass(frozen=True)

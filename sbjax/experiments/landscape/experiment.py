@@ -15,17 +15,17 @@ from typing import Any, ClassVar
 
 import jax
 
-from sbjax import options
+from sbjax.common import options
+from sbjax.common.files import plain
+from sbjax.common.names import near
 from sbjax.data import images
 from sbjax.data.images import ImageData
 from sbjax.experiments.landscape.arm_results import FOLDER, ArmResult, load_arm, save_arm
-from sbjax.files import plain
 from sbjax.frame.errors import ConfigError, named_arm
 from sbjax.frame.estimate import check_memory
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.protocol import Experiment
 from sbjax.frame.workdir import Workdir
-from sbjax.names import near
 from sbjax.report.results import Results, save_arms
 from sbjax.report.sections import Section
 

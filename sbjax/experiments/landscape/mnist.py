@@ -23,11 +23,11 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from sbjax import rng
+from sbjax.common.options import option
 from sbjax.experiments.landscape.arm_results import ArmResult
 from sbjax.experiments.landscape.experiment import LandscapeExperiment, load_images
 from sbjax.frame.errors import ConfigError
 from sbjax.frame.plan import ArmPlan, Plan
-from sbjax.options import option
 from sbjax.training.timeline import boundaries
 
 

@@ -24,6 +24,7 @@ import numpy as np
 import scipy
 from jaxtyping import Array, Key
 
+from sbjax.common.options import option
 from sbjax.experiments.landscape import students
 from sbjax.experiments.landscape.arm_results import ArmResult
 from sbjax.experiments.landscape.experiment import LandscapeExperiment
@@ -36,7 +37,6 @@ from sbjax.landscape.expand_and_cluster import expand_and_cluster
 from sbjax.landscape.teacher_match import match_teacher
 from sbjax.landscape.teacher_student import ACTIVATIONS
 from sbjax.metrics.shares import share
-from sbjax.options import option
 
 
 @dataclasses.dataclass(frozen=True)

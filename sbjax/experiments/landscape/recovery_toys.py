@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key, PyTree
 
-from sbjax import devices
+from sbjax.common import devices
 from sbjax.experiments.landscape.students import Problem
 from sbjax.frame.config import ConfigError
 from sbjax.landscape.teacher_match import TeacherMatch

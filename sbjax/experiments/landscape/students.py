@@ -3,7 +3,7 @@
 Students lie on the devices of one mesh, and each CPU device takes its own one after another: the activations of one at
 1681 points fill the vector units and stay in the cache, so that several at once are no faster, and one that has
 converged does not wait for the others. Adam takes the same number of steps for all, so an accelerator trains them at
-once; what ends at its own time stays on the CPU, see `sbjax.devices.cores`.
+once; what ends at its own time stays on the CPU, see `sbjax.common.devices.cores`.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from sbjax import devices, trees
+from sbjax import trees
+from sbjax.common import devices
 from sbjax.landscape.teacher_student import ACTIVATIONS, deep_tanh
 from sbjax.metrics.hessian import mlp_hessian
 from sbjax.optimizers.polish import Polished, polish

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sbjax import trees
+from sbjax.common.names import expanded
+from sbjax.common.options import option
 from sbjax.data import zoo as zoo_lib
 from sbjax.expansion.kinds import Expansion
 from sbjax.experiments.metanets import report as report_lib
@@ -19,8 +21,6 @@ from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.training import TrainingExperiment
 from sbjax.metanets import make_reading
 from sbjax.models import make_metanet, make_model
-from sbjax.names import expanded
-from sbjax.options import option
 from sbjax.symmetry import derive_spec
 from sbjax.tasks import metanets as task_lib
 from sbjax.tasks.task import Task

@@ -12,10 +12,10 @@ import numpy as np
 import optax
 
 from sbjax.asymmetry.options import build_asymmetric
+from sbjax.common.names import check_choice
 from sbjax.data import images
 from sbjax.data.zoo import Zoo
 from sbjax.models import make_model
-from sbjax.names import check_choice
 
 W = {"kind": "w", "masks": {"dense_*/kernel": {"n_fix": 4, "kappa": 0.5}}}
 KINDS = {"standard": (12, {}), "w": (12, W), "small": (11, {}), "fixed": (12, {}), "w_fixed": (12, W)}

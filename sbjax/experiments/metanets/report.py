@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sbjax import trees
-from sbjax.files import plain, read_json, write_json
+from sbjax.common.files import plain, read_json, write_json
 from sbjax.frame.arms import Arm
 from sbjax.report import statistics, tables
 from sbjax.report.figures import COLOURS, new_figure, picture, styled

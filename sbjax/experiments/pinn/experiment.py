@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from sbjax.common.names import import_path, is_import_path, line_of
+from sbjax.common.options import one_of, option, words
 from sbjax.expansion.kinds import Expansion
 from sbjax.experiments.pinn import classical
 from sbjax.experiments.pinn import report as report_lib
@@ -14,8 +16,6 @@ from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.training import TrainingExperiment
 from sbjax.models import make_field
-from sbjax.names import import_path, is_import_path, line_of
-from sbjax.options import one_of, option, words
 from sbjax.physics.equation import Equation, check_conditions
 from sbjax.physics.pdes import make_equation
 from sbjax.physics.sampling import SAMPLERS

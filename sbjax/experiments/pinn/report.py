@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from sbjax.common.files import plain
 from sbjax.experiments.pinn.suite_members import load_classical, times_to
 from sbjax.experiments.pinn.suite_page import COMPARED, RATIO_NOTE, comparison_cells, reached
 from sbjax.experiments.pinn.suite_statistics import LOSS, OTHER_ERRORS, compare_all
-from sbjax.files import plain
 from sbjax.report import roles
 from sbjax.report.fields import draw_solutions
 from sbjax.report.results import Results

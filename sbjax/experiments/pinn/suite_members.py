@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sbjax.files import FileError, read_json
+from sbjax.common.files import FileError, read_json
 from sbjax.report import statistics
 from sbjax.report.suite import Member
 

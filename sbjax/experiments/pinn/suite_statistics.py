@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from sbjax.common.files import plain
 from sbjax.experiments.pinn import suite_members
-from sbjax.files import plain
 from sbjax.metrics import shares
 from sbjax.report import results as results_lib
 from sbjax.report import roles, statistics

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from sbjax.common.options import one_of, option, values_of
 from sbjax.expansion.kinds import Expansion
 from sbjax.experiments.qcd import report as report_lib
 from sbjax.frame.errors import told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.training import TrainingExperiment
 from sbjax.models import make_quasi_partons
-from sbjax.options import one_of, option, values_of
 from sbjax.physics import lattice
 from sbjax.tasks.equation_of_state import make_equation_of_state_task
 from sbjax.tasks.task import Task

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sbjax.common.files import plain
 from sbjax.experiments.qcd.figures import T_C, Curves, draw, load_curves, mean_error
-from sbjax.files import plain
 from sbjax.metrics.bootstrap import Estimate
 from sbjax.report import controls, statistics, tables
 from sbjax.report.controls import Ratio, show

@@ -8,17 +8,17 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
+from sbjax.common.files import read_json, write_json
+from sbjax.common.options import option
 from sbjax.data import texts as texts_lib
 from sbjax.expansion.kinds import Expansion, ImageExpansion
 from sbjax.experiments.calibration import measure as calibration
 from sbjax.experiments.calibration import report as calibration_report
 from sbjax.experiments.text import report as report_lib
-from sbjax.files import read_json, write_json
 from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.training import TrainingExperiment
 from sbjax.models import make_text_model
-from sbjax.options import option
 from sbjax.report.results import CONFIG
 from sbjax.tasks.classification import TEST
 from sbjax.tasks.task import Task

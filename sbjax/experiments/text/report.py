@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from sbjax.files import REMEDY, FileError, plain, read_arrays, write_atomically, write_json
+from sbjax.common.files import REMEDY, FileError, plain, read_arrays, write_atomically, write_json
 from sbjax.report import statistics, tables
 from sbjax.report import suite as suite_lib
 from sbjax.report.corrected import with_corrected

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sbjax import options as options_lib
 from sbjax import trees
 from sbjax.asymmetry.options import build_asymmetric
 from sbjax.asymmetry.weights import fingerprint
+from sbjax.common import options as options_lib
 from sbjax.experiments.zoo import laws, program
 from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.estimate import check_memory

@@ -15,12 +15,12 @@ import numpy as np
 
 from sbjax import trees
 from sbjax.asymmetry.weights import fingerprint
+from sbjax.common.files import FileError, plain
 from sbjax.data import zoo_blocks
 from sbjax.experiments.zoo import laws as laws_lib
 from sbjax.experiments.zoo import program
 from sbjax.experiments.zoo.arm import Arm
 from sbjax.experiments.zoo.card import write_card
-from sbjax.files import FileError, plain
 from sbjax.frame.plan import Plan
 
 TOGETHER = 4

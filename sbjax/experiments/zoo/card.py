@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from sbjax import trees
+from sbjax.common.files import plain, write_atomically, write_json
 from sbjax.data import zoo_blocks
 from sbjax.experiments.zoo import laws as laws_lib
 from sbjax.experiments.zoo.arm import Arm
-from sbjax.files import plain, write_atomically, write_json
 from sbjax.frame.plan import Plan
 
 

@@ -13,19 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from sbjax.common.files import plain
+from sbjax.common.names import near
+from sbjax.common.options import option
 from sbjax.data import images as images_lib
 from sbjax.data import zoo as zoo_lib
 from sbjax.experiments.zoo import blocks, laws, program
 from sbjax.experiments.zoo import report as report_lib
 from sbjax.experiments.zoo.arm import Arm, make_arm
-from sbjax.files import plain
 from sbjax.frame.errors import ConfigError, named_arm, told_of_files
 from sbjax.frame.plan import Plan
 from sbjax.frame.protocol import Experiment
 from sbjax.frame.workdir import Workdir
 from sbjax.models.layers import ACTIVATIONS
-from sbjax.names import near
-from sbjax.options import option
 from sbjax.report.results import Results, save_arms
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ spare         poisson_nd, fisher, sine_gordon
 import inspect
 from collections.abc import Callable
 
-from sbjax.names import near
+from sbjax.common.names import near
 from sbjax.physics.equation import Equation
 from sbjax.physics.pdes.advection import make_advection
 from sbjax.physics.pdes.allen_cahn import make_allen_cahn

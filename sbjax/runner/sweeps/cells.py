@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sbjax import options
+from sbjax.common import options
 from sbjax.frame.own_parts import code_digests, code_in
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.training.checkpoint_files import FORMAT

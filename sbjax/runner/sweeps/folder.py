@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sbjax import config as config_lib
-from sbjax.files import FileError, read_json, write_atomically
+from sbjax.common.files import FileError, read_json, write_atomically
+from sbjax.common.names import expanded, near
 from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.frame.own_parts import code_in
 from sbjax.frame.plan import Plan
-from sbjax.names import expanded, near
 from sbjax.runner.sweeps.cells import Cell
 
 PLANNED = "sweep.json"

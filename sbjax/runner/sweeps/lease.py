@@ -16,7 +16,7 @@ import time
 import uuid
 from typing import Any, NamedTuple
 
-from sbjax.files import FileError, read_json, write_atomically
+from sbjax.common.files import FileError, read_json, write_atomically
 
 NAME = "lease.json"
 FORM = {"uuid": str, "host": str, "boot": str, "pid": int, "started": int}

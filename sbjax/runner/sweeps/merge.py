@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 import jax
 
-from sbjax.files import read_json, read_lines, write_json
+from sbjax.common.files import read_json, read_lines, write_json
+from sbjax.common.names import expanded
 from sbjax.frame.arm_training import identity
 from sbjax.frame.arms import Arm, precision
 from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.frame.plan import Plan
-from sbjax.names import expanded
 from sbjax.report import against
 from sbjax.report.results import CONFIG, LACKING
 from sbjax.runner import run as run_lib

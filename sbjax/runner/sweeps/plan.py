@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from sbjax import config as config_lib
-from sbjax.devices import in_words
+from sbjax.common.devices import in_words
+from sbjax.common.names import expanded
 from sbjax.frame.arms import precision
 from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.frame.own_parts import tree_digest
 from sbjax.frame.plan import Plan
-from sbjax.names import expanded
 from sbjax.runner import run as run_lib
 from sbjax.runner import suite
 from sbjax.runner.sweeps import folder as folder_lib

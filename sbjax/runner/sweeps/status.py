@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sbjax.files import FileError, append_line, changed, read_json, read_lines, write_atomically
+from sbjax.common.files import FileError, append_line, changed, read_json, read_lines, write_atomically
 from sbjax.runner.sweeps import lease
 from sbjax.runner.sweeps.cells import Cell
 from sbjax.runner.sweeps.folder import Sweep

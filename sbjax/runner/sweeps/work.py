@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from sbjax.files import digest, write_json
+from sbjax.common.files import digest, write_json
 from sbjax.frame.arms import precision
 from sbjax.frame.environment import environment
 from sbjax.frame.errors import ConfigError

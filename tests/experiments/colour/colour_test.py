@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from sbjax import config as config_lib
+from sbjax.common.files import FileError
 from sbjax.data import images as images_lib
 from sbjax.data.colours import with_statistics
 from sbjax.experiments.colour import report
-from sbjax.files import FileError
 from sbjax.frame.errors import ConfigError
 from sbjax.runner import run as run_lib
 from sbjax.tasks.colour import METRICS, baselines

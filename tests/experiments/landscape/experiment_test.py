@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from sbjax import config as config_lib
+from sbjax.common.options import describe
 from sbjax.experiments.landscape import arm_results, counts, experiment
 from sbjax.frame.errors import ConfigError
-from sbjax.options import describe
 from sbjax.runner import run as runner
 from sbjax.runner.signals import Interrupted
 

@@ -9,10 +9,9 @@ import sys
 import pytest
 
 import sbjax
-from sbjax import commands
-from sbjax.runner import cli
+from sbjax.runner import cli, commands
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def call(monkeypatch, capsys, *words):

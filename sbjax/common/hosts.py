@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from sbjax.files import plain
+from sbjax.common.files import plain
 
 logger = logging.getLogger(__name__)
 

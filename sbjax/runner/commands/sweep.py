@@ -153,8 +153,8 @@ def _run(given: Any) -> tuple[str, int]:
 
 
 def _again(sweep: Any, text: str) -> list[Any]:
+    from sbjax.common.options import words
     from sbjax.frame.errors import ConfigError
-    from sbjax.options import words
     from sbjax.runner.sweeps import status
 
     if text == "failed":

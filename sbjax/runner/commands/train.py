@@ -67,7 +67,7 @@ def _part() -> bool:
     """Part from the other processes, if there are any; whether this one speaks for all."""
     if flags.FLAGS.distributed is None:
         return True
-    from sbjax import hosts
+    from sbjax.common import hosts
 
     speaks = hosts.first()
     hosts.stop()

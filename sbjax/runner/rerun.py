@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from sbjax.claims import markdown, pages, published, readings, verdicts
 from sbjax.claims.published import Claim
 from sbjax.claims.records import Record, RecordError
-from sbjax.names import expanded
+from sbjax.common.names import expanded
 
 SCALES = ("smoke", "quick")
 

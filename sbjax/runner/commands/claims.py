@@ -42,7 +42,8 @@ def define_flags() -> None:
 
 def main(argv: list[str]) -> str:
     """Do what the flags ask for; return what is said on the terminal."""
-    from sbjax.claims import pages, recording, rerun
+    from sbjax.claims import pages, recording
+    from sbjax.runner import rerun
 
     given: Any = flags.FLAGS
     if given.check is not None:

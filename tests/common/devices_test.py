@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sbjax import devices
+from sbjax.common import devices
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])

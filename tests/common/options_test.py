@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from sbjax import options
-from sbjax.options import option
+from sbjax.common import options
+from sbjax.common.options import option
 
 
 @dataclasses.dataclass(frozen=True)

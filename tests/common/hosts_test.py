@@ -12,9 +12,9 @@ import time
 
 import pytest
 
-from sbjax import hosts
+from sbjax.common import hosts
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 DIGITS = f"""
 import runpy
 
@@ -72,7 +72,7 @@ def test_a_wrong_heartbeat_is_refused(monkeypatch):
     [("os.abort()", hosts.GONE), ("os._exit(3)", ""), ("os.kill(os.getpid(), 11)", "Segmentation fault")],
 )
 def test_what_an_abort_says(ends, said):
-    code = f"import os\nfrom sbjax import hosts\nhosts._tell_of_an_abort()\n{ends}"
+    code = f"import os\nfrom sbjax.common import hosts\nhosts._tell_of_an_abort()\n{ends}"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stderr
     assert said in found if said.startswith("Seg") else found.strip() == said
 

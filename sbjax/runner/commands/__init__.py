@@ -21,7 +21,7 @@ def start(command: str) -> None:
     from sbjax.runner import cli, compile_cache
 
     compile_cache.enable()
-    module = importlib.import_module(f"sbjax.commands.{command}")
+    module = importlib.import_module(f"sbjax.runner.commands.{command}")
     if actions := getattr(module, "ACTIONS", ()):
         action = _action(command, actions)
         flags.DEFINE_string(f"{command}_action", action, "", module_name="sbjax")
@@ -43,7 +43,7 @@ def _action(command: str, actions: tuple[str, ...]) -> str:
         return sys.argv.pop(1)
     if {*sys.argv[1:]} & {"--help", "-h", "-help"}:
         return actions[0]
-    from sbjax.names import near
+    from sbjax.common.names import near
 
     said = f"{given[0]!r} is no action of it{near(given[0], actions)}" if given else "say what to do"
     sys.exit(f"error: {command}: {said}; {', '.join(actions)}, such as `sbjax {command} {actions[0]} --flags`")
@@ -65,6 +65,6 @@ def main() -> None:
         if not given or given[0] in ("--help", "-h", "help"):
             sys.stdout.write(text)
         else:
-            from sbjax.names import near
+            from sbjax.common.names import near
 
             sys.exit(f"error: {given[0]!r} is no command{near(given[0], COMMANDS)}\n\n{text}")

@@ -8,8 +8,8 @@ import random
 import numpy as np
 import pytest
 
-from sbjax import files
-from sbjax.names import expanded
+from sbjax.common import files
+from sbjax.common.names import expanded
 
 FORM = {"name": str, "counts": {str: int}, "note?": (str, None), "rows": [float]}
 GOOD = {"name": "x", "counts": {"a": 1}, "rows": [1, 2.5]}

@@ -15,7 +15,7 @@ import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from sbjax.names import near, shown
+from sbjax.common.names import near, shown
 
 MISSING = dataclasses.MISSING
 LARGEST = 2**31 - 1

@@ -19,7 +19,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int, PyTree
 
-from sbjax import hosts, trees
+from sbjax import trees
+from sbjax.common import hosts
 
 REPLICA, DATA = "replica", "data"
 
