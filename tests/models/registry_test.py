@@ -10,6 +10,7 @@ from sbjax.common import options
 from sbjax.common.names import import_path
 from sbjax.models import (
     FAMILIES,
+    make_denoiser,
     make_field,
     make_graph_model,
     make_map_model,
@@ -25,6 +26,7 @@ MAKE = {
     "text": lambda name, **given: make_text_model(name, classes=3, vocabulary=9, **given),
     "graph": lambda name, **given: make_graph_model(name, classes=3, **given),
     "metanet": lambda name, **given: make_metanet(name, outputs=1, reading=None, **given),
+    "denoiser": lambda name, **given: make_denoiser(name, reading=None, **given),
     "map": lambda name, **given: make_map_model(name, outputs=3, **given),
     "field": lambda name, **given: make_field(name, unknowns=1, lower=(0.0,), upper=(1.0,), x64=True, **given),
     "quasi_parton": lambda name, **given: make_quasi_partons(name, x64=True, **given),
