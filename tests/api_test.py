@@ -12,7 +12,7 @@ import sbjax
 
 # What a user imports by its own path, beside the names of `sbjax` itself.
 MODULES = (
-    *("config", "options", "trees", "asymmetry", "models"),
+    *("config", "common.options", "trees", "asymmetry", "models"),
     *("expansion.kinds", "expansion.transform", "expansion.folding"),
     *("metrics.wasserstein", "metrics.replica", "metrics.matched", "metrics.connectivity", "metrics.hessian"),
     *("symmetry.spec", "symmetry.permutation", "symmetry.matching", "symmetry.rescaling"),

@@ -239,7 +239,8 @@ def _make(name: str, family: str, told: Mapping[str, Any], given: Mapping[str, A
         raise ValueError("\n".join(problems))
     takes, outputs = options.describe(part), next(iter(told))
     if own and outputs not in takes and not anything:
-        raise ValueError(f"name={name!r} takes no {outputs!r}, which its task gives it; add that field or argument")
+        what = {"reading": "how networks are read"}.get(outputs, "the number of its outputs")
+        raise ValueError(f"name={name!r} takes no {outputs!r}, {what}; add that field or argument")
     told = {field: value for field, value in told.items() if field in takes or (anything and field == outputs)}
     if not own:
         return part(**told, **model.fixed, **values), False
