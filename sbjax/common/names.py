@@ -19,7 +19,9 @@ SYNONYMS = {
     **dict.fromkeys(("epochs", "n_epochs", "num_epochs", "max_epochs"), "train_epochs"),
     **dict.fromkeys(("steps", "n_steps", "num_steps", "max_steps", "iterations", "iters"), "train_steps"),
     **dict.fromkeys(("wd", "l2", "decay"), "weight_decay"),
-    **dict.fromkeys(("hidden", "layers", "units", "hidden_sizes", "features", "num_layers"), "widths"),
+    **dict.fromkeys(
+        ("hidden", "layers", "hidden_layers", "units", "neurons", "hidden_sizes", "features", "num_layers"), "widths"
+    ),
     **dict.fromkeys(("optim", "optimiser", "opt"), "optimizer"),
     **dict.fromkeys(("data", "data_set", "dataset_name"), "dataset"),
     **dict.fromkeys(("net", "network", "architecture", "arch"), "model"),

@@ -162,6 +162,11 @@ class Equation:
             raise ValueError(f"{self.name}: a condition is called {taken[0]!r}, which a batch calls its own; rename it")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"{self.name}: two conditions are called {twice[0]!r}; give one another name")
+        listed = [(f"{self.name}.partials", self.partials)]
+        listed += [(f"{self.name}: condition {one.name!r}.partials", one.partials) for one in self.conditions]
+        for where, used in listed:
+            if twice := sorted({name for name in used if used.count(name) > 1}):
+                raise ValueError(f"{where} has {twice[0]!r} twice; leave one out")
         for name in self.partials:
             parse_partial(name, self.coordinates, self.unknowns)
         for condition in self.conditions:

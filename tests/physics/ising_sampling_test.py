@@ -224,6 +224,13 @@ def test_bernoulli_bits_have_their_probability_and_no_correlation():
     ("call", "message"),
     [
         (lambda: metropolis.make_lattices(jax.random.key(0), 3, 32), "size=3 must be even"),
+        (lambda: metropolis.make_lattices(jax.random.key(0), "4", 32), "size='4' must be a whole number"),
+        (lambda: metropolis.make_lattices(jax.random.key(0), 4, 32.0), "replicas=32.0 must be a whole number"),
+        (lambda: metropolis.make_lattices(jax.random.key(0), 2**40, 32), "size=1099511627776 must be <= 32768"),
+        (lambda: metropolis.metropolis(FOUR, "2"), "temperature='2' must be a number"),
+        (lambda: metropolis.metropolis(FOUR, 2.0, [None]), r"field=\[None\] must be a number"),
+        (lambda: metropolis.sample(FOUR, 1.0, measurements=2.0), "measurements=2.0 must be a whole number"),
+        (lambda: exact.onsager_energy("2"), "temperature='2' must be a number"),
         (lambda: metropolis.make_lattices(jax.random.key(0), 4, 33), "replicas=33 must be a multiple of 32"),
         (lambda: metropolis.make_lattices(jax.random.key(0), 4, 32, start="down"), "start='down' is unknown"),
         (lambda: metropolis.metropolis(FOUR, 0.0), "temperature=0.0 must be positive"),

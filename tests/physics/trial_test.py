@@ -213,6 +213,7 @@ def test_a_mistake_has_its_sentence(name):
             {"conditions": (building.dirichlet("u", [("x", "lower")] * 2, 0.0),)},
             " condition 'u_on_x' names a face twice",
         ),
+        ({"partials": ("u_t", "u_xx", "u_t")}, "partials has 'u_t' twice"),
         ({"reference": None}, "reference=None must be a Reference"),
         ({"unknowns": ("u_1",)}, r"unknowns=\('u_1',\) must be a tuple of distinct names without underscores"),
         ({"unknowns": "u"}, "unknowns='u' must be a tuple"),

@@ -1,6 +1,7 @@
 """Exact results for the square-lattice Ising model: enumeration, Onsager, Yang, Kaufman."""
 
 import math
+import numbers
 from typing import NamedTuple
 
 import numpy as np
@@ -194,6 +195,8 @@ def kaufman_energy(temperature: float, rows: int, columns: int, *, step: float =
 
 
 def _check(temperature):
+    if not isinstance(temperature, numbers.Real) and getattr(temperature, "ndim", None) != 0:
+        raise ValueError(f"temperature={temperature!r} must be a number")
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature={temperature} must be a positive number")
     if not LEAST <= temperature <= 1 / LEAST:  # squares of it are neither 0 nor infinite

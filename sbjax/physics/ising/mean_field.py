@@ -1,6 +1,7 @@
 """Mean-field free energy of the Ising model, its minima and the spinodal, where the metastable one vanishes."""
 
 import math
+import numbers
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -117,7 +118,7 @@ def _free_energy(m, temperature, field, coupling):
 
 def _check(temperature, coupling, field=0.0):
     for name, value in (("temperature", temperature), ("coupling", coupling)):
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name}={value} must be a positive number")
+        if (not isinstance(value, numbers.Real) and getattr(value, "ndim", None) != 0) or not 0 < value < math.inf:
+            raise ValueError(f"{name}={value!r} must be a positive number")
     if not math.isfinite(field):
         raise ValueError(f"field={field} must be finite")

@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, Int8, Key, UInt32
 
 from sbjax.physics.ising import bits
 
+LARGEST = 2**15  # side of a lattice, whose spins are 4 GB for each 32 replicas
 LAZY = 0.5  # flips whose Boltzmann factor exceeds it, or that of their reverse, are tried every other time
 
 
@@ -53,8 +54,11 @@ def make_lattices(
     >>> make_lattices(jax.random.key(0), 8, 64, batch=(3,)).black.shape
     (3, 8, 4, 2)
     """
+    check_whole(size=size, replicas=replicas)
     if size < 2 or size % 2:
         raise ValueError(f"size={size} must be even and >= 2, as required by checkerboard updates")
+    if size > LARGEST:
+        raise ValueError(f"size={size} must be <= {LARGEST}: more spins than memory holds")
     if replicas < bits.WORD or replicas % bits.WORD:
         raise ValueError(f"replicas={replicas} must be a multiple of {bits.WORD}, the bits of a word")
     if start not in ("random", "up"):
@@ -198,6 +202,9 @@ def check_couplings(temperature: ArrayLike, field: ArrayLike, batch: tuple[int, 
     Raises:
         ValueError: naming the argument.
     """
+    for name, value in (("temperature", temperature), ("field", field)):
+        if np.asarray(value).dtype.kind not in "fiuV":  # 'V': bfloat16 and its like
+            raise ValueError(f"{name}={value!r} must be a number, or numbers")
     low = np.finfo(np.float32).tiny
     if not np.all(np.asarray(temperature) >= low):
         raise ValueError(f"temperature={temperature} must be positive, {low:.0e} at least")
@@ -218,8 +225,20 @@ def check_counts(measurements: int, every: int) -> None:
     Raises:
         ValueError: naming the argument.
     """
+    check_whole(measurements=measurements, every=every)
     if measurements < 1 or every < 1:
         raise ValueError(f"measurements={measurements} and every={every} must be >= 1")
+
+
+def check_whole(**numbers: int) -> None:
+    """Refuse what is no whole number.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise ValueError(f"{name}={value!r} must be a whole number")
 
 
 def check_spins(spins: Int8[Array, "*batch replicas L L"]) -> None:
