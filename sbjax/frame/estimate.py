@@ -1,9 +1,10 @@
-"""What a run needs at least, in memory and on disk, from shapes alone: refused before anything is computed or written.
+"""What a run needs at least, in memory, time and on disk, from shapes alone: refused before anything is computed.
 
 Lower bounds, so that nothing is refused that could run: what XLA keeps besides depends on its fusions.
 """
 
 import math
+import os
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -16,6 +17,9 @@ from jaxtyping import PyTree
 from sbjax.common.devices import in_words, memory
 from sbjax.frame.errors import ConfigError
 
+MOST_YEARS = 1.0
+PEAKS = {"core": 2e11, "device": 5e15}
+"""FLOPs a second, generously: wide vector units in float32; matrix units in a few bits."""
 NOT_SIZES = ("seed", "mask_seed", "train_steps", "reports", "steps", "order", "labels", "role")
 """Numbers of a config that make nothing larger."""
 
@@ -56,6 +60,34 @@ def check_memory(parts: Mapping[str, int], numbers: Mapping[str, Any]) -> None:
     raise ConfigError(
         f"{_largest(numbers)}: this needs at least {in_words(needed)} of memory ({told}), and there are "
         f"{in_words(there)}; lower them"
+    )
+
+
+def check_time(flops: float, steps: str, numbers: Mapping[str, Any]) -> None:
+    """Refuse what takes more than `MOST_YEARS` even at the peak of this machine.
+
+    Args:
+        flops: of all steps of all arms and replicas.
+        steps: the field that says how many: 'train_steps=10000'.
+        numbers: sections of a config by name; its largest numbers are named.
+
+    Raises:
+        ConfigError: with the time, and the fields to lower.
+    """
+    years = flops / peak() / (365.25 * 86400)
+    if years > MOST_YEARS:
+        raise ConfigError(
+            f"{steps}, {_largest(numbers)}: this takes at least {years:.3g} years here ({flops:.2g} FLOPs at "
+            f"{peak():.2g} a second, more than this machine reaches); lower them"
+        )
+
+
+def peak() -> float:
+    """FLOPs a second that this machine does not exceed."""
+    return (
+        PEAKS["core"] * (os.cpu_count() or 1)
+        if jax.default_backend() == "cpu"
+        else PEAKS["device"] * jax.device_count()
     )
 
 

@@ -17,7 +17,7 @@ from sbjax.expansion.transform import VectorExpansion
 from sbjax.frame.arm_training import ArmTraining
 from sbjax.frame.arms import Arm, parse_steps, step_cost
 from sbjax.frame.errors import ConfigError, named_arm, told_as
-from sbjax.frame.estimate import check_memory, tree_bytes
+from sbjax.frame.estimate import check_memory, check_time, tree_bytes
 from sbjax.frame.own_parts import data_digests
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.protocol import Experiment
@@ -103,6 +103,10 @@ class TrainingExperiment(Experiment):
                 loaded[source] = self.load_data(arm.task)
             with named_arm(arm.name):
                 arms.append(self.build_arm(plan, arm, loaded[source], expansions[arm.name]))
+        flops = plan.replicas * sum((arm.steps + plan.extend_steps) * arm.flops_per_step for arm in arms)
+        given = "train_steps" if plan.train_steps else "train_epochs"
+        numbers = {name: plan.settings[name] for name in ("replicas", "model") if name in plan.settings}
+        check_time(flops, f"{given}={getattr(plan, given)}", numbers)
         return Prepared(plan, placement, tuple(arms), data_digests(loaded))
 
     def task_of(self, plan: Plan, name: str) -> Task:
