@@ -60,6 +60,14 @@ def test_a_configuration_stays_in_its_frame(house):
     assert found["tests of the kind of a run outside the registry"] == []
 
 
+def test_rooms_floors_and_arrows_are_few(house):
+    """A new room or arrow is a decision: raise a bound knowingly, or put the thing where it belongs."""
+    found = house.measure(ROOT)
+    assert found["rooms"] <= 24
+    assert found["floors"] <= 11
+    assert found["arrows"] <= 108
+
+
 def test_every_module_is_of_a_size_to_read(house):
     longest = house.measure(ROOT)["longest modules"][0]
     assert longest[0] <= 360, longest
