@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from sbjax.common.options import option
 from sbjax.expansion.kinds import Expansion
 from sbjax.experiments.generative import report as report_lib
-from sbjax.experiments.generative.made import STEPS, make_checkpoints
+from sbjax.experiments.generative.made import make_checkpoints
 from sbjax.frame.errors import ConfigError, told_as
 from sbjax.frame.plan import ArmPlan, Plan
 from sbjax.frame.training import TrainingExperiment
@@ -22,7 +22,8 @@ class Fields:
     """Fields of `task`."""
 
     runs: int = option(300, "trainings of small perceptrons, made first", least=3, most=10**5)
-    checkpoints: int = option(12, "of each training", least=2, most=STEPS)
+    checkpoints: int = option(12, "of each training", least=2, most=10**4)
+    steps: int = option(400, "of each training", least=2, most=10**6)
     width: int = option(16, "hidden units of a perceptron", least=1, most=1000)
     features: int = option(8, "principal components of the digits that it is given", least=1, most=64)
     train_share: float = option(0.8, "of the trainings, the first ones; half of the rest each for choices and test",
@@ -41,14 +42,15 @@ class Generative(TrainingExperiment):
     fields: ClassVar[type] = Fields
     model: ClassVar[Mapping[str, Any]] = {"name": "equivariant_denoiser"}
     smoke: ClassVar[Mapping[str, Any]] = {
-        **{"task.runs": 12, "task.checkpoints": 4, "task.batch_size": 8, "task.width": 6},
+        **{"task.runs": 12, "task.checkpoints": 4, "task.batch_size": 8, "task.width": 6, "task.steps": 20},
         **{"task.sampling_steps": 4, "task.prompts": 4},
     }
-    data_fields: ClassVar[tuple[str, ...]] = ("runs", "checkpoints", "width", "features")
+    data_fields: ClassVar[tuple[str, ...]] = ("runs", "checkpoints", "steps", "width", "features")
 
     def load_data(self, task: Fields) -> task_lib.Checkpoints:
         """The perceptrons, trained in one program."""
-        return make_checkpoints(runs=task.runs, checkpoints=task.checkpoints, width=task.width, features=task.features)
+        with told_as("task"):
+            return make_checkpoints(**{name: getattr(task, name) for name in self.data_fields})
 
     def make_task(self, plan: Plan, arm: ArmPlan, data: task_lib.Checkpoints, expansion: Expansion | None) -> Task:
         """Denoising of these networks by this arm's model."""

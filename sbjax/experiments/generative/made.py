@@ -14,23 +14,31 @@ from sbjax.models import make_model
 from sbjax.symmetry import derive_spec
 from sbjax.tasks.generative import Checkpoints
 
-STEPS, BATCH = 400, 64
+BATCH = 64
 
 
 @functools.lru_cache(maxsize=4)
-def make_checkpoints(*, runs: int, checkpoints: int, width: int = 16, features: int = 8, seed: int = 0) -> Checkpoints:
+def make_checkpoints(
+    *, runs: int, checkpoints: int, steps: int = 400, width: int = 16, features: int = 8, seed: int = 0
+) -> Checkpoints:
     """Perceptrons `features`-`width`-10 on principal components of the embedded digits, saved while they learn.
 
     Each run has its own start, batches and learning rate of Adam, 0.01 * 10^-U(0, 1). Checkpoints lie at equal
-    distances in the logarithm of the step, from 1 to `STEPS`; losses are the cross-entropy on the test images.
+    distances in the logarithm of the step, from 1 to `steps`; losses are the cross-entropy on the test images.
 
     Args:
         runs: trainings.
         checkpoints: of each.
+        steps: of each.
         width: hidden units.
         features: principal components.
         seed: of everything.
+
+    Raises:
+        ValueError: more checkpoints than steps.
     """
+    if checkpoints > steps:
+        raise ValueError(f"checkpoints={checkpoints} must be <= steps={steps}, of which each gives one at most")
     data, key = images.load("digits"), jax.random.key(seed)
     train, test = (x.reshape(len(x), -1).astype(np.float64) for x in (data.train_images, data.test_images))
     mean = train.mean(0)
@@ -40,9 +48,9 @@ def make_checkpoints(*, runs: int, checkpoints: int, width: int = 16, features: 
     labels, answers = jnp.asarray(data.train_labels), jnp.asarray(data.test_labels)
     module = make_model("mlp", classes=10, widths=(width,), norm="none")
     adam = optax.scale_by_adam()
-    saved = np.unique(np.round(np.geomspace(1, STEPS, checkpoints)).astype(int))
+    saved = np.unique(np.round(np.geomspace(1, steps, checkpoints)).astype(int))
     while len(saved) < checkpoints:  # early steps that fall together
-        saved = np.union1d(saved, [next(step for step in range(1, STEPS) if step not in saved)])
+        saved = np.union1d(saved, [next(step for step in range(1, steps) if step not in saved)])
 
     def cross(params, x, y):
         return optax.softmax_cross_entropy_with_integer_labels(module.apply({"params": params}, x), y).mean()
@@ -59,7 +67,7 @@ def make_checkpoints(*, runs: int, checkpoints: int, width: int = 16, features: 
             params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
             return (params, state), vector({"params": params})
 
-        entries = jax.lax.scan(step, (params, adam.init(params)), jnp.arange(STEPS))[1][saved - 1]
+        entries = jax.lax.scan(step, (params, adam.init(params)), jnp.arange(steps))[1][saved - 1]
         return entries, jax.lax.map(loss_of, entries)
 
     variables = module.init(jax.random.key(0), x[:1])

@@ -110,6 +110,7 @@ def test_report_and_record(tmp_path):
     [
         ({"train_share": 0.99}, "task.train_share=0.99 of 12 runs leaves 12, 0 and 0"),
         ({"batch_size": 99}, "task.batch_size=99 must lie between 1 and the 40 training networks"),
+        ({"checkpoints": 30}, "task.checkpoints=30 must be <= steps=20"),
         ({"features": 65}, "task.features=65 must be >= 1, <= 64"),
         ({"sampling_steps": 0}, "task.sampling_steps=0 must be >= 1"),
     ],
