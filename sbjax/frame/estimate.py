@@ -83,9 +83,9 @@ def check_time(flops: float, steps: str, numbers: Mapping[str, Any]) -> None:
 
 
 def peak() -> float:
-    """FLOPs a second that this machine does not exceed."""
+    """FLOPs a second that this machine, or all processes of the run together, do not exceed."""
     return (
-        PEAKS["core"] * (os.cpu_count() or 1)
+        PEAKS["core"] * (os.cpu_count() or 1) * jax.process_count()
         if jax.default_backend() == "cpu"
         else PEAKS["device"] * jax.device_count()
     )
