@@ -18,7 +18,7 @@ from sbjax.common.devices import in_words, memory
 from sbjax.frame.errors import ConfigError
 
 MOST_YEARS = 1.0
-PEAKS = {"core": 2e11, "device": 5e15}
+PEAKS = {"core": 4e11, "device": 5e15}
 """FLOPs a second, generously: wide vector units in float32; matrix units in a few bits."""
 NOT_SIZES = ("seed", "mask_seed", "train_steps", "reports", "steps", "order", "labels", "role")
 """Numbers of a config that make nothing larger."""
