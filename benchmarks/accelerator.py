@@ -28,7 +28,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SHARE_S = {1: 120, 2: 500, 3: 200, 4: 700}  # of a visit
-ON_CPU = 5  # times as much in the CPU form: nothing is lent there, and the machine may be shared
+ON_CPU = 5  # times as much in the CPU form: nobody waits for it, and the machine may be shared
 SPARE_S = 15  # to end a process and write
 THREE_ARMS = """import runpy
 

@@ -18,7 +18,7 @@ from sbjax.common.devices import in_words, memory
 from sbjax.frame.errors import ConfigError
 
 MOST_YEARS = 1.0
-PEAKS = {"core": 2e11, "device": 5e15}
+PEAKS = {"core": 4e11, "device": 5e15}
 """FLOPs a second, generously: wide vector units in float32; matrix units in a few bits."""
 NOT_SIZES = ("seed", "mask_seed", "train_steps", "reports", "steps", "order", "labels", "role")
 """Numbers of a config that make nothing larger."""
@@ -83,9 +83,9 @@ def check_time(flops: float, steps: str, numbers: Mapping[str, Any]) -> None:
 
 
 def peak() -> float:
-    """FLOPs a second that this machine does not exceed."""
+    """FLOPs a second that this machine, or all processes of the run together, do not exceed."""
     return (
-        PEAKS["core"] * (os.cpu_count() or 1)
+        PEAKS["core"] * (os.cpu_count() or 1) * jax.process_count()
         if jax.default_backend() == "cpu"
         else PEAKS["device"] * jax.device_count()
     )

@@ -76,6 +76,9 @@ class Experiment(Protocol):
         """Bytes that a run writes at least, beside a few numbers."""
         return 0
 
+    def check_time(self, prepared: Any) -> None:
+        """Refuse, as `ConfigError`, what cannot end in time here; asked on the machine that trains, before it does."""
+
     def run(self, prepared: Any, folder: Workdir, *, stop: Callable[[], bool]) -> bool:
         """Do it, and leave in the folder what `sbjax.report.results` reads; False if `stop()` ended it."""
         ...

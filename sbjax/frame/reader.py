@@ -161,8 +161,8 @@ class Reader:
         possible = tuple(name for name in ARM_SECTIONS if name in (*self.experiment.sections, "task"))
         if len(arms) > MOST_ARMS:
             self.problems.append(
-                f"arms are {len(arms)}, more than {MOST_ARMS}: divide them among several runs, or make them cells of a "
-                "sweep (runs/sweep.py)"
+                f"arms are {len(arms)}, more than {MOST_ARMS}: divide them among several runs, such as the members "
+                "of a suite"
             )
             return
         folders: dict[str, str] = {}

@@ -103,10 +103,6 @@ class TrainingExperiment(Experiment):
                 loaded[source] = self.load_data(arm.task)
             with named_arm(arm.name):
                 arms.append(self.build_arm(plan, arm, loaded[source], expansions[arm.name]))
-        flops = plan.replicas * sum((arm.steps + plan.extend_steps) * arm.flops_per_step for arm in arms)
-        given = "train_steps" if plan.train_steps else "train_epochs"
-        numbers = {name: plan.settings[name] for name in ("replicas", "model") if name in plan.settings}
-        check_time(flops, f"{given}={getattr(plan, given)}", numbers)
         return Prepared(plan, placement, tuple(arms), data_digests(loaded))
 
     def task_of(self, plan: Plan, name: str) -> Task:
@@ -201,6 +197,14 @@ class TrainingExperiment(Experiment):
         kept = prepared.plan.checkpoint.keep + prepared.plan.checkpoint.keep_best
         every = [arm.checkpoint_bytes for arm in prepared.arms]
         return min(kept, prepared.plan.checkpoint.saves + 1) * sum(every) + max(every)
+
+    def check_time(self, prepared: Prepared) -> None:
+        """Refuses steps that take years even at the peak of this machine."""
+        plan = prepared.plan
+        flops = plan.replicas * sum((arm.steps + plan.extend_steps) * arm.flops_per_step for arm in prepared.arms)
+        given = "train_steps" if plan.train_steps else "train_epochs"
+        numbers = {name: plan.settings[name] for name in ("replicas", "model") if name in plan.settings}
+        check_time(flops, f"{given}={getattr(plan, given)}", numbers)
 
     def _monitor(self, plan: Plan, task: Task, steps: int) -> tuple[Monitor | None, tuple[int, ...]]:
         """What is measured over all replicas together, and at which steps."""

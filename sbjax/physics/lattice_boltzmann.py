@@ -140,7 +140,7 @@ def simulate(f: Float[Array, "*batch x y 9"], collision: Collision, steps: int) 
     >>> bool(jnp.allclose(simulate(rest, lambda f: relaxation(f, 0.8), 5), rest, atol=1e-6))
     True
     """
-    if steps < 0:
+    if not isinstance(steps, jax.core.Tracer) and steps < 0:
         raise ValueError(f"steps={steps} must be >= 0")
     return jax.lax.fori_loop(0, steps, lambda _, f: stream(f + collision(f)), f)
 

@@ -152,6 +152,8 @@ def run_plan(
     folder.check_writable()
     plan = dataclasses.replace(plan, extend_steps=extended)
     prepared = prepare(plan) if prepared is None or extended else prepared
+    if not (lost or environments):  # else it was trained before, maybe on another machine
+        hosts.by_first(plan.experiment.check_time)(prepared.built)
     hosts.by_first(check_disk)(plan.experiment.disk(prepared.built), folder.path)
     with contextlib.ExitStack() as stack:
         stack.enter_context(precision(plan.precision))

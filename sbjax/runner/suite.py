@@ -110,6 +110,7 @@ def run(
         if name not in finished and not extend:
             logger.info("building %s: %d of %d", name, number, len(plans))
             prepared[name] = run_lib.prepare(plan)
+            hosts.by_first(plan.experiment.check_time)(prepared[name].built)
     hosts.from_first(lambda: _list(folder, listed(plans)))
     began, trained, outcomes = time.perf_counter(), 0, {}
     for number, (name, plan) in enumerate(plans.items(), start=1):

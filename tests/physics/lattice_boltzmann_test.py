@@ -177,6 +177,14 @@ def test_the_vortex_keeps_mass_and_momentum():
     np.testing.assert_allclose((end @ lb.VELOCITIES).sum((0, 1)), 0, atol=1e-13)
 
 
+def test_the_number_of_steps_may_be_traced():
+    start = lb.taylor_green(4, 0.05, 0.8)
+    several = jax.jit(lambda steps: lb.simulate(start, lambda f: lb.relaxation(f, 0.8), steps))
+    for steps in (0, 3):
+        there = lb.simulate(start, lambda f: lb.relaxation(f, 0.8), steps)
+        np.testing.assert_allclose(several(steps), there, rtol=1e-6)
+
+
 def test_a_vortex_without_divergence():
     """Velocities and their gradients, by Fourier differences."""
     _, u = lb.moments(lb.taylor_green(16, 0.05, 0.8))

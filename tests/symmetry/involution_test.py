@@ -116,6 +116,17 @@ def tied(involution):
     return inv.tied_units(jnp.ones((1, 2)), jnp.ones(2), jnp.ones((2, 1)), involution, 1)
 
 
+def test_an_involution_that_was_accepted_is_accepted_again():
+    """Of single precision, by its tolerance."""
+    normal = np.array([1.0, 2.0, 2.0]) / 3
+    mirror = np.asarray(np.eye(3) - 2 * np.outer(normal, normal), np.float32) + np.float32(1e-7)
+    with pytest.raises(ValueError, match="an involution has A A = 1"):
+        inv.make_involution(mirror)
+    even = inv.projected(lambda x: jnp.sin(x).sum(-1), inv.make_involution(mirror, tolerance=1e-5))
+    x = jnp.arange(3.0)
+    np.testing.assert_allclose(even(x), even(jnp.asarray(mirror) @ x), rtol=1e-5)
+
+
 def test_whole_numbers_do_not_cut_the_shift():
     x = jnp.array([0, 1, 2])
     np.testing.assert_allclose(SKEW(x), SKEW(x.astype(float)), rtol=1e-6)

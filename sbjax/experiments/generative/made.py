@@ -56,7 +56,7 @@ def make_checkpoints(
         return optax.softmax_cross_entropy_with_integer_labels(module.apply({"params": params}, x), y).mean()
 
     def trained(key):
-        rate = 0.01 * 10.0 ** -jax.random.uniform(jax.random.fold_in(key, 0))
+        rate = 0.01 * 10.0 ** -jax.random.uniform(jax.random.fold_in(key, 0), dtype=jnp.float32)
         params = module.init(jax.random.fold_in(key, 1), x[:1])["params"]
         drawn = jax.random.fold_in(key, 2)
 

@@ -144,6 +144,7 @@ def _train(sweep, cell, folder, lease, plan, smaller) -> str:
             logger.warning("memory ran out before: replicas are trained with placement.replicas=%r now", placement)
             changed = prepared.placement.__class__(**{**prepared.placement.__dict__, "replicas": placement})
             prepared = prepared._replace(placement=changed)
+        plan.experiment.check_time(prepared)
         check_disk(plan.experiment.disk(prepared), workdir.path)
         stack.callback(workdir.close)
         workdir.open(overrides=list(sweep.overrides), config_file=sweep.config_file, own_code=plan.own_code)

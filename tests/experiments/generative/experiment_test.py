@@ -120,3 +120,10 @@ def test_refusals(change, message):
     made.task.update(change)
     with pytest.raises(ConfigError, match=message):
         runner.prepare(config_lib.read(made))
+
+
+def test_networks_are_made_under_double_precision_too():
+    """`precision.x64=True` is for what learns from them: they stay in single precision."""
+    with jax.enable_x64(True):
+        made = make_checkpoints(runs=2, checkpoints=2, width=2, features=2)
+    assert made.entries.dtype == made.loss.dtype == np.float32
