@@ -43,6 +43,7 @@ def make_checkpoints(
     train, test = (x.reshape(len(x), -1).astype(np.float64) for x in (data.train_images, data.test_images))
     mean = train.mean(0)
     axes = np.linalg.svd(train - mean, full_matrices=False)[2][:features].T
+    axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(features)])  # which LAPACK leaves open
     scale = ((train - mean) @ axes).std(0)
     x, x_test = (jnp.asarray((part - mean) @ axes / scale, jnp.float32) for part in (train, test))
     labels, answers = jnp.asarray(data.train_labels), jnp.asarray(data.test_labels)

@@ -56,6 +56,7 @@ def test_networks_along_their_training(found):
     data = images.load("digits")
     train, test = (x.reshape(len(x), -1).astype(float) for x in (data.train_images, data.test_images))
     axes = np.linalg.svd(train - train.mean(0), full_matrices=False)[2][:8].T
+    axes *= np.sign(axes[np.abs(axes).argmax(0), np.arange(8)])
     x = (test - train.mean(0)) @ axes / ((train - train.mean(0)) @ axes).std(0)
     tree = {name.rpartition("params/")[2]: np.asarray(leaf, float)
             for name, leaf in split_vector(found.reading.layout, found.entries[3, -1]).items()}  # fmt: skip
