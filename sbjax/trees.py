@@ -248,12 +248,12 @@ def replicas(stacked: PyTree, *, what: str = "stacked", part: str = "layer") -> 
 def stack(trees: Sequence[PyTree]) -> PyTree:
     """Stack trees of equal structure along a new leading (replica) axis; of modules, `parameters`.
 
-    What is no leaf (`apply_fn` and `tx` of a `TrainState`) is that of the first. Float64 of numpy stays numpy's.
+    What is no leaf (`apply_fn`, `tx` of a `TrainState`) is that of the first. Float64 of numpy, and words, stay numpy's.
 
     >>> stack([{'w': jnp.zeros(3)}, {'w': jnp.ones(3)}])['w'].shape
     (2, 3)
     """
-    join = lambda *leaves: (np if any(map(is_cut, leaves)) else jnp).stack(leaves)  # noqa: E731
+    join = lambda *xs: (np if any(is_cut(x) or isinstance(x, str) for x in xs) else jnp).stack(xs)  # noqa: E731
     members = [parameters(tree) for tree in trees]
     for name, leaf in flatten(members).items():
         _check_library("trees", name, leaf)

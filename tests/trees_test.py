@@ -11,7 +11,7 @@ import scipy.sparse
 from flax import nnx
 from flax.training.train_state import TrainState
 
-from sbjax import trees
+from sbjax import marginal_distance, trees
 
 KEY = jax.random.key(0)
 
@@ -209,3 +209,10 @@ def test_parameters_have_no_functions_and_no_settings():
 def test_replica_rows_refuses(tree, sizes):
     with pytest.raises(ValueError, match=f"at least 2 replicas in every leaf, got sizes {sizes}; stack the trees"):
         trees.replica_rows(tree)
+
+
+def test_words_in_lists_of_trees_are_told_by_their_leaf_and_can_be_left_out():
+    nets = [{"w": np.full(3, float(i)), "name": "net"} for i in range(2)]
+    with pytest.raises(ValueError, match=r"leaf 'name' holds no numbers .*leave it out with `where`"):
+        marginal_distance(nets)
+    assert marginal_distance(nets, where="w").raw.total.distance.value == pytest.approx(1.0)
