@@ -248,7 +248,7 @@ def replicas(stacked: PyTree, *, what: str = "stacked", part: str = "layer") -> 
 def stack(trees: Sequence[PyTree]) -> PyTree:
     """Stack trees of equal structure along a new leading (replica) axis; of modules, `parameters`.
 
-    What is no leaf (`apply_fn`, `tx` of a `TrainState`) is that of the first. Float64 of numpy, and words, stay numpy's.
+    What is no leaf (`apply_fn`, `tx` of a `TrainState`) is that of the first. Float64 of numpy and words stay numpy's.
 
     >>> stack([{'w': jnp.zeros(3)}, {'w': jnp.ones(3)}])['w'].shape
     (2, 3)
