@@ -1,7 +1,6 @@
 """Utilities for pytrees of arrays: flat names, selection of leaves, stacking, finiteness."""
 
 import fnmatch
-import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -131,14 +130,25 @@ def parameters(tree: PyTree) -> PyTree:
     return jax.tree.map(strip, tree, is_leaf=module) if stripped else tree
 
 
-def wide_dtype(*arrays: Array) -> np.dtype:
-    """Dtype for sums over arrays: the widest of their dtypes, at least float32.
+def wide_dtype(*arrays: Any) -> np.dtype:
+    """Dtype for sums over arrays (or dtypes): the widest of their dtypes, at least float32.
 
     >>> wide_dtype(jnp.ones(2, jnp.bfloat16)), wide_dtype(jnp.ones(2, jnp.float8_e4m3fn), jnp.ones(2))
     (dtype('float32'), dtype('float32'))
     """
     dtypes = (jnp.result_type(x) for x in arrays)  # `jnp.asarray` would copy host arrays
-    return functools.reduce(jnp.promote_types, (dtype for dtype in dtypes if not _narrow(dtype)), jnp.dtype("float32"))
+    return promoted(jnp.dtype("float32"), *(dtype for dtype in dtypes if not _narrow(dtype)))
+
+
+def promoted(*given: Any) -> np.dtype:
+    """The dtype that arrays or dtypes have in common, also where implicit promotion is forbidden.
+
+    >>> with jax.numpy_dtype_promotion('strict'):
+    ...     promoted(jnp.bfloat16, np.ones(2, np.float32))
+    dtype('float32')
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*given)
 
 
 def check_finite(leaves: dict[str, Array], what: str = "tree") -> None:

@@ -15,6 +15,8 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from sbjax import trees
+
 _WIDE = 512  # entries in a wide row; 256 to 1024 are equally fast
 
 
@@ -44,7 +46,7 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
         channels = (x.shape[-1],)
-        param_dtype = jnp.promote_types(self.dtype, jnp.float32)
+        param_dtype = trees.wide_dtype(self.dtype)
         ones = nn.initializers.ones
         scale = self.param("scale", ones, channels, param_dtype) if self.use_scale else jnp.ones(channels, param_dtype)
         bias = self.param("bias", nn.initializers.zeros, channels, param_dtype)

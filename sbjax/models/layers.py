@@ -8,6 +8,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from sbjax import trees
 from sbjax.asymmetry.figlu import Gate, figlu
 from sbjax.common.options import option
 from sbjax.models.batch_norm import BatchNorm
@@ -204,7 +205,7 @@ def param_dtype(dtype: Any) -> jnp.dtype:
     >>> param_dtype('bfloat16').name
     'float32'
     """
-    return jnp.promote_types(dtype, jnp.float32)
+    return trees.wide_dtype(dtype)
 
 
 def number_of_groups(channels: int) -> int:
