@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sbjax.report import figures, sections, tables
+from sbjax.report.cells import median
 from sbjax.report.ratios import ratio
 from sbjax.report.results import Report, Results
 
