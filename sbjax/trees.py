@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 Where = str | Sequence[str] | Callable[[str], bool] | None
 """A selection of leaves by flat name: one or several globs, or a predicate; None = all."""
@@ -138,6 +138,15 @@ def wide_dtype(*arrays: Any) -> np.dtype:
     """
     dtypes = (jnp.result_type(x) for x in arrays)  # `jnp.asarray` would copy host arrays
     return promoted(jnp.dtype("float32"), *(dtype for dtype in dtypes if not _narrow(dtype)))
+
+
+def along(vector: Shaped[Array, " c"], x: Shaped[Array, "*dims c"]) -> Shaped[Array, "*ones c"]:
+    """A vector with the axes of `x`, to be broadcast along its last one: JAX need not raise its rank.
+
+    >>> along(jnp.ones(3), jnp.ones((5, 4, 3))).shape
+    (1, 1, 3)
+    """
+    return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
 
 
 def promoted(*given: Any) -> np.dtype:

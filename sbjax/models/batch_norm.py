@@ -55,7 +55,8 @@ class BatchNorm(nn.Module):
         if jax.default_backend() == "cpu" or not self.train or self.is_initializing():
             x = x.astype(param_dtype)
         if not self.train or self.is_initializing():
-            y = (x - mean.value) * (scale * lax.rsqrt(var.value + self.epsilon)) + bias
+            factor = scale * lax.rsqrt(var.value + self.epsilon)
+            y = (x - trees.along(mean.value, x)) * trees.along(factor, x) + trees.along(bias, x)
         else:
             y, batch_mean, batch_var = normalise_batch(x, scale, bias, self.epsilon)
             mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
@@ -90,16 +91,18 @@ def _forward(x, scale, bias, epsilon):
     mean = channel_sum(x) / rows
     var = jnp.maximum(channel_sum(x * x) / rows - mean * mean, 0.0)
     inverse = lax.rsqrt(var + epsilon)
-    return ((x - mean) * (scale * inverse) + bias, mean, var), (given, mean, inverse, scale)
+    y = (x - trees.along(mean, x)) * trees.along(scale * inverse, x) + trees.along(bias, x)
+    return (y, mean, var), (given, mean, inverse, scale)
 
 
 def _backward(residuals, cotangents):
     """dbias = sum dy, dscale = sum dy z, dx = scale / sigma (dy - (dbias + z dscale) / rows), z = normalised x."""
     given, mean, inverse, scale = residuals
     x, dy = given.astype(scale.dtype), cotangents[0]
-    z = (x - mean) * inverse
+    along = lambda vector: trees.along(vector, x)  # noqa: E731
+    z = (x - along(mean)) * along(inverse)
     dbias, dscale = channel_sum(dy), channel_sum(dy * z)
-    dx = scale * inverse * (dy - (dbias + z * dscale) / (x.size // x.shape[-1]))
+    dx = along(scale * inverse) * (dy - (along(dbias) + z * along(dscale)) / (x.size // x.shape[-1]))
     return dx.astype(given.dtype), dscale, dbias, None
 
 

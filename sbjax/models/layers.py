@@ -125,9 +125,8 @@ class Conv(nn.Module):
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         y = conv2d(x, kernel, strides=(self.stride,) * 2, padding=((pad, pad),) * 2, groups=self.groups)
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,), param_dtype(self.dtype)).astype(
-                self.dtype
-            )
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), param_dtype(self.dtype))
+            y = y + trees.along(bias.astype(self.dtype), y)
         return y
 
 
