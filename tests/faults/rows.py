@@ -125,7 +125,9 @@ ROWS = {
         CONFIG_FILE, "a_flag_of_a_field_that_is_not_there_names_the_likely_one", "a_folder_that_is_none",
     )),
     "U8": ("the time of measuring in seconds", of(f"{RUNNER}/run_test.py", "time_of_measuring")),
-    "U9": ("a workdir called '-'", of(CONFIG_FILE, "a_folder_that_is_none")),
+    "U9": ("a workdir called '-'", (
+        *of(CONFIG_FILE, "a_folder_that_is_none"), *of(WORKDIR, "a_path_that_is_no_folder_is_refused"),
+    )),
     "U10": ("solutions with three coordinates are drawn", of(
         f"{REPORT}/fields_test.py",
         *("more_coordinates_are_drawn_in_slices", "a_slice_in_which_the_solution_is_zero_is_drawn"),
