@@ -1,17 +1,12 @@
 """Numbers as people read them, and the table for the terminal."""
 
 import math
-import shutil
 import textwrap
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-WIDTH = 110
-"""Columns of a terminal that `format_table` keeps to, or fewer where the terminal has fewer, see `room`."""
-
-LEAST = 30
-"""Columns of the narrowest terminal that tables and notes are set for."""
+from sbjax.report.terminal import WIDTH as WIDTH
+from sbjax.report.terminal import cells, room
 
 MANY = 12
 """Arms above which a table for the terminal leaves an empty column out."""
@@ -324,22 +319,6 @@ def noted(text: str, note: str) -> str:
     if not note or not text:
         return text
     return "\n\n".join("\n".join([block, *wrap(note)]) for block in text.split("\n\n"))
-
-
-def room() -> int:
-    """Columns that a table for the terminal may take: `WIDTH`, or those of a narrower terminal (or of COLUMNS)."""
-    return max(LEAST, min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns))
-
-
-def cells(text: str) -> int:
-    """Columns that a terminal needs for a text: two for wide letters, none for marks on the letter before.
-
-    >>> cells('raw'), cells('対照'), cells('e\u0301')
-    (3, 4, 1)
-    """
-    marks = ("Mn", "Me", "Cf")
-    wide = [1 + (unicodedata.east_asian_width(c) in "WF") for c in text if unicodedata.category(c) not in marks]
-    return sum(wide)
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

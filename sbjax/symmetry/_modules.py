@@ -7,7 +7,7 @@ import jax
 from jaxtyping import PyTree
 
 from sbjax import trees
-from sbjax.common.leaves import instead
+from sbjax.trees.leaves import instead
 
 
 def split(apply_fn: Callable, variables: PyTree) -> tuple[Callable, PyTree]:

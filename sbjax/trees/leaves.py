@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -36,6 +36,60 @@ def sparse(tree: PyTree) -> list[tuple[tuple, str]]:
     return [(path, type(leaf).__name__) for path, leaf in leaves if one(leaf)]
 
 
+def check_dense(what: str, tree: PyTree, chosen: Iterable[str]) -> None:
+    """Refuse sparse arrays, whose leaves are some of their entries and no weights of a network.
+
+    Args:
+        chosen: flat names of the leaves that count.
+
+    Raises:
+        ValueError: naming the leaf.
+    """
+    for path, kind in sparse(tree):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if any(one == name or one.startswith(f"{name}/") or not name for one in chosen):
+            raise ValueError(
+                f"{what}: leaf {name!r} is a sparse array of jax ({kind}), whose zeros are not stored; give "
+                ".todense() of it, or leave it out with `where`"
+            )
+
+
+def check_library(what: str, name: str, leaf: Any) -> None:
+    """Refuse arrays of other libraries, whose dtypes mean nothing here, masked ones, whose masks would be lost, and
+    those that are no more.
+
+    Raises:
+        ValueError: naming the leaf.
+    """
+    if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer) and leaf.is_deleted():
+        raise ValueError(f"{what}: leaf {name!r} was deleted, as by a step that it was donated to; keep a copy before")
+    masked = isinstance(leaf, np.ma.MaskedArray)
+    if masked or (hasattr(leaf, "dtype") and not isinstance(leaf, np.ndarray | np.generic | jax.Array)):
+        kind = "masked array" if masked else f"{type(leaf).__name__} of {type(leaf).__module__.partition('.')[0]}"
+        raise ValueError(f"{what}: leaf {name!r} is a {kind}; give one of numpy or jax (.numpy(force=True) of PyTorch)")
+
+
+def check_counted(what: str, name: str, leaf: Any, dtype: Any) -> None:
+    """Refuse what is neither of floats nor of whole numbers that a state counts with: no tree at all (the name is ''),
+    leaves of objects, text, dates or records, and codes of quantised weights.
+
+    Raises:
+        ValueError: naming the leaf.
+    """
+    if name == "" and (said := instead(leaf)):
+        raise ValueError(f"{what} is {said}")
+    if name == "" and getattr(dtype, "kind", "") == "O":
+        kind = "an array of Python objects" if isinstance(leaf, np.ndarray) else f"a {type(leaf).__name__}"
+        raise ValueError(f"{what} is {kind} and no tree of arrays; give a dict, list or module of arrays")
+    if numberless(dtype):
+        raise ValueError(f"{what}: leaf {name!r} holds no numbers ({dtype}); leave it out with `where`")
+    if quantised(name, leaf, dtype):
+        raise ValueError(
+            f"{what}: leaf {name!r} holds {dtype} {list(leaf.shape)}, codes of quantised weights; give the weights "
+            "they stand for (codes times scale, in floats), or leave it out with `where`"
+        )
+
+
 def quantised(name: str, leaf: Any, dtype: Any) -> bool:
     """Whether these are codes of quantised weights: matrices of integers of at most 8 bits, or packed in wider ones.
 
@@ -64,15 +118,18 @@ def instead(tree: PyTree) -> str | None:
     >>> instead({}) is None
     True
     """
-    linen, nnx, torch = (sys.modules.get(name) for name in ("flax.linen", "flax.nnx", "torch.nn"))
+    known: list[Any] = [sys.modules.get(name) for name in ("flax.linen", "flax.nnx", "torch.nn")]
+    linen, nnx, torch = known
     if isinstance(tree, str | bytes) or hasattr(tree, "__fspath__"):
         return f"the text {str(tree)!r}; read a file by sbjax.training.params_files.load_params"
     if tree is None:
         return "None; give a dict, list or module of arrays"
+    leaf: Any
     for leaf in _told_apart(tree):
         kind = type(leaf).__name__
         if isinstance(leaf, getattr(linen, "Module", ())):
-            given = "its variables, module.variables" if leaf.scope else "those that module.init(key, x) returns"
+            bound = getattr(leaf, "scope", None)
+            given = "its variables, module.variables" if bound else "those that module.init(key, x) returns"
             return f"a module of Flax Linen ({kind}), which does not hold its parameters; give {given}"
         if isinstance(leaf, getattr(torch, "Module", ())):
             given = "{name: p.numpy(force=True) for name, p in module.named_parameters()}"

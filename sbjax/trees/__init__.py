@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from sbjax.common import leaves as kinds
+from sbjax.trees import leaves as kinds
 
 Where = str | Sequence[str] | Callable[[str], bool] | None
 """A selection of leaves by flat name: one or several globs, or a predicate; None = all."""
@@ -77,29 +77,18 @@ def floating(tree: PyTree, where: Where = None, *, what: str = "tree") -> dict[s
     given, tree = tree, parameters(tree)
     leaves = flatten(tree)
     chosen = {name: leaf for name, leaf in leaves.items() if selects(where, name)}
-    _check_dense(what, tree, chosen)
+    kinds.check_dense(what, tree, chosen)
     chosen = _without_statistics(tree, chosen)
     kept, passed = {}, {}
     for name, leaf in chosen.items():
-        _check_library(what, name, leaf)
+        kinds.check_library(what, name, leaf)
         dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
         if jnp.issubdtype(dtype, jnp.floating):
             kept[name] = _as_floats(leaf, dtype)
         elif jnp.issubdtype(dtype, jnp.complexfloating):
             raise ValueError(f"{what}: leaf {name!r} is complex ({dtype}); give real and imaginary parts as two leaves")
-        elif name == "" and (said := kinds.instead(leaf)):
-            raise ValueError(f"{what} is {said}")
-        elif name == "" and getattr(dtype, "kind", "") == "O":
-            kind = "an array of Python objects" if isinstance(leaf, np.ndarray) else f"a {type(leaf).__name__}"
-            raise ValueError(f"{what} is {kind} and no tree of arrays; give a dict, list or module of arrays")
-        elif kinds.numberless(dtype):
-            raise ValueError(f"{what}: leaf {name!r} holds no numbers ({dtype}); leave it out with `where`")
-        elif kinds.quantised(name, leaf, dtype):
-            raise ValueError(
-                f"{what}: leaf {name!r} holds {dtype} {list(leaf.shape)}, codes of quantised weights; give the "
-                "weights they stand for (codes times scale, in floats), or leave it out with `where`"
-            )
         else:
+            kinds.check_counted(what, name, leaf, dtype)
             passed[name] = dtype
     if not leaves and (said := kinds.instead(given)):
         raise ValueError(f"{what} is {said}")
@@ -236,7 +225,7 @@ def replicas(stacked: PyTree, *, what: str = "stacked", part: str = "layer") -> 
             f"stacked already, or {named}, if it is one {part}"
         )
     for i, tree in enumerate(stacked):
-        _check_dense(f"{what}[{i}]", tree, flatten(tree))
+        kinds.check_dense(f"{what}[{i}]", tree, flatten(tree))
     members = [parameters(tree) for tree in stacked]
     shapes = [{name: jnp.shape(leaf) for name, leaf in flatten(tree).items()} for tree in members]
     if not shapes[0] or any(other.keys() != shapes[0].keys() for other in shapes[1:]):
@@ -273,7 +262,7 @@ def stack(trees: Sequence[PyTree]) -> PyTree:
     join = lambda *xs: (np if any(is_cut(x) or isinstance(x, str) for x in xs) else jnp).stack(xs)  # noqa: E731
     members = [parameters(tree) for tree in trees]
     for name, leaf in flatten(members).items():
-        _check_library("trees", name, leaf)
+        kinds.check_library("trees", name, leaf)
     if len({tuple(flatten(member)) for member in members}) == 1:
         members = [jax.tree.unflatten(jax.tree.structure(members[0]), jax.tree.leaves(member)) for member in members]
     return jax.tree.map(join, *members)
@@ -332,27 +321,6 @@ def on_host(*arrays: Array | np.ndarray) -> bool:
         return False
     on_devices = (jnp.asarray(x) for x in arrays if not isinstance(x, np.ndarray))
     return all(device.platform == "cpu" for x in on_devices for device in x.devices())
-
-
-def _check_library(what, name, leaf):
-    """Refuse arrays of other libraries, whose dtypes mean nothing here, and masked ones, whose masks would be lost."""
-    if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer) and leaf.is_deleted():
-        raise ValueError(f"{what}: leaf {name!r} was deleted, as by a step that it was donated to; keep a copy before")
-    masked = isinstance(leaf, np.ma.MaskedArray)
-    if masked or (hasattr(leaf, "dtype") and not isinstance(leaf, np.ndarray | np.generic | jax.Array)):
-        kind = "masked array" if masked else f"{type(leaf).__name__} of {type(leaf).__module__.partition('.')[0]}"
-        raise ValueError(f"{what}: leaf {name!r} is a {kind}; give one of numpy or jax (.numpy(force=True) of PyTorch)")
-
-
-def _check_dense(what, tree, chosen):
-    """Refuse sparse arrays, whose leaves are some of their entries and no weights of a network."""
-    for path, kind in kinds.sparse(tree):
-        name = _name(path)
-        if any(one == name or one.startswith(f"{name}/") or not name for one in chosen):
-            raise ValueError(
-                f"{what}: leaf {name!r} is a sparse array of jax ({kind}), whose zeros are not stored; give "
-                ".todense() of it, or leave it out with `where`"
-            )
 
 
 def _as_floats(leaf, dtype):
