@@ -32,7 +32,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 # Highest order of differentiation that an activation is of use for; others have all orders. Above it, derivatives are
 # zero between kinks or lack the jump of the order before.
-ORDERS = {"hard_sigmoid": 1, "hard_swish": 2, "identity": 1, "leaky_relu": 1, "relu": 1, "celu": 2, "elu": 2, "selu": 2}
+ORDERS = {"hard_sigmoid": 1, "hard_swish": 1, "identity": 1, "leaky_relu": 1, "relu": 1, "celu": 2, "elu": 2, "selu": 1}
 NORMS = ("batch", "group", "layer", "none")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
+from sbjax.trees import leaves as kinds
+
 Where = str | Sequence[str] | Callable[[str], bool] | None
 """A selection of leaves by flat name: one or several globs, or a predicate; None = all."""
 
@@ -62,31 +64,33 @@ def floating(tree: PyTree, where: Where = None, *, what: str = "tree") -> dict[s
         where: selection of leaves.
         what: name of the tree in errors.
 
+    States of optax count as running statistics do.
+
     Raises:
-        ValueError: nothing is selected; a selected leaf is complex, empty, not numeric, masked or of another library.
+        ValueError: nothing is selected; a selected leaf is complex, empty, not numeric, masked, sparse, quantised,
+            deleted or of another library; there are no arrays (a module of Linen or PyTorch, a function, a path).
 
     >>> floating({'a': {'kernel': np.ones(2, np.float32), 'bias': np.ones(3)}, 'step': np.int32(3)}, '*/kernel')
     {'a/kernel': Array([1., 1.], dtype=float32)}
     """
-    tree = parameters(tree)
+    given, tree = tree, parameters(tree)
     leaves = flatten(tree)
     chosen = {name: leaf for name, leaf in leaves.items() if selects(where, name)}
+    kinds.check_dense(what, tree, chosen)
     chosen = _without_statistics(tree, chosen)
     kept, passed = {}, {}
     for name, leaf in chosen.items():
-        _check_library(what, name, leaf)
+        kinds.check_library(what, name, leaf)
         dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
         if jnp.issubdtype(dtype, jnp.floating):
             kept[name] = _as_floats(leaf, dtype)
         elif jnp.issubdtype(dtype, jnp.complexfloating):
             raise ValueError(f"{what}: leaf {name!r} is complex ({dtype}); give real and imaginary parts as two leaves")
-        elif name == "" and getattr(dtype, "kind", "") == "O":
-            kind = "an array of Python objects" if isinstance(leaf, np.ndarray) else f"a {type(leaf).__name__}"
-            raise ValueError(f"{what} is {kind} and no tree of arrays; give a dict, list or module of arrays")
-        elif getattr(dtype, "kind", "") in ("O", "S", "U"):
-            raise ValueError(f"{what}: leaf {name!r} holds no numbers ({dtype}); leave it out with `where`")
         else:
+            kinds.check_counted(what, name, leaf, dtype)
             passed[name] = dtype
+    if not leaves and (said := kinds.instead(given)):
+        raise ValueError(f"{what} is {said}")
     if not kept:
         cast = next((cast_to_float(name, dtype) for name, dtype in passed.items() if numeric(dtype)), None)
         have = ", ".join(map(repr, list(leaves)[:8])) or "none"
@@ -239,6 +243,8 @@ def replicas(stacked: PyTree, *, what: str = "stacked", part: str = "layer") -> 
             f"{what} is a {kind} of one tree, and a distance needs at least 2 replicas: give {what}[0] if that is "
             f"stacked already, or {named}, if it is one {part}"
         )
+    for i, tree in enumerate(stacked):
+        kinds.check_dense(f"{what}[{i}]", tree, flatten(tree))
     members = [parameters(tree) for tree in stacked]
     shapes = [{name: jnp.shape(leaf) for name, leaf in flatten(tree).items()} for tree in members]
     if not shapes[0] or any(other.keys() != shapes[0].keys() for other in shapes[1:]):
@@ -275,7 +281,7 @@ def stack(trees: Sequence[PyTree]) -> PyTree:
     join = lambda *xs: (np if any(is_cut(x) or isinstance(x, str) for x in xs) else jnp).stack(xs)  # noqa: E731
     members = [parameters(tree) for tree in trees]
     for name, leaf in flatten(members).items():
-        _check_library("trees", name, leaf)
+        kinds.check_library("trees", name, leaf)
     if len({tuple(flatten(member)) for member in members}) == 1:
         members = [jax.tree.unflatten(jax.tree.structure(members[0]), jax.tree.leaves(member)) for member in members]
     return jax.tree.map(join, *members)
@@ -336,14 +342,6 @@ def on_host(*arrays: Array | np.ndarray) -> bool:
     return all(device.platform == "cpu" for x in on_devices for device in x.devices())
 
 
-def _check_library(what, name, leaf):
-    """Refuse arrays of other libraries, whose dtypes mean nothing here, and masked ones, whose masks would be lost."""
-    masked = isinstance(leaf, np.ma.MaskedArray)
-    if masked or (hasattr(leaf, "dtype") and not isinstance(leaf, np.ndarray | np.generic | jax.Array)):
-        kind = "masked array" if masked else f"{type(leaf).__name__} of {type(leaf).__module__.partition('.')[0]}"
-        raise ValueError(f"{what}: leaf {name!r} is a {kind}; give one of numpy or jax (.numpy(force=True) of PyTorch)")
-
-
 def _as_floats(leaf, dtype):
     if isinstance(leaf, np.ndarray | np.generic) and dtype.kind == "f" and (dtype.itemsize > 8 or not dtype.isnative):
         leaf = np.asarray(leaf, np.float64 if dtype.itemsize > 8 else dtype.newbyteorder("="))
@@ -359,6 +357,8 @@ def _without_statistics(tree, chosen):
         boxes = {_name(path): box for path, box in boxes if isinstance(box, nnx.Variable)}
         names = {name for name, box in boxes.items() if not isinstance(box, nnx.Param)}
     split = {name: name.split("/") for name in flatten(tree)}
+    states = [f"{_name(path)}/" if path else "" for path in kinds.optimizer_states(tree)]
+    names |= {name for name in split if any(name.startswith(state) for state in states)}
     networks = {tuple(parts[:i]) for parts in split.values() for i, part in enumerate(parts) if part == "params"}
     names |= {
         name
