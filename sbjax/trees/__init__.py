@@ -8,9 +8,35 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from sbjax.trees import leaves as kinds
+from sbjax.trees.dtypes import along, is_cut, narrow, on_host, promoted, wide_dtype
+
+__all__ = [
+    "BESIDE_PARAMS",
+    "Where",
+    "all_finite",
+    "along",
+    "cast_to_float",
+    "check_finite",
+    "flatten",
+    "floating",
+    "is_cut",
+    "nest",
+    "numeric",
+    "on_host",
+    "parameters",
+    "promoted",
+    "replica_rows",
+    "replicas",
+    "selects",
+    "size",
+    "stack",
+    "strong",
+    "take",
+    "wide_dtype",
+]
 
 Where = str | Sequence[str] | Callable[[str], bool] | None
 """A selection of leaves by flat name: one or several globs, or a predicate; None = all."""
@@ -132,36 +158,6 @@ def parameters(tree: PyTree) -> PyTree:
 
     stripped = any(module(leaf) or callable(leaf) for leaf in jax.tree.leaves(tree, is_leaf=module))
     return jax.tree.map(strip, tree, is_leaf=module) if stripped else tree
-
-
-def wide_dtype(*arrays: Any) -> np.dtype:
-    """Dtype for sums over arrays (or dtypes): the widest of their dtypes, at least float32.
-
-    >>> wide_dtype(jnp.ones(2, jnp.bfloat16)), wide_dtype(jnp.ones(2, jnp.float8_e4m3fn), jnp.ones(2))
-    (dtype('float32'), dtype('float32'))
-    """
-    dtypes = (jnp.result_type(x) for x in arrays)  # `jnp.asarray` would copy host arrays
-    return promoted(jnp.dtype("float32"), *(dtype for dtype in dtypes if not _narrow(dtype)))
-
-
-def along(vector: Shaped[Array, " c"], x: Shaped[Array, "*dims c"]) -> Shaped[Array, "*ones c"]:
-    """A vector with the axes of `x`, to be broadcast along its last one: JAX need not raise its rank.
-
-    >>> along(jnp.ones(3), jnp.ones((5, 4, 3))).shape
-    (1, 1, 3)
-    """
-    return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
-
-
-def promoted(*given: Any) -> np.dtype:
-    """The dtype that arrays or dtypes have in common, also where implicit promotion is forbidden.
-
-    >>> with jax.numpy_dtype_promotion('strict'):
-    ...     promoted(jnp.bfloat16, np.ones(2, np.float32))
-    dtype('float32')
-    """
-    with jax.numpy_dtype_promotion("standard"):
-        return jnp.result_type(*given)
 
 
 def check_finite(leaves: dict[str, Array], what: str = "tree") -> None:
@@ -324,28 +320,10 @@ def strong(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), tree)
 
 
-def is_cut(leaf: Any) -> bool:
-    """Whether a leaf is a numpy array of float64, or a number of Python or numpy, that jax would cut to float32."""
-    wide = isinstance(leaf, float) or (isinstance(leaf, np.ndarray) and leaf.dtype == np.float64)
-    return wide and not jax.config.read("jax_enable_x64")
-
-
-def on_host(*arrays: Array | np.ndarray) -> bool:
-    """Whether numpy can read these arrays without a copy: concrete values on the CPU.
-
-    >>> on_host(jnp.ones(2)), jax.jit(lambda x: jnp.array(on_host(x)))(jnp.ones(2)).item()
-    (True, False)
-    """
-    if any(isinstance(x, jax.core.Tracer) for x in arrays):
-        return False
-    on_devices = (jnp.asarray(x) for x in arrays if not isinstance(x, np.ndarray))
-    return all(device.platform == "cpu" for x in on_devices for device in x.devices())
-
-
 def _as_floats(leaf, dtype):
     if isinstance(leaf, np.ndarray | np.generic) and dtype.kind == "f" and (dtype.itemsize > 8 or not dtype.isnative):
         leaf = np.asarray(leaf, np.float64 if dtype.itemsize > 8 else dtype.newbyteorder("="))
-    return np.asarray(leaf) if is_cut(leaf) else jnp.asarray(leaf, jnp.float32 if _narrow(dtype) else None)
+    return np.asarray(leaf) if is_cut(leaf) else jnp.asarray(leaf, jnp.float32 if narrow(dtype) else None)
 
 
 def _without_statistics(tree, chosen):
@@ -366,11 +344,6 @@ def _without_statistics(tree, chosen):
         if any(part in BESIDE_PARAMS and tuple(parts[:i]) in networks for i, part in enumerate(parts))
     }
     return {name: leaf for name, leaf in chosen.items() if name not in names} or chosen
-
-
-def _narrow(dtype) -> bool:
-    """Whether it is a float of fewer than 16 bits, for which jax has no implicit promotion."""
-    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 16
 
 
 def _name(path: tuple) -> str:
