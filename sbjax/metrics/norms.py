@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from sbjax import trees
+
 _HALFWAY = 2.0**64  # between one and the largest float32: sums of entries below its square stay finite
 
 
@@ -27,6 +29,7 @@ def power_mean(
     '0.01997'
     """
     library = np if isinstance(x, np.ndarray) else jnp
+    weights = weights if weights is None else trees.along(weights, x)
     if weights is not None:  # entries without mass count for nothing, unless they are NaN or infinite
         x = library.where((weights > 0) | ~library.isfinite(x), x, 0)
     if library is np:
