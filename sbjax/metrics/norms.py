@@ -11,7 +11,7 @@ _HALFWAY = 2.0**64  # between one and the largest float32: sums of entries below
 
 
 def power_mean(
-    x: Float[Array, "*rows n"], p: float, weights: Float[Array, " n"] | None = None
+    x: Float[Array, "*rows n"], p: float, weights: Float[Array | np.ndarray, " n"] | None = None
 ) -> Float[Array, "*rows"]:
     """(sum_i w_i |x_i|^p)^(1/p) over the last axis, u (sum_i w_i (|x_i| / u)^p)^(1/p) with u = max |x_i|.
 
@@ -29,8 +29,8 @@ def power_mean(
     '0.01997'
     """
     library = np if isinstance(x, np.ndarray) else jnp
-    weights = weights if weights is None else trees.along(weights, x)
     if weights is not None:  # entries without mass count for nothing, unless they are NaN or infinite
+        weights = trees.along(weights, x)
         x = library.where((weights > 0) | ~library.isfinite(x), x, 0)
     if library is np:
         return _by_numpy(np.abs(x.astype(np.float64, copy=False)), p, weights)
