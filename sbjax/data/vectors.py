@@ -88,7 +88,7 @@ def best_accuracy(
 ) -> float:
     """Accuracy on the test examples of `gaussian_classes` of who knows the law of every class: no network is better.
 
-    Of the largest density: argmin_c |diag(s)^-1 R_c^T (P^T x - separation m_c)|^2: they share a determinant.
+    The class of the largest density, argmin_c |diag(s)^-1 R_c^T (P^T x - separation m_c)|, as all are as wide.
 
     Args:
         dimension, classes, separation, test, seed: as of `gaussian_classes`; the others do not matter.
