@@ -21,6 +21,7 @@ _VERSIONS = f"{sys.implementation.cache_tag}-jaxlib-{importlib.metadata.version(
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".xla_cache" / _VERSIONS))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+os.environ["COLUMNS"] = "120"  # tables are as wide as the terminal, and tests are not to depend on theirs
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Most of a test's time is compilation, and a quarter of that the costly passes of LLVM. With 0 they run, as for users.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")

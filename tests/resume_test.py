@@ -88,8 +88,11 @@ def arrays(folder):
     import orbax.checkpoint as ocp
 
     digests = {}
+    as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)  # the devices of several processes are not here
+    reader = ocp.PyTreeCheckpointer()
     for item in sorted(path.parent.name for path in folder.glob("*/_METADATA")):
-        tree = ocp.StandardCheckpointer().restore(folder / item)
+        saved = reader.metadata(folder / item).item_metadata.tree
+        tree = reader.restore(folder / item, restore_args=jax.tree.map(lambda _: as_numpy, saved))
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
             digests[item + jax.tree_util.keystr(path)] = hashlib.sha256(np.asarray(leaf).tobytes()).hexdigest()
     return digests

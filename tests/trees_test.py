@@ -1,3 +1,7 @@
+import functools
+import pathlib
+import sys
+import types
 from typing import NamedTuple
 
 import equinox as eqx
@@ -10,6 +14,7 @@ import pytest
 import scipy.sparse
 from flax import nnx
 from flax.training.train_state import TrainState
+from jax.experimental.sparse import BCOO, BCSR
 
 from sbjax import marginal_distance, trees
 
@@ -92,11 +97,57 @@ def test_where(where, names):
         ({"w": np.ones(2), "name": "cnn"}, None, "leaf 'name' holds no numbers.*leave it out with `where`"),
         ({"w": np.ones(2), "f": object()}, None, "leaf 'f' holds no numbers"),
         ({"w": np.ones(2), "f": np.array([None])}, None, "leaf 'f' holds no numbers"),
+        ({"w": np.ones(2), "f": np.ones(2, [("a", "f4")])}, None, "leaf 'f' holds no numbers"),
+        ({"w": np.ones(2), "f": np.ones(2, "M8[s]")}, None, "leaf 'f' holds no numbers"),
+        ({"w": {"qvalue": np.ones((2, 2), np.int8), "scale": np.ones(2)}}, None, "'w/qvalue' holds int8 .* quantised"),
+        ({"a.qweight": np.ones((2, 2), np.int32), "b": np.ones(2)}, None, "'a.qweight' holds int32 .* quantised"),
+        ({"w": BCOO.fromdense(jnp.eye(2))}, None, r"mine: leaf 'w' is a sparse array of jax \(BCOO\).*todense"),
+        ({"a": [BCSR.fromdense(jnp.eye(2))]}, "a/*", r"leaf 'a/0' is a sparse array of jax \(BCSR\)"),
+        (nn.Dense(3), None, r"mine is a module of Flax Linen \(Dense\), .*that module.init\(key, x\) returns"),
+        ({"params": nn.Dense(3)}, None, "mine is a module of Flax Linen"),
+        (nn.Dense(3).bind(linen()), None, "give its variables, module.variables"),
+        (functools.partial(nn.Dense(3).apply, linen()), None, "mine is a functools.partial"),
+        (jnp.tanh, None, "mine is a function; give the parameters"),
+        (optax.adam(0.1), None, "mine is an optimiser of optax"),
+        (optax.sgd(0.1).init(np.ones(2)), None, "mine is a state of optax without arrays"),
+        (Module, None, "mine is the class Module and no module"),
+        ("a.npz", None, "mine is the text 'a.npz'; read a file by sbjax.training.params_files.load_params"),
+        (pathlib.Path("a.npz"), None, "mine is the text 'a.npz'"),
+        (None, None, "mine is None"),
     ],
 )
 def test_floating_refuses(tree, where, words):
     with pytest.raises(ValueError, match=words):
         trees.floating(tree, where, what="mine")
+
+
+def test_modules_of_pytorch_are_told(monkeypatch):
+    class Net:
+        def __call__(self, x):
+            return x
+
+    monkeypatch.setitem(sys.modules, "torch.nn", types.SimpleNamespace(Module=Net))
+    with pytest.raises(ValueError, match=r"module of PyTorch \(Net\); give .*named_parameters"):
+        trees.floating(Net())
+
+
+def test_states_of_optimisers_are_no_weights():
+    params = {"w": jnp.ones(2)}
+    state = optax.adam(0.1).init(params)
+    assert list(trees.floating((params, state))) == ["0/w"]
+    assert list(trees.floating({"net": params, "moments": state})) == ["net/w"]
+    assert list(trees.floating(state)) == ["0/mu/w", "0/nu/w"]  # where nothing else is there
+    assert list(trees.floating(optax.LookaheadParams(params, params))) == ["fast/w", "slow/w"]
+
+
+def test_what_is_deleted_or_sparse_among_replicas_is_told():
+    gone = jnp.ones(3)
+    gone.delete()
+    with pytest.raises(ValueError, match="leaf 'w' was deleted, as by a step"):
+        trees.floating({"w": gone})
+    with pytest.raises(ValueError, match=r"stacked\[0\]: leaf 'w' is a sparse array"):
+        trees.replicas([{"w": BCOO.fromdense(jnp.eye(3)[:n])} for n in (1, 2)])
+    assert list(trees.floating({"w": BCOO.fromdense(jnp.eye(2)), "b": np.ones(2)}, "b")) == ["b"]
 
 
 class Tensor:

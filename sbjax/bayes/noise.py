@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
+from sbjax import trees
 from sbjax.models.layers import Conv
 
 
@@ -153,7 +154,7 @@ def interceptor(
         inside = True
         try:
             if shares:
-                dtype = module.dtype or jnp.result_type(x, noise.mean["kernel"])
+                dtype = module.dtype or trees.promoted(x, noise.mean["kernel"])
                 return grouped_dense(module, x.astype(dtype), noise, key=keys(name), group=group)
             return y + add_noise(module, x, noise, key=keys(name), group=group).astype(y.dtype)
         finally:

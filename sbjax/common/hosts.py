@@ -11,8 +11,11 @@ import functools
 import json
 import logging
 import os
+import pathlib
 import re
 import subprocess
+import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +30,7 @@ logger = logging.getLogger(__name__)
 START_SECONDS = 300  # within which all processes must come
 HEARTBEAT_SECONDS = 60  # after which a silent process is taken for dead, and the others are ended
 WAIT_MS = 7 * 24 * 3600 * 1000  # for a process that lives; a dead one is noticed by its heartbeat
+SEEN_SECONDS = 10  # until a file of one host has come to the others by a network file system
 _TIDY = 256  # messages
 GONE = (
     "error: another process of this run has ended, or cannot be reached. What was saved is untouched: start the same "
@@ -207,9 +211,36 @@ def barrier() -> None:
         _client().wait_at_barrier(_next_key(), WAIT_MS)
 
 
+def share_folder(folder: pathlib.Path) -> bool:
+    """Whether all processes see this folder: the first one makes it and leaves a mark there, which the others look for.
+
+    >>> share_folder(pathlib.Path('/'))
+    True
+    """
+    if _count == 1:
+        return True
+
+    def leave():
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob(".shared.*"):  # of a process that was killed here
+            old.unlink(missing_ok=True)
+        mark = folder / f".shared.{uuid.uuid4().hex}"
+        mark.touch()
+        return mark.name
+
+    mark = folder / from_first(leave)
+    until = time.monotonic() + SEEN_SECONDS
+    while not (seen := mark.exists()) and time.monotonic() < until:
+        time.sleep(0.05)
+    everyone = largest(int(not seen)) == 0
+    if first():
+        mark.unlink(missing_ok=True)
+    return everyone
+
+
 def rows(leaf: Any) -> np.ndarray:
     """All rows of an array, also those that are with other processes."""
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
         from jax.experimental import multihost_utils
 
         return multihost_utils.process_allgather(leaf, tiled=True)

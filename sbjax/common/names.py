@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import sys
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,8 +16,19 @@ from typing import Any
 SYNONYMS = {
     **dict.fromkeys(("seeds", "n_seeds", "num_seeds", "repeats", "runs", "n_runs", "trials"), "replicas"),
     **dict.fromkeys(("lr", "eta", "step_size", "rate", "base_lr"), "learning_rate"),
-    **dict.fromkeys(("batch", "bs", "batchsize", "minibatch", "minibatch_size"), "batch_size"),
-    **dict.fromkeys(("epochs", "n_epochs", "num_epochs", "max_epochs"), "train_epochs"),
+    **dict.fromkeys(
+        (
+            "batch",
+            "bs",
+            "batchsize",
+            "minibatch",
+            "minibatch_size",
+            "train_batch_size",
+            "per_device_train_batch_size",
+        ),
+        "batch_size",
+    ),
+    **dict.fromkeys(("epochs", "n_epochs", "num_epochs", "max_epochs", "num_train_epochs"), "train_epochs"),
     **dict.fromkeys(("steps", "n_steps", "num_steps", "max_steps", "iterations", "iters"), "train_steps"),
     **dict.fromkeys(("wd", "l2", "decay"), "weight_decay"),
     **dict.fromkeys(
@@ -27,10 +39,16 @@ SYNONYMS = {
     **dict.fromkeys(("net", "network", "architecture", "arch"), "model"),
     **dict.fromkeys(("scheduler", "lr_schedule"), "schedule"),
     **dict.fromkeys(("warmup", "warmup_steps", "warmup_ratio"), "warmup_share"),
-    **dict.fromkeys(("grad_clip", "clip", "max_norm", "gradient_clipping"), "clip_norm"),
+    **dict.fromkeys(
+        ("grad_clip", "clip", "max_norm", "gradient_clipping", "gradient_clip_val", "max_grad_norm", "clipnorm"),
+        "clip_norm",
+    ),
     **dict.fromkeys(("act", "nonlinearity"), "activation"),
     **dict.fromkeys(("random_seed", "rng", "rng_seed"), "seed"),
-    **dict.fromkeys(("eval_every", "log_every", "evals"), "reports"),
+    **dict.fromkeys(
+        ("eval_every", "log_every", "evals", "val_check_interval", "eval_steps", "logging_steps"), "reports"
+    ),
+    **dict.fromkeys(("validation_split", "val_split", "val_size", "test_size"), "eval_share"),
     **dict.fromkeys(("pde", "problem"), "equation"),
     **dict.fromkeys(("collocation_points", "n_points", "num_points"), "points"),
     **dict.fromkeys(("params", "constants", "numbers"), "coefficients"),
@@ -92,11 +110,26 @@ def expanded(path: str | os.PathLike) -> pathlib.Path:
     """An absolute path, with `~` and variables replaced: shells do not do it after `--workdir=`.
 
     Raises:
-        ValueError: a variable that is not set, or a name that this system's locale cannot write.
+        ValueError: a variable that is not set, a name that this system's locale cannot write, one that is empty, holds
+            a line break or another control character, or begins with '-' as flags do: '-' itself is no standard input
+            here, and `rm -r -x` removes no folder '-x'.
+
+    >>> expanded('-x')
+    Traceback (most recent call last):
+    ValueError: the path '-x' begins with '-', as flags do; write './-x' if it is called so
     """
-    text = os.path.expandvars(os.path.expanduser(os.fspath(path)))
+    given = os.fspath(path)
+    if not isinstance(given, str):
+        given = os.fsdecode(given)
+    if not given.strip():
+        raise ValueError(f"the path {given!r} is empty; name a file or folder")
+    if given.startswith("-"):
+        raise ValueError(f"the path {given!r} begins with '-', as flags do; write {f'./{given}'!r} if it is called so")
+    text = os.path.expandvars(os.path.expanduser(given))
     if "\0" in text:
         raise ValueError(f"the path {text!r} holds a NUL character, which no file system can")
+    if any(unicodedata.category(letter) == "Cc" for letter in text):
+        raise ValueError(f"the path {text!r} holds a line break or another control character; rename it")
     if (left := _UNSET.search(text)) and not os.path.exists(text):
         raise ValueError(
             f"the path {text!r} holds {left.group()}, which is not set here; set it, or write the path out"

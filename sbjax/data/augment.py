@@ -53,8 +53,8 @@ def random_crop_flip(
     shift = jax.random.randint(crop_key, (batch, 2), -padding, padding + 1)
     mirror = jax.random.bernoulli(flip_key, shape=(batch, 1)) if mirror is None else mirror[:, None]
     mirror = mirror & flip
-    rows = shift[:, :1] + jnp.arange(height)
-    columns = jnp.arange(width)
+    rows = shift[:, :1] + jnp.arange(height)[None]
+    columns = jnp.arange(width)[None]
     columns = shift[:, 1:] + jnp.where(mirror, width - 1 - columns, columns)
     if reflect:
         rows, columns = _reflected(rows, height), _reflected(columns, width)

@@ -6,6 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict, FieldReference
 
 from sbjax.common import options
+from sbjax.common.elsewhere import hint
 from sbjax.common.names import near, shown, writable
 from sbjax.frame import sections as sections_lib
 from sbjax.frame.errors import ConfigError
@@ -220,7 +221,7 @@ def _where_else(name, base):
     exact = [path for path in inside if path.split(".")[1] == name]
     if exact:
         return f", did you mean {' or '.join(map(repr, exact))}?"
-    return near(name, base) or near(name, inside)
+    return hint(name, [*base, *inside])
 
 
 def _without_effect(name, value, default, experiment):

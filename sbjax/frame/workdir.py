@@ -58,6 +58,9 @@ class Workdir:
     ):
         with told_of_files():
             self.path = expanded(path)
+        for part in (self.path, *self.path.parents):
+            if part.exists() and not part.is_dir():
+                raise ConfigError(f"--workdir={path}: {part} is a file; name a folder")
         self._callbacks = callbacks
         found = self._read("config.json", results.CONFIG)
         if found is not None:

@@ -18,7 +18,7 @@ def pairs(rows: Float[Array, "replica n"], p: float) -> Float[Array, "replica re
     rows = rows.astype(trees.wide_dtype(rows))
     unit = tame(rows)
     rows = rows / unit
-    return jax.lax.map(lambda row: power_mean(rows - row, p), rows) * unit
+    return jax.lax.map(lambda row: power_mean(rows - row[None], p), rows) * unit
 
 
 def pairs_of_arrays(rows: Float[np.ndarray, "replica n"], p: float) -> Float[np.ndarray, "replica replica"]:

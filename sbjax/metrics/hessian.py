@@ -14,6 +14,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from sbjax import trees
+
 MAX_BYTES = 2**31
 
 
@@ -158,7 +160,7 @@ def mlp_hessian(
     """
     _check_layers(layers, inputs)
     layers = [(jnp.asarray(kernel), bias) for kernel, bias in layers]
-    dtype = jnp.result_type(inputs, *(kernel for kernel, _ in layers))
+    dtype = trees.promoted(inputs, *(kernel for kernel, _ in layers))
     n = sum(kernel.size + (0 if bias is None else bias.size) for kernel, bias in layers)
     check_fits(n, dtype.itemsize, max_bytes)
     units = sum(kernel.shape[1] for kernel, _ in layers)

@@ -15,6 +15,8 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from sbjax import trees
+
 _WIDE = 512  # entries in a wide row; 256 to 1024 are equally fast
 
 
@@ -44,7 +46,7 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
         channels = (x.shape[-1],)
-        param_dtype = jnp.promote_types(self.dtype, jnp.float32)
+        param_dtype = trees.wide_dtype(self.dtype)
         ones = nn.initializers.ones
         scale = self.param("scale", ones, channels, param_dtype) if self.use_scale else jnp.ones(channels, param_dtype)
         bias = self.param("bias", nn.initializers.zeros, channels, param_dtype)
@@ -53,7 +55,8 @@ class BatchNorm(nn.Module):
         if jax.default_backend() == "cpu" or not self.train or self.is_initializing():
             x = x.astype(param_dtype)
         if not self.train or self.is_initializing():
-            y = (x - mean.value) * (scale * lax.rsqrt(var.value + self.epsilon)) + bias
+            factor = scale * lax.rsqrt(var.value + self.epsilon)
+            y = (x - trees.along(mean.value, x)) * trees.along(factor, x) + trees.along(bias, x)
         else:
             y, batch_mean, batch_var = normalise_batch(x, scale, bias, self.epsilon)
             mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
@@ -88,16 +91,18 @@ def _forward(x, scale, bias, epsilon):
     mean = channel_sum(x) / rows
     var = jnp.maximum(channel_sum(x * x) / rows - mean * mean, 0.0)
     inverse = lax.rsqrt(var + epsilon)
-    return ((x - mean) * (scale * inverse) + bias, mean, var), (given, mean, inverse, scale)
+    y = (x - trees.along(mean, x)) * trees.along(scale * inverse, x) + trees.along(bias, x)
+    return (y, mean, var), (given, mean, inverse, scale)
 
 
 def _backward(residuals, cotangents):
     """dbias = sum dy, dscale = sum dy z, dx = scale / sigma (dy - (dbias + z dscale) / rows), z = normalised x."""
     given, mean, inverse, scale = residuals
     x, dy = given.astype(scale.dtype), cotangents[0]
-    z = (x - mean) * inverse
+    along = lambda vector: trees.along(vector, x)  # noqa: E731
+    z = (x - along(mean)) * along(inverse)
     dbias, dscale = channel_sum(dy), channel_sum(dy * z)
-    dx = scale * inverse * (dy - (dbias + z * dscale) / (x.size // x.shape[-1]))
+    dx = along(scale * inverse) * (dy - (along(dbias) + z * along(dscale)) / (x.size // x.shape[-1]))
     return dx.astype(given.dtype), dscale, dbias, None
 
 

@@ -27,6 +27,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from sbjax import trees
+
 # Bytes of what is added up in a loop over images, which should stay in the cache of a core.
 _CACHE = 2**20
 
@@ -63,14 +65,14 @@ def _forward(x: Array, kernel: Array, *, strides, padding, dilation) -> Array:
     taps = kernel.reshape(kernel.shape[0], -1, 1, 1, 1, kernel.shape[3])
     shifts = _shifts(_dilated(x, padding, dilation), window, strides, size)
     # In float32 from bfloat16: XLA:CPU would round every partial sum.
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = trees.wide_dtype(x.dtype)
     return sum(part.astype(wide) * taps[:, i].astype(wide) for i, part in enumerate(shifts)).astype(x.dtype)
 
 
 def _kernel_sums(x: Array, ct: Array, *, window, strides, padding, dilation) -> Array:
     """dk[u, v, c] = sum_{b, i, j} x[b, s_0 i + u - p_0, s_1 j + v - p_1, c] ct[b, i, j, c], for each set."""
     sets, images, rows, columns, channels = ct.shape
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = trees.wide_dtype(x.dtype)
     x = _dilated(x, padding, dilation)
     # A batch that is sharded over devices stays so: the loop runs over the images of each part.
     parts = math.gcd(images, jax.device_count())

@@ -20,6 +20,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from sbjax import trees
 from sbjax.common.names import near
 from sbjax.common.options import option
 from sbjax.models import layers
@@ -93,7 +94,7 @@ class GroupCNN(nn.Module):
             if min(x.shape[1:3]) >= 4 and all(side % 2 == 0 for side in x.shape[1:3]):
                 pooled = layers.max_pool_2x2(x.reshape(*x.shape[:3], -1))
                 x = pooled.reshape(*pooled.shape[:3], *x.shape[3:])
-        x = (x.mean((1, 2)) * jnp.asarray(weights, x.dtype)[:, None]).mean(1)
+        x = (x.mean((1, 2)) * jnp.asarray(weights, x.dtype)[None, :, None]).mean(1)
         x = layers.dropout(x, self.dropout, train=train)
         wide = layers.param_dtype(self.dtype)
         head = nn.Dense(self.classes, use_bias=not sign, dtype=self.dtype, param_dtype=wide, name="head")
@@ -261,5 +262,6 @@ def _convolve(module: LiftingConv | GroupConv, x: Array, inputs: tuple[int, ...]
     y = conv2d(x.astype(module.dtype), bank, padding=((size // 2,) * 2,) * 2)
     y = y.reshape(*y.shape[:3], -1, features)
     if module.use_bias:
-        y = y + module.param("bias", nn.initializers.zeros, (features,), wide).astype(module.dtype)
+        bias = module.param("bias", nn.initializers.zeros, (features,), wide).astype(module.dtype)
+        y = y + trees.along(bias, y)
     return y

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax import trees
 from sbjax.common.options import MISSING, given, option
 from sbjax.expansion.transform import Expansion, VectorExpansion, expand
 from sbjax.models import layers
@@ -56,7 +57,7 @@ class Field(nn.Module):
         x = jnp.asarray(x, self.dtype)
         if self.normalise:
             centre, slope = scaling(self.lower, self.upper, self.dtype)
-            x = (x - centre) * slope
+            x = (x - trees.along(centre, x)) * trees.along(slope, x)
         if self.features:
             shape = (x.shape[-1], self.features)
             draw = partial(nn.initializers.normal(self.feature_scale), shape=shape, dtype=self.dtype)

@@ -8,6 +8,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from sbjax import trees
 from sbjax.asymmetry.figlu import Gate, figlu
 from sbjax.common.options import option
 from sbjax.models.batch_norm import BatchNorm
@@ -31,7 +32,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 # Highest order of differentiation that an activation is of use for; others have all orders. Above it, derivatives are
 # zero between kinks or lack the jump of the order before.
-ORDERS = {"hard_sigmoid": 1, "hard_swish": 2, "identity": 1, "leaky_relu": 1, "relu": 1, "celu": 2, "elu": 2, "selu": 2}
+ORDERS = {"hard_sigmoid": 1, "hard_swish": 1, "identity": 1, "leaky_relu": 1, "relu": 1, "celu": 2, "elu": 2, "selu": 1}
 NORMS = ("batch", "group", "layer", "none")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -124,9 +125,8 @@ class Conv(nn.Module):
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         y = conv2d(x, kernel, strides=(self.stride,) * 2, padding=((pad, pad),) * 2, groups=self.groups)
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,), param_dtype(self.dtype)).astype(
-                self.dtype
-            )
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), param_dtype(self.dtype))
+            y = y + trees.along(bias.astype(self.dtype), y)
         return y
 
 
@@ -204,7 +204,7 @@ def param_dtype(dtype: Any) -> jnp.dtype:
     >>> param_dtype('bfloat16').name
     'float32'
     """
-    return jnp.promote_types(dtype, jnp.float32)
+    return trees.wide_dtype(dtype)
 
 
 def number_of_groups(channels: int) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax import trees
 from sbjax.common.options import option
 from sbjax.models import layers
 from sbjax.models.batch_norm import BatchNorm
@@ -43,7 +44,7 @@ class SpeedNet(nn.Module):
         kernel = self.variable("frozen", "whitening", jnp.zeros, (2, 2, x.shape[-1], filters), wide).value
         bias = self.param("whitening_bias", nn.initializers.zeros, (filters,), wide)
         x = layers.conv2d(x.astype(self.dtype), kernel.astype(self.dtype), strides=(1, 1), padding=((0, 0), (0, 0)))
-        x = nn.gelu(x + bias.astype(self.dtype), approximate=False)
+        x = nn.gelu(x + trees.along(bias.astype(self.dtype), x), approximate=False)
         for i, channels in enumerate(self.channels):
             features = max(1, round(channels * self.width))
             for j in range(2):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
+from sbjax import trees
 from sbjax.physics.qcd import check_temperature, log_partition
 
 
@@ -54,7 +55,7 @@ def finite_density(
     """
     check_temperature(T)
     T = jnp.asarray(T)
-    T = T.astype(jnp.promote_types(T.dtype, jnp.float32))
+    T = T.astype(trees.wide_dtype(T.dtype))
     mu = jnp.broadcast_to(jnp.asarray(mu_B, T.dtype), T.shape)
 
     def log_z(t, mu):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from sbjax import trees
 from sbjax.common import devices
 from sbjax.common.names import near
 from sbjax.physics.qcd import FREE_PRESSURE, EquationOfState, check_temperature, equation_of_state, tied_masses
@@ -81,7 +82,7 @@ def _wuppertal_budapest(T, *, f0, f1, f2, g1, g2):
     g1 t + g2 t^2)), t = T/0.2 GeV."""
     T = jnp.asarray(T)
     u, w = np.polynomial.legendre.leggauss(_NODES)
-    u, w = (jnp.asarray(part, jnp.promote_types(T.dtype, jnp.float32)) for part in ((u + 1) / 2, w / 2))
+    u, w = (jnp.asarray(part, trees.wide_dtype(T.dtype)) for part in ((u + 1) / 2, w / 2))
     t = T[..., None] * u / 0.2
     hadrons = jnp.exp(0.1800 / t - 0.0350 / t**2)
     anomaly = hadrons * (0.1396 + f0 * (jnp.tanh(f1 * t + f2) + 1) / (1 + g1 * t + g2 * t**2))

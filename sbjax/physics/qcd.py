@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from sbjax import trees
+
 SPECIES = ("ud", "s", "g")
 """Order of the masses: up and down quarks (degenerate), strange quarks, gluons."""
 
@@ -126,7 +128,7 @@ def scaled_pressure(
 def _float_type(*arrays):
     """The dtype of a result, float32 or wider. Arrays that are all weakly typed keep theirs; with float32 as a further
     operand they would become that."""
-    return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
+    return trees.wide_dtype(trees.promoted(*arrays))
 
 
 def _nodes_and_weights(nodes):
@@ -180,7 +182,7 @@ def equation_of_state(pressure_fn: Callable[[Array], Array], T: Float[ArrayLike,
     """
     check_temperature(T)
     T = jnp.asarray(T)
-    T = T.astype(jnp.promote_types(T.dtype, jnp.float32))
+    T = T.astype(trees.wide_dtype(T.dtype))
     (p, dp), (_, ddp) = jax.jvp(lambda t: pressure_and_anomaly(pressure_fn, t), (T,), (T,))
     return EquationOfState(p, 3 * p + dp, 4 * p + dp, dp, (4 * p + dp) / (12 * p + 7 * dp + ddp))
 

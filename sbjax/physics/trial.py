@@ -13,6 +13,7 @@ from sbjax.common import devices
 from sbjax.common.names import writable
 from sbjax.physics.derivatives import parse_partial, partials
 from sbjax.physics.equation import Condition, Equation, on_face, spread
+from sbjax.physics.purity import check_pure
 from sbjax.physics.trial_errors import told, users_line
 
 EXACT = 1e-3  # share of its parts that a residual may be off for an exact reference
@@ -29,8 +30,8 @@ def try_equation(equation: Equation) -> None:
         ValueError: a term, condition or output that is no real scalar; one that is infinite or no number at a point,
             whatever the partials are; an index beyond the coordinates; a name that is empty or used twice; a partial
             that is read but not declared; a function that jax cannot differentiate (numpy, math, `if` on a
-            coordinate); a function written for a point where coordinates come apart. The message names part, line and
-            remedy.
+            coordinate); one that gives other values when it is called again; a function written for a point where
+            coordinates come apart. The message names part, line and remedy.
 
     >>> from sbjax.physics.pdes import make_equation
     >>> try_equation(make_equation('heat'))
@@ -68,6 +69,7 @@ def try_equation(equation: Equation) -> None:
         outputs = jnp.zeros(len(equation.unknowns))
         form = lambda x: equation.ansatz.fn(x, outputs)  # noqa: E731
         _traced(f"{equation.name}: ansatz", equation, functools.partial(_outputs, equation, form, what="ansatz"))
+    check_pure(equation)
 
 
 def try_reference(equation: Equation, points: int = 7) -> None:

@@ -53,7 +53,16 @@ def users_line(error: Exception) -> tuple[Any, str, str]:
     """The innermost frame outside of libraries and of this package's own machinery, its code, and ' (file, line n)'."""
     own = pathlib.Path(__file__).parent
     machinery = {
-        str(own / f"{name}.py") for name in ("trial", "trial_errors", "building", "equation", "derivatives", "ansatz")
+        str(own / f"{name}.py")
+        for name in (
+            "trial",
+            "trial_errors",
+            "purity",
+            "building",
+            "equation",
+            "derivatives",
+            "ansatz",
+        )
     }
     found = None
     for (frame, number), summary in zip(

@@ -4,16 +4,15 @@ Curves beside those of the losses, and a table with a row for each arm and numbe
 it was taken, how it grew, and how it compares with the reference arm seed by seed, at the end and along the way.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sbjax.report import figures, sections, tables
+from sbjax.report.cells import median
 from sbjax.report.ratios import ratio
 from sbjax.report.results import Report, Results
-from sbjax.report.statistics import describe
 
 SHARPNESS = "train/sharpness"
 NAMES = {
@@ -75,7 +74,7 @@ def rows(results: Results) -> list[dict[str, Any]]:
             if not taken:
                 continue
             first, last = taken[0].values[name], taken[-1].values[name]
-            row = {"number": NAMES[name], "arm": arm, "first": _spread(first), "last": _spread(last)}
+            row = {"number": NAMES[name], "arm": arm, "first": median(first), "last": median(last)}
             if len(taken) > 1:
                 row["growth"] = ratio(first, last)
             if arm != results.reference and [r.step for r in base] == [r.step for r in taken]:
@@ -105,11 +104,6 @@ def _mean(taken: list[Report], name: str) -> np.ndarray:
     """Geometric mean over the steps after the first, for each replica."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.exp(np.mean([np.log(report.values[name]) for report in taken[1:]], 0))
-
-
-def _spread(values: np.ndarray) -> Mapping[str, float]:
-    found = describe(values)
-    return {"value": found.median, "low": found.q1, "high": found.q3}
 
 
 def _curves(results: Results, shown: list[str]):

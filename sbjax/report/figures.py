@@ -11,7 +11,7 @@ import numpy as np
 from sbjax.common.files import write_atomically
 from sbjax.report import sections, statistics, tables
 from sbjax.report.results import Report, Results
-from sbjax.report.svg import COLOURS, plain_text, split
+from sbjax.report.svg import COLOURS, even_ticks, plain_text, split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -165,6 +165,7 @@ def to_png(figure: "Figure") -> bytes:
     stream = io.BytesIO()
     with styled():
         plain_text(figure)
+        even_ticks(figure)
         figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
     return stream.getvalue()
 

@@ -29,6 +29,19 @@ _OPTIONS = {"svg.fonttype": "none", "svg.hashsalt": "sbjax", "image.composite_im
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
+def even_ticks(figure: "Figure") -> None:
+    """Few plain numbers on logarithmic axes that span less than a decade: matplotlib writes all of 2, 3, .. 9 there."""
+    from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
+
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            if axis.get_scale() == "log" and low > 0 and high < 10 * low:
+                axis.set_major_locator(MaxNLocator(4))
+                axis.set_major_formatter(ScalarFormatter())
+                axis.set_minor_locator(NullLocator())
+
+
 def plain_text(figure: "Figure") -> None:
     """Show text that is no formula as it is: an arm of a foreign folder may be called '$x'."""
     from matplotlib.mathtext import MathTextParser

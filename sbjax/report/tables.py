@@ -5,8 +5,8 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-WIDTH = 110
-"""Columns of a terminal that `format_table` keeps to."""
+from sbjax.report.terminal import WIDTH as WIDTH
+from sbjax.report.terminal import cells, room
 
 MANY = 12
 """Arms above which a table for the terminal leaves an empty column out."""
@@ -195,7 +195,8 @@ def brief(
     ...       ['arm', 'minus raw', '95 % interval'])
     (['arm', 'minus raw [95 % interval]'], [['a', '+1\\n[0, 2]']])
     """
-    names, places = [], []
+    names: list[str] = []
+    places: list[list[int]] = []
     for header in kept:
         place = list(headers).index(header)
         if header.endswith("interval"):
@@ -323,27 +324,28 @@ def noted(text: str, note: str) -> str:
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of left-aligned columns two blanks apart.
 
-    What is wider than `WIDTH` goes on below: further blocks, each of which begins with the first column again. No cell
+    What is wider than `room` goes on below: further blocks, each of which begins with the first column again. No cell
     is ever cut.
 
     >>> columns([['a', 'b'], ['long', 'c']])
     ['a     b', 'long  c']
     """
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    blocks, used = [[0]], widths[0]
+    widths = [max(map(cells, column)) for column in zip(*rows)]
+    blocks, used, most = [[0]], widths[0], room()
     for place, width in list(enumerate(widths))[1:]:
-        if used + 2 + width > WIDTH and len(blocks[-1]) > 1:
+        if used + 2 + width > most and len(blocks[-1]) > 1:
             blocks.append([0])
             used = widths[0]
         blocks[-1].append(place)
         used += 2 + width
-    lines = [["  ".join(row[i].ljust(widths[i]) for i in block).rstrip() for row in rows] for block in blocks]
+    padded = lambda text, i: text + " " * (widths[i] - cells(text))  # noqa: E731
+    lines = [["  ".join(padded(row[i], i) for i in block).rstrip() for row in rows] for block in blocks]
     return [line for block in lines for line in block]
 
 
 def wrap(text: str) -> list[str]:
-    """Lines of at most `WIDTH` columns."""
-    return textwrap.wrap(text, WIDTH)
+    """Lines of at most `room` columns."""
+    return textwrap.wrap(text, room())
 
 
 def _distance(summary: Mapping[str, Any]) -> str | None:

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from sbjax.common.elsewhere import hint
 from sbjax.common.names import expanded, near
 
 OPEN = ("model", "expansion", "optimizer", "second_phase")
@@ -180,22 +181,24 @@ def _no_such_field(path: list[str], depth: int, node: Any, config: Any, file: st
         if depth == 1:
             return f"{file} has no arm {arm!r}{near(arm, node)}; its arms: {', '.join(node)}. An arm goes into the file"
         missing = ".".join(path[2 : depth + 1])
-        if depth == 2 and (hint := near(name, [*node, *SECTIONS])) and name not in SECTIONS:
-            return f"arm {arm!r} of {file} has no {missing}{hint}"
+        if depth == 2 and (told := near(name, [*node, *SECTIONS])) and name not in SECTIONS:
+            return f"arm {arm!r} of {file} has no {missing}{told}"
         return (
             f"arm {arm!r} of {file} has no {missing}. A flag "
             f"sets fields that the arm has in the file: write it there, config.arms.{arm}.{path[2]} = {{..}}, or set "
             f"{field} for all arms: --config.{field}"
         )
     every = [f"{section}.{own}" for section, fields in config.items() if hasattr(fields, "items") for own in fields]
-    hint = near(name, [*node, *config, *every] if not here else [*node]) or near(name, [*config, *every])
+    own = near(name, node) if here else ""  # a near one of this section is more likely than a word of other programs
+    told = own or hint(name, [*node, *config, *every])
     if here in OPEN:
         selector = next((f"{own!r}: {node[own]!r}, " for own in ("name", "kind") if own in node), "")
-        hint += (
+        told = told.partition("; ")[0]  # where an option goes is said below
+        told += (
             ". A flag sets fields that the file has; an option that it does not set yet goes into the file: "
             f"config.{here} = {{{selector}{name!r}: ..}}, and is a flag from then on"
         )
-    return f"{'the config' if not here else f'its section {here!r}'} has no field {name!r}{hint}; --fields lists them"
+    return f"{'the config' if not here else f'its section {here!r}'} has no field {name!r}{told}; --fields lists them"
 
 
 def _short(value: Any) -> str:

@@ -7,6 +7,7 @@ import jax
 from jaxtyping import PyTree
 
 from sbjax import trees
+from sbjax.trees.leaves import instead
 
 
 def split(apply_fn: Callable, variables: PyTree) -> tuple[Callable, PyTree]:
@@ -17,12 +18,17 @@ def split(apply_fn: Callable, variables: PyTree) -> tuple[Callable, PyTree]:
     >>> fn, tree = split(lambda net, x: net['act'](net['w'] * x), {'w': 2.0, 'act': abs})
     >>> tree, fn(tree, -3.0)
     ({'act': None, 'w': 2.0}, 6.0)
+
+    Raises:
+        ValueError: there are no arrays, as in a module of Linen, which does not hold its parameters.
     """
     nnx = sys.modules.get("flax.nnx")
     if hasattr(nnx, "Module") and isinstance(variables, nnx.Module):
         graph, state = nnx.split(variables)
         return lambda state, *inputs: apply_fn(nnx.merge(graph, state), *inputs), state
     arrays = trees.parameters(variables)
+    if not jax.tree.leaves(arrays) and (said := instead(variables)):
+        raise ValueError(f"variables is {said}")
     if arrays is variables:
         return apply_fn, variables
 

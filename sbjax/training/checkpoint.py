@@ -5,6 +5,7 @@ them was cut off and is not used.
 """
 
 import concurrent.futures
+import functools
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ from jaxtyping import PyTree
 
 from sbjax.common import hosts
 from sbjax.common.files import write_atomically
+from sbjax.training import checkpoint_hosts
 from sbjax.training.checkpoint_files import (
     FORMAT,
     CheckpointError,
@@ -25,13 +27,16 @@ from sbjax.training.checkpoint_files import (
     check_format,
     check_identity,
     check_layout,
+    could_not_be_written,
     digests,
     find_fault,
     layout,
+    on_one_device,
     read_meta,
     saved_steps,
+    set_aside,
 )
-from sbjax.training.orbax_messages import quiet, said
+from sbjax.training.orbax_messages import quiet
 from sbjax.training.retention import Kept, read_kept, superseded
 
 __all__ = ["Checkpoint", "CheckpointError", "Checkpoints", "Kept", "superseded"]
@@ -105,8 +110,16 @@ class Checkpoints:
         self._kept: dict[int, Kept] = {}
         self._writer: concurrent.futures.ThreadPoolExecutor | None = None
         self._writing: concurrent.futures.Future | None = None
+        self._parts = checkpoint_hosts.Parts()
 
-    @hosts.by_first
+    @functools.cached_property
+    def shared(self) -> bool:
+        """Whether several processes share the folder: each then writes its own part of global arrays.
+
+        Else the first process writes for all. All ask at the same place of the program.
+        """
+        return hosts.count() > 1 and hosts.share_folder(self.folder)
+
     def save(
         self,
         step: int,
@@ -120,7 +133,8 @@ class Checkpoints:
         """Write one checkpoint and return when it is on the disk with its digest. An existing step is left alone.
 
         Args:
-            items: trees of arrays by name; one without arrays takes no space.
+            items: trees of arrays by name; one without arrays takes no space. Where processes share the folder
+                (`shared`), all call this, with global arrays; else what the first one gives counts.
             meta: plain values.
             metric: what `keep_best` goes by.
             stopgap: it may go with the next save.
@@ -140,48 +154,71 @@ class Checkpoints:
             "kept": Kept(None if metric is None else float(metric), stopgap)._asdict(),
         }
         meta = json.loads(json.dumps({**meta, **about}))  # histories grow while a thread writes
+        filled = {name: tree for name, tree in items.items() if jax.tree.leaves(tree)}
+        if not self.shared:
+            hosts.from_first(lambda: self._start(lambda: self._write(step, filled, meta)))
+        elif not hosts.from_first(lambda: step in saved_steps(self.folder)):
+            with could_not_be_written(self.folder, step):
+                self._parts.save(self.folder / str(step), filled, meta)
+            if hosts.first():
+                self._start(lambda: self._finish(step, meta))
         if not background:
-            self._write(step, items, meta)
-            return
-        if self._writer is None:
-            self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._writing = self._writer.submit(self._write, step, items, meta)
+            self.wait()
 
-    @hosts.by_first
     def wait(self) -> None:
         """Return when what is written in the background is on the disk with its digest.
 
         Raises:
             CheckpointError: it could not be written; told once.
         """
+        if not hosts.first():
+            with could_not_be_written(self.folder):
+                self._parts.wait()
+        hosts.from_first(self._wait)
+
+    def _wait(self):
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
 
+    def _start(self, write):
+        """One thread writes at a time."""
+        if self._writer is None:
+            self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing = self._writer.submit(write)
+
     def _write(self, step, items, meta):
+        """A checkpoint of arrays that this process has whole."""
         import orbax.checkpoint as ocp
 
-        filled = {name: ocp.args.StandardSave(tree) for name, tree in items.items() if jax.tree.leaves(tree)}
-        args = ocp.args.Composite(**filled, meta=ocp.args.JsonSave(meta))
-        try:
+        args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        with could_not_be_written(self.folder, step):
             manager = self._open()
             if step in manager.all_steps():  # orbax would skip it in silence
                 return
             with quiet():  # each of its threads logs its traceback, and the error is raised all the same
-                manager.save(step, args=args)
+                manager.save(step, args=ocp.args.Composite(**args, meta=ocp.args.JsonSave(meta)))
                 manager.wait_until_finished()
-            write_atomically(self._digest_file(step), json.dumps(digests(self.folder / str(step)), indent=0))
-            # Not left to orbax, which deletes before the digest is written: a kill in between would cost both.
-            self._kept[step] = Kept(**meta["kept"])
-            for old in superseded(self._kept, keep=self._keep, keep_best=self._keep_best, goal=self._goal):
-                self._digest_file(old).unlink(missing_ok=True)
-                manager.delete(old)
-                del self._kept[old]
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"the checkpoint of step {step} could not be written to {self.folder}: {said(error)}. Earlier "
-                "checkpoints are untouched: make room or give write access, then start the same command again"
-            ) from error
+            self._seal(step, meta, manager.delete)
+
+    def _finish(self, step, meta):
+        """A checkpoint whose parts all processes write."""
+        with could_not_be_written(self.folder, step):
+            self._parts.wait()
+            self._kept = self._kept or self._read_kept()
+            self._seal(step, meta, lambda old: shutil.rmtree(self.folder / str(old)))
+
+    def _seal(self, step, meta, delete):
+        write_atomically(self._digest_file(step), json.dumps(digests(self.folder / str(step)), indent=0))
+        # Not left to orbax, which deletes before the digest is written: a kill in between would cost both.
+        self._kept[step] = Kept(**meta["kept"])
+        for old in superseded(self._kept, keep=self._keep, keep_best=self._keep_best, goal=self._goal):
+            self._digest_file(old).unlink(missing_ok=True)
+            delete(old)
+            del self._kept[old]
+
+    def _read_kept(self):
+        return {step: read_kept(self.folder / str(step)) for step in saved_steps(self.folder)}
 
     def restore(self, abstract: Callable[[int], Mapping[str, PyTree]], *, at: int | None = None) -> Checkpoint | None:
         """The newest whole checkpoint, or None.
@@ -197,19 +234,24 @@ class Checkpoints:
             CheckpointError: the checkpoint has another format or identity, or arrays of other names, shapes or dtypes.
         """
         found: Checkpoint | None = None
+        shared = self.shared
 
         def read():
             nonlocal found
-            found = self._restore(abstract, at)
+            found = self._restore(abstract, at, only_check=shared)
             return None if found is None else [found.step, found.meta]
 
         told = hosts.from_first(read)
         if told is None or hosts.count() == 1:
             return found
         step, meta = told
-        return Checkpoint(step, hosts.share(dict(abstract(step)) if found is None else found.items), meta)
+        items = dict(abstract(step))
+        if shared:
+            filled = {name: tree for name, tree in items.items() if jax.tree.leaves(tree)}
+            return Checkpoint(step, items | checkpoint_hosts.read(self.folder / str(step), filled), meta)
+        return Checkpoint(step, hosts.share(items if found is None else found.items), meta)
 
-    def _restore(self, abstract, at):
+    def _restore(self, abstract, at, *, only_check):
         import orbax.checkpoint as ocp
 
         for step in self._whole_steps():
@@ -222,7 +264,9 @@ class Checkpoints:
             items = dict(abstract(step))
             check_layout(meta.pop("layout"), layout(items), folder)
             filled = {name: tree for name, tree in items.items() if jax.tree.leaves(tree)}
-            args = {name: ocp.args.StandardRestore(_on_one_device(tree)) for name, tree in filled.items()}
+            if only_check:
+                return Checkpoint(step, items, meta)
+            args = {name: ocp.args.StandardRestore(on_one_device(tree)) for name, tree in filled.items()}
             restored = self._open().restore(step, args=ocp.args.Composite(**args))
             return Checkpoint(step, items | {name: restored[name] for name in filled}, meta)
         return None
@@ -245,6 +289,7 @@ class Checkpoints:
         if self._manager is not None:
             self._manager.close()
             self._manager = None
+        self._parts.close()
 
     def _open(self):
         if self._manager is None:
@@ -255,7 +300,7 @@ class Checkpoints:
                 enable_async_checkpointing=False, create=False, multiprocessing_options=alone()
             )
             self._manager = ocp.CheckpointManager(self.folder, options=options)
-            self._kept = {step: read_kept(self.folder / str(step)) for step in self._manager.all_steps()}
+            self._kept = self._read_kept()
         return self._manager
 
     def _digest_file(self, step: int) -> pathlib.Path:
@@ -272,23 +317,5 @@ class Checkpoints:
             if fault is None:
                 yield step
             else:
-                damaged = _fresh(self.folder / "damaged" / str(step))
-                damaged.parent.mkdir(exist_ok=True)
-                os.replace(self.folder / str(step), damaged)
-                self._digest_file(step).unlink(missing_ok=True)
+                damaged = set_aside(self.folder / str(step), self._digest_file(step))
                 logger.error("checkpoint of step %d is not used: %s. It was moved to %s", step, fault, damaged)
-
-
-def _on_one_device(abstract: PyTree) -> PyTree:
-    """Orbax must be told where to put what it reads."""
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract)
-
-
-def _fresh(path: pathlib.Path) -> pathlib.Path:
-    """`path`, or `path.1`, `path.2`, .. whichever is free."""
-    candidate, number = path, 0
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.name}.{number}")
-    return candidate

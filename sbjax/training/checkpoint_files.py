@@ -6,9 +6,11 @@ it. Orbax restores a flipped bit or another dtype without a word, and still list
 restored that does not match its digests.
 """
 
+import contextlib
 import hashlib
+import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -18,6 +20,7 @@ from jaxtyping import PyTree
 from sbjax.common import hosts
 from sbjax.common.files import FileError, misfit, read_json
 from sbjax.training.errors import CheckpointError
+from sbjax.training.orbax_messages import said
 
 FORMAT = 2  # of items and `meta`
 
@@ -133,3 +136,44 @@ def check_layout(found: dict[str, str], expected: dict[str, str], folder: pathli
             f"{found.get(name, 'absent')} in the checkpoint, {expected.get(name, 'absent')} in the run. "
             "Use another --workdir, or the configuration it was made with"
         )
+
+
+def set_aside(step_folder: pathlib.Path, digest_file: pathlib.Path) -> pathlib.Path:
+    """Move a damaged checkpoint to `damaged/`, where it is not looked for, and return where it is."""
+    damaged = _fresh(step_folder.parent / "damaged" / step_folder.name)
+    damaged.parent.mkdir(exist_ok=True)
+    os.replace(step_folder, damaged)
+    digest_file.unlink(missing_ok=True)
+    return damaged
+
+
+def _fresh(path: pathlib.Path) -> pathlib.Path:
+    """`path`, or `path.1`, `path.2`, .. whichever is free."""
+    candidate, number = path, 0
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}.{number}")
+    return candidate
+
+
+def on_one_device(abstract: PyTree) -> PyTree:
+    """Orbax must be told where to put what it reads."""
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract)
+
+
+@contextlib.contextmanager
+def could_not_be_written(folder: pathlib.Path, step: int | None = None) -> Iterator[None]:
+    """Errors of saving as one of ours.
+
+    Raises:
+        CheckpointError: naming step, folder, what went wrong and the remedy.
+    """
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: of the barriers of several hosts
+        which = "a checkpoint" if step is None else f"the checkpoint of step {step}"
+        raise CheckpointError(
+            f"{which} could not be written to {folder}: {said(error)}. Earlier "
+            "checkpoints are untouched: make room or give write access, then start the same command again"
+        ) from error

@@ -39,13 +39,17 @@ class FitState:
 def save(checkpoints: Checkpoints, program: Program, run: FitState, task: Task, *, stopgap: bool) -> None:
     """Write a checkpoint in the background; it goes by the task's selection unless it is a stopgap."""
     selection = [] if stopgap else [value for value in run.history[-1].get(task.selection, []) if value is not None]
+    if checkpoints.shared:
+        items = items_of(program.whole(run.carry), program.everywhere(run.monitored))
+    else:
+        items = items_of(program.collect(run.carry), run.monitored)
     checkpoints.save(
         run.step,
-        items_of(program.collect(run.carry), run.monitored),
+        items,
         meta={"history": run.history, "failures": [failure._asdict() for failure in run.failures]},
         metric=float(np.median(selection)) if selection else None,
         stopgap=stopgap,
-        background=True,  # `collect` has copied: the training goes on meanwhile
+        background=True,  # `collect`, or orbax, has copied: the training goes on meanwhile
     )
 
 
@@ -66,8 +70,10 @@ def restore(
                 f"{checkpoints.folder} holds a checkpoint of step {step}, beyond the {timeline.steps} steps of this "
                 f"run. Extend the run by {step - timeline.steps} steps more, or use another --workdir"
             )
-        state = programs[timeline.phase(step)].abstract()
-        return items_of(state, None if monitor is None else jax.eval_shape(monitor.init, state.variables))
+        program = programs[timeline.phase(step)]
+        state = program.abstract()
+        monitored = None if monitor is None else jax.eval_shape(monitor.init, state.variables)
+        return items_of(program.laid(state), monitored)
 
     found = checkpoints.restore(abstract)
     if found is None:

@@ -81,6 +81,8 @@ def _read_item(path: pathlib.Path) -> dict[str, Any]:
 
     if not path.is_dir():  # an item without arrays is not written
         return {}
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-        # Without a target: what was saved as numpy comes back as numpy, so that float64 survives without x64.
-        return jax.tree.map(np.asarray, checkpointer.restore(path, args=ocp.args.StandardRestore()))
+    # As numpy: float64 survives without x64, and the devices that saved it need not be here.
+    as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        saved = checkpointer.metadata(path).item_metadata.tree
+        return checkpointer.restore(path, restore_args=jax.tree.map(lambda _: as_numpy, saved))

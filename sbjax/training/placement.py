@@ -167,6 +167,7 @@ class Program:
         self.mesh = devices.make_mesh(width, sharers)
         # All replicas train in one round; sequential ones take `width` at a time.
         self._round = width if placement.replicas == "sequential" else -(-replicas // width) * width
+        self._is_whole = self._round == replicas  # one round, no copies
         # Output sharding. States restored from disk must be placed with it, or jit recompiles.
         if placement.compile == "pmap":
             self._home = placement_pmap.sharding(self.mesh.devices.ravel())
@@ -205,9 +206,24 @@ class Program:
         init = jax.vmap(lambda r: step_lib.init_state(self._task, self._optimizer, self._key, r))
         return jax.eval_shape(init, self._ids)
 
+    def laid(self, abstract: PyTree) -> PyTree:
+        """`abstract` with the sharding that `place` takes as it is, where there is one."""
+        home = self._home if self._is_whole else None
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=home), abstract)
+
     def place(self, stacked: step_lib.TrainState) -> list[step_lib.TrainState]:
         """Stacked state of all replicas -> carry."""
-        return self._rounds(stacked, self._home)
+        if self._is_whole and all(getattr(leaf, "sharding", None) == self._home for leaf in jax.tree.leaves(stacked)):
+            return [stacked]
+        return self._rounds(stacked if hosts.count() == 1 else jax.tree.map(hosts.rows, stacked), self._home)
+
+    def whole(self, carry: list[step_lib.TrainState]) -> step_lib.TrainState:
+        """Carry -> stacked state of global arrays; as they lie, where one round holds the replicas and no copies."""
+        return carry[0] if self._is_whole else self.everywhere(self.collect(carry))
+
+    def everywhere(self, tree: PyTree) -> PyTree:
+        """Arrays that all processes have, as global ones."""
+        return hosts.put(tree, devices.shared(self.mesh))
 
     def collect(self, carry: list[PyTree]) -> PyTree:
         """Carry (or anything mapped like it) -> numpy arrays with the replica axis first."""

@@ -77,11 +77,11 @@ def test_what_an_abort_says(ends, said):
     assert said in found if said.startswith("Seg") else found.strip() == said
 
 
-def start(config, workdir, *, processes):
-    """The processes of one run: several with a device each, or one with two."""
+def start(config, workdir, *, processes, other=None):
+    """The processes of one run: several with a device each, or one with two; the second one may have another folder."""
     file = workdir.parent / f"{workdir.name}.py"
     file.write_text(config)
-    command = [sys.executable, "runs/train.py", f"--config={file}", f"--workdir={workdir}"]
+    command = [sys.executable, "runs/train.py", f"--config={file}"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -94,10 +94,23 @@ def start(config, workdir, *, processes):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "SBJAX_HEARTBEAT_SECONDS": "20"}
     return [
         subprocess.Popen(
-            [*command, *own], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*command, f"--workdir={folder}", *own],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        for own in flags
+        for own, folder in zip(flags, (workdir, other or workdir), strict=False)
     ]
+
+
+def parts(workdir):
+    """Which processes have written the networks of each checkpoint."""
+    return {
+        tuple(sorted(path.name for path in folder.glob("ocdbt.process_*")))
+        for folder in workdir.glob("checkpoints/*/[0-9]*/params")
+    }
 
 
 def end(started, seconds=400):
@@ -125,8 +138,38 @@ def test_two_processes_are_one_with_two_devices(config, tmp_path, resume):
         codes, said = end(start(config, tmp_path / name, processes=processes))
         assert codes == [0] * processes, said
     assert resume.fingerprint(tmp_path / "two") == resume.fingerprint(tmp_path / "one")
+    assert parts(tmp_path / "two") == {("ocdbt.process_0", "ocdbt.process_1")}  # each its own rows
+    assert not list(tmp_path.glob("two/checkpoints/*/.shared*"))
     assert "report.html" in said[0][0]
     assert "report.html" not in said[1][0]  # one process speaks; Gloo writes a line of its own
+
+
+@pytest.mark.extended
+def test_no_folder_need_be_shared(digits, tmp_path, resume):
+    """Then the first process writes for both, also on from what one process or both wrote in a shared folder."""
+    workdir, other = tmp_path / "two", tmp_path / "other"
+    began = start(DIGITS, workdir, processes=2)
+    assert resume.wait_until(began[0], lambda: any(workdir.glob("checkpoints/*/*.sha256")))
+    began[0].send_signal(signal.SIGTERM)
+    assert end(began)[0] == [143, 143]
+    codes, said = end(start(DIGITS, workdir, processes=2, other=other))
+    assert codes == [0, 0], said
+    assert "goes on from the checkpoint" in said[0][1]
+    assert ("ocdbt.process_0",) in parts(workdir)
+    assert not list(other.glob("checkpoints/*/*"))
+    assert resume.fingerprint(workdir) == resume.fingerprint(digits)
+
+
+@pytest.mark.extended
+def test_more_networks_than_devices(tmp_path, resume):
+    """Five on two devices: rows that are copies, or rounds of two, are whole in what both write."""
+    for replicas in ("auto", "sequential"):
+        config = f"{PINN}    config.replicas = 5\n    config.placement.replicas = {replicas!r}\n    return config\n"
+        config = config.replace("    return config\n    config.replicas", "    config.replicas")
+        for name, processes in (("one", 1), ("two", 2)):
+            codes, said = end(start(config, tmp_path / f"{name}_{replicas}", processes=processes))
+            assert codes == [0] * processes, said
+        assert resume.fingerprint(tmp_path / f"two_{replicas}") == resume.fingerprint(tmp_path / f"one_{replicas}")
 
 
 @pytest.mark.extended

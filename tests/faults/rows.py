@@ -75,6 +75,8 @@ ROWS = {
     )),
     "20": ("empty paths", of(RANKING, "empty_paths_are_refused")),
     "22": ("integers as weights", (
+        *of(TREES, "what_is_deleted_or_sparse_among_replicas_is_told", "modules_of_pytorch_are_told"),
+        *of(TREES, "states_of_optimisers_are_no_weights"),
         *of(TREES, "floating_refuses", "arrays_of_other_libraries_are_refused"), *of(W, "refusals"),
     )),
     "23": ("shards, other formats, which file is meant", (
@@ -91,6 +93,7 @@ ROWS = {
     "25": ("flags that are true or false", of(f"{RUNNER}/run_test.py", "bad_flags")),
     "26": ("activations without the derivatives of the equation", of(
         TRIAL, "activations_have_the_derivatives_of_the_equation", "networks_of_ones_own",
+        "orders_are_those_of_the_activations", "kinks_of_networks_of_ones_own", "one_partial_that_is_zero_is_refused",
     )),
     "27": ("names of terms and unknowns", of(TRIAL, "names_of_an_equation", "faces_are_pairs")),
     "28": ("references of another problem", of(
@@ -125,7 +128,9 @@ ROWS = {
         CONFIG_FILE, "a_flag_of_a_field_that_is_not_there_names_the_likely_one", "a_folder_that_is_none",
     )),
     "U8": ("the time of measuring in seconds", of(f"{RUNNER}/run_test.py", "time_of_measuring")),
-    "U9": ("a workdir called '-'", of(CONFIG_FILE, "a_folder_that_is_none")),
+    "U9": ("a workdir called '-'", (
+        *of(CONFIG_FILE, "a_folder_that_is_none"), *of(WORKDIR, "a_path_that_is_no_folder_is_refused"),
+    )),
     "U10": ("solutions with three coordinates are drawn", of(
         f"{REPORT}/fields_test.py",
         *("more_coordinates_are_drawn_in_slices", "a_slice_in_which_the_solution_is_zero_is_drawn"),
@@ -230,6 +235,7 @@ ROWS = {
     "R14": ("no name and no digit is cut in a terminal", of(
         f"{REPORT}/tables_test.py",
         *("long_names_are_whole_and_what_is_too_wide_goes_on_below", "no_cell_is_ever_cut"),
+        *("tables_fit_narrow_terminals", "wide_letters_and_marks_keep_the_columns"),
     )),
 }  # fmt: skip
 """By the name of the fault: what it is, and the ids of its tests."""

@@ -39,6 +39,31 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
         lib.Workdir("$NO_SUCH_VARIABLE/run", SETTINGS)
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("-", "the path '-' begins with '-'"),
+        ("-x/y", "write './-x/y' if it is called so"),
+        ("", "is empty"),
+        (" ", "is empty"),
+        ("~nouser/x", "holds ~nouser, which is not set"),
+        ("a\nb", "holds a line break"),
+        ("a\tb", "another control character"),
+        ("a\0b", "holds a NUL"),
+        (b"-", "begins with '-'"),
+        ("a-file", "a-file is a file; name a folder"),
+        ("a-file/run", "a-file is a file; name a folder"),
+    ],
+)
+def test_a_path_that_is_no_folder_is_refused(path, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-file").write_text("")
+    with pytest.raises(ConfigError, match=words):
+        lib.Workdir(path, SETTINGS)
+    assert lib.Workdir("./-x", SETTINGS).status == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a-file"]
+
+
 def test_another_environment_is_told_and_kept(tmp_path, monkeypatch, caplog, write_run):
     caplog.set_level(logging.WARNING, logger="sbjax")
     first = opened(tmp_path / "run")

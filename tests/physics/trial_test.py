@@ -1,7 +1,11 @@
 """Mistakes in an equation of one's own: each is told before training, with the part, the line and what to write."""
 
+import contextlib
 import dataclasses
+import itertools
 import math
+import random
+import time
 import types
 from collections.abc import Callable
 
@@ -22,7 +26,7 @@ from sbjax.physics.equation import Condition, Reference
 from sbjax.physics.pdes import EQUATIONS, make_equation
 from sbjax.physics.trial import try_equation, try_reference
 from sbjax.runner.run import run
-from sbjax.tasks.smoothness import check_activation
+from sbjax.tasks.smoothness import _missing, check_activation
 
 HEAT = make_equation("heat")
 POISSON = make_equation("poisson")
@@ -50,6 +54,7 @@ def several_lines(x, d):
 
 TERM = "heat: residual: term 'equation'"
 cosine = np.cos
+GENERATOR, COUNTER = np.random.default_rng(0), itertools.count()
 ROBIN = [("x", "lower")], ("u",)
 
 
@@ -159,6 +164,20 @@ MISTAKES = {
     "a list of numbers": (value([0.0]), "value is a list, needs a number or a function"),
     "a word": (value("0"), "value is a str"),
     "forgotten": (value(lambda x, t: None), "value gives a NoneType"),
+    # Values that jax would draw once and keep.
+    "a random number": (value(lambda x, t: 0.1 * np.random.rand()), r"'u_on_x_upper' gives other values when"),  # noqa: NPY002
+    "random numbers": (
+        residual(lambda x, d: {"equation": d["u_t"] - np.random.normal(size=2) @ x}),  # noqa: NPY002
+        "heat: residual gives other values",
+    ),
+    "a generator": (reference(lambda x, t: x * t + GENERATOR.normal()), "reference gives other values"),
+    "of Python": (value(lambda x, t: random.gauss(0, 1) * x), "condition 'u_on_x_upper' gives other values"),
+    "a counter": (residual(lambda x, d: {"equation": next(COUNTER) * d["u_t"]}), "heat: residual gives other values"),
+    "a clock": (value(lambda x, t: x + time.time()), r"called again \(it calls time.time\)"),
+    "in an ansatz": (
+        dataclasses.replace(HEAT, ansatz=building.hard("u = t N", [], 0.0, lambda x, t: t * random.random())),
+        "ansatz gives other values",
+    ),
     # Functions written for other arguments.
     "a value of a point": (
         value(lambda p: p[0]),
@@ -329,8 +348,8 @@ def test_activations_have_the_derivatives_of_the_equation(activation):
         "hard_sigmoid": 1,
         "elu": 2,
         "celu": 2,
-        "selu": 2,
-        "hard_swish": 2,
+        "selu": 1,
+        "hard_swish": 1,
     }
     highest = kinks.get(activation, 4)
     field = Field(unknowns=1, widths=(4,), lower=(0.0,), upper=(1.0,), activation=activation)
@@ -353,8 +372,70 @@ class Own(nn.Module):
         return nn.Dense(1)(self.bend(nn.Dense(8)(x)))
 
 
+@pytest.mark.parametrize(
+    "activation",
+    [a if a in layers.ORDERS else pytest.param(a, marks=pytest.mark.extended) for a in layers.ACTIVATIONS],
+)
+def test_orders_are_those_of_the_activations(activation):
+    """The table against the derivatives of each: the last one that is not zero, and has no jump in the one below."""
+    function, found = layers.ACTIVATIONS[activation], 0
+    x = np.linspace(-4, 4, 8001)
+    while found < 4:
+        values = jax.vmap(function)(jnp.asarray(x, jnp.float32))
+        function = jax.grad(function)
+        slopes = jax.vmap(function)(jnp.asarray(x, jnp.float32))
+        if not np.abs(slopes).max() or _missing(np.asarray(values), np.asarray(slopes), x) > 0.02:
+            break
+        found += 1
+    assert layers.ORDERS.get(activation, 4) == found
+
+
+class Kinked(nn.Module):
+    """A field of one's own with any bend, and zeros in its last layer where asked."""
+
+    bend: Callable
+    start: Callable = nn.initializers.lecun_normal()
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1, kernel_init=self.start)(self.bend(nn.Dense(16)(x)))
+
+
+@pytest.mark.parametrize(
+    ("bend", "order", "words"),
+    [
+        (nn.elu, 3, "u_xxx of poisson lacks the jumps of u_xx"),
+        (lambda x: jnp.concatenate([nn.relu(x), jnp.sin(x)], -1), 2, "u_xx of poisson lacks the jumps of u_x"),
+        (lambda x: jnp.sin(30 * x), 2, None),
+        *[
+            pytest.param(*case, marks=pytest.mark.extended)
+            for case in (
+                (nn.elu, 2, None),
+                (nn.selu, 2, "u_xx of poisson lacks the jumps of u_x"),
+                (lambda x: nn.relu(x) ** 2, 2, None),
+                (lambda x: nn.relu(x) ** 2, 3, "are zero for any weights"),
+                (jnp.sign, 1, "u_x of poisson lacks the jumps of u"),
+                (lambda x: x * jnp.tanh(nn.softplus(x)), 4, None),
+            )
+        ],
+    ],
+)
+def test_kinks_of_networks_of_ones_own(bend, order, words):
+    with contextlib.nullcontext() if words is None else pytest.raises(ValueError, match=words):
+        check_activation(of_order(order), Kinked(bend))
+
+
+@pytest.mark.extended
+def test_one_partial_that_is_zero_is_refused():
+    beam = make_equation("euler_beam")  # has u_xx at its ends, u_xxxx inside
+    with pytest.raises(ValueError, match=r"u_xxxx.* of euler_beam are zero for any weights"):
+        check_activation(beam, Kinked(lambda x: nn.relu(x) ** 2))
+    check_activation(beam, Kinked(jnp.tanh, nn.initializers.zeros))  # zero at the start, and not for ever
+
+
 def test_networks_of_ones_own():
-    check_activation(of_order(2), Own(jnp.tanh))
+    check_activation(of_order(2), Kinked(jnp.tanh, nn.initializers.zeros))  # zero at the start, and not for ever
     check_activation(of_order(1), Own(nn.relu))
     with pytest.raises(ValueError, match="u_xx of poisson are zero for any weights of the network"):
         check_activation(of_order(2), Own(nn.relu))

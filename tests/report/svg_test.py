@@ -64,3 +64,14 @@ def test_the_same_drawing_gives_the_same_bytes(write_run):
     with figures.styled():
         one, two = (lib.split(figures.paired_dots(results), "dots") for _ in range(2))
     assert one == two
+
+
+@pytest.mark.parametrize(("high", "plain"), [(3.2, True), (40.0, False)])
+def test_ticks_of_less_than_a_decade_do_not_overlap(high, plain):
+    drawing = figures.new_figure((3, 2))
+    panel = drawing.subplots()
+    panel.loglog([2.9, high], [2.0, 2.6])
+    figures.to_png(drawing)
+    said = [label.get_text() for label in panel.get_xticklabels(which="both") if label.get_text()]
+    assert all("\\" not in label for label in said) == plain  # powers of ten are formulas
+    assert len(said) <= 6 or not plain

@@ -4,6 +4,7 @@ import pytest
 
 from sbjax.common.files import to_json
 from sbjax.report import tables as lib
+from sbjax.report import terminal
 from sbjax.report.results import load_results
 from sbjax.report.statistics import summarise
 
@@ -93,3 +94,22 @@ def test_names_of_many_arms_stay_apart():
     assert max(map(len, lines)) <= lib.WIDTH
     assert "[1.1e-05, 1.3e-05]" in lines[2]
     assert "0/5" in lines[2] or "0/5" in below[2]
+
+
+@pytest.mark.parametrize("given", [20, 40, 80, 200])
+def test_tables_fit_narrow_terminals(given, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(given))
+    rows = [["arm", "median", "minus raw", "p"], ["expanded", "1.234e-05", "-1.2e-06 [-2.3e-06, -1e-07]", "0.0020"]]
+    lines = lib.columns([*rows, ["raw", "1.5e-05", "-", "-"]])
+    widest = max(len(row) for row in rows[1]) + 2 + len("expanded")
+    assert max(map(len, lines)) <= max(min(given, lib.WIDTH), widest)
+    words = " ".join(lines)
+    assert all(cell in words for row in rows for cell in row)
+    assert max(map(len, lib.wrap("word " * 60))) <= max(terminal.LEAST, min(given, lib.WIDTH))
+
+
+def test_wide_letters_and_marks_keep_the_columns():
+    """As a terminal counts them."""
+    lines = lib.columns([["arm", "n"], ["対照実験", "1"], ["e\u0301te\u0301", "2"], ["raw", "3"]])
+    starts = {terminal.cells(line[: line.rindex(line[-1])]) for line in lines}
+    assert starts == {10}

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import linen, nnx
 
 from sbjax.models import make_model
 from sbjax.symmetry.permutation import Move, permute
@@ -46,6 +46,13 @@ class Net(nnx.Module):
 
     def __call__(self, x):
         return self.b(self.dropout(nnx.relu(self.norm(self.a(x)))))
+
+
+def test_modules_without_their_parameters_are_told():
+    dense = linen.Dense(3)
+    for call in (dense.apply, lambda net, x: net(x)):
+        with pytest.raises(ValueError, match=r"variables is a module of Flax Linen \(Dense\), .*module.init\(key, x\)"):
+            derive_spec(call, dense, jnp.ones(4))
 
 
 def test_whole_modules():

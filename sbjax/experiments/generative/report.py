@@ -12,7 +12,8 @@ from sbjax import rng, trees
 from sbjax.common.files import plain, read_json, write_json
 from sbjax.experiments.generative.nearest import nearest
 from sbjax.frame.arms import Arm
-from sbjax.report import statistics, tables
+from sbjax.report import statistics
+from sbjax.report.cells import median, text
 from sbjax.report.figures import COLOURS, new_figure, picture, styled
 from sbjax.report.results import Results, load_results
 from sbjax.report.roles import is_control
@@ -133,7 +134,7 @@ def cells(workdir: Path, arms: Sequence[str]) -> dict[str, Any]:
               for arm, own in measured.items()}  # fmt: skip
     rows = []
     for arm, own in measured.items():
-        row = {"arm": arm, "parameters": results.parameters.get(arm), "r2": _median(scores[arm])}
+        row = {"arm": arm, "parameters": results.parameters.get(arm), "r2": median(scores[arm])}
         row |= _newness(np.array(own["distance"], float), np.array(own["held_out"]))
         if arm != results.reference and results.reference in scores:
             one = statistics.paired(scores[results.reference], scores[arm])
@@ -155,7 +156,7 @@ def report(results: Results, workdir: Path) -> list[Section]:
     found = cells(workdir, results.arms)
     if not found["rows"]:
         return []
-    rows = [[_text(row["cells"].get(key)) for key in COLUMNS] for row in found["rows"]]
+    rows = [[text(row["cells"].get(key)) for key in COLUMNS] for row in found["rows"]]
     table = Table([column["name"] for column in COLUMNS.values()], rows)
     figure = picture(workdir, "prompts", draw(load(workdir, results.arms)), _CAPTION)
     return [Section("Networks that were asked for", [table, Note(_NOTE), figure])]
@@ -188,19 +189,8 @@ def _newness(distance: np.ndarray, held_out: np.ndarray) -> dict[str, Any]:
     if len(distance) == 1:
         one = {"distance": medians[0], "novelty": medians[0] / np.median(held_out), "closer": closer[0]}
         return {name: float(value) for name, value in one.items()}
-    return {"distance": _median(medians), "novelty": _median(medians / np.median(held_out)), "closer": _median(closer)}
-
-
-def _median(values: np.ndarray) -> dict[str, float]:
-    found = statistics.describe(values)
-    return {"value": found.median, "low": found.q1, "high": found.q3}
-
-
-def _text(cell: Any) -> str:
-    if cell is None:
-        return tables.NONE
-    if isinstance(cell, Mapping):
-        ends = [cell.get(name) for name in ("low", "high")]
-        told = f" [{ends[0]:.3g}, {ends[1]:.3g}]" if None not in ends and np.isfinite(ends).all() else ""
-        return tables.NONE if cell["value"] is None else f"{cell['value']:.3g}{told}"
-    return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
+    return {
+        "distance": median(medians),
+        "novelty": median(medians / np.median(held_out)),
+        "closer": median(closer),
+    }

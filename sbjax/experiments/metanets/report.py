@@ -11,7 +11,7 @@ import numpy as np
 from sbjax import trees
 from sbjax.common.files import plain, read_json, write_json
 from sbjax.frame.arms import Arm
-from sbjax.report import statistics, tables
+from sbjax.report.cells import difference, median, text
 from sbjax.report.figures import COLOURS, new_figure, picture, styled
 from sbjax.report.results import Results, load_results
 from sbjax.report.roles import is_control
@@ -146,11 +146,11 @@ def cells(workdir: Path, arms: Sequence[str]) -> dict[str, Any]:
             name: own[name] for name in ("networks", "read", "deviation", "ridge_hyperparameters", "ridge_statistics")
         }
         row |= {"arm": arm, "parameters": results.parameters.get(arm)}
-        row |= {name: _median(numbers[arm][name]) for name in ("r2", "tau", "permuted")}
+        row |= {name: median(numbers[arm][name]) for name in ("r2", "tau", "permuted")}
         row["error"] = own["deviation"] * float(np.sqrt(max(0.0, 1 - np.nanmedian(numbers[arm]["r2"]))))
         if partner != arm:
-            row |= {"partner": partner, "against": _difference(numbers[partner]["r2"], numbers[arm]["r2"])}
-            row["against_tau"] = _difference(numbers[partner]["tau"], numbers[arm]["tau"])
+            row |= {"partner": partner, "against": difference(numbers[partner]["r2"], numbers[arm]["r2"])}
+            row["against_tau"] = difference(numbers[partner]["tau"], numbers[arm]["tau"])
         rows.append({"cells": row, "seeds": [float(x) for x in numbers[arm]["r2"]]})
         rows[-1] |= {"mark": "control"} if is_control(results, arm) else {}
     return {"columns": [{"key": key, **column} for key, column in COLUMNS.items()], "rows": rows}
@@ -162,7 +162,7 @@ def report(results: Results, workdir: Path) -> list[Section]:
     if not found["rows"]:
         return []
     keys = [key for key in COLUMNS if any(key in row["cells"] for row in found["rows"])]
-    rows = [[_text(row["cells"].get(key)) for key in keys] for row in found["rows"]]
+    rows = [[text(row["cells"].get(key)) for key in keys] for row in found["rows"]]
     table = Table([COLUMNS[key]["name"] for key in keys], rows)
     figure = picture(workdir, "predictions", draw(load(workdir, results.arms)), _CAPTION)
     return [Section("How well networks are read", [table, Note(_NOTE), figure])]
@@ -192,23 +192,3 @@ def _partner(results: Results, arm: str) -> str:
     """The arm that another one is compared with."""
     named = results.labels.get(arm, {}).get("against")
     return str(named) if named in results.arms else results.reference
-
-
-def _median(values: np.ndarray) -> dict[str, float]:
-    found = statistics.describe(values)
-    return {"value": found.median, "low": found.q1, "high": found.q3}
-
-
-def _difference(base: np.ndarray, values: np.ndarray) -> dict[str, float]:
-    found = statistics.paired(base, values)
-    return {"value": found.difference, "low": found.low, "high": found.high}
-
-
-def _text(cell: Any) -> str:
-    if cell is None:
-        return tables.NONE
-    if isinstance(cell, Mapping):
-        ends = [cell.get(name) for name in ("low", "high")]
-        told = f" [{ends[0]:.3g}, {ends[1]:.3g}]" if None not in ends and np.isfinite(ends).all() else ""
-        return tables.NONE if cell["value"] is None else f"{cell['value']:.3g}{told}"
-    return f"{cell:.3g}" if isinstance(cell, float) else str(cell)

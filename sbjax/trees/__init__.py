@@ -1,7 +1,6 @@
 """Utilities for pytrees of arrays: flat names, selection of leaves, stacking, finiteness."""
 
 import fnmatch
-import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,6 +9,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from sbjax.trees import leaves as kinds
+from sbjax.trees.dtypes import along, is_cut, narrow, on_host, promoted, wide_dtype
+
+__all__ = [
+    "BESIDE_PARAMS",
+    "Where",
+    "all_finite",
+    "along",
+    "cast_to_float",
+    "check_finite",
+    "flatten",
+    "floating",
+    "is_cut",
+    "nest",
+    "numeric",
+    "on_host",
+    "parameters",
+    "promoted",
+    "replica_rows",
+    "replicas",
+    "selects",
+    "size",
+    "stack",
+    "strong",
+    "take",
+    "wide_dtype",
+]
 
 Where = str | Sequence[str] | Callable[[str], bool] | None
 """A selection of leaves by flat name: one or several globs, or a predicate; None = all."""
@@ -63,31 +90,33 @@ def floating(tree: PyTree, where: Where = None, *, what: str = "tree") -> dict[s
         where: selection of leaves.
         what: name of the tree in errors.
 
+    States of optax count as running statistics do.
+
     Raises:
-        ValueError: nothing is selected; a selected leaf is complex, empty, not numeric, masked or of another library.
+        ValueError: nothing is selected; a selected leaf is complex, empty, not numeric, masked, sparse, quantised,
+            deleted or of another library; there are no arrays (a module of Linen or PyTorch, a function, a path).
 
     >>> floating({'a': {'kernel': np.ones(2, np.float32), 'bias': np.ones(3)}, 'step': np.int32(3)}, '*/kernel')
     {'a/kernel': Array([1., 1.], dtype=float32)}
     """
-    tree = parameters(tree)
+    given, tree = tree, parameters(tree)
     leaves = flatten(tree)
     chosen = {name: leaf for name, leaf in leaves.items() if selects(where, name)}
+    kinds.check_dense(what, tree, chosen)
     chosen = _without_statistics(tree, chosen)
     kept, passed = {}, {}
     for name, leaf in chosen.items():
-        _check_library(what, name, leaf)
+        kinds.check_library(what, name, leaf)
         dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
         if jnp.issubdtype(dtype, jnp.floating):
             kept[name] = _as_floats(leaf, dtype)
         elif jnp.issubdtype(dtype, jnp.complexfloating):
             raise ValueError(f"{what}: leaf {name!r} is complex ({dtype}); give real and imaginary parts as two leaves")
-        elif name == "" and getattr(dtype, "kind", "") == "O":
-            kind = "an array of Python objects" if isinstance(leaf, np.ndarray) else f"a {type(leaf).__name__}"
-            raise ValueError(f"{what} is {kind} and no tree of arrays; give a dict, list or module of arrays")
-        elif getattr(dtype, "kind", "") in ("O", "S", "U"):
-            raise ValueError(f"{what}: leaf {name!r} holds no numbers ({dtype}); leave it out with `where`")
         else:
+            kinds.check_counted(what, name, leaf, dtype)
             passed[name] = dtype
+    if not leaves and (said := kinds.instead(given)):
+        raise ValueError(f"{what} is {said}")
     if not kept:
         cast = next((cast_to_float(name, dtype) for name, dtype in passed.items() if numeric(dtype)), None)
         have = ", ".join(map(repr, list(leaves)[:8])) or "none"
@@ -129,16 +158,6 @@ def parameters(tree: PyTree) -> PyTree:
 
     stripped = any(module(leaf) or callable(leaf) for leaf in jax.tree.leaves(tree, is_leaf=module))
     return jax.tree.map(strip, tree, is_leaf=module) if stripped else tree
-
-
-def wide_dtype(*arrays: Array) -> np.dtype:
-    """Dtype for sums over arrays: the widest of their dtypes, at least float32.
-
-    >>> wide_dtype(jnp.ones(2, jnp.bfloat16)), wide_dtype(jnp.ones(2, jnp.float8_e4m3fn), jnp.ones(2))
-    (dtype('float32'), dtype('float32'))
-    """
-    dtypes = (jnp.result_type(x) for x in arrays)  # `jnp.asarray` would copy host arrays
-    return functools.reduce(jnp.promote_types, (dtype for dtype in dtypes if not _narrow(dtype)), jnp.dtype("float32"))
 
 
 def check_finite(leaves: dict[str, Array], what: str = "tree") -> None:
@@ -220,6 +239,8 @@ def replicas(stacked: PyTree, *, what: str = "stacked", part: str = "layer") -> 
             f"{what} is a {kind} of one tree, and a distance needs at least 2 replicas: give {what}[0] if that is "
             f"stacked already, or {named}, if it is one {part}"
         )
+    for i, tree in enumerate(stacked):
+        kinds.check_dense(f"{what}[{i}]", tree, flatten(tree))
     members = [parameters(tree) for tree in stacked]
     shapes = [{name: jnp.shape(leaf) for name, leaf in flatten(tree).items()} for tree in members]
     if not shapes[0] or any(other.keys() != shapes[0].keys() for other in shapes[1:]):
@@ -256,7 +277,7 @@ def stack(trees: Sequence[PyTree]) -> PyTree:
     join = lambda *xs: (np if any(is_cut(x) or isinstance(x, str) for x in xs) else jnp).stack(xs)  # noqa: E731
     members = [parameters(tree) for tree in trees]
     for name, leaf in flatten(members).items():
-        _check_library("trees", name, leaf)
+        kinds.check_library("trees", name, leaf)
     if len({tuple(flatten(member)) for member in members}) == 1:
         members = [jax.tree.unflatten(jax.tree.structure(members[0]), jax.tree.leaves(member)) for member in members]
     return jax.tree.map(join, *members)
@@ -299,36 +320,10 @@ def strong(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), tree)
 
 
-def is_cut(leaf: Any) -> bool:
-    """Whether a leaf is a numpy array of float64, or a number of Python or numpy, that jax would cut to float32."""
-    wide = isinstance(leaf, float) or (isinstance(leaf, np.ndarray) and leaf.dtype == np.float64)
-    return wide and not jax.config.read("jax_enable_x64")
-
-
-def on_host(*arrays: Array | np.ndarray) -> bool:
-    """Whether numpy can read these arrays without a copy: concrete values on the CPU.
-
-    >>> on_host(jnp.ones(2)), jax.jit(lambda x: jnp.array(on_host(x)))(jnp.ones(2)).item()
-    (True, False)
-    """
-    if any(isinstance(x, jax.core.Tracer) for x in arrays):
-        return False
-    on_devices = (jnp.asarray(x) for x in arrays if not isinstance(x, np.ndarray))
-    return all(device.platform == "cpu" for x in on_devices for device in x.devices())
-
-
-def _check_library(what, name, leaf):
-    """Refuse arrays of other libraries, whose dtypes mean nothing here, and masked ones, whose masks would be lost."""
-    masked = isinstance(leaf, np.ma.MaskedArray)
-    if masked or (hasattr(leaf, "dtype") and not isinstance(leaf, np.ndarray | np.generic | jax.Array)):
-        kind = "masked array" if masked else f"{type(leaf).__name__} of {type(leaf).__module__.partition('.')[0]}"
-        raise ValueError(f"{what}: leaf {name!r} is a {kind}; give one of numpy or jax (.numpy(force=True) of PyTorch)")
-
-
 def _as_floats(leaf, dtype):
     if isinstance(leaf, np.ndarray | np.generic) and dtype.kind == "f" and (dtype.itemsize > 8 or not dtype.isnative):
         leaf = np.asarray(leaf, np.float64 if dtype.itemsize > 8 else dtype.newbyteorder("="))
-    return np.asarray(leaf) if is_cut(leaf) else jnp.asarray(leaf, jnp.float32 if _narrow(dtype) else None)
+    return np.asarray(leaf) if is_cut(leaf) else jnp.asarray(leaf, jnp.float32 if narrow(dtype) else None)
 
 
 def _without_statistics(tree, chosen):
@@ -340,6 +335,8 @@ def _without_statistics(tree, chosen):
         boxes = {_name(path): box for path, box in boxes if isinstance(box, nnx.Variable)}
         names = {name for name, box in boxes.items() if not isinstance(box, nnx.Param)}
     split = {name: name.split("/") for name in flatten(tree)}
+    states = [f"{_name(path)}/" if path else "" for path in kinds.optimizer_states(tree)]
+    names |= {name for name in split if any(name.startswith(state) for state in states)}
     networks = {tuple(parts[:i]) for parts in split.values() for i, part in enumerate(parts) if part == "params"}
     names |= {
         name
@@ -347,11 +344,6 @@ def _without_statistics(tree, chosen):
         if any(part in BESIDE_PARAMS and tuple(parts[:i]) in networks for i, part in enumerate(parts))
     }
     return {name: leaf for name, leaf in chosen.items() if name not in names} or chosen
-
-
-def _narrow(dtype) -> bool:
-    """Whether it is a float of fewer than 16 bits, for which jax has no implicit promotion."""
-    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 16
 
 
 def _name(path: tuple) -> str:
