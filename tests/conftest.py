@@ -32,8 +32,24 @@ import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 2)
-jax.config.update("jax_numpy_dtype_promotion", "standard")
 _BEGAN = time.monotonic()
+
+# What users may forbid: arrays of two dtypes, or of two ranks, in one operation. As jax has them, and as tests do.
+_PROMOTION = {"jax_numpy_dtype_promotion": "standard", "jax_numpy_rank_promotion": "allow"}
+_FORBIDDEN = {"jax_numpy_dtype_promotion": "strict", "jax_numpy_rank_promotion": "raise"}
+_ROOMS = (
+    "asymmetry",
+    "bayes",
+    "data",
+    "expansion",
+    "landscape",
+    "metanets",
+    "metrics",
+    "models",
+    "physics",
+    "symmetry",
+)
+_FILES = ("properties_test.py", "rng_test.py", "trees_test.py")
 
 
 def pytest_addoption(parser):
@@ -104,6 +120,43 @@ def _little_memory():
     """Compiled programs of a finished file are let go of: they pile up to gigabytes."""
     yield
     _let_go()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_promotion(request):
+    """Users may forbid implicit promotion: the rooms of pure functions do without it.
+
+    For whole files, since both settings are part of what a compiled function is found by, so that what tests and
+    fixtures of a file share is compiled once.
+    """
+    forbidden = request.path.relative_to(pathlib.Path(__file__).parent).parts[0] in (*_ROOMS, *_FILES)
+    with _promotion(_FORBIDDEN if forbidden and not request.node.get_closest_marker("promotes") else _PROMOTION):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _promotes(request, _no_promotion):
+    """Of what a library promotes, or a test on purpose: tests, parameters and files marked `promotes(reason)`."""
+    if not (marker := request.node.get_closest_marker("promotes")):
+        yield
+        return
+    if not (len(marker.args) == 1 and isinstance(marker.args[0], str)):
+        raise pytest.UsageError(f"{request.node.nodeid}: promotes needs its reason, promotes('what promotes, and why')")
+    with _promotion(_PROMOTION):
+        yield
+
+
+@contextlib.contextmanager
+def _promotion(settings):
+    """Settings for all threads, unlike the contexts of jax."""
+    before = {name: getattr(jax.config, name) for name in settings}
+    try:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 @pytest.hookimpl(trylast=True)

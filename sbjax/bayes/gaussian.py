@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
+from sbjax import trees
+
 
 def kl(
     mean: PyTree,
@@ -49,17 +51,18 @@ def kl(
     if len(ranks) != 1:
         raise ValueError(f"factors have {sorted(ranks)} rows; give as many in all leaves")
     rank = ranks.pop()
-    total, gram = 0.0, jnp.eye(rank)
+    total, gram = 0.0, jnp.eye(rank, dtype=trees.promoted(jnp.result_type(float), *means, *spreads, *columns))
     for mu, spread, v, kept in zip(means, spreads, columns, masks, strict=True):
         kept = jnp.ones_like(mu) if kept is None else kept.astype(mu.dtype)
         spread = jnp.broadcast_to(spread, mu.shape)
-        v = v * kept
+        v = v * kept[None]
         logs = jnp.log(spread / prior_variance)
         total += jnp.sum(kept * (spread / prior_variance - logs - 1 + mu**2 / prior_variance))
         if rank:
             total += jnp.sum(v**2) / (rank * prior_variance)
             rows = v.reshape(rank, -1)
-            gram = gram + (rows / spread.reshape(-1)) @ rows.T / rank
+            part = (rows / spread.reshape(1, -1)) @ rows.T / rank
+            gram = gram + part.astype(gram.dtype)
     # By Cholesky: positive definite, and its gradient is cheaper than that of a general determinant.
     return 0.5 * (total - (2 * jnp.log(jnp.diagonal(jnp.linalg.cholesky(gram))).sum() if rank else 0.0))
 
@@ -99,5 +102,5 @@ def covariance(
     [[2.0, 2.0], [2.0, 5.0]]
     """
     kept = jnp.ones_like(variance) if mask is None else mask.astype(variance.dtype)
-    v = factors * kept
+    v = factors * kept[None]
     return jnp.diag(variance * kept) + v.T @ v / max(1, len(factors))

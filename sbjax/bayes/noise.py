@@ -65,11 +65,11 @@ def grouped_dense(
     diagonal_key, factor_key = jax.random.split(key)
     groups = -(-len(x) // group)
     shared = _shared(factor_key, groups, rank, x.dtype)
-    kernel = noise.mean["kernel"] + jnp.tensordot(shared, noise.factors["kernel"], 1)
+    kernel = noise.mean["kernel"][None] + jnp.tensordot(shared, noise.factors["kernel"], 1)
     padded = jnp.concatenate([x, jnp.zeros((groups * group - len(x), x.shape[1]), x.dtype)])
     y = padded.reshape(groups, group, -1) @ kernel.astype(x.dtype)
     if "bias" in noise.mean:
-        y = y + (noise.mean["bias"] + shared @ noise.factors["bias"]).astype(y.dtype)[:, None]
+        y = y + (noise.mean["bias"][None] + shared @ noise.factors["bias"]).astype(y.dtype)[:, None]
     return y.reshape(-1, y.shape[-1])[: len(x)] + _diagonal(module, x, noise, diagonal_key)
 
 
@@ -96,10 +96,15 @@ def _variance(module, x, variance) -> Array:
             size = module.kernel_size
             window = (size, size) if isinstance(module, Conv) else (size,) if isinstance(size, int) else tuple(size)
             found = kernel * _linear(module, square.sum(-1, keepdims=True), jnp.ones((*window, 1, 1), x.dtype), 1)
-        return found + variance.get("bias", 0.0)
+        return found + _bias(variance, found)
     fields = {"kernel": jnp.broadcast_to(kernel, _kernel_shape(module, x)).astype(x.dtype)}
     found = _linear(module, square, fields["kernel"], module.features)
-    return found + jnp.asarray(variance.get("bias", 0.0), found.dtype)
+    return found + _bias(variance, found).astype(found.dtype)
+
+
+def _bias(variance, found) -> Array:
+    bias = jnp.asarray(variance.get("bias", 0.0))
+    return trees.along(bias, found) if bias.ndim else bias
 
 
 def _low_rank(module, x, factors, key, rank, group) -> Array:
@@ -112,7 +117,7 @@ def _low_rank(module, x, factors, key, rank, group) -> Array:
     else:  # outputs of a group lie together: one factor after another
         found = jnp.stack([_linear(module, x, one, module.features) for one in kernel], -2)
     if bias is not None:
-        found = found + bias.astype(found.dtype)
+        found = found + trees.along(bias.astype(found.dtype), found)
     shared = jnp.repeat(_shared(key, -(-len(x) // group), rank, found.dtype), group, 0)[: len(x)]
     return jnp.einsum("b...kf,bk->b...f", found, shared)
 

@@ -164,10 +164,10 @@ class Variational:
         found = {}
         for layer, (variance, factors, masks) in self._gaussians(variables).items():
             last = {name: name.rpartition("/")[2] for name in factors}
-            kept = {n: 1 if m is None else m.astype(factors[n].dtype) for n, m in masks.items()}
+            kept = {n: None if m is None else m.astype(factors[n].dtype) for n, m in masks.items()}
             found[layer] = LayerNoise(
-                {last[name]: value * kept[name] for name, value in variance.items()},
-                {last[name]: value * kept[name] for name, value in factors.items()},
+                {last[name]: value if kept[name] is None else value * kept[name] for name, value in variance.items()},
+                {last[name]: v if kept[name] is None else v * kept[name][None] for name, v in factors.items()},
                 {last[name]: means[name] for name in factors},
             )
         return found

@@ -22,7 +22,7 @@ def erf_kernel(u: Float[Array, "n d"], v: Float[Array, "m d"]) -> Float[Array, "
 
     Source: Williams 1997, NIPS 9.
     """
-    sizes = jnp.sqrt((1 + jnp.sum(u**2, -1))[:, None] * (1 + jnp.sum(v**2, -1)))
+    sizes = jnp.sqrt((1 + jnp.sum(u**2, -1))[:, None] * (1 + jnp.sum(v**2, -1))[None])
     return 2 / math.pi * jnp.arcsin(u @ v.T / sizes)
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from sbjax import trees
 from sbjax.common import devices
 
 Network = Mapping[str, Any]
@@ -94,7 +95,7 @@ def forward(params: Network, x: Float[Array, "n din"], activation: Activation) -
 def affine(layer: Layer, x: Float[Array, "n in"]) -> Float[Array, "n out"]:
     """x @ kernel + bias."""
     z = jnp.matmul(x, layer.kernel, precision=jax.lax.Precision.HIGHEST)
-    return z if layer.bias is None else z + layer.bias
+    return z if layer.bias is None else z + trees.along(layer.bias, z)
 
 
 def mean_squared_error(outputs: Float[Array, "n dout"], y: Float[Array, "n dout"]) -> Float[Array, ""]:

@@ -8,6 +8,7 @@ import numpy as np
 import scipy  # subpackages are imported lazily
 from jaxtyping import Array, Float, Int
 
+from sbjax import trees
 from sbjax.common import devices
 from sbjax.landscape.layered import Activation
 from sbjax.landscape.manifold import Units
@@ -53,7 +54,7 @@ def evaluate(
     """
     outputs = activation(inputs @ params["w"].T) @ params["a"]
     if "constant" in params:
-        outputs = outputs + params["constant"]
+        outputs = outputs + trees.along(params["constant"], outputs)
     return outputs + inputs @ params["linear"] if "linear" in params else outputs
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import scipy
 from jaxtyping import Array, ArrayLike, Float, Key, PyTree
 
+from sbjax import trees
 from sbjax.common.names import near
 
 
@@ -171,8 +172,13 @@ def deep_tanh(layers: list[tuple[Array, Array]], inputs: Float[Array, "n d"]) ->
     [[1.0]]
     """
     for kernel, bias in layers[:-1]:
-        inputs = jnp.tanh(inputs @ kernel + bias)
-    return inputs @ layers[-1][0] + layers[-1][1]
+        inputs = jnp.tanh(_dense(inputs, kernel, bias))
+    return _dense(inputs, *layers[-1])
+
+
+def _dense(inputs, kernel, bias):
+    outputs = inputs @ kernel
+    return outputs + trees.along(bias, outputs)
 
 
 def deep_teacher() -> list[tuple[np.ndarray, np.ndarray]]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax import trees
 from sbjax.common.options import option
 from sbjax.metanets.blocks import from_blocks, to_blocks
 from sbjax.metanets.equivariant import EquivariantLinear
@@ -20,8 +21,9 @@ def condition(level: Float[Array, " batch"], prompt: Float[Array, " batch"]) -> 
     >>> condition(jnp.zeros(3), jnp.ones(3)).shape
     (3, 18)
     """
-    angles = math.pi * level[:, None] * 2.0 ** jnp.arange(WAVES)
-    return jnp.concatenate([level[:, None], prompt[:, None], jnp.sin(angles), jnp.cos(angles)], axis=1)
+    level = level[:, None]
+    angles = math.pi * level * trees.along(2.0 ** jnp.arange(WAVES, dtype=level.dtype), level)
+    return jnp.concatenate([level, prompt[:, None], jnp.sin(angles), jnp.cos(angles)], axis=1)
 
 
 class FlatDenoiser(nn.Module):

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from sbjax import trees
 from sbjax.metanets.blocks import Block, Layout
 
 Part = tuple[int, ...]
@@ -100,7 +101,7 @@ def put(y: Float[Array, "..."], sizes: Sequence[int], slot: Slot) -> Float[Array
     for part in slot.parts:
         for other in part[1:]:
             eye = [sizes[axis] if axis in (part[0], other) else 1 for axis in range(len(sizes))]
-            y = y * jnp.eye(sizes[part[0]], dtype=y.dtype).reshape((*eye, 1))
+            y = y * trees.along(jnp.eye(sizes[part[0]], dtype=y.dtype).reshape((*eye, 1)), y)
     return y
 
 

@@ -198,9 +198,10 @@ def _divergence(x, y, epsilon, max_iterations):
     from ott.geometry import pointcloud  # imported here because it is slow
     from ott.tools import sinkhorn_divergence
 
-    value, out = sinkhorn_divergence.sinkhorn_divergence(
-        pointcloud.PointCloud, x, y, epsilon=epsilon, solve_kwargs={"max_iterations": max_iterations}
-    )
+    with trees.promoting():
+        value, out = sinkhorn_divergence.sinkhorn_divergence(
+            pointcloud.PointCloud, x, y, epsilon=epsilon, solve_kwargs={"max_iterations": max_iterations}
+        )
     return value, jnp.all(jnp.array(out.converged))
 
 

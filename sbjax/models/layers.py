@@ -163,10 +163,11 @@ def make_norm(
         return lambda x: x
 
     def grouped(x):
-        if kind == "layer" and x.ndim == 2:
-            return nn.LayerNorm(epsilon=epsilon, dtype=dtype, param_dtype=param_dtype(dtype), name=name)(x)
-        groups = 1 if kind == "layer" else number_of_groups(x.shape[-1])
-        return nn.GroupNorm(groups, epsilon=epsilon, dtype=dtype, param_dtype=param_dtype(dtype), name=name)(x)
+        given = {"epsilon": epsilon, "dtype": dtype, "param_dtype": param_dtype(dtype), "name": name}
+        with trees.promoting():  # means in float32 are taken off inputs in fewer bits
+            if kind == "layer" and x.ndim == 2:
+                return nn.LayerNorm(**given)(x)
+            return nn.GroupNorm(1 if kind == "layer" else number_of_groups(x.shape[-1]), **given)(x)
 
     return grouped
 

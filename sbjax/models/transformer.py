@@ -11,6 +11,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sbjax import trees
 from sbjax.common.options import MISSING, check_instance, option
 
 ACTIVATIONS = {"gelu": nn.gelu, "relu": nn.relu, "tanh": nn.tanh}
@@ -63,10 +64,13 @@ class Transformer(nn.Module):
             raise ValueError(f"heads={self.heads} must divide width={self.width}, or size be given")
         size = self.size or self.width // self.heads
         hidden, length = self.hidden or 2 * self.width, x.shape[-2]
-        x = nn.Dense(self.width, use_bias=False, name="embedding")(x)
+        dtype = trees.promoted(x, jnp.float32)
+        dense = functools.partial(nn.Dense, dtype=dtype)
+        x = dense(self.width, use_bias=False, name="embedding")(x)
         attention = nn.dot_product_attention
         if self.positions == "learned":
-            x = x + self.param("positions_table", nn.initializers.normal(0.1), (length, self.width), jnp.float32)
+            table = self.param("positions_table", nn.initializers.normal(0.1), (length, self.width), jnp.float32)
+            x = x + trees.along(table.astype(dtype), x)
         else:
             angles = np.arange(length)[:, None] * np.array(rope_frequencies(size, self.rope_base))
 
@@ -79,18 +83,26 @@ class Transformer(nn.Module):
                 self.heads,
                 qkv_features=size * self.heads,
                 use_bias=self.bias,
+                dtype=dtype,
                 attention_fn=attention,
                 name=f"attention_{i}",
             )(y, y)
             y = self._norm(f"norm_{2 * i + 1}")(x)
-            y = ACTIVATIONS[self.activation](nn.Dense(hidden, use_bias=self.bias, name=f"dense_{2 * i}")(y))
-            x = x + nn.Dense(self.width, use_bias=self.bias, name=f"dense_{2 * i + 1}")(y)
-        return nn.Dense(self.classes, name=self.head)(self._norm("norm_last")(x).mean(-2))
+            y = ACTIVATIONS[self.activation](dense(hidden, use_bias=self.bias, name=f"dense_{2 * i}")(y))
+            x = x + dense(self.width, use_bias=self.bias, name=f"dense_{2 * i + 1}")(y)
+        return dense(self.classes, name=self.head)(self._norm("norm_last")(x).mean(-2))
 
     def _norm(self, name):
         if self.norm == "rms":
-            return nn.RMSNorm(epsilon=self.eps, name=name)
-        return nn.LayerNorm(epsilon=self.eps, use_bias=self.bias, use_fast_variance=False, name=name)
+            norm = nn.RMSNorm(epsilon=self.eps, name=name)
+        else:
+            norm = nn.LayerNorm(epsilon=self.eps, use_bias=self.bias, use_fast_variance=False, name=name)
+
+        def call(x):
+            with trees.promoting():  # inputs in float64, scales in float32
+                return norm(x)
+
+        return call
 
 
 def rope_frequencies(size: int, base: float = 100.0) -> tuple[float, ...]:
@@ -121,6 +133,7 @@ def rotate(
     """
     if (angles.shape[0], 2 * angles.shape[1]) != (x.shape[-3], x.shape[-1]):
         raise ValueError(f"angles have shape {angles.shape}: x of shape {x.shape} needs one for each place and plane")
-    cos, sin = (jnp.asarray(part, x.dtype)[:, None] for part in (np.cos(angles), np.sin(angles)))
+    parts = (jnp.asarray(part, x.dtype)[:, None] for part in (np.cos(angles), np.sin(angles)))
+    cos, sin = (trees.along(part, x) for part in parts)
     even, odd = x[..., 0::2], x[..., 1::2]
     return jnp.stack([even * cos - odd * sin, even * sin + odd * cos], -1).reshape(x.shape)

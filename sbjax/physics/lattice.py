@@ -81,9 +81,10 @@ def _wuppertal_budapest(T, *, f0, f1, f2, g1, g2):
     """P/T^4 = Int_0^T (Delta/T'^4) dT'/T', with Delta/T^4 = e^{-h1/t - h2/t^2} (h0 + f0 (tanh(f1 t + f2) + 1) / (1 +
     g1 t + g2 t^2)), t = T/0.2 GeV."""
     T = jnp.asarray(T)
+    T = T.astype(trees.wide_dtype(T.dtype))[..., None]
     u, w = np.polynomial.legendre.leggauss(_NODES)
-    u, w = (jnp.asarray(part, trees.wide_dtype(T.dtype)) for part in ((u + 1) / 2, w / 2))
-    t = T[..., None] * u / 0.2
+    u, w = (trees.along(jnp.asarray(part, T.dtype), T) for part in ((u + 1) / 2, w / 2))
+    t = T * u / 0.2
     hadrons = jnp.exp(0.1800 / t - 0.0350 / t**2)
     anomaly = hadrons * (0.1396 + f0 * (jnp.tanh(f1 * t + f2) + 1) / (1 + g1 * t + g2 * t**2))
     return jnp.sum(anomaly * w / u, -1)

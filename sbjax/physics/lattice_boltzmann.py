@@ -24,6 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from sbjax import trees
+
 VELOCITIES = np.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1], [1, 1], [-1, 1], [-1, -1], [1, -1]])
 """c [9, 2]."""
 
@@ -83,7 +85,8 @@ def equilibrium(rho: Float[Array, "*batch"], u: Float[Array, "*batch 2"]) -> Flo
     """
     along = u @ jnp.asarray(VELOCITIES.T, u.dtype)
     square = jnp.sum(u**2, -1, keepdims=True)
-    return rho[..., None] * jnp.asarray(WEIGHTS, u.dtype) * (1 + 3 * along + 4.5 * along**2 - 1.5 * square)
+    weights = trees.along(jnp.asarray(WEIGHTS, u.dtype), along)
+    return rho[..., None] * weights * (1 + 3 * along + 4.5 * along**2 - 1.5 * square)
 
 
 def relaxation(f: Float[Array, "*batch 9"], tau: float) -> Float[Array, "*batch 9"]:
@@ -165,13 +168,14 @@ def taylor_green(n: int, speed: float, tau: float) -> Float[Array, "x y 9"]:
     if not 0 <= speed < 3**-0.5:
         raise ValueError(f"speed={speed} must be >= 0 and below {3**-0.5:.3f}, the speed of sound")
     k = 2 * jnp.pi / n
-    x, y = jnp.meshgrid(k * jnp.arange(n), k * jnp.arange(n), indexing="ij")
+    x = k * jnp.arange(n, dtype=float)
+    x, y = jnp.meshgrid(x, x, indexing="ij")
     u = speed * jnp.stack([-jnp.cos(x) * jnp.sin(y), jnp.sin(x) * jnp.cos(y)], -1)
     rho = 1 - 0.75 * speed**2 * (jnp.cos(2 * x) + jnp.cos(2 * y))
     stretch = speed * k * jnp.sin(x) * jnp.sin(y)  # du_x/dx = -du_y/dy; du_x/dy + du_y/dx = 0
-    c = jnp.asarray(VELOCITIES, u.dtype)
-    beyond = stretch[..., None] * (c[:, 0] ** 2 - c[:, 1] ** 2)
-    return equilibrium(rho, u) - 3 * check_tau(tau) * rho[..., None] * jnp.asarray(WEIGHTS, u.dtype) * beyond
+    c, weights = jnp.asarray(VELOCITIES, u.dtype), jnp.asarray(WEIGHTS, u.dtype)
+    beyond = stretch[..., None] * trees.along(c[:, 0] ** 2 - c[:, 1] ** 2, u)
+    return equilibrium(rho, u) - 3 * check_tau(tau) * rho[..., None] * trees.along(weights, u) * beyond
 
 
 def conserving(update: Float[Array, "*batch 9"]) -> Float[Array, "*batch 9"]:
@@ -186,7 +190,7 @@ def conserving(update: Float[Array, "*batch 9"]) -> Float[Array, "*batch 9"]:
     _check_last(update, Q, "update")
     c = jnp.asarray(VELOCITIES, update.dtype)
     mass, momentum = update.sum(-1, keepdims=True), update @ c
-    return update - jnp.asarray(WEIGHTS, update.dtype) * (mass + 3 * momentum @ c.T)
+    return update - trees.along(jnp.asarray(WEIGHTS, update.dtype), update) * (mass + 3 * momentum @ c.T)
 
 
 def equivariant_kernel(weights: Float[Array, "o i 15"]) -> Float[Array, "9i 9o"]:

@@ -112,7 +112,7 @@ def scaled_pressure(
     dtype = _float_type(T, masses, *(() if mu_B is None else (mu_B,)))
     x, weights = (jnp.asarray(part, dtype) for part in _nodes_and_weights(nodes))
     ratio = (masses.astype(dtype) / T.astype(dtype)[..., None])[..., None]
-    energy = jnp.sqrt(x**2 + ratio**2)  # E/T [*shape, 3, nodes]
+    energy = jnp.sqrt(trees.along(x, ratio) ** 2 + ratio**2)  # E/T [*shape, 3, nodes]
     quark, gluon = energy[..., :2, :], energy[..., 2, :]
     if mu_B is None:
         fermions = jnp.log1p(jnp.exp(-quark))
@@ -122,7 +122,7 @@ def scaled_pressure(
         fermions = (jnp.logaddexp(0.0, shift - quark) + jnp.logaddexp(0.0, -shift - quark)) / 2
     bosons = -jnp.log1p(-jnp.exp(-gluon))
     logarithms = jnp.concatenate([fermions, bosons[..., None, :]], -2)
-    return jnp.sum(logarithms * weights, (-2, -1))
+    return jnp.sum(logarithms * trees.along(weights, logarithms), (-2, -1))
 
 
 def _float_type(*arrays):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from sbjax import trees
 from sbjax.common.names import check_choice
 from sbjax.physics.equation import SIDES, Condition, Equation, on_face
 
@@ -45,7 +46,7 @@ def draw_unit(
 
 def to_box(equation: Equation, unit: Float[Array, "n d"]) -> Float[Array, "n d"]:
     """Map points from the unit cube to the equation's domain."""
-    lower, upper = (jnp.asarray(bound, unit.dtype) for bound in (equation.lower, equation.upper))
+    lower, upper = (trees.along(jnp.asarray(bound, unit.dtype), unit) for bound in (equation.lower, equation.upper))
     return lower + (upper - lower) * unit
 
 

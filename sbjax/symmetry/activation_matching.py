@@ -207,7 +207,7 @@ def _check(spec, activations):
 def _merged(old: Moments, a, b) -> Moments:
     a, b = (x.reshape(-1, x.shape[-1]).astype(old.cross.dtype) for x in (a, b))
     new, mean_a, mean_b = len(a), a.mean(0), b.mean(0)
-    a, b = a - mean_a, b - mean_b
+    a, b = a - mean_a[None], b - mean_b[None]
     count = old.count + new
     gap_a, gap_b = mean_a - old.mean_a, mean_b - old.mean_b
     share = old.count * new / count

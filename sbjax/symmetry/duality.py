@@ -174,7 +174,7 @@ def _sampled(key, x, means, networks, width):
     first, second = jax.random.split(key)
     d, o = x.shape[1], len(means)
     hidden = jax.random.normal(first, (networks, width, d), x.dtype) / np.sqrt(d)
-    readout = jax.random.normal(second, (networks, o, width), x.dtype) / np.sqrt(width) + means[:, None]
+    readout = jax.random.normal(second, (networks, o, width), x.dtype) / np.sqrt(width) + means[None, :, None]
     return jnp.einsum("son,snp->sop", readout, jax.nn.relu(jnp.einsum("snd,pd->snp", hidden, x)))
 
 

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from sbjax import trees
+
 SIGNS = (1, -1)
 
 Map = Callable[[Array], Array]
@@ -44,13 +46,13 @@ class Involution(NamedTuple):
         if moved is not None:
             return moved
         x = x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float)
-        return jnp.matmul(x, jnp.asarray(self.matrix.T, x.dtype)) + jnp.asarray(self.shift, x.dtype)
+        return jnp.matmul(x, jnp.asarray(self.matrix.T, x.dtype)) + trees.along(jnp.asarray(self.shift, x.dtype), x)
 
     def _exact(self, x):
         nonzero = self.matrix != 0
         if self.shift.any() or not (nonzero.sum(1) == 1).all() or not (np.abs(self.matrix[nonzero]) == 1).all():
             return None
-        return x[..., nonzero.argmax(1)] * jnp.asarray(self.matrix.sum(1), x.dtype)
+        return x[..., nonzero.argmax(1)] * trees.along(jnp.asarray(self.matrix.sum(1), x.dtype), x)
 
 
 def make_involution(matrix: Any, shift: Any = None, *, tolerance: float = 1e-12) -> Involution:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from sbjax.trees import leaves as kinds
-from sbjax.trees.dtypes import along, is_cut, narrow, on_host, promoted, wide_dtype
+from sbjax.trees.dtypes import along, is_cut, narrow, on_host, promoted, promoting, wide_dtype
 
 __all__ = [
     "BESIDE_PARAMS",
@@ -28,6 +28,7 @@ __all__ = [
     "on_host",
     "parameters",
     "promoted",
+    "promoting",
     "replica_rows",
     "replicas",
     "selects",

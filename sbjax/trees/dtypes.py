@@ -1,5 +1,7 @@
 """Dtypes and ranks of arrays: what they have in common, also where implicit promotion is forbidden."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -29,13 +31,28 @@ def promoted(*given: Any) -> np.dtype:
         return jnp.result_type(*given)
 
 
-def along(vector: Shaped[Array, " c"], x: Shaped[Array, "*dims c"]) -> Shaped[Array, "*ones c"]:
-    """A vector with the axes of `x`, to be broadcast along its last one: JAX need not raise its rank.
+@contextlib.contextmanager
+def promoting() -> Iterator[None]:
+    """Around a call of a library that promotes dtypes or ranks by itself, for users who forbid both.
+
+    Where they are allowed, as by default, nothing is traced or compiled again.
+
+    >>> with jax.numpy_rank_promotion('raise'), promoting():
+    ...     (jnp.ones(2) + jnp.ones((1, 2))).shape
+    (1, 2)
+    """
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def along(array: Shaped[Array | np.ndarray, "*last"], x: Shaped[Array, "..."]) -> Shaped[Array | np.ndarray, "..."]:
+    """A vector, or an array of more axes, with as many axes as `x`, to be broadcast along its last ones: JAX need not
+    raise its rank.
 
     >>> along(jnp.ones(3), jnp.ones((5, 4, 3))).shape
     (1, 1, 3)
     """
-    return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
+    return array.reshape((1,) * (x.ndim - array.ndim) + array.shape)
 
 
 def is_cut(leaf: Any) -> bool:

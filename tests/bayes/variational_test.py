@@ -109,7 +109,7 @@ def test_examples_of_a_group_share_their_factors(masked):
     several = jax.random.normal(KEY, (10, 4))
     added = add_noise(nn.Dense(3), several, noise, key=KEY, group=4)
     whole = grouped_dense(nn.Dense(3), several, noise, key=KEY, group=4)
-    np.testing.assert_allclose(whole - added, several @ noise.mean["kernel"] + noise.mean["bias"], atol=1e-5)
+    np.testing.assert_allclose(whole - added, several @ noise.mean["kernel"] + noise.mean["bias"][None], atol=1e-5)
 
 
 class Picture(nn.Module):
@@ -247,6 +247,7 @@ def regression():
     return x.astype(np.float32), y.astype(np.float32), 0.5**2
 
 
+@pytest.mark.promotes("the bias correction and the schedules of optax are functions of a count")
 def test_linear_regression_reaches_its_closed_optimum():
     """Mean: that of the exact posterior. Covariance: along the eigenvectors of the exact one, which it reaches where
     a factor is there for it, in the order of what is gained; elsewhere the fixed diagonal."""

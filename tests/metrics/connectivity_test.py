@@ -58,7 +58,7 @@ def test_double_well_and_drop_of_accuracy():
 
 
 def tanh_net(params, x):
-    return jnp.tanh(x @ params["k0"] + params["b0"]) @ params["k1"]
+    return jnp.tanh(x @ params["k0"] + params["b0"][None]) @ params["k1"]
 
 
 def test_two_copies_of_one_net_in_another_order():
@@ -67,7 +67,7 @@ def test_two_copies_of_one_net_in_another_order():
     params, x = jax.tree.map(lambda leaf: leaf.astype(np.float32), (params, rng.normal(size=(64, 3))))
 
     def net(params):
-        return jnp.tanh(x @ params["k0"] + params["b0"]) @ params["k1"]
+        return jnp.tanh(x @ params["k0"] + params["b0"][None]) @ params["k1"]
 
     y = np.asarray(net(params))
 

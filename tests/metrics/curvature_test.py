@@ -13,7 +13,7 @@ RNG = np.random.default_rng(0)
 
 def network(params, x):
     for i, (kernel, bias) in enumerate(params):
-        x = x @ kernel + (0 if bias is None else bias)
+        x = x @ kernel + (0 if bias is None else bias[None])
         x = jnp.tanh(x) if i < len(params) - 1 else x
     return x
 

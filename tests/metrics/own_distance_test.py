@@ -17,7 +17,7 @@ SHAPES = {"params": {"a": jax.ShapeDtypeStruct((3, 4), jnp.float32)}}
 def matrix(params):
     """Root mean square differences: D0 by another way."""
     rows = params["a"].reshape(len(params["a"]), -1)
-    return jnp.sqrt(((rows[:, None] - rows) ** 2).mean(-1))
+    return jnp.sqrt(((rows[:, None] - rows[None]) ** 2).mean(-1))
 
 
 def test_a_matrix_is_treated_as_the_distances_of_this_package():

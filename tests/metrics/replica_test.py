@@ -38,8 +38,8 @@ def network(seed=0):
 
 
 def apply(params, x):
-    hidden = jax.nn.relu(x @ params["dense_0"]["kernel"] + params["dense_0"]["bias"])
-    return hidden @ params["dense_1"]["kernel"] + params["dense_1"]["bias"]
+    hidden = jax.nn.relu(x @ params["dense_0"]["kernel"] + params["dense_0"]["bias"][None])
+    return hidden @ params["dense_1"]["kernel"] + params["dense_1"]["bias"][None]
 
 
 def permute(params, order):

@@ -42,8 +42,8 @@ def test_effective_layers_are_the_field(normalise, expansion, x64):
     layers = effective_layers(field, variables["params"])
     assert layers[0][0].shape == (2, 5)
     for weight, bias in layers[:-1]:
-        h = jnp.tanh(h @ weight + bias)
-    np.testing.assert_allclose(h @ layers[-1][0] + layers[-1][1], field.apply(variables, x), rtol=1e-12)
+        h = jnp.tanh(h @ weight + bias[None])
+    np.testing.assert_allclose(h @ layers[-1][0] + layers[-1][1][None], field.apply(variables, x), rtol=1e-12)
 
 
 @pytest.mark.extended

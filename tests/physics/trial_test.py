@@ -96,7 +96,10 @@ MISTAKES = {
     "a list as term": (residual(lambda x, d: {"equation": [d["u_t"]]}), f"{TERM} is a list, needs a number"),
     "nothing": (residual(lambda x, d: None), "residual gives a NoneType"),
     "no term": (residual(lambda x, d: {}), "residual gives no term"),
-    "complex": (residual(lambda x, d: {"equation": 1j * d["u_t"]}), f"{TERM} is complex: write real and imaginary"),
+    "complex": (
+        residual(lambda x, d: {"equation": jax.lax.complex(d["u_t"], d["u_t"])}),
+        f"{TERM} is complex: write real and imaginary",
+    ),
     "a comparison": (residual(lambda x, d: {"equation": d["u_t"] > 0}), f"{TERM} is of type bool"),
     "no partial": (residual(lambda x, d: {"equation": x[0]}), f"{TERM} depends on no partial"),
     "rounded": (residual(lambda x, d: {"equation": jnp.round(d["u_t"])}), f"{TERM} has slope 0 in all partials"),

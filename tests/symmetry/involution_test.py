@@ -58,8 +58,8 @@ def test_tied_units_are_the_projector(sign, x64):
     x = jnp.asarray(random.normal(size=(20, 3)))
     wide, bias, readout = inv.tied_units(w, c, a, SKEW, sign)
     assert wide.shape == (3, 14)
-    expected = inv.projected(lambda x: jax.nn.silu(x @ w + c) @ a, SKEW, sign)(x)
-    np.testing.assert_allclose(jax.nn.silu(x @ wide + bias) @ readout, expected, atol=1e-12)
+    expected = inv.projected(lambda x: jax.nn.silu(x @ w + c[None]) @ a, SKEW, sign)(x)
+    np.testing.assert_allclose(jax.nn.silu(x @ wide + bias[None]) @ readout, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -74,19 +74,19 @@ def test_layers_of_pairs_keep_the_symmetry(sign, x64):
         wide, bias, readout = inv.tied_units(w, c[0], a, SKEW, sign)
 
         def f(x, crossed=crossed, wide=wide, bias=bias, readout=readout):
-            h = jnp.tanh(x @ wide + bias)
+            h = jnp.tanh(x @ wide + bias[None])
             for layer in range(2):
                 kernel, shift = inv.paired_layer(same[layer], crossed[layer], c[1 + layer])
-                h = jnp.tanh(h @ kernel + shift)
+                h = jnp.tanh(h @ kernel + shift[None])
             return h @ readout
 
         np.testing.assert_allclose(f(SKEW(x)), sign * f(x), atol=1e-12)
         assert float(jnp.abs(f(x)).max()) > 0.1
 
     def plain(x):
-        h = jnp.tanh(x @ w + c[0])
+        h = jnp.tanh(x @ w + c[:1])
         for layer in range(2):
-            h = jnp.tanh(h @ same[layer] + c[1 + layer])
+            h = jnp.tanh(h @ same[layer] + c[None, 1 + layer])
         return h @ a
 
     np.testing.assert_allclose(f(x), inv.projected(plain, SKEW, sign)(x), atol=1e-12)

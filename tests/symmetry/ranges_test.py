@@ -17,6 +17,8 @@ from sbjax.symmetry.matching import match_many, match_weights
 from sbjax.symmetry.permutation import Move, Spec, check_spec, permute
 from sbjax.symmetry.spec import derive_spec
 
+# Traced on purpose as users write them: layers are x @ w + b, and counts, masks and floats meet.
+pytestmark = pytest.mark.promotes("networks of users promote")
 KEY = jax.random.key(0)
 conv = functools.partial(
     lax.conv_general_dilated, window_strides=(1, 1), padding="SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")

@@ -35,10 +35,10 @@ def draw(seed):
 
 
 def apply(params, x, activation):
-    hidden = activation(x @ params["conv/kernel"] + params["conv/bias"])
+    hidden = activation(x @ params["conv/kernel"] + params["conv/bias"][None, None, None])
     hidden = jnp.moveaxis(hidden, -1, 2).reshape(len(x), -1)
-    hidden = activation(hidden @ params["dense/kernel"] + params["dense/bias"])
-    return hidden @ params["head/kernel"] + params["head/bias"]
+    hidden = activation(hidden @ params["dense/kernel"] + params["dense/bias"][None])
+    return hidden @ params["head/kernel"] + params["head/bias"][None]
 
 
 def rescale(params, h, g):

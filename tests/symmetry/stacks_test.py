@@ -17,6 +17,8 @@ from sbjax.symmetry.matching import match_weights
 from sbjax.symmetry.permutation import Move, Spec, check_spec, compose, permute, random_permutations
 from sbjax.symmetry.spec import derive_spec
 
+# Traced on purpose as users write them: layers are x @ w + b, and counts, masks and floats meet.
+pytestmark = pytest.mark.promotes("networks of users promote")
 KEY = jax.random.key(0)
 
 

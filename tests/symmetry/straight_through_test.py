@@ -21,7 +21,7 @@ def draw(rng):
 
 
 def apply(params, x):
-    return jax.nn.relu(x @ params["in"] + params["bias"]) @ params["out"]
+    return jax.nn.relu(x @ params["in"] + params["bias"][None]) @ params["out"]
 
 
 def loss_fn(params, batch):

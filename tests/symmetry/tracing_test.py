@@ -12,6 +12,8 @@ from jax import lax
 
 from sbjax.symmetry.spec import derive_spec
 
+# Traced on purpose as users write them: layers are x @ w + b, and counts, masks and floats meet.
+pytestmark = pytest.mark.promotes("networks of users promote")
 KEY = jax.random.key(0)
 X = (2, 3)
 IMAGE = (1, 4, 4, 2)

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Key, UInt32
 
+from sbjax import trees
+
 WORD = 32
 DIGITS = 24  # binary digits of an acceptance probability
 WARM_UP = 12  # draws discarded after seeding
@@ -24,8 +26,9 @@ def pack(flags: Bool[Array, "*shape replicas"]) -> UInt32[Array, "*shape words"]
 
 def unpack(words: UInt32[Array, "*shape words"]) -> Bool[Array, "*shape replicas"]:
     """Unpack words into one flag per bit. Inverse of `pack`."""
-    spread = (words[..., None] >> jnp.arange(WORD, dtype=jnp.uint32)) & 1
-    return spread.reshape(*words.shape[:-1], -1) == 1
+    words = words[..., None]
+    spread = (words >> trees.along(jnp.arange(WORD, dtype=jnp.uint32), words)) & 1
+    return spread.reshape(*words.shape[:-2], -1) == 1
 
 
 class Generator(NamedTuple):
