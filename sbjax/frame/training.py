@@ -1,6 +1,7 @@
 """The experiment of everything that the training loop trains: arm after arm, all replicas of an arm in one program."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -252,7 +253,7 @@ class TrainingExperiment(Experiment):
                 progress.end()
                 folder.set_status("interrupted", arm=arm.name, step=fitted.step, of=arm.steps + plan.extend_steps)
                 return False
-            metrics[arm.name] = _last_measures(fitted.history)
+            metrics[arm.name] = _last_measures(fitted.history, arm.monitor_steps)
             if arm.task.grid is not None:
                 hosts.from_first(lambda arm=arm, fitted=fitted: _save_grid(folder, arm, fitted))
             hosts.from_first(lambda arm=arm, fitted=fitted: self.after_arm(plan, arm, fitted, folder, progress))
@@ -316,7 +317,7 @@ def _training_loss(task: Task, shapes: Any, section: Any) -> Loss:
     return Loss(loss, lambda: [sample(task.data, key, jnp.int32(i)) for i in range(section.batches)], section.products)
 
 
-def _last_measures(history: list[fit_lib.Record]) -> dict[str, dict[str, float]]:
-    """What the monitor reported last."""
-    measures = ({name: x for name, x in record.items() if isinstance(x, dict)} for record in reversed(history))
-    return next(filter(None, measures), {})
+def _last_measures(history: list[fit_lib.Record], steps: Sequence[int]) -> dict[str, dict[str, float]]:
+    """What the monitor reported at the last of its steps; nothing where too few replicas were left by then."""
+    last = next((record for record in history if record["step"] == max(steps, default=None)), {})
+    return {name: x for name, x in last.items() if isinstance(x, dict)}

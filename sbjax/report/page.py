@@ -244,7 +244,7 @@ def _arms(summary: Mapping[str, Any], results: results_lib.Results) -> Section:
             *(tables.flops(arm["flops_per_step"]) for arm in arms),
         ],
         ["steps", *(tables.count(arm["steps"]) for arm in arms)],
-        ["seeds finished", *(f"{_finished(summary, arm)} of {summary['replicas']}" for arm in arms)],
+        ["seeds finished", *(f"{tables.finished(summary, arm)} of {summary['replicas']}" for arm in arms)],
         ["last report at step", *(tables.count(arm["last"] and arm["last"]["step"]) for arm in arms)],
     ]
     for name in sorted({name for arm in arms for name in arm["last_metrics"]}):
@@ -256,10 +256,6 @@ def _arms(summary: Mapping[str, Any], results: results_lib.Results) -> Section:
     if uncounted:
         notes.append(_UNCOUNTED_NOTE)
     return Section("Arms in numbers", [Table(["number", *summary["arms"]], rows, notes=notes)])
-
-
-def _finished(summary: Mapping[str, Any], arm: Mapping[str, Any]) -> int:
-    return summary["replicas"] - arm["stopped"] - arm.get("missing", 0)
 
 
 def _said(results: results_lib.Results) -> str:
@@ -284,7 +280,7 @@ def _distances(summary: Mapping[str, Any]) -> Section:
             for name, arm in arms.items()
         ]
         parts.append(Table(["arm", primary, *headers], rows, title=kind.replace("_", " ")))
-    few = tables.distances_note(summary["replicas"])
+    few = tables.distances_note(summary)
     return Section("Replica distances", [*parts, Note(f"{_DISTANCE_NOTE} {few}".rstrip())] if parts else [])
 
 

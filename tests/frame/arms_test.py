@@ -10,6 +10,7 @@ import pytest
 
 from sbjax import config as config_lib
 from sbjax.frame import arms as arms_lib
+from sbjax.frame import training as training_lib
 from sbjax.frame.errors import ConfigError, named_arm, told_as
 from sbjax.frame.training import TrainingExperiment
 from sbjax.runner import run as runner
@@ -182,3 +183,11 @@ def test_a_table_of_placements_that_cannot_be_read_is_refused_first(monkeypatch,
     monkeypatch.setenv("SBJAX_PLACEMENT_TABLE", str(tmp_path / "no.json"))
     with pytest.raises(ConfigError, match=r"^placement: SBJAX_PLACEMENT_TABLE=.*no.json: No such file"):
         runner.prepare(plan)
+
+
+def test_measures_of_too_few_replicas_are_not_those_of_an_earlier_step():
+    """An arm of which one replica was left had the distances of its start, beside those of the end of the others."""
+    history = [{"step": 0, "d": {"value": 1.0}}, {"step": 5, "d": {"value": 2.0}}, {"step": 9, "own": [1.0, None]}]
+    assert training_lib._last_measures(history, (0, 5)) == {"d": {"value": 2.0}}
+    assert training_lib._last_measures(history, (0, 9)) == {}
+    assert training_lib._last_measures(history, ()) == {}
