@@ -87,7 +87,7 @@ class ArmTraining:
     def _complete(self, record):
         epoch_steps, step = self.arm.task.epoch_steps, record["step"]
         epoch = {} if epoch_steps is None else {"epoch": step / epoch_steps}
-        flops = step * self.arm.flops_per_step if self.plan.one_gradient else 0.0
+        flops = step * self.arm.flops_per_step if self.plan.one_gradient and self.arm.counted else 0.0
         return {"arm": self.arm.name, "step": step, **epoch, "flops": flops, **record}
 
     def _on_resume(self, step, history):

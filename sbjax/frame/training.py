@@ -16,7 +16,7 @@ from sbjax.expansion.kinds import Expansion
 from sbjax.expansion.registry import make_expansion
 from sbjax.expansion.transform import VectorExpansion
 from sbjax.frame.arm_training import ArmTraining
-from sbjax.frame.arms import Arm, parse_steps, step_cost
+from sbjax.frame.arms import Arm, Cost, parse_steps, step_cost
 from sbjax.frame.errors import ConfigError, named_arm, told_as
 from sbjax.frame.estimate import check_memory, check_time, tree_bytes
 from sbjax.frame.own_parts import data_digests
@@ -172,10 +172,12 @@ class TrainingExperiment(Experiment):
         parameters = trees.size(variables["params"])
         if "asymmetry" in variables.get("frozen", {}):  # part of the parameters is never trained
             parameters = trainable_size(jax.jit(task.init)(jax.random.key(0)))
-        return Arm(arm.name, task, tuple(phases), total, parameters, cost, saved, monitor, monitor_steps)
+        return Arm(
+            arm.name, task, tuple(phases), total, parameters, cost.flops, saved, monitor, monitor_steps, cost.counted
+        )
 
-    def _check_memory(self, plan, arm, task, variables, states) -> tuple[int, float]:
-        """Bytes of a checkpoint, and FLOPs of a step; refuses what cannot fit into memory, before it is computed."""
+    def _check_memory(self, plan, arm, task, variables, states) -> tuple[int, Cost]:
+        """Bytes of a checkpoint, and the cost of a step; refuses what cannot fit into memory, before it is computed."""
         count = plan.replicas
         numbers = {"replicas": count, "task": options.values_of(arm.task), "model": arm.model}
         numbers |= {"expansion": arm.expansion}
@@ -191,7 +193,7 @@ class TrainingExperiment(Experiment):
         cost = step_cost(task)
         at_once = count if plan.placement.replicas == "vmap" else 1
         check_memory({**parts, "the largest array of a step": at_once * cost.largest}, numbers)
-        return saved, cost.flops
+        return saved, cost
 
     def disk(self, prepared: Prepared) -> int:
         """Bytes of the checkpoints of all arms, with the one that is being written."""

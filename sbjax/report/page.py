@@ -38,7 +38,8 @@ _FLOPS_NOTE = (
 )
 _UNCOUNTED_NOTE = (
     "No reading at equal FLOPs: a step of an optimiser here costs more than one loss and gradient (a line search, a "
-    "Jacobian), and how much more is not counted. FLOPs are those of one loss and gradient."
+    "Jacobian), or a network has a loop whose length is not known, and how much more is not counted. FLOPs are those "
+    "of one loss and gradient."
 )
 
 
@@ -235,7 +236,7 @@ def _compared(summary: Mapping[str, Any], at: str) -> Table:
 
 def _arms(summary: Mapping[str, Any], results: results_lib.Results) -> Section:
     arms = summary["arms"].values()
-    uncounted = any(arm["flops_per_step"] for arm in arms) and not _counted(summary)
+    uncounted = any(arm["flops_per_step"] and arm["last"] and not arm["last"]["flops"] for arm in arms)
     rows = [
         ["role", *(results.roles[arm] for arm in summary["arms"])],
         ["trained parameters", *(tables.count(arm["parameters"]) for arm in arms)],

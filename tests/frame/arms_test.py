@@ -76,6 +76,34 @@ def test_a_loop_counts_as_often_as_it_runs():
 
 
 @pytest.mark.wrong_types  # a stand-in for a task
+@pytest.mark.parametrize(
+    ("loss", "least", "counted"),
+    [
+        # Bodies without a FLOP, of which XLA has no entry: numbers that are moved, and that are looked up.
+        (lambda p: jax.lax.scan(lambda c, _: (jnp.roll(c, 1), c), p, None, length=3)[0].sum(), 1, True),
+        (lambda p: jax.lax.scan(lambda c, row: (row, None), p[0], p)[0].sum(), 1, True),
+        (lambda p: p[0, 0], 0, True),
+        (lambda p: jax.lax.fori_loop(0, 5, lambda _, c: jnp.sin(c), p).sum(), 5 * 16, True),
+        (lambda p: jnp.sum(p * jax.lax.stop_gradient(_halved(p))), 16, False),
+        (lambda p: jnp.sum(jax.jit(jax.vmap(lambda row: row * jax.lax.stop_gradient(_halved(row))))(p)), 16, False),
+    ],
+    ids=["moved", "looked_up", "entry", "fori", "while", "while_inside"],
+)
+def test_programs_of_which_xla_counts_nothing_or_not_all(loss, least, counted):
+    task = types.SimpleNamespace(
+        init=lambda key: {"params": jnp.ones((4, 4))}, sample=lambda data, key, step: (), data=(),
+        loss=lambda variables, batch, key: (loss(variables["params"]), None), besides=(),
+    )  # fmt: skip
+    cost = arms_lib.step_cost(task)
+    assert cost.flops >= least
+    assert cost.counted == counted
+
+
+def _halved(x):
+    return jax.lax.while_loop(lambda c: jnp.sum(c) > 1, lambda c: c / 2, x)
+
+
+@pytest.mark.wrong_types  # a stand-in for a task
 @pytest.mark.parametrize("kind", ["mlp", "convolution"])
 def test_products_alone_are_nearly_all_flops(kind, monkeypatch):
     """What is counted where XLA tells nothing, as of accelerators: against XLA's own count for the CPU."""
