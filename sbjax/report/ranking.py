@@ -11,6 +11,7 @@ from jaxtyping import ArrayLike, Float
 
 from sbjax.metrics.bootstrap import Estimate
 from sbjax.report import figures, tables
+from sbjax.report.replicas import FEWEST_REPLICAS
 from sbjax.report.results import Results
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ FEWEST_DESIGNS = 5
 """With fewer designs no correlation is computed: three of them are in order by chance once in six times."""
 
 
-INTERVALS_TAKE = f"{tables.FEWEST_REPLICAS} replicas that finished and a distance of each pair"
+INTERVALS_TAKE = f"{FEWEST_REPLICAS} replicas that finished and a distance of each pair"
 """What an interval of a distance between replicas takes, in words."""
 
 

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from sbjax.report.replicas import distances_note
 from sbjax.report.terminal import WIDTH as WIDTH
 from sbjax.report.terminal import cells, room
 
@@ -12,9 +13,6 @@ MANY = 12
 """Arms above which a table for the terminal leaves an empty column out."""
 
 NONE = "-"
-
-FEWEST_REPLICAS = 4
-"""With fewer there is no interval of a distance between replicas, see `sbjax.metrics.replica`."""
 
 WHERE = {"equal_steps": "at equal steps", "equal_flops": "at equal FLOPs"}
 """The kinds of comparison in a summary, in words."""
@@ -231,37 +229,6 @@ def judged(verdict: str, corrected: str) -> str:
     """
     lost = verdict in ("better", "worse") and corrected not in (verdict, NONE)
     return f"{verdict} (not once corrected)" if lost else verdict
-
-
-def finished(summary: Mapping[str, Any], arm: Mapping[str, Any]) -> int:
-    """Replicas of an arm that were trained and did not stop.
-
-    >>> finished({'replicas': 5}, {'stopped': 2})
-    3
-    """
-    return summary["replicas"] - arm.get("stopped", 0) - arm.get("missing", 0)
-
-
-def distances_note(summary: Mapping[str, Any]) -> str:
-    """What the replicas that finished are too few for in distances between them; '' where there are enough in each arm.
-
-    >>> distances_note({'replicas': 3, 'arms': {'raw': {}}})
-    'A distance of 3 replicas has no interval: it takes 4.'
-    >>> distances_note({'replicas': 5, 'arms': {'raw': {}, 'wide': {'stopped': 4}}})
-    'No distance in wide, where 1 replica finished: it takes 2, with an interval 4.'
-    """
-    counts = {name: finished(summary, arm) for name, arm in summary["arms"].items()} if "replicas" in summary else {}
-    said = []
-    for count in sorted({count for count in counts.values() if count < FEWEST_REPLICAS}):
-        of = [name for name, own in counts.items() if own == count]
-        named = "" if len(of) == len(counts) else f" in {', '.join(of[:4])}{' and others' if len(of) > 4 else ''}"
-        many = f"{count} replica{'s' * (count != 1)}"
-        if count < 2:
-            where = f"{named}, where {many} finished" if named else f" of {many}"
-            said.append(f"No distance{where}: it takes 2, with an interval {FEWEST_REPLICAS}.")
-        else:
-            said.append(f"A distance of {many}{named} has no interval: it takes {FEWEST_REPLICAS}.")
-    return " ".join(said)
 
 
 def format_table(summary: Mapping[str, Any], *, at: Literal["equal_steps", "equal_flops"] = "equal_steps") -> str:
