@@ -1,7 +1,6 @@
 """Numbers as people read them, and the table for the terminal."""
 
 import math
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -331,8 +330,18 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def wrap(text: str) -> list[str]:
-    """Lines of at most `room` columns."""
-    return textwrap.wrap(text, room())
+    """Lines of at most `room` columns; a word that is wider, such as the name of an arm, has a line of its own.
+
+    >>> wrap('an arm ' + 'x' * 200)[1] == 'x' * 200
+    True
+    """
+    lines, most = [], room()
+    for word in text.split():
+        if lines and cells(lines[-1]) + 1 + cells(word) <= most:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 def _distance(summary: Mapping[str, Any]) -> str | None:
