@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import pathlib
@@ -527,3 +528,13 @@ def test_a_limit_asks_once_so_that_a_cell_can_save(tmp_path):
     code = f"import sys\nfrom sbjax.runner.sweeps import engines\nsys.exit({job})"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 7
     assert log.read_text().split() == ["up", "asked"]
+
+
+def test_a_lease_on_a_full_disk_is_told_with_its_file_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device.*cell.*lease\.json"):
+        lease.take(tmp_path / "cell")
+    assert list((tmp_path / "cell").iterdir()) == []

@@ -91,6 +91,22 @@ def test_differences_over_documents_against_brute_force():
     assert found.low < found.value < found.high
 
 
+def test_replicas_that_stopped_count_in_no_document(tmp_path):
+    """A network that diverged early classifies by chance, which is no news of the arm."""
+    right = np.ones((3, 8), bool)
+    wrong = np.array([right[0], right[1], ~right[2]])
+    report.save_predictions(tmp_path, "raw", right, [0])
+    report.save_predictions(tmp_path, "expanded", wrong, [2])
+    report.save_predictions(tmp_path, "lost", ~right, [0, 1, 2])
+    found = report.load_predictions(tmp_path, ["raw", "expanded", "lost"])
+    assert report.over_documents(found["raw"], found["expanded"]) == (0.0, 0.0, 0.0)
+    assert np.isnan(report.over_documents(found["raw"], found["lost"])).all()
+    [section] = report._section("raw", found)
+    table, note = section.parts
+    assert [list(row[1:]) for row in table.rows] == [["100.00", "-"], ["100.00", "+0.00 [+0.00, +0.00]"], ["-", "-"]]
+    assert "those that stopped in either arm" in note.text
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
