@@ -4,6 +4,7 @@ Names of its layers are those of `sbjax.models.text.TextTransformer`, so that
 `sbjax.symmetry.attention_layout.layout_of` reads both.
 """
 
+import functools
 from typing import ClassVar
 
 import jax.numpy as jnp

@@ -231,7 +231,7 @@ def test_logits_are_invariant_or_change_sign(group, side, dtype, norm):
         head = {"kernel": variables["params"]["head"]["kernel"]}  # the control has no bias, else it is the same
         without = variables | {"params": variables["params"] | {"head": head}}
         both = jax.jit(lambda x: (model.apply(variables, x), control.apply(without, x)))
-        logits, signed = (y.reshape(-1, 2, 3) for y in both(orbit(x, group)))
+        logits, signed = (np.asarray(y).reshape(-1, 2, 3) for y in both(orbit(x, group)))
         chi = np.resize([1, -1], len(logits))[:, None, None]
         tolerance = (1e-5 if dtype == "float32" else 1e-12) * max(1.0, float(np.abs(logits).max()))
         np.testing.assert_allclose(logits, np.broadcast_to(logits[0], logits.shape), rtol=0, atol=tolerance)
@@ -244,7 +244,7 @@ def test_the_plain_network_is_not_invariant():
     x = normal(2, 8, 8, 2)
     model = CNN(classes=3, channels=(4, 6))
     variables = after_training_pass(model, x)
-    logits = jax.jit(model.apply)(variables, orbit(x, "p4")).reshape(-1, 2, 3)
+    logits = np.asarray(jax.jit(model.apply)(variables, orbit(x, "p4"))).reshape(-1, 2, 3)
     assert np.abs(logits[1:] - logits[0]).max() > 1e-2
 
 
@@ -346,7 +346,7 @@ def test_gradient_step_keeps_the_symmetry(group, readout):
     for name, g in trees.flatten(gradient).items():
         assert np.isfinite(g).all(), name
         assert np.abs(g).max() > 0, name
-    logits = jax.jit(model.apply)(new, orbit(x, group)).reshape(-1, 4, 3)
+    logits = np.asarray(jax.jit(model.apply)(new, orbit(x, group))).reshape(-1, 4, 3)
     close(logits, np.resize([1, -1 if readout == "sign" else 1], len(logits))[:, None, None] * logits[0])
     assert np.abs(logits).max() > 1e-3
     if readout == "invariant":  # turned images give the same gradient: nothing is learned from rotating the data

@@ -99,7 +99,9 @@ def test_batch_statistics_move_by_a_tenth_and_serve_at_evaluation():
     np.testing.assert_allclose(stats["mean"], 0.1 * mean, rtol=100 * EPS)
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * var, rtol=100 * EPS)
     y = module.apply(variables | updates, x, False)
-    np.testing.assert_allclose(y, (x - 0.1 * mean) / np.sqrt(0.9 + 0.1 * var + 1e-5), rtol=0, atol=100 * EPS)
+    np.testing.assert_allclose(
+        y, (np.asarray(x) - 0.1 * mean) / np.sqrt(0.9 + 0.1 * var + 1e-5), rtol=0, atol=100 * EPS
+    )
 
 
 def test_no_normalisation_is_nothing():

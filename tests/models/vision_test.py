@@ -380,7 +380,7 @@ def test_the_sub_kernel_stem_is_the_expanded_imagenet_stem(name, x64):
     y = conv2d(half, kernel, strides=(2, 2), padding=pad)
     inner = kernel[1::2, 1::2]
     control_y = conv2d(x, inner, padding=((inner.shape[0] // 2,) * 2,) * 2)
-    difference = y - control_y - 0.5 * (kernel.sum((0, 1, 2)) - inner.sum((0, 1, 2)))
+    difference = y - control_y - 0.5 * (kernel.sum((0, 1, 2)) - inner.sum((0, 1, 2)))[None, None, None]
     np.testing.assert_allclose(difference[:, 3:-3, 3:-3], 0, atol=1e-12)
     assert np.abs(difference[:, :3]).max() > 1e-3
 

@@ -86,7 +86,8 @@ def bernoulli(
         state, word = draw(state)
         wanted = jnp.zeros_like(below)
         for mask, threshold in zip(masks, thresholds):
-            wanted |= mask & -((threshold >> jnp.uint32(i)) & 1)
+            bit = -((threshold >> jnp.uint32(i)) & 1)
+            wanted |= trees.along(mask, below) & trees.along(bit, below)
         return state, (~word & below) | (wanted & (~word | below))
 
     state, below = jax.lax.fori_loop(0, DIGITS, digit, (state, jnp.zeros_like(state.a)), unroll=4)
