@@ -30,7 +30,8 @@ def load(words, **changes):
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("model", ["bag", "textcnn", "lstm", "transformer"])
 def test_every_arm_is_built(model):
-    plan = config_lib.read(load(f"{model},smoke"))
+    assert set(load(f"{model},smoke").arms) < set(load(model).arms)
+    plan = config_lib.read(load(model))
     arms = {arm.name: arm for arm in plan.experiment.prepare(plan).arms}
     assert next(iter(arms)) == "raw"
     assert arms["widened"].parameters > 1.5 * arms["raw"].parameters
@@ -44,7 +45,7 @@ def test_every_arm_is_built(model):
 
 @pytest.mark.extended
 def test_folds_of_a_bag_are_pooled(tmp_path):
-    config = load("bag,folds,smoke", replicas=5, train_steps=40, **{"task.train_share": 1.0})
+    config = load("bag,folds,smoke", replicas=5, train_steps=40, **{"task.train_share": 1.0, "model.width": 64})
     config.arms = {arm: config.arms[arm] for arm in ("raw", "ends", "matched_bias", "shuffled")}
     outcome = suite.run(config, tmp_path / "folds")
     pooled = json.loads((tmp_path / "folds" / "summary.json").read_text())["pooled"]
