@@ -28,6 +28,7 @@ def power_mean(
     """
     library = np if isinstance(x, np.ndarray) else jnp
     if weights is not None:  # entries without mass count for nothing, unless they are NaN or infinite
+        weights = weights.reshape((1,) * (x.ndim - weights.ndim) + weights.shape)
         x = library.where((weights > 0) | ~library.isfinite(x), x, 0)
     if library is np:
         return _by_numpy(np.abs(x.astype(np.float64, copy=False)), p, weights)

@@ -21,7 +21,7 @@ def init(seed):
 
 def loss(variables, batch):
     p = variables["params"]
-    y = jnp.tanh(batch @ p["w"] + p["b"][None]) @ p["v"] + variables["frozen"]["shift"]
+    y = jnp.tanh(batch @ p["w"] + p["b"][None]) @ p["v"] + variables["frozen"]["shift"][None]
     return jnp.mean((y - 1) ** 2)
 
 
