@@ -6,8 +6,8 @@ MLP of 8 hidden layers of 256 with layer norm on 784 inputs, batch of 250, Adam,
 seconds of runs that take turns. The variational network has noise of its own for each example from a covariance of rank
 4: in multiplications, forward and backward, it costs 1 + K = 5 of the plain ones, and with masks another one for the
 diagonal; where 25 examples share a draw of the factors, little more than the plain one. The FLOPs of loss and gradient
-are printed beside. Ten posteriors: a smaller network (2 hidden layers of 64, batch of 32), where one program has
-something to gain, trained in one program by `vmap`, against one after another.
+are printed beside. Ten posteriors: a smaller network (2 hidden layers of 64, batch of 32), trained in one program by
+`vmap`, against one after another. What came out, and which bars are missed: docs/speed.md.
 """
 
 import jax

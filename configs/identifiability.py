@@ -7,10 +7,11 @@
 
 Words: drops, Gaussian classes on subspaces of k = 2, 8, 32 of 512 dimensions, a standard and a W-asymmetric MLP on each
 (512-512-512-512-20, layer norm, gelu, 64 frozen entries a row and 256 in the output, kappa 1; AdamW 1e-3, decay 0.01,
-batch 128, 50,000 examples, 100 epochs, 10 replicas: as published, of which the epochs are those of its other runs);
-scatter, the embedded digits as vectors, W masks over kappa and frozen entries, inputs turned to three coherences, and
-the other kinds of asymmetry; quick (drops: 10,000 examples, 10 epochs, widths of 256, 5 replicas; scatter: 5 replicas,
-without matching); smoke (three or four arms).
+batch 128, 50,000 examples, 100 epochs, 10 replicas: as published, of which the epochs are those of its other runs), and
+its controls: frozen zeros, and a standard network from its effective start; scatter, the embedded digits as vectors, W
+masks over kappa and frozen entries, inputs turned to three coherences, and the other kinds of asymmetry; quick (drops:
+10,000 examples, 10 epochs, widths of 256, 5 replicas; scatter: 5 replicas, without matching); smoke (three or four
+arms).
 
 Published: at k = 2, 8, 32 the accuracy of the W-asymmetric network drops by 46.4, 15.7 and 6.1 points in the middle of
 the line (arXiv 2606.04754, sigma_F = 1).
@@ -27,6 +28,10 @@ COHERENCES = (0.4, 1.0)
 CLAIM = "the accuracy drops by {} points in the middle (arXiv 2606.04754)"
 SMOKE = {"drops": ("standard_k2", "w_k2", "w_k8"), "scatter": ("standard", "w_16_kappa_1", "syre", "from_w")}
 DROPS = {2: 46.4, 8: 15.7, 32: 6.1}
+CONTROLS = {
+    "kappa_0": ("sparsity", "frozen entries of 0", {"kappa_factor": 0.0}),
+    "from_w": ("the start", "a standard network from the effective start of w", {"start_only": True}),
+}
 
 
 def get_config(argument=None):
@@ -48,7 +53,7 @@ def get_config(argument=None):
 
 
 def drops(config, quick):
-    """Arms: a standard and a W-asymmetric network at every dimension."""
+    """Arms: a standard and a W-asymmetric network at every dimension, and two controls of the latter."""
     width = 256 if quick else 512
     config.task = {"kind": "identifiability", "dataset": "gaussian", "batch_size": 128}
     config.task.examples, config.train_epochs = (10_000, 10.0) if quick else (50_000, 100.0)
@@ -60,6 +65,10 @@ def drops(config, quick):
         arms[f"standard_k{k}"] = {"task": {"dimension": k}, "labels": {"k": k, "kind": "standard"}}
         labels = {"k": k, "kind": "w", "claim": CLAIM.format(DROPS[k])}
         arms[f"w_k{k}"] = {"task": {"dimension": k}, "model": {"asymmetry": w(masks)}, "labels": labels}
+        for name, (explanation, about, change) in CONTROLS.items():
+            arms[f"{name}_k{k}"] = {"role": f"control of {explanation}", "task": {"dimension": k}}
+            arms[f"{name}_k{k}"] |= {"model": {"asymmetry": w(masks) | change}}
+            arms[f"{name}_k{k}"]["labels"] = {"k": k, "kind": name, "treatment": f"w_k{k}", "about": about}
     return arms
 
 

@@ -5,8 +5,8 @@
     python runs/train.py --config=configs/metanets.py:kinds --config.task.zoo=/tmp/digits --workdir=/tmp/metanets_kinds
     python runs/train.py --config=configs/metanets.py:smoke --workdir=/tmp/metanets_smoke   # makes its own networks
 
-Words: order (all metanetworks on the standard networks of the zoo), graphs (of these statistics and messages) or kinds
-(four metanetworks on standard and on W-asymmetric networks, each W arm beside its standard partner); fixed; brief
+Words: order (all metanetworks on the standard networks of the zoo), graphs (of these statistics, messages, attention),
+kinds (four metanetworks on standard and on W-asymmetric networks, each W arm beside its standard partner); fixed; brief
 (without graphs, which take minutes); quick (5 replicas, 15 epochs); smoke.
 
 Controls. `order`: hyper-parameters alone, without any weight; a graph without messages; and what hyper-parameters leave
@@ -64,7 +64,7 @@ def get_config(argument=None):
     quick = words["quick"] or words["smoke"]
     arms = kinds(quick, words["fixed"]) if words["what"] == "kinds" else order(quick)
     if words["what"] == "graphs":
-        arms = {name: arms[name] for name in ("statistics", "neural_graph", "set_graph")}
+        arms = {name: arms[name] for name in ("statistics", "neural_graph", "attention", "set_graph")}
     if words["brief"]:
         arms = {name: arm for name, arm in arms.items() if arm["model"]["name"] not in SLOW}
     for place, (name, arm) in enumerate(arms.items()):

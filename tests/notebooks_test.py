@@ -78,6 +78,6 @@ def test_notebook_runs(script, tmp_path):
     stored = notebooks.outline(notebook)
     began = time.monotonic()
     notebooks.run(notebook, tmp_path)
-    assert time.monotonic() - began < 120
+    assert time.monotonic() - began < 300  # a minute on a free machine
     assert notebooks.faults(notebook) == []
     assert notebooks.outline(notebook) == stored

@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sbjax.claims import records
+from sbjax.common.power import POWER, smallest_shown
+
+_DIFFERENCES = ("against", "difference")
+"""Keys of columns of paired differences, with their intervals."""
 
 
 def number(x: float | None, column: Mapping[str, Any]) -> str:
@@ -75,6 +79,31 @@ def table(record: Mapping[str, Any]) -> str:
     return grid(heads, rows)
 
 
+def smallest(record: Mapping[str, Any]) -> str:
+    """What the differences of a record could have shown where their intervals hold 0; '' where there is none.
+
+    >>> cells = {'arm': 'wide', 'against': {'value': 0.1, 'low': -1.0, 'high': 1.0}}
+    >>> column = {'key': 'against', 'name': 'minus raw', 'decimals': 1, 'unit': 'points', 'signed': True}
+    >>> smallest({'columns': [{'key': 'arm', 'name': 'arm'}, column], 'rows': [{'cells': cells}]})
+    'Smallest difference that could have been shown here, in 80 % of such runs, where 0 is within: wide 1.4 points.'
+    """
+    first, said = record["columns"][0]["key"], []
+    for column in record["columns"]:
+        if column["key"] not in _DIFFERENCES or not column.get("signed") or not column.get("shown", True):
+            continue
+        unit = f" {column['unit']}" if column.get("unit") else ""
+        for row in record["rows"]:
+            found = row["cells"].get(column["key"])
+            if not isinstance(found, Mapping) or row.get("mark") == "published" or "low" not in found:
+                continue
+            if found["low"] <= 0 <= found["high"] and (least := smallest_shown(found["low"], found["high"])) > 0:
+                said.append(f"{row['cells'][first]} {number(least, {**column, 'signed': False})}{unit}")
+    start = (
+        f"Smallest difference that could have been shown here, in {100 * POWER:.0f} % of such runs, where 0 is within"
+    )
+    return f"{start}: {', '.join(said)}." if said else ""
+
+
 def grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table.
 
@@ -92,7 +121,7 @@ def section(name: str, record: Mapping[str, Any]) -> str:
     parts = [f"## {record['title']}", record["about"]]
     if asked := records.commands(record):
         parts.append("```sh\n" + "\n".join(asked) + "\n```")
-    parts += [table(record), record["notes"], provenance(name, record)]
+    parts += [table(record), smallest(record), record["notes"], provenance(name, record)]
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
 

@@ -230,7 +230,8 @@ def filled(text: str, found: Mapping[str, Record], path: str) -> str:
         start, name, end = match.groups()
         if name not in found:
             raise RecordError(f"{path}: record {name!r} is not in results/")
-        return f"{start}\n{markdown.table(found[name])}\n\n{end}"
+        parts = filter(None, [markdown.table(found[name]), markdown.smallest(found[name])])
+        return "\n".join([start, *(f"{part}\n" for part in parts), end])
 
     return _BLOCK.sub(table, text)
 

@@ -45,7 +45,7 @@ def lines(folder: pathlib.Path) -> tuple[list[dict[str, Any]], list[dict[str, An
         "parameters": {"name": "trained parameters"},
         "accuracy": {"name": "test accuracy", "unit": "%", "decimals": 1},
         "barrier": {"name": "barrier", "digits": 3},
-        "drop": {"name": "drop of accuracy", "unit": "points", "decimals": 1},
+        "drop": {"name": "drop of accuracy", "unit": "points", "decimals": 2},
         **({"published": {"name": "barrier", "mark": "published", "digits": 4}} if known else {}),
         **(_OF_NEURONS if measured else {}),
     }

@@ -73,13 +73,21 @@ class ArmTraining:
                     on_spent=self._on_spent,
                 ),
             )
+        self._skip_to(fitted.step)
         self._add_timing(fitted, time.perf_counter() - began)
         return fitted
+
+    def _skip_to(self, step):
+        """Tell the progress line of steps that no replica was left to make."""
+        starts = (0, *self.arm.phase_ends(self.plan.extend_steps)[:-1])
+        if self.at < step:
+            programs = sum(start >= self.at for start in starts)
+            self.progress.skip((step - self.at) * self.arm.flops_per_step, programs=programs)
 
     def _complete(self, record):
         epoch_steps, step = self.arm.task.epoch_steps, record["step"]
         epoch = {} if epoch_steps is None else {"epoch": step / epoch_steps}
-        flops = step * self.arm.flops_per_step if self.plan.one_gradient else 0.0
+        flops = step * self.arm.flops_per_step if self.plan.one_gradient and self.arm.counted else 0.0
         return {"arm": self.arm.name, "step": step, **epoch, "flops": flops, **record}
 
     def _on_resume(self, step, history):

@@ -33,6 +33,7 @@ class Arm(NamedTuple):
         flops_per_step: of loss and gradient of one replica. See `Plan.one_gradient`.
         checkpoint_bytes: of one checkpoint, all replicas.
         monitor, monitor_steps: what is measured over all replicas together, and where.
+        counted: whether `flops_per_step` is all of loss and gradient, see `Cost`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Arm(NamedTuple):
     checkpoint_bytes: int
     monitor: Monitor | None
     monitor_steps: tuple[int, ...]
+    counted: bool = True
 
     def phase_ends(self, extend_steps: int = 0) -> tuple[int, ...]:
         """The last step of each phase, of a training that is so many steps longer."""
@@ -58,10 +60,12 @@ class Cost(NamedTuple):
         flops: of loss and gradient, as XLA counts them in the program before optimisation, and the share of a step in
             what only some steps compute, `Task.besides`.
         largest: bytes of the largest array in it.
+        counted: False where the program has a `while_loop`, whose body counts once, however often it runs.
     """
 
     flops: float
     largest: int
+    counted: bool
 
 
 def step_cost(task: Task) -> Cost:
@@ -80,7 +84,8 @@ def step_cost(task: Task) -> Cost:
     cost = _program_cost(gradient, variables["params"], variables, batch, key)
     for fn, every in task.besides:
         own = _program_cost(fn, variables, batch, key)
-        cost = Cost(cost.flops + own.flops / every, max(cost.largest, own.largest))
+        counted = cost.counted and own.counted
+        cost = Cost(cost.flops + own.flops / every, max(cost.largest, own.largest), counted)
     return cost
 
 
@@ -91,7 +96,8 @@ def _program_cost(fn, *arguments) -> Cost:
     if digest not in _counted():
         flops = _flops(traced)
         flops = of_products(traced.jaxpr.jaxpr) if flops is None else flops + _repeated(traced.jaxpr)
-        _counted()[digest] = Cost(flops, largest_array(traced.jaxpr.jaxpr))
+        jaxpr = traced.jaxpr.jaxpr
+        _counted()[digest] = Cost(flops, largest_array(jaxpr), "while" not in primitives(jaxpr))
     return _counted()[digest]
 
 
@@ -100,7 +106,22 @@ def _flops(traced) -> float | None:
     is not compiled (jax-ml/jax#22713)."""
     with jax.default_device(next(iter(devices.cpus()), None)):
         found = traced.lower().cost_analysis()
-    return None if found is None else float(found["flops"])
+    # Where there is nothing to count, such as in a loop that moves numbers, there is no entry; what XLA does not know,
+    # such as a call of Python, counts -1.
+    return None if found is None else max(0.0, float(found.get("flops", 0.0)))
+
+
+def primitives(jaxpr: jax.extend.core.Jaxpr) -> set[str]:
+    """Names of the primitives in a program and in all that it calls.
+
+    >>> sorted(primitives(jax.make_jaxpr(jax.jit(lambda x: 2 * x + 1))(1.0).jaxpr))
+    ['add', 'jit', 'mul']
+    """
+    found = {equation.primitive.name for equation in jaxpr.eqns}
+    inside = (
+        primitives(inner) for equation in jaxpr.eqns for inner in jax.extend.core.jaxprs_in_params(equation.params)
+    )
+    return found.union(*inside)
 
 
 def of_products(jaxpr: jax.extend.core.Jaxpr) -> float:

@@ -1,6 +1,7 @@
 """The experiment of everything that the training loop trains: arm after arm, all replicas of an arm in one program."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from sbjax.expansion.kinds import Expansion
 from sbjax.expansion.registry import make_expansion
 from sbjax.expansion.transform import VectorExpansion
 from sbjax.frame.arm_training import ArmTraining
-from sbjax.frame.arms import Arm, parse_steps, step_cost
+from sbjax.frame.arms import Arm, Cost, parse_steps, step_cost
 from sbjax.frame.errors import ConfigError, named_arm, told_as
 from sbjax.frame.estimate import check_memory, check_time, tree_bytes
 from sbjax.frame.own_parts import data_digests
@@ -171,10 +172,12 @@ class TrainingExperiment(Experiment):
         parameters = trees.size(variables["params"])
         if "asymmetry" in variables.get("frozen", {}):  # part of the parameters is never trained
             parameters = trainable_size(jax.jit(task.init)(jax.random.key(0)))
-        return Arm(arm.name, task, tuple(phases), total, parameters, cost, saved, monitor, monitor_steps)
+        return Arm(
+            arm.name, task, tuple(phases), total, parameters, cost.flops, saved, monitor, monitor_steps, cost.counted
+        )
 
-    def _check_memory(self, plan, arm, task, variables, states) -> tuple[int, float]:
-        """Bytes of a checkpoint, and FLOPs of a step; refuses what cannot fit into memory, before it is computed."""
+    def _check_memory(self, plan, arm, task, variables, states) -> tuple[int, Cost]:
+        """Bytes of a checkpoint, and the cost of a step; refuses what cannot fit into memory, before it is computed."""
         count = plan.replicas
         numbers = {"replicas": count, "task": options.values_of(arm.task), "model": arm.model}
         numbers |= {"expansion": arm.expansion}
@@ -190,7 +193,7 @@ class TrainingExperiment(Experiment):
         cost = step_cost(task)
         at_once = count if plan.placement.replicas == "vmap" else 1
         check_memory({**parts, "the largest array of a step": at_once * cost.largest}, numbers)
-        return saved, cost.flops
+        return saved, cost
 
     def disk(self, prepared: Prepared) -> int:
         """Bytes of the checkpoints of all arms, with the one that is being written."""
@@ -252,7 +255,7 @@ class TrainingExperiment(Experiment):
                 progress.end()
                 folder.set_status("interrupted", arm=arm.name, step=fitted.step, of=arm.steps + plan.extend_steps)
                 return False
-            metrics[arm.name] = _last_measures(fitted.history)
+            metrics[arm.name] = _last_measures(fitted.history, arm.monitor_steps)
             if arm.task.grid is not None:
                 hosts.from_first(lambda arm=arm, fitted=fitted: _save_grid(folder, arm, fitted))
             hosts.from_first(lambda arm=arm, fitted=fitted: self.after_arm(plan, arm, fitted, folder, progress))
@@ -316,7 +319,7 @@ def _training_loss(task: Task, shapes: Any, section: Any) -> Loss:
     return Loss(loss, lambda: [sample(task.data, key, jnp.int32(i)) for i in range(section.batches)], section.products)
 
 
-def _last_measures(history: list[fit_lib.Record]) -> dict[str, dict[str, float]]:
-    """What the monitor reported last."""
-    measures = ({name: x for name, x in record.items() if isinstance(x, dict)} for record in reversed(history))
-    return next(filter(None, measures), {})
+def _last_measures(history: list[fit_lib.Record], steps: Sequence[int]) -> dict[str, dict[str, float]]:
+    """What the monitor reported at the last of its steps; nothing where too few replicas were left by then."""
+    last = next((record for record in history if record["step"] == max(steps, default=None)), {})
+    return {name: x for name, x in last.items() if isinstance(x, dict)}

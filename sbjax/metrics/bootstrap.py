@@ -21,7 +21,8 @@ class Estimate(NamedTuple):
 
     def __repr__(self) -> str:
         if isinstance(self.low, float) and math.isnan(self.low):
-            return f"Estimate(value={self.value!r}, no interval: it takes known distances of at least 4 replicas)"
+            why = "fewer than 4 replicas, one group alone, or values that are not known"
+            return f"Estimate(value={self.value!r}, no interval: {why})"
         return f"Estimate(value={self.value!r}, low={self.low!r}, high={self.high!r})"
 
 

@@ -32,7 +32,7 @@ def own_distance(name: str, function: Callable[..., Any]) -> Callable[[PyTree, K
     >>> spread = own_distance('spread', lambda params: params['w'].std())
     >>> found = spread({'params': {'w': jnp.array([[1.0], [3.0]])}}, jax.random.key(0))
     >>> found.raw.total.distance
-    Estimate(value=1.0, no interval: it takes known distances of at least 4 replicas)
+    Estimate(value=1.0, no interval: fewer than 4 replicas, one group alone, or values that are not known)
     """
     takes_key = "key" in inspect.signature(function).parameters
 

@@ -41,11 +41,11 @@ def section(results: Results, workdir: str | os.PathLike) -> Section:
 def duration(seconds: float) -> str:
     """A time that people can imagine.
 
-    >>> duration(0.04), duration(42.3), duration(372), duration(9000)
-    ('0.04 s', '42 s', '6.2 min', '2.5 h')
+    >>> duration(0.04), duration(9.7), duration(42.3), duration(372), duration(9000)
+    ('0.04 s', '10 s', '42 s', '6.2 min', '2.5 h')
     """
-    if seconds < 10:
-        return f"{seconds:.1g} s"
+    if seconds < 9.5:  # above, one digit would be shown as 1e+01
+        return f"{seconds if seconds >= 1e-3 else 0:.1g} s"
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sbjax.common.files import plain, write_atomically
-from sbjax.report import along, corrected, facts, fields, figures, markup, roles, statistics, tables, verdict
+from sbjax.common.power import smallest_shown
+from sbjax.report import along, corrected, facts, fields, figures, markup, replicas, roles, statistics, tables, verdict
 from sbjax.report import results as results_lib
 from sbjax.report.against import differences
 from sbjax.report.sections import Code, Folded, Lead, Note, Section, Table, Text, with_note
@@ -22,7 +23,7 @@ Sections = Callable[[results_lib.Results, Path], Sequence[Section]]
 """What an experiment adds to the page: (results, folder of the run) -> sections; it writes its figures there."""
 
 _DISTANCE_NOTE = (
-    f"Mean over the pairs of replicas [95 % interval, which takes {tables.FEWEST_REPLICAS} replicas], measured last. "
+    f"Mean over the pairs of replicas [95 % interval, which takes {replicas.FEWEST_REPLICAS} replicas], measured last. "
     "A smaller distance = symmetry more broken; "
     "compare at similar accuracy. Null: independent normal draws of the same shapes and scales; excess: distance minus "
     "null."
@@ -38,7 +39,8 @@ _FLOPS_NOTE = (
 )
 _UNCOUNTED_NOTE = (
     "No reading at equal FLOPs: a step of an optimiser here costs more than one loss and gradient (a line search, a "
-    "Jacobian), and how much more is not counted. FLOPs are those of one loss and gradient."
+    "Jacobian), or a network has a loop whose length is not known, and how much more is not counted. FLOPs are those "
+    "of one loss and gradient."
 )
 
 
@@ -215,7 +217,7 @@ def _compared(summary: Mapping[str, Any], at: str) -> Table:
             _both([tables.flops(report["flops"]) for report in read]),
         )
         cells = tables.comparison_cells(metric, comparison)
-        least = verdict.smallest_shown(comparison["low"], comparison["high"], confidence=summary["confidence"])
+        least = smallest_shown(comparison["low"], comparison["high"], confidence=summary["confidence"])
         cells.insert(4, tables.difference(metric, least).strip("+") if math.isfinite(least) else tables.NONE)
         rows.append([*sides, *where, *cells])
     notes = [
@@ -235,7 +237,7 @@ def _compared(summary: Mapping[str, Any], at: str) -> Table:
 
 def _arms(summary: Mapping[str, Any], results: results_lib.Results) -> Section:
     arms = summary["arms"].values()
-    uncounted = any(arm["flops_per_step"] for arm in arms) and not _counted(summary)
+    uncounted = any(arm["flops_per_step"] and arm["last"] and not arm["last"]["flops"] for arm in arms)
     rows = [
         ["role", *(results.roles[arm] for arm in summary["arms"])],
         ["trained parameters", *(tables.count(arm["parameters"]) for arm in arms)],
@@ -244,7 +246,7 @@ def _arms(summary: Mapping[str, Any], results: results_lib.Results) -> Section:
             *(tables.flops(arm["flops_per_step"]) for arm in arms),
         ],
         ["steps", *(tables.count(arm["steps"]) for arm in arms)],
-        ["seeds finished", *(f"{_finished(summary, arm)} of {summary['replicas']}" for arm in arms)],
+        ["seeds finished", *(f"{replicas.finished(summary, arm)} of {summary['replicas']}" for arm in arms)],
         ["last report at step", *(tables.count(arm["last"] and arm["last"]["step"]) for arm in arms)],
     ]
     for name in sorted({name for arm in arms for name in arm["last_metrics"]}):
@@ -256,10 +258,6 @@ def _arms(summary: Mapping[str, Any], results: results_lib.Results) -> Section:
     if uncounted:
         notes.append(_UNCOUNTED_NOTE)
     return Section("Arms in numbers", [Table(["number", *summary["arms"]], rows, notes=notes)])
-
-
-def _finished(summary: Mapping[str, Any], arm: Mapping[str, Any]) -> int:
-    return summary["replicas"] - arm["stopped"] - arm.get("missing", 0)
 
 
 def _said(results: results_lib.Results) -> str:
@@ -284,7 +282,7 @@ def _distances(summary: Mapping[str, Any]) -> Section:
             for name, arm in arms.items()
         ]
         parts.append(Table(["arm", primary, *headers], rows, title=kind.replace("_", " ")))
-    few = tables.distances_note(summary["replicas"])
+    few = replicas.distances_note(summary)
     return Section("Replica distances", [*parts, Note(f"{_DISTANCE_NOTE} {few}".rstrip())] if parts else [])
 
 

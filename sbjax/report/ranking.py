@@ -11,6 +11,7 @@ from jaxtyping import ArrayLike, Float
 
 from sbjax.metrics.bootstrap import Estimate
 from sbjax.report import figures, tables
+from sbjax.report.replicas import FEWEST_REPLICAS
 from sbjax.report.results import Results
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 FEWEST_DESIGNS = 5
 """With fewer designs no correlation is computed: three of them are in order by chance once in six times."""
+
+
+INTERVALS_TAKE = f"{FEWEST_REPLICAS} replicas that finished and a distance of each pair"
+"""What an interval of a distance between replicas takes, in words."""
 
 
 class Ranked(NamedTuple):
@@ -132,6 +137,12 @@ def spearman(
     return Estimate(value, float(low), float(high)), float((as_far + 1) / (resamples + 1))
 
 
+def not_ranked(rows: Sequence[Ranked], arms: Sequence[str]) -> str:
+    """The designs that have no place in a ranking, and why; '' where each has one."""
+    lost = [arm for arm in arms if arm not in {row.arm for row in rows}]
+    return f"not ranked, since a distance takes two replicas that finished: {', '.join(lost)}" if lost else ""
+
+
 def final(results: Results, arm: str) -> float | None:
     """Median of the primary metric over the replicas at the last report."""
     values = results.reports[arm][-1].values[results.primary] if results.reports[arm] else np.array([])
@@ -155,11 +166,15 @@ def ranking_rows(rows: Sequence[Ranked], *, by: str, primary: str) -> tuple[list
     return header, body
 
 
-def ranking_table(rows: Sequence[Ranked], *, by: str, primary: str) -> str:
-    """The ranking for a terminal."""
+def ranking_table(rows: Sequence[Ranked], *, by: str, primary: str, arms: Sequence[str] = ()) -> str:
+    """The ranking for a terminal; `arms` are all designs of the run, of which those without a distance are named."""
     header, body = ranking_rows(rows, by=by, primary=primary)
-    note = "smallest distance = most symmetry broken; 95 % intervals over replicas; read beside accuracy"
-    return "\n".join([*tables.columns([header, *body]), note])
+    known = [row.distance["low"] is not None for row in rows]
+    intervals = "95 % intervals over replicas" if any(known) else "no intervals"
+    few = "" if all(known) else f", which take {INTERVALS_TAKE}"
+    note = f"smallest distance = most symmetry broken; {intervals}{few}; read beside accuracy"
+    note = "; ".join(filter(None, [note, not_ranked(rows, arms)]))
+    return "\n".join([*tables.columns([header, *body]), *tables.wrap(note)])
 
 
 def correlation_rows(rows: Sequence[Correlation]) -> tuple[list[str], list[list[str]]]:

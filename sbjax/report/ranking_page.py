@@ -51,6 +51,8 @@ def save_ranking(
     name = by.replace("_", " ")
     drawn = [figures.picture(folder, "ranking", ranking.ranking_figure(rows, by=by), _CAPTION.format(by=name))]
     said = [Lead(ranking_sentence(rows, by=by))]
+    if lost := ranking.not_ranked(rows, results.arms):
+        said.append(Text(f"{lost[0].upper()}{lost[1:]}."))
     if found is not None and full is not None:
         said.append(Text(correlation_sentence(found, by=by, primary=full.primary)))
         caption = _CORRELATION_CAPTION.format(primary=full.primary)
@@ -87,7 +89,7 @@ def ranking_sentence(rows: Sequence[Ranked], *, by: str) -> str:
     )
     ends = [(row.distance["low"], row.distance["high"]) for row in rows]
     if any(end is None for pair in ends for end in pair):
-        return f"{start} Without intervals, which take {tables.FEWEST_REPLICAS} replicas, the order may be chance."
+        return f"{start} Without intervals, which take {ranking.INTERVALS_TAKE}, the order may be chance."
     met = sum(b[0] <= a[1] for a, b in itertools.pairwise(ends))
     return f"{start} Intervals of neighbours overlap in {met} of {len(rows) - 1} places: there the order is not shown."
 

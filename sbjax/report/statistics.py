@@ -167,6 +167,8 @@ def pair_reports(results: results_lib.Results, arm: str, *, at: Literal["equal_s
             return Pairing(None, None, None, f"{names[0]} and {names[1]} have no step at which both report")
         chosen = [next(report for report in found if report.step == max(common)) for found in reports]
         return Pairing(*chosen, None, None)
+    if unknown := [name for name, found in zip(names, reports) if not found[-1].flops]:
+        return Pairing(None, None, None, f"the FLOPs of {' and '.join(unknown)} are not counted")
     budget = min(found[-1].flops for found in reports)
     # Two arms of the same cost may differ in the last bits of the sum.
     within = [[report for report in found if report.flops <= budget * (1 + 1e-9)] for found in reports]

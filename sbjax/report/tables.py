@@ -1,10 +1,10 @@
 """Numbers as people read them, and the table for the terminal."""
 
 import math
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from sbjax.report.replicas import distances_note
 from sbjax.report.terminal import WIDTH as WIDTH
 from sbjax.report.terminal import cells, room
 
@@ -12,9 +12,6 @@ MANY = 12
 """Arms above which a table for the terminal leaves an empty column out."""
 
 NONE = "-"
-
-FEWEST_REPLICAS = 4
-"""With fewer there is no interval of a distance between replicas, see `sbjax.metrics.replica`."""
 
 WHERE = {"equal_steps": "at equal steps", "equal_flops": "at equal FLOPs"}
 """The kinds of comparison in a summary, in words."""
@@ -233,17 +230,6 @@ def judged(verdict: str, corrected: str) -> str:
     return f"{verdict} (not once corrected)" if lost else verdict
 
 
-def distances_note(replicas: int | None) -> str:
-    """What so few replicas cannot say about a distance between them; '' of four and more.
-
-    >>> distances_note(3)[:42]
-    'A distance of 3 replicas has no interval: '
-    """
-    if replicas is None or replicas >= FEWEST_REPLICAS:
-        return ""
-    return f"A distance of {replicas} replicas has no interval: it takes {FEWEST_REPLICAS}."
-
-
 def format_table(summary: Mapping[str, Any], *, at: Literal["equal_steps", "equal_flops"] = "equal_steps") -> str:
     """One line an arm for a terminal: parameters, primary metric, paired difference, replica distance.
 
@@ -305,7 +291,7 @@ def format_table(summary: Mapping[str, Any], *, at: Literal["equal_steps", "equa
         ],
         *[f"{name}: not trained yet, 0 of {summary['replicas']} pairs" for name in summary.get("lacking", ())],
         *sorted(few),
-        *filter(None, [distances_note(summary.get("replicas")).rstrip(".") if distance else ""]),
+        *filter(None, [distances_note(summary).rstrip(".") if header[-1] in every[0] else ""]),
     ]
     return "\n".join([*columns(every), *wrap("; ".join(notes))])
 
@@ -344,8 +330,18 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def wrap(text: str) -> list[str]:
-    """Lines of at most `room` columns."""
-    return textwrap.wrap(text, room())
+    """Lines of at most `room` columns; a word that is wider, such as the name of an arm, has a line of its own.
+
+    >>> wrap('an arm ' + 'x' * 200)[1] == 'x' * 200
+    True
+    """
+    lines, most = [], room()
+    for word in text.split():
+        if lines and cells(lines[-1]) + 1 + cells(word) <= most:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 def _distance(summary: Mapping[str, Any]) -> str | None:

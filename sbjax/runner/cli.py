@@ -6,6 +6,7 @@ Nothing heavy is imported here: a wrong flag is told, and the first line written
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -215,6 +216,14 @@ def _about_memory(error: Exception) -> str | None:
     )
 
 
+def _about_files(error: OSError) -> str:
+    """What an error of the disk says. Of a folder that was being copied, `shutil` has a list with an entry a file."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:
+        first, *others = [str(each[-1]) for each in error.args[0]]
+        return first + (f", and {len(others)} more files" if others else "")
+    return str(error)
+
+
 def _errors_of_hosts() -> tuple[type[Exception], ...]:
     """Looked up when something was raised: that module imports JAX, and a flag that is missing is told before."""
     hosts = sys.modules.get("sbjax.common.hosts")
@@ -264,7 +273,8 @@ def guard(main: Callable[[list[str]], Any], argv: list[str]) -> Any:
     except FileNotFoundError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error}. What was saved is untouched: put it right, then start the same command again")
+        said = _about_files(error)
+        sys.exit(f"error: {said}. What was saved is untouched: put it right, then start the same command again")
     except (MemoryError, RuntimeError) as error:
         hosts = sys.modules.get("sbjax.common.hosts")
         if (said := _about_memory(error) or (hosts and hosts.about(error))) is None:

@@ -18,6 +18,7 @@ from sbjax.metrics import replica
 from sbjax.metrics.monitor import NUMBERS, SUFFIXES
 from sbjax.report import figures, ranking, ranking_page, tables
 from sbjax.report import results as results_lib
+from sbjax.report.replicas import FEWEST_REPLICAS
 from sbjax.runner import run as experiment
 from sbjax.training.params_files import ParamsError, read_params
 
@@ -78,7 +79,7 @@ def rank_designs(
         rows = ranking.rank(early, by)
     except ValueError as error:
         raise ConfigError(f"--by={by}: {error}") from error
-    text = [ranking.ranking_table(rows, by=by, primary=early.primary)]
+    text = [ranking.ranking_table(rows, by=by, primary=early.primary, arms=early.arms)]
     numbers = {"by": by, "ranking": [row._asdict() for row in rows]}
     found = None
     if full is not None:
@@ -149,7 +150,9 @@ def measure_params(
     ] * (guessed and neuron_axis == 0)
     twice = [str(path) for path in dict.fromkeys(paths) if paths.count(path) > 1]
     same = [f"Given more than once, at distance 0 from itself: {', '.join(twice)}."] * bool(twice)
-    text = "\n\n".join([*(_layers_table(distance) for distance in measured), *axis, *_told(left_out), *alone, *same])
+    few = [f"{replicas} replicas give no intervals: these take {FEWEST_REPLICAS}."] * (replicas < FEWEST_REPLICAS)
+    said = [*axis, *_told(left_out), *alone, *same, *few]
+    text = "\n\n".join([*(_layers_table(distance) for distance in measured), *said])
     numbers: dict[str, Any] = {
         distance.kind: {form: _reading(getattr(distance, form)) for form in ("raw", "scale_free")}
         for distance in measured

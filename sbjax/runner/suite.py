@@ -18,6 +18,7 @@ from sbjax.experiments import registry
 from sbjax.frame.errors import ConfigError, told_of_files
 from sbjax.frame.plan import Plan
 from sbjax.report.against import Against, write_against
+from sbjax.report.facts import duration
 from sbjax.report.page import build_report
 from sbjax.report.results import CONFIG, load_results
 from sbjax.report.statistics import summarise
@@ -215,4 +216,4 @@ def _measure_classical(experiment: Any, folder: pathlib.Path, runs: Mapping[str 
 
 def _left(began, trained, all_of_them):
     seconds = (time.perf_counter() - began) / trained * (all_of_them - trained)
-    return f" (about {seconds / 60:.0f} min left)"
+    return f" (about {duration(seconds)} left)"

@@ -188,7 +188,7 @@ def fit(
             # processes: the first one's clock counts.
             spent = time.perf_counter() - began, program.programs() > before
             seconds, compiled = hosts.from_first(lambda spent=spent: spent)
-            longer = 2 if compiled else np.clip(PULSE_SECONDS / seconds, 0.25, 8)
+            longer = 2 if compiled else np.clip(PULSE_SECONDS / max(seconds, 1e-9), 0.25, 8)
             pulse = max(1, round(longer * (stop - run.step)))
             run.step = stop
             hooks.on_pulse(run.step, seconds, compiled)

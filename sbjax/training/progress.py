@@ -55,7 +55,7 @@ class Progress:
         """Write the line now."""
         if not hosts.first():
             return
-        share = self._done / self._total
+        share = min(1.0, self._done / self._total) if self._total else 0.0  # nothing may be counted of a program
         left = "--" if not self._worked else clock(self.seconds_left())
         line = f"{label}  {100 * share:3.0f} %  elapsed {clock(time.monotonic() - self._began)}  left {left}"
         if self._live:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from sbjax.data import images, vectors
 from sbjax.symmetry.identifiability import coherence, subspace_basis
@@ -28,6 +29,16 @@ def test_classes_have_their_means_and_one_width_each():
     assert 0.5 < np.linalg.norm(gap) < 4 * 2 * np.sqrt(6)
     again = vectors.gaussian_classes(dimension=3, ambient=8, classes=2, separation=2.0, train=60_000, test=10)
     np.testing.assert_array_equal(again.train[0], x)
+
+
+def test_best_accuracy_is_that_of_two_normal_laws():
+    """In one dimension two classes of one width are told apart with probability Phi(|m_0 - m_1| / 2s)."""
+    chosen = {"dimension": 1, "classes": 2, "separation": 1.0, "seed": 3}
+    data = vectors.gaussian_classes(ambient=1, train=60_000, test=10, **chosen)
+    rows = [data.train[0][data.train[1] == c, 0].astype(np.float64) for c in (0, 1)]
+    gap, width = abs(rows[0].mean() - rows[1].mean()), np.mean([row.std() for row in rows])
+    expected = scipy.stats.norm.cdf(gap / (2 * width))
+    assert vectors.best_accuracy(test=40_000, **chosen) == pytest.approx(expected, abs=0.01)
 
 
 def test_images_are_turned_and_otherwise_the_same():

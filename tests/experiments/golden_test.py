@@ -27,6 +27,7 @@ def one_step(config):
     """Norms before and after one step of the arm's own optimiser, one replica, from the key of seed 0."""
     if config.task.kind == "text":  # the texts of its sets are in packages that may not be installed
         config.task.dataset = f"{CONFIGS.parent / 'tests' / 'toy_texts.py'}:load"
+        config.model.update(width=128, filters=100)  # a smoke run's are smaller
     if config.task.kind == "colour":
         config.task.dataset = f"{CONFIGS.parent / 'tests' / 'toy_colours.py'}:load"
     if config.task.kind == "bayes":

@@ -120,6 +120,9 @@ ROWS = {
         *of(f"{METRICS}/bootstrap_test.py", "what_has_no_interval_says_so"),
         *of(f"{REPORT}/page_test.py", "few_seeds_are_told"),
         *of(f"{REPORT}/statistics_test.py", "few_seeds_get_no_verdict"),
+        *of(f"{REPORT}/ranking_test.py", "ranking_puts_the_smallest_distance_first"),
+        *of("tests/frame/arms_test.py", "measures_of_too_few_replicas_are_not_those_of_an_earlier_step"),
+        *of("tests/experiments/text/text_test.py", "replicas_that_stopped_count_in_no_document"),
     )),
     "U6": ("resizing of any number of channels", of(
         "tests/data/images_test.py", "image_size_resizes_embedded_images_of_any_number_of_channels",
@@ -127,7 +130,14 @@ ROWS = {
     "U7": ("likely names of unknown fields", of(
         CONFIG_FILE, "a_flag_of_a_field_that_is_not_there_names_the_likely_one", "a_folder_that_is_none",
     )),
-    "U8": ("the time of measuring in seconds", of(f"{RUNNER}/run_test.py", "time_of_measuring")),
+    "U8": ("the time of measuring in seconds, the time that is left", (
+        *of(f"{RUNNER}/run_test.py", "time_of_measuring"),
+        *of(
+            "tests/training/progress_test.py",
+            *("a_program_of_which_nothing_is_counted_has_a_line", "steps_that_took_no_time_and_more_than_all_of_them"),
+        ),
+        *of("tests/frame/arm_training_test.py", "steps_that_no_replica_is_left_to_make_are_not_waited_for"),
+    )),
     "U9": ("a workdir called '-'", (
         *of(CONFIG_FILE, "a_folder_that_is_none"), *of(WORKDIR, "a_path_that_is_no_folder_is_refused"),
     )),
@@ -157,6 +167,8 @@ ROWS = {
     "S5": ("FLOPs know their optimiser", (
         *of("tests/frame/arms_test.py", "a_loop_counts_as_often_as_it_runs", "flops_of_line_searches_are_not_known"),
         *of("tests/frame/arms_test.py", "what_some_steps_compute_besides_is_counted"),
+        *of("tests/frame/arms_test.py", "programs_of_which_xla_counts_nothing_or_not_all"),
+        *of(f"{REPORT}/statistics_test.py", "flops_that_are_not_counted_give_no_pair"),
         *of(f"{REPORT}/page_test.py", "flops_that_are_not_counted_are_not_compared"),
     )),
     "S6": ("sizes of a spec are plain numbers", of(RANGES, "on_paper")),
@@ -193,6 +205,8 @@ ROWS = {
     "R5": ("a finished run is made whole again", of(DAMAGE, "a_finished_run_is_made_whole_again")),
     "R6": ("a full disk in one sentence", (
         *of(FILES, "a_full_disk_names_the_file"),
+        *of(CONFIG_FILE, "a_folder_that_was_being_copied_when_the_disk_was_full_is_one_sentence"),
+        *of(f"{RUNNER}/sweeps_test.py", "a_lease_on_a_full_disk_is_told_with_its_file_and_leaves_nothing"),
         *of(CHECKPOINT, "a_disk_that_is_full_is_told_in_one_sentence", "a_full_disk_or_a_kill_loses_nothing"),
     )),
     "R7": ("numbers that are too large", of(
@@ -235,7 +249,7 @@ ROWS = {
     "R14": ("no name and no digit is cut in a terminal", of(
         f"{REPORT}/tables_test.py",
         *("long_names_are_whole_and_what_is_too_wide_goes_on_below", "no_cell_is_ever_cut"),
-        *("tables_fit_narrow_terminals", "wide_letters_and_marks_keep_the_columns"),
+        *("tables_fit_narrow_terminals", "wide_letters_and_marks_keep_the_columns", "no_word_of_a_note_is_cut"),
     )),
 }  # fmt: skip
 """By the name of the fault: what it is, and the ids of its tests."""

@@ -10,6 +10,7 @@ import pytest
 
 from sbjax import config as config_lib
 from sbjax.frame import arms as arms_lib
+from sbjax.frame import training as training_lib
 from sbjax.frame.errors import ConfigError, named_arm, told_as
 from sbjax.frame.training import TrainingExperiment
 from sbjax.runner import run as runner
@@ -72,6 +73,34 @@ def test_a_loop_counts_as_often_as_it_runs():
     expected = arms_lib.step_cost(task(written)).flops
     for found in (loop(6, step), loop(3, loop(2, step))):
         assert arms_lib.step_cost(task(found)).flops == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.wrong_types  # a stand-in for a task
+@pytest.mark.parametrize(
+    ("loss", "least", "counted"),
+    [
+        # Bodies without a FLOP, of which XLA has no entry: numbers that are moved, and that are looked up.
+        (lambda p: jax.lax.scan(lambda c, _: (jnp.roll(c, 1), c), p, None, length=3)[0].sum(), 1, True),
+        (lambda p: jax.lax.scan(lambda c, row: (row, None), p[0], p)[0].sum(), 1, True),
+        (lambda p: p[0, 0], 0, True),
+        (lambda p: jax.lax.fori_loop(0, 5, lambda _, c: jnp.sin(c), p).sum(), 5 * 16, True),
+        (lambda p: jnp.sum(p * jax.lax.stop_gradient(_halved(p))), 16, False),
+        (lambda p: jnp.sum(jax.jit(jax.vmap(lambda row: row * jax.lax.stop_gradient(_halved(row))))(p)), 16, False),
+    ],
+    ids=["moved", "looked_up", "entry", "fori", "while", "while_inside"],
+)
+def test_programs_of_which_xla_counts_nothing_or_not_all(loss, least, counted):
+    task = types.SimpleNamespace(
+        init=lambda key: {"params": jnp.ones((4, 4))}, sample=lambda data, key, step: (), data=(),
+        loss=lambda variables, batch, key: (loss(variables["params"]), None), besides=(),
+    )  # fmt: skip
+    cost = arms_lib.step_cost(task)
+    assert cost.flops >= least
+    assert cost.counted == counted
+
+
+def _halved(x):
+    return jax.lax.while_loop(lambda c: jnp.sum(c) > 1, lambda c: c / 2, x)
 
 
 @pytest.mark.wrong_types  # a stand-in for a task
@@ -182,3 +211,11 @@ def test_a_table_of_placements_that_cannot_be_read_is_refused_first(monkeypatch,
     monkeypatch.setenv("SBJAX_PLACEMENT_TABLE", str(tmp_path / "no.json"))
     with pytest.raises(ConfigError, match=r"^placement: SBJAX_PLACEMENT_TABLE=.*no.json: No such file"):
         runner.prepare(plan)
+
+
+def test_measures_of_too_few_replicas_are_not_those_of_an_earlier_step():
+    """An arm of which one replica was left had the distances of its start, beside those of the end of the others."""
+    history = [{"step": 0, "d": {"value": 1.0}}, {"step": 5, "d": {"value": 2.0}}, {"step": 9, "own": [1.0, None]}]
+    assert training_lib._last_measures(history, (0, 5)) == {"d": {"value": 2.0}}
+    assert training_lib._last_measures(history, (0, 9)) == {}
+    assert training_lib._last_measures(history, ()) == {}

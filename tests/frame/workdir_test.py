@@ -16,6 +16,7 @@ from sbjax.frame import workdir as lib
 from sbjax.frame.errors import ConfigError
 from sbjax.report.page import build_report
 from sbjax.report.results import load_results
+from sbjax.report.statistics import summarise
 from sbjax.runner import suite
 
 SETTINGS = {"task": {"kind": "images"}, "seed": 0}
@@ -139,13 +140,19 @@ def test_a_folder_that_cannot_be_written_is_shown(write_run, monkeypatch, caplog
 
 @pytest.mark.extended
 def test_seeds_and_replicas_that_are_too_few_are_said(write_run):
-    run = write_run(replicas=3)
-    page, table = build_report(run).read_text(), suite.report(run)[2]
-    assert "too few seeds for a verdict (fewer than 5)" in page
-    assert "A distance of 3 replicas has no interval: it takes 4." in page
     from sbjax.report.tables import format_table
 
+    run = write_run(replicas=3)  # one replica of 'nearest' stops
+    page, table = build_report(run).read_text(), suite.report(run)[2]
+    assert "too few seeds for a verdict (fewer than 5)" in page
     text = " ".join(format_table(table).split())
+    for few in ("2 replicas in nearest", "3 replicas in raw, expanded"):
+        assert f"A distance of {few} has no interval: it takes 4." in page
+        assert f"A distance of {few} has no interval: it takes 4" in text
+    five = format_table(summarise(load_results(write_run("five", replicas=5))))  # 4 finished in 'nearest'
+    assert "it takes 4" not in " ".join(five.split())
+    alone = " ".join(format_table(summarise(load_results(write_run("alone", replicas=1, stop=False)))).split())
+    assert "No distance of 1 replica: it takes 2, with an interval 4" in alone
     assert "too few seeds for a verdict (fewer than 5)" in text
     assert "2 comparisons, each by itself; the report has verdicts corrected for their number" in text
 

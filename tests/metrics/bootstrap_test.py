@@ -105,5 +105,5 @@ def test_the_report_uses_the_same_tail():
 @pytest.mark.parametrize(("replicas", "said"), [(2, True), (3, True), (4, False)])
 def test_what_has_no_interval_says_so(replicas, said):
     shown = repr(over_pairs(MATRIX[:replicas, :replicas]))
-    assert ("no interval: it takes known distances of at least 4 replicas" in shown) == said
+    assert ("no interval: fewer than 4 replicas" in shown) == said
     assert ("low=" in shown) != said

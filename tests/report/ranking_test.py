@@ -114,6 +114,11 @@ def test_ranking_puts_the_smallest_distance_first():
     assert [row.arm for row in rows] == [f"design_{i}" for i in (1, 2, 0, 7, 6, 5, 4, 3)]
     table = lib.ranking_table(rows, by="marginal", primary="test/accuracy")
     assert table.index("design_1") < table.index("design_3")
+    assert "95 % intervals over replicas; read beside accuracy" in " ".join(table.split())
+    few = [row._replace(distance=row.distance | {"low": None, "high": None}) for row in rows[1:]]
+    said = " ".join(lib.ranking_table(few, by="marginal", primary="test/accuracy", arms=results.arms).split())
+    assert "no intervals, which take 4 replicas that finished and a distance of each pair" in said
+    assert "not ranked, since a distance takes two replicas that finished: design_1" in said
     with pytest.raises(ValueError, match="by='matched' was not measured in this run; measured: marginal"):
         lib.rank(results, "matched")
 

@@ -188,6 +188,18 @@ def test_equal_steps_reads_the_last_common_step(write_run):
         assert pairing.budget is None
 
 
+def test_flops_that_are_not_counted_give_no_pair(write_run):
+    """Those of one arm or of both: a budget of zero would read the last reports, as at equal steps."""
+    results = load_results(write_run())
+    for arms in (["expanded"], ["raw", "expanded"]):
+        none = {arm: [report._replace(flops=0.0) for report in results.reports[arm]] for arm in arms}
+        uncounted = results._replace(reports={**results.reports, **none})
+        reason = f"the FLOPs of {' and '.join(arms)} are not counted"
+        assert lib.pair_reports(uncounted, "expanded", at="equal_flops") == (None, None, None, reason)
+        assert lib.summarise(uncounted)["comparisons"]["equal_flops"][0]["comparison"] is None
+        assert lib.pair_reports(uncounted, "expanded", at="equal_steps").reason is None
+
+
 def test_equal_flops_stays_within_the_budget(write_run):
     results = load_results(write_run())
     pairing = lib.pair_reports(results, "expanded", at="equal_flops")

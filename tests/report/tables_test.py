@@ -66,6 +66,23 @@ def test_no_cell_is_ever_cut():
     assert max(len(line) for line in lib.columns(rows[:2])) <= lib.WIDTH
 
 
+@pytest.mark.parametrize("columns", [20, 40, 80])
+def test_no_word_of_a_note_is_cut(monkeypatch, columns):
+    """Names of arms and of distances, which were cut at the edge and at hyphens; wide letters need two columns."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    words = [
+        "1.234e-12",
+        "[9.9e-13,",
+        "expanded_by_three_with_the_mean-of_all-images:",
+        "対照の腕",
+        "x" * 90,
+        *["対照"] * 30,
+    ]
+    lines = lib.wrap(" ".join(words))
+    assert " ".join(lines).split() == words
+    assert all(terminal.cells(line) <= terminal.room() or " " not in line for line in lines)
+
+
 def test_what_is_undefined_is_a_dash(summary):
     summary["comparisons"]["equal_steps"][0]["comparison"] = None
     summary["arms"]["expanded"] |= {"last_metrics": {}, "metrics": {}, "parameters": None}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sbjax.common.power import smallest_shown
 from sbjax.report import statistics
 from sbjax.report import verdict as lib
 from sbjax.report.results import load_results
@@ -68,12 +69,12 @@ def test_the_smallest_difference_is_shown_in_four_of_five_runs():
     rng, n = np.random.default_rng(0), 12
     zero = np.zeros(n)
     null = [statistics.paired(zero, rng.normal(size=n), resamples=500) for _ in range(120)]
-    least = np.median([lib.smallest_shown(one.low, one.high) for one in null])
+    least = np.median([smallest_shown(one.low, one.high) for one in null])
     shown = [statistics.paired(zero, least + rng.normal(size=n), resamples=500).verdict for _ in range(120)]
     assert 0.68 < shown.count("better") / len(shown) < 0.92
 
 
 def test_what_has_no_interval_has_no_smallest_difference():
-    assert np.isnan(lib.smallest_shown(None, 1.0))
+    assert np.isnan(smallest_shown(None, 1.0))
     with pytest.raises(ValueError, match=r"power=0.5 must lie between 0.5 and 1"):
-        lib.smallest_shown(0.0, 1.0, power=0.5)
+        smallest_shown(0.0, 1.0, power=0.5)

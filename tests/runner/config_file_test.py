@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shutil
 import time
 import types
 
@@ -244,6 +245,15 @@ def test_memory_that_runs_out_is_told_with_what_to_lower(error, words):
 
     said = _about_memory(error)
     assert said is None if words is None else re.search(words, said)
+
+
+def test_a_folder_that_was_being_copied_when_the_disk_was_full_is_one_sentence():
+    """`shutil` has a list with an entry a file, which was shown as such."""
+    each = [("a/x", "b/x", "[Errno 28] No space left on device: 'a/x' -> 'b/x'"), ("a/y", "b/y", "the same")]
+    assert cli._about_files(shutil.Error(each)) == f"{each[0][2]}, and 1 more files"
+    assert cli._about_files(shutil.Error(each[:1])) == each[0][2]
+    assert cli._about_files(shutil.Error("b is there")) == "b is there"
+    assert cli._about_files(OSError(28, "No space left", "x.json")) == "[Errno 28] No space left: 'x.json'"
 
 
 def test_a_flag_that_names_another_model_leaves_its_options_alone(tmp_path):

@@ -72,7 +72,7 @@ def test_no_continuous_symmetry_of_a_transformer_is_missing(name):
     random = np.random.default_rng(3)
     with devices.double():
         params = net.init(jax.random.key(0), jnp.ones((1, 5, 5)))["params"]
-        params = jax.tree.map(lambda leaf: leaf.astype(float) + 0.3 * random.normal(size=leaf.shape), params)
+        params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64) + 0.3 * random.normal(size=leaf.shape), params)
         inputs = jnp.asarray(random.normal(size=(trees.size(params) // 2, 5, 5)))
         found = lib.null_dimension(lambda p, x: net.apply({"params": p}, x), params, inputs)
     rope = rope_frequencies(4, options.get("rope_base", 100.0)) if options.get("positions") == "rope" else ()

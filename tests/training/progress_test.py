@@ -37,3 +37,22 @@ def test_nothing_is_said_before_a_step_was_timed():
     assert "left --" in stream.getvalue()
     progress.add(1.0, 1.0, compiled=False, label="a")
     assert stream.getvalue().endswith("left 0:13\n")
+
+
+def test_a_program_of_which_nothing_is_counted_has_a_line():
+    """Where jax has no CPU client, only products are counted: an own network without any has a work of 0."""
+    stream = io.StringIO()
+    progress = Progress(0.0, programs=1, stream=stream, interval=0.0)
+    progress.show("a: compiling")
+    progress.add(0.0, 1.0, compiled=False, label="a")
+    assert stream.getvalue().count("  0 %  ") == 2
+    assert "left --" in stream.getvalue()
+
+
+def test_steps_that_took_no_time_and_more_than_all_of_them():
+    stream = io.StringIO()
+    progress = Progress(10.0, stream=stream, interval=0.0)
+    progress.add(5.0, 0.0, compiled=False, label="a")  # a clock that is too coarse
+    assert progress.seconds_left() == 0
+    progress.add(5.0 + 1e-9, 0.0, compiled=False, label="a")
+    assert "100 %" in stream.getvalue().splitlines()[-1]

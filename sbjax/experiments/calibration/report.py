@@ -62,18 +62,26 @@ def load(workdir: Path, arms: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def report(results: Results, workdir: Path) -> list[Section]:
     """The section of calibration; nothing where it was not measured."""
-    found = {arm: one for arm, one in load(workdir, results.arms).items() if one["replicas"]}
+    found, lost = _measured(workdir, results.arms)
     if not found:
         return []
     header, *rows = _rows(found)
     drawn = picture(workdir, "reliability", reliability_diagram(found), _CAPTION)
-    return [Section("Calibration", [Table(header, rows), Note(_said(found)), drawn])]
+    return [Section("Calibration", [Table(header, rows), Note(f"{_said(found)}{lost}"), drawn])]
 
 
 def table(workdir: Path, arms: Sequence[str]) -> str:
     """The table for a terminal; '' where nothing was measured."""
-    found = {arm: one for arm, one in load(workdir, arms).items() if one["replicas"]}
-    return "\n".join([*tables.columns(_rows(found)), *tables.wrap(_said(found))]) if found else ""
+    found, lost = _measured(workdir, arms)
+    return "\n".join([*tables.columns(_rows(found)), *tables.wrap(f"{_said(found)}{lost}")]) if found else ""
+
+
+def _measured(workdir: Path, arms: Sequence[str]) -> tuple[dict[str, dict[str, Any]], str]:
+    """What was measured of arms with replicas that finished, and a sentence about the others."""
+    every = load(workdir, arms)
+    lost = [arm for arm, one in every.items() if not one["replicas"]]
+    said = f" Without numbers, since no replica finished: {', '.join(lost)}." if lost else ""
+    return {arm: one for arm, one in every.items() if one["replicas"]}, said
 
 
 def _said(found: Mapping[str, Mapping[str, Any]]) -> str:

@@ -90,7 +90,7 @@ def _barriers(found: Mapping[str, Mapping[str, Any]], published: Mapping[str, An
             name=name,
         )
         parts.append(Table(header, body, title=name))
-    return [*parts, Note(_BARRIER_NOTE)] if rows else []
+    return [*parts, Note(" ".join(filter(None, [_BARRIER_NOTE, without_pairs(found)])))] if rows else []
 
 
 def _monotonicity(found: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]) -> list[Part]:
@@ -107,7 +107,7 @@ def format_lines(found: Mapping[str, Mapping[str, Any]], published: Mapping[str,
     if rows := pairs_of(found):
         known = _of_barriers(published)
         summaries = {arm: _numbers(row["summary"]) for arm, row in rows.items()}
-        blocks.append(tables.columns(drawing.barrier_rows(summaries, known)))
+        blocks.append([*tables.columns(drawing.barrier_rows(summaries, known)), *tables.wrap(without_pairs(found))])
     if starts := {arm: lines["start"] for arm, lines in found.items() if "start" in lines}:
         blocks.append(tables.columns(monotonicity_rows(starts, published)))
     return "\n\n".join("\n".join(block) for block in blocks)
@@ -146,6 +146,16 @@ def pairs_of(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, A
             if kind in lines:
                 rows[arm + suffix] = lines[kind]
     return rows
+
+
+def without_pairs(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """The arms that have no barrier beside others that have, in a sentence; '' where there is none.
+
+    >>> without_pairs({'raw': {'pairs': {}}, 'wide': {}})
+    'No barrier in wide: it takes two replicas that finished.'
+    """
+    lost = [arm for arm, lines in found.items() if "pairs" not in lines]
+    return f"No barrier in {', '.join(lost)}: it takes two replicas that finished." if lost else ""
 
 
 def monotonicity_rows(starts: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]) -> list[list[str]]:

@@ -111,7 +111,8 @@ class Text(TrainingExperiment):
             return model.apply(variables, tokens, train=False)
 
         found = np.asarray(jax.jit(lambda stacked: jax.lax.map(logits, stacked))(fitted.variables))
-        report_lib.save_predictions(folder.path, arm.name, found.argmax(-1) == labels)
+        stopped = [failure.replica for failure in fitted.failures]
+        report_lib.save_predictions(folder.path, arm.name, found.argmax(-1) == labels, stopped)
         if not (path := folder.path / "vocabulary.json").exists():
             texts = self.load_data(plan.task)
             write_json(path, {"classes": texts.classes, "words": texts.vocabulary})

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
 
 from sbjax.common.files import REMEDY, FileError, plain, read_arrays, write_atomically, write_json
 from sbjax.report import statistics, tables
@@ -25,6 +25,7 @@ _DOCUMENTS = (
     "a 95 % bootstrap interval over documents. It says what other texts of this kind could have given, where the "
     "interval over seeds says what other trainings could have given."
 )
+_STOPPED = " Seeds that stopped do not count, in a difference those that stopped in either arm."
 _POOLED = (
     "All folds together: every text is tested once. Of each seed the accuracy over all texts, paired by seed; "
     "{count} comparisons, 'corrected' is the verdict after Holm's procedure. Folds: {folds}."
@@ -39,41 +40,58 @@ class Documents(NamedTuple):
     high: float
 
 
-def save_predictions(workdir: Path, arm: str, correct: Bool[np.ndarray, "replica document"]) -> None:
-    """Write `predictions/<arm>.npz`: which test texts each replica classifies rightly."""
+def save_predictions(
+    workdir: Path, arm: str, correct: Bool[np.ndarray, "replica document"], stopped: Sequence[int] = ()
+) -> None:
+    """Write `predictions/<arm>.npz`: which test texts each replica classifies rightly; `stopped` ones count nowhere."""
     content = io.BytesIO()
-    np.savez_compressed(content, correct=correct)
+    np.savez_compressed(content, correct=correct, finished=~np.isin(np.arange(len(correct)), list(stopped)))
     (workdir / FOLDER).mkdir(exist_ok=True)
     write_atomically(workdir / FOLDER / f"{arm}.npz", content.getvalue())
 
 
-def load_predictions(workdir: Path, arms: Sequence[str]) -> dict[str, Bool[np.ndarray, "replica document"]]:
-    """By arm; arms without a file are left out.
+def load_predictions(workdir: Path, arms: Sequence[str]) -> dict[str, Float[np.ndarray, "replica document"]]:
+    """1 where a text is classified rightly and 0 elsewhere, NaN for replicas that stopped, by arm; arms without a file
+    are left out.
 
     Raises:
         FileError: a file is damaged.
     """
     paths = {arm: workdir / FOLDER / f"{arm}.npz" for arm in arms}
-    found = {arm: read_arrays(path, ["correct"])["correct"] for arm, path in paths.items() if path.exists()}
-    for arm, correct in found.items():
+    found = {}
+    for arm, path in paths.items():
+        if not path.exists():
+            continue
+        arrays = {"correct": np.zeros(0), **read_arrays(path)}
+        correct = arrays["correct"]
         if correct.dtype != bool or correct.ndim != 2 or not correct.size:
             raise FileError(
-                f"{paths[arm]}: its array is {correct.dtype}{list(correct.shape)} and not bool [replica, document]; "
-                f"{REMEDY}"
+                f"{path}: its array is {correct.dtype}{list(correct.shape)} and not bool [replica, document]; {REMEDY}"
             )
+        finished = arrays.get("finished", np.ones(len(correct), bool))
+        if finished.dtype != bool or finished.shape != correct.shape[:1]:
+            raise FileError(
+                f"{path}: 'finished' is {finished.dtype}{list(finished.shape)} and not bool [replica]; {REMEDY}"
+            )
+        found[arm] = np.where(finished[:, None], correct, np.nan)
     return found
 
 
 def over_documents(
-    reference: Bool[np.ndarray, "replica document"], other: Bool[np.ndarray, "replica document"], *, seed: int = 0
+    reference: Real[np.ndarray, "replica document"], other: Real[np.ndarray, "replica document"], *, seed: int = 0
 ) -> Documents:
     """Difference of accuracy with a percentile bootstrap interval over documents, the mean over replicas.
+
+    Replicas with NaN in either, which stopped, do not count; NaN where none is left.
 
     >>> right = np.ones((2, 100), bool)
     >>> over_documents(right, right)
     Documents(value=0.0, low=0.0, high=0.0)
     """
-    gains = other.mean(0) - reference.mean(0)
+    both = np.isfinite(reference.mean(1)) & np.isfinite(other.mean(1))
+    if not both.any():
+        return Documents(np.nan, np.nan, np.nan)
+    gains = other[both].mean(0) - reference[both].mean(0)
     rng, count = np.random.default_rng(seed), len(gains)
     means = [gains[rng.integers(count, size=count)].mean() for _ in range(RESAMPLES)]
     low, high = np.quantile(means, [0.025, 0.975])
@@ -85,17 +103,18 @@ def report(results: Results, workdir: Path) -> list[Section]:
     return _section(results.reference, load_predictions(workdir, results.arms))
 
 
-def _section(reference: str, found: dict[str, Bool[np.ndarray, "replica document"]]) -> list[Section]:
+def _section(reference: str, found: dict[str, Float[np.ndarray, "replica document"]]) -> list[Section]:
     if reference not in found:
         return []
     count = found[reference].shape[1]
-    rows = [[reference, f"{100 * found[reference].mean():.2f}", tables.NONE]]
+    rows = [[reference, _mean(found[reference]), tables.NONE]]
     for arm, correct in found.items():
         if arm != reference and correct.shape == found[reference].shape:
             gain = over_documents(found[reference], correct)
             shown = f"{100 * gain.value:+.2f} [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
-            rows.append([arm, f"{100 * correct.mean():.2f}", shown])
-    note = Note(_DOCUMENTS.format(reference=reference))
+            rows.append([arm, _mean(correct), shown if np.isfinite(gain.value) else tables.NONE])
+    stopped = any(np.isnan(correct).any() for correct in found.values())
+    note = Note(_DOCUMENTS.format(reference=reference) + _STOPPED * stopped)
     return [Section(f"Paired over {count} documents", [Table(["arm", METRIC, f"minus {reference}"], rows), note])]
 
 
@@ -151,3 +170,9 @@ def _pooled(folder: Path, members: Sequence[Any]) -> tuple[list[Section], str, d
     documents = {arm: over_documents(whole[first.reference], whole[arm])._asdict() for arm in others}
     numbers = {"reference": first.reference, "accuracy": accuracy, "comparisons": corrected, "documents": documents}
     return sections, "\n".join([*tables.columns([headers, *rows]), *tables.wrap(note)]), numbers
+
+
+def _mean(correct: Float[np.ndarray, "replica document"]) -> str:
+    """Accuracy in percent over the replicas that did not stop."""
+    each = correct.mean(1)
+    return f"{100 * each[np.isfinite(each)].mean():.2f}" if np.isfinite(each).any() else tables.NONE

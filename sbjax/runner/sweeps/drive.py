@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from sbjax.report.facts import duration
 from sbjax.runner.signals import Interrupted, listening
 from sbjax.runner.sweeps import lease, status
 from sbjax.runner.sweeps.cells import Cell
@@ -198,7 +199,7 @@ class _Line:
     def show(self, states, running):
         done = sum(state.status in status.FINISHED for state in states.values())
         new, spent = done - self._before, time.monotonic() - self._began
-        left = f", about {_span(spent / new * (self._total - done))} left" if new and done < self._total else ""
+        left = f", about {duration(spent / new * (self._total - done))} left" if new and done < self._total else ""
         at = ", ".join(cell.label for cell, _, _ in list(running.values())[:3])
         said = f"{done} of {self._total} cells done{left}" + (f"; at {at}" if at else "")
         if self._live and said != self._said:
@@ -211,7 +212,3 @@ class _Line:
     def end(self):
         if self._live and self._said:
             sys.stderr.write("\n")
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -180,7 +180,7 @@ def _started(pid: int) -> int:
 def _create(folder: pathlib.Path, holder: Holder) -> bool:
     """Exclusive, and with its content from the first moment: a link to a finished file, atomic on NFS as well."""
     temporary = folder / f"{NAME}.{holder.uuid}.tmp"
-    temporary.write_text(json.dumps(holder._asdict()))
+    write_atomically(temporary, json.dumps(holder._asdict()))
     try:
         os.link(temporary, folder / NAME)
     except FileExistsError:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from sbjax.common.files import read_json, read_lines, write_json
+from sbjax.common.files import read_json, read_lines, write_atomically, write_json
 from sbjax.common.names import expanded
 from sbjax.frame.arm_training import identity
 from sbjax.frame.arms import Arm, precision
@@ -86,12 +86,12 @@ def merge(sweep: Sweep, out: str | os.PathLike | None = None) -> Merged:
             error
         )
     try:
-        (fresh / ".merged").write_text("")
+        write_atomically(fresh / ".merged", "")
         done = [run for run in sweep.runs if _merge_run(sweep, run, fresh / run, found)]
         if not done:
             raise ConfigError(f"--workdir={sweep.path}: of no run is the reference arm done; `status` shows the cells")
         if sweep.suite:
-            (fresh / suite.LISTED).write_text(suite.listed(sweep.runs))
+            write_atomically(fresh / suite.LISTED, suite.listed(sweep.runs))
         table, page, _ = suite.report(fresh, trust=True)
         if not sweep.suite:
             table = run_lib.in_text(sweep.plan(next(iter(sweep.runs))).experiment, fresh)
@@ -254,4 +254,4 @@ def _join_lines(paths: Sequence[pathlib.Path], target: pathlib.Path) -> None:
 
     lines = [json.dumps(record) + "\n" for path in paths if path.exists() for _, record in read_lines(path)]
     if lines:
-        target.write_text("".join(lines))
+        write_atomically(target, "".join(lines))

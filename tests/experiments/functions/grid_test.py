@@ -186,6 +186,7 @@ def test_smoke_runs_to_its_report(tmp_path):
     assert "size3_middle_pi" in outcome.table
     page = outcome.report.read_text()
     assert "Iterations and error relative to the reference" in page
+    assert "No reading at equal FLOPs" in page  # line searches
     assert (tmp_path / "run" / "figures" / "expansion_maps.png").exists()
     # As one of a suite.
     table, page, summary = suite_report(tmp_path, ["run", "missing"])

@@ -35,7 +35,9 @@ def test_a_run_measures_both_kinds_on_their_subspaces(tmp_path):
     assert "Which neurons can be told apart" in outcome.report.read_text()
 
 
-@pytest.mark.parametrize(("words", "arms"), [("drops", 6), ("drops,quick", 6), ("scatter", 21), ("scatter,quick", 21)])
+@pytest.mark.parametrize(
+    ("words", "arms"), [("drops", 12), ("drops,quick", 12), ("scatter", 21), ("scatter,quick", 21)]
+)
 def test_configs_say_what_their_text_says(words, arms):
     plan = config_lib.read(config(words))
     assert len(plan.arms) == arms

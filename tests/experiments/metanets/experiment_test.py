@@ -101,6 +101,8 @@ def test_full_configs_are_read():
         controls = {arm.name for arm in plan.arms if arm.role.startswith("control")}
         assert "hyperparameters" in controls or {"small_flat", "fewer_flat", "w_hyperparameters"} <= controls
         assert ("w_fixed_flat" in controls) == ("fixed" in words)
+    graphs = config_lib.read(config("graphs,quick", arms=None))
+    assert [arm.name for arm in graphs.arms] == ["statistics", "neural_graph", "attention", "set_graph"]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ def load(words, **changes):
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("model", ["bag", "textcnn", "lstm", "transformer"])
 def test_every_arm_is_built(model):
-    plan = config_lib.read(load(f"{model},smoke"))
+    assert set(load(f"{model},smoke").arms) < set(load(model).arms)
+    plan = config_lib.read(load(model))
     arms = {arm.name: arm for arm in plan.experiment.prepare(plan).arms}
     assert next(iter(arms)) == "raw"
     assert arms["widened"].parameters > 1.5 * arms["raw"].parameters
@@ -44,7 +45,7 @@ def test_every_arm_is_built(model):
 
 @pytest.mark.extended
 def test_folds_of_a_bag_are_pooled(tmp_path):
-    config = load("bag,folds,smoke", replicas=5, train_steps=40, **{"task.train_share": 1.0})
+    config = load("bag,folds,smoke", replicas=5, train_steps=40, **{"task.train_share": 1.0, "model.width": 64})
     config.arms = {arm: config.arms[arm] for arm in ("raw", "ends", "matched_bias", "shuffled")}
     outcome = suite.run(config, tmp_path / "folds")
     pooled = json.loads((tmp_path / "folds" / "summary.json").read_text())["pooled"]
@@ -89,6 +90,22 @@ def test_differences_over_documents_against_brute_force():
     width = 2 * 1.96 * (b.mean(0) - a.mean(0)).std() / np.sqrt(200)
     assert found.high - found.low == pytest.approx(width, rel=0.15)
     assert found.low < found.value < found.high
+
+
+def test_replicas_that_stopped_count_in_no_document(tmp_path):
+    """A network that diverged early classifies by chance, which is no news of the arm."""
+    right = np.ones((3, 8), bool)
+    wrong = np.array([right[0], right[1], ~right[2]])
+    report.save_predictions(tmp_path, "raw", right, [0])
+    report.save_predictions(tmp_path, "expanded", wrong, [2])
+    report.save_predictions(tmp_path, "lost", ~right, [0, 1, 2])
+    found = report.load_predictions(tmp_path, ["raw", "expanded", "lost"])
+    assert report.over_documents(found["raw"], found["expanded"]) == (0.0, 0.0, 0.0)
+    assert np.isnan(report.over_documents(found["raw"], found["lost"])).all()
+    [section] = report._section("raw", found)
+    table, note = section.parts
+    assert [list(row[1:]) for row in table.rows] == [["100.00", "-"], ["100.00", "+0.00 [+0.00, +0.00]"], ["-", "-"]]
+    assert "those that stopped in either arm" in note.text
 
 
 @pytest.mark.parametrize(
